@@ -26,6 +26,7 @@ from testing.server import (
     reserve_port,
     start_process,
 )
+from testing.standin import StandIn
 
 SERVERS = pytest.StashKey[list[OrthancServer]]()
 
@@ -120,6 +121,24 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             for server in node.stash.get(SERVERS, []):
                 report.sections.append((f"log of {server.aet} in {server.folder}", server.log[-20_000:]))
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "plugin_version(version): the plugin that `orthanc_standin` is, e.g. '7.1'")
+
+
+@pytest.fixture
+def orthanc_standin(request: pytest.FixtureRequest) -> Iterator[StandIn]:
+    """A stand-in for the `orthanc` module, installed during the test; of plugin 4.0, or as `plugin_version` marks.
+
+    The test fails for what the stand-in refused, even if the script swallowed the error.
+    """
+    marker = request.node.get_closest_marker("plugin_version")
+    standin = StandIn(*marker.args) if marker else StandIn()
+    with standin.installed():
+        yield standin
+    if standin.unexpected:
+        pytest.fail("\n".join(standin.unexpected), pytrace=False)
 
 
 @pytest.fixture(scope="session")
