@@ -1,0 +1,1082 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Make one Orthanc script of many: ``python3 combine.py A.py B.py dicom_events -o combined.py``.
+
+Orthanc's Python plugin loads one script and grants one callback of each kind; a second registration ends the
+server. The combined file embeds each script unchanged, loads each as the module that it is alone, and hands
+every event to each script that asked for it. It works on scripts that know nothing of it. The scripts come back
+byte for byte with ``--extract``. ``docs/combine.md`` tells the rules and what differs from running alone.
+
+It needs Python 3.11 or newer and nothing else; copy this one file wherever it is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import base64
+import builtins
+import difflib
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
+import itertools
+import json
+import linecache
+import os
+import pprint
+import queue
+import re
+import shlex
+import sys
+import threading
+import time
+import tokenize
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, ModuleType, SimpleNamespace
+from typing import Any
+
+__version__ = "0.1.0"
+
+# ---- runtime: copied as it stands into every combined file ------------------------------------------------------
+
+STOP_SECONDS = 5.0  # how long a script may keep Orthanc from stopping, as it is said in docs/combine.md
+
+# What Orthanc grants once and the runtime shares out, with the plugin's own words for it in its error messages.
+SHARED = {
+    "RegisterOnChangeCallback": "Python on-changes callback",
+    "RegisterOnStoredInstanceCallback": "Python on-stored-instance callback",
+    "RegisterIncomingHttpRequestFilter": "Python incoming-http-request filter",
+    "RegisterIncomingCStoreInstanceFilter": "Python incoming CStore instance filter",
+    "RegisterReceivedInstanceCallback": "Python received instance callback",
+}
+
+
+def single_owner(register: str) -> str:
+    """Name what only one script can own: ``RegisterMoveCallback2`` and ``RegisterMoveCallback`` are one ``Move``."""
+    return re.sub(r"^Register|(Callback)?\d*$", "", register)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Tell whether the route `pattern` takes `path`, as far as Python's regular expressions read it as Orthanc's do."""
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error:
+        return False
+
+
+def example(pattern: str) -> str:
+    """Write a path that the route `pattern` takes: each group, class and repetition stands as one character."""
+    previous = ""
+    while pattern != previous:
+        previous, pattern = pattern, re.sub(r"\((?:[^()\\]|\\.)*\)[*+?]?|\((?:[^()\\]|\\.)*\)\{[\d,]*\}", "x", pattern)
+    pattern = re.sub(r"\[(?:[^\]\\]|\\.)+\](?:[*+?]|\{[\d,]*\})?|\.[*+?]", "x", pattern)
+    return re.sub(r"\\d[*+]?", "1", pattern).replace("\\", "").strip("^$")
+
+
+def collide(first: str, second: str) -> bool:
+    """Tell whether two routes take one path: the same pattern, or the path that one stands for is the other's."""
+    return first == second or any(
+        matches(a, example(a)) and matches(b, example(a)) for a, b in ((first, second), (second, first))
+    )
+
+
+def unpack(text: str) -> dict[str, bytes]:
+    """Read the files that a combined file holds, by SHA-256; what was edited there is refused."""
+    files = {}
+    for block in ("\n" + text).split("\n#= ")[1:]:
+        head, *lines = block.rstrip("\n").split("\n")
+        digest, form, newline, name = head.split(" ", 3)
+        body = "\n".join(line[3:] for line in lines)
+        data = base64.b64decode(body) if form == "base64" else body.replace("\n", NEWLINES[newline]).encode(form)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(f"{name} was edited inside the combined file: edit the script itself and combine again")
+        files[digest] = data
+    return files
+
+
+NEWLINES = {"lf": "\n", "crlf": "\r\n"}
+
+
+class Callback:
+    """One callable that a script gave to Orthanc, with how often and how long it ran."""
+
+    __slots__ = ("calls", "errors", "function", "kind", "script", "seconds")
+
+    def __init__(self, script: Script, kind: str, function: Any) -> None:
+        self.script, self.kind, self.function = script, kind, function
+        self.calls = self.errors = 0
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return self.function(*args, **kwargs)
+        except BaseException:
+            self.errors += 1
+            raise
+        finally:
+            self.calls += 1
+            self.seconds += time.perf_counter() - start
+
+
+@dataclass(eq=False)
+class Script:
+    """A script of the combined file: what combine.py wrote of it, and what becomes of it while Orthanc runs."""
+
+    module: str
+    file: str
+    folder: str
+    version: str | None
+    sha256: str
+    aliases: dict[str, str]
+    modules: dict[str, str]
+    files: dict[str, str]
+    state: str = "waiting"
+    error: str | None = None
+    orthanc: ModuleType = field(default_factory=lambda: ModuleType("orthanc"))
+    asked: set[str] = field(default_factory=set)
+    callbacks: list[Callback] = field(default_factory=list)
+    pending: list[Callable[[], object]] = field(default_factory=list)
+    explorer: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def when_loaded(self, action: Callable[[], object]) -> None:
+        """Do `action` once the script has loaded: one that fails to load leaves nothing behind in Orthanc."""
+        if self.state == "loaded":
+            action()
+        else:
+            self.pending.append(action)
+
+    def callback(self, kind: str, function: Any) -> Callback:
+        """Count what `function` does from now on, and keep it as long as the process lives."""
+        self.callbacks.append(Callback(self, kind, function))
+        return self.callbacks[-1]
+
+
+class Changes:
+    """OnChange for all scripts: one thread that runs every handler, as the plugin's own thread does alone.
+
+    It is not the plugin's thread itself, so that a handler that hangs when Orthanc stops can be left; and all events
+    come on one thread, the last one too, for a script that opens a database at the start and closes it at the end.
+    """
+
+    def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
+        self.stopped, self.log, self.guard = stopped, log, guard
+        self.callbacks: tuple[Callback, ...] = ()
+        self.queue: queue.SimpleQueue[tuple[Callback, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self.left: set[Script] = set()
+        self.running: Callback | None = None
+        self.began = 0.0
+        self.done = threading.Event()
+        self.worker: threading.Thread | None = None
+
+    def __call__(self, *event: Any) -> None:
+        if self.worker is None:
+            self.start_worker()
+        for callback in self.callbacks:
+            self.queue.put((callback, event))
+        if event[0] == self.stopped:
+            self.finish()
+
+    def start_worker(self) -> None:
+        self.worker = threading.Thread(target=self.work, name="OnChange", daemon=True)
+        self.worker.start()
+
+    def work(self) -> None:
+        me = threading.current_thread()
+        while self.worker is me and (item := self.queue.get()) is not None:
+            callback, event = item
+            if callback.script not in self.left:
+                self.running, self.began = callback, time.monotonic()
+                self.guard(callback, *event)
+        if self.worker is me:
+            self.done.set()
+
+    def finish(self) -> None:
+        """Wait until every script had its ORTHANC_STOPPED; who takes too long is left behind."""
+        self.queue.put(None)
+        asked = time.monotonic()
+        while not self.done.wait(0.05):
+            if self.running and time.monotonic() - max(asked, self.began) > STOP_SECONDS:
+                self.log(f"Left {self.running.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
+                self.left.add(self.running.script)
+                self.running = None
+                self.start_worker()
+
+
+class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds and loads the modules of the combined file, each with its own file name, lines and text."""
+
+    def __init__(self, runtime: Runtime, folder: Path, files: dict[str, bytes]) -> None:
+        self.runtime, self.folder, self.files = runtime, folder, files
+        self.scripts = {module: script for script in runtime.scripts for module in script.modules}
+
+    def find_spec(
+        self, fullname: str, path: object, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in self.scripts:
+            file = self.get_filename(fullname)
+            places = [str(Path(file).parent)] if self.is_package(fullname) else None
+            return importlib.util.spec_from_file_location(
+                fullname, file, loader=self, submodule_search_locations=places
+            )
+        if any(module.startswith(fullname + ".") for module in self.scripts):  # a folder without __init__.py
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        return None
+
+    def is_package(self, fullname: str) -> bool:
+        return self.scripts[fullname].modules[fullname].endswith("__init__.py")
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.folder / self.scripts[fullname].modules[fullname])
+
+    def content(self, fullname: str) -> bytes:
+        script = self.scripts[fullname]
+        return self.files[script.files[script.modules[fullname]]]
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self.content(fullname))
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.content(fullname), self.get_filename(fullname))
+
+    def get_data(self, path: str) -> bytes:
+        """Answer `pkgutil.get_data`."""
+        name = os.path.relpath(path, self.folder).replace(os.sep, "/")
+        for script in self.runtime.scripts:
+            if name in script.files:
+                return self.files[script.files[name]]
+        raise FileNotFoundError(path)
+
+    def get_resource_reader(self, fullname: str) -> Any:
+        """Answer `importlib.resources` with the package's files as an archive in memory."""
+        if not self.is_package(fullname):
+            return None
+        script = self.scripts[fullname]
+        top = script.modules[fullname].removesuffix("__init__.py")
+        archive = zipfile.ZipFile(io.BytesIO(), "w")
+        for name, digest in script.files.items():
+            if name.startswith(top):
+                archive.writestr(zipfile.ZipInfo(name.removeprefix(top)), self.files[digest])
+        return SimpleNamespace(files=lambda: zipfile.Path(archive))
+
+    def exec_module(self, module: ModuleType) -> None:
+        name, file = module.__name__, self.get_filename(module.__name__)
+        script = self.scripts[name]
+        self.runtime.owners[id(module.__dict__)] = script
+        # Without a time of change the entry stays, whatever lies on the disk under that name.
+        linecache.cache[file] = (len(self.content(name)), None, self.get_source(name).splitlines(True), file)
+        if name == script.module:
+            self.runtime.load(script, lambda: super(Loader, self).exec_module(module))
+        else:
+            super().exec_module(module)
+
+
+class Runtime:
+    """What stands between Orthanc and the scripts of a combined file."""
+
+    def __init__(self, real: Any, scripts: list[Script], allow_conflict: bool) -> None:
+        self.real, self.scripts, self.allow_conflict = real, scripts, allow_conflict
+        # The functions as they are now: what scripts get in their place stands in `real` too (see install).
+        self.functions: dict[str, Any] = dict(vars(real))
+        self.owners: dict[int, Script] = {}
+        self.routes: list[tuple[Script, str]] = []
+        self.single: dict[str, Script] = {}
+        self.shared: dict[str, tuple[Callback, ...]] = {}
+        # The plugin lets go of callables without holding the GIL when it ends: the last reference must be here.
+        self.kept: list[Any] = []
+        self.settings = self.read_settings()
+        self.changes = Changes(real.ChangeType.ORTHANC_STOPPED, self.functions["LogError"], self.guard)
+
+    # -- loading --------------------------------------------------------------------------------------------------
+
+    def read_settings(self) -> dict[str, Any]:
+        """Read the section CombinedScripts; a wrong value is an ERROR line and the default."""
+        allowed: dict[str, list[Any]] = {"OnLoadError": ["stop", "skip"], "LogPrefix": [True, False]}
+        section = json.loads(self.functions["GetConfiguration"]()).get("CombinedScripts", {})
+        if not isinstance(section, dict):
+            self.functions["LogError"]("CombinedScripts must be an object: the defaults are used")
+            section = {}
+        settings = {key: values[0] for key, values in allowed.items()}
+        for key, value in section.items():
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, 1, 0)
+                self.functions["LogWarning"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
+            elif json.dumps(value) not in map(json.dumps, allowed[key]):
+                choice = " or ".join(json.dumps(one) for one in allowed[key])
+                self.functions["LogError"](
+                    f"CombinedScripts: {key} is {json.dumps(value)}, allowed is {choice}: "
+                    f"{json.dumps(settings[key])} is used"
+                )
+            else:
+                settings[key] = value
+        return settings
+
+    def start(self, combined: str, file: Path) -> None:
+        """Load every script, in the order of the command line."""
+        loader = Loader(self, file.absolute().parent, unpack(file.read_text("utf-8")))
+        sys.meta_path.insert(0, loader)
+        self.install()
+        self.kept.append(self.answer_status)
+        self.functions["RegisterRestCallback"]("/combined-scripts", self.kept[-1])
+        if combined in loader.scripts:  # the combined file bears the name of one of its scripts
+            self.kept.append(sys.modules.pop(combined))
+        for script in self.scripts:
+            try:
+                importlib.import_module(script.module)
+            except BaseException as error:
+                self.log("Error", f"The script {script.module} failed to load: {self.describe(error)}")
+                if self.settings["OnLoadError"] == "stop":
+                    raise
+                self.log("Error", f"Orthanc goes on without {script.module}, traceback:\n{trace(error)}")
+
+    def describe(self, error: BaseException) -> str:
+        """Name an error and where it left the scripts' code; its message may hold secrets and stays in the log."""
+        place = ""
+        step = error.__traceback__
+        while step is not None:
+            if id(step.tb_frame.f_globals) in self.owners:
+                place = f" at {Path(step.tb_frame.f_code.co_filename).name}, line {step.tb_lineno}"
+            step = step.tb_next
+        return type(error).__name__ + place
+
+    def load(self, script: Script, execute: Callable[[], object]) -> None:
+        script.state = "loading"
+        try:
+            execute()
+            for action in script.pending:
+                action()
+        except BaseException as error:
+            script.state, script.error = "failed", self.describe(error)
+            raise
+        script.state = "loaded"
+
+    # -- the scripts' own orthanc ---------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Give each script its `orthanc`, and let whoever asks for it find the right one.
+
+        The real module stays in `sys.modules`: the plugin reads its own state from what stands there.
+        """
+        for script in self.scripts:
+            vars(script.orthanc).update(self.functions)
+            self.replace(script.orthanc, itertools.repeat(script).__next__)
+        self.replace(self.real, self.owner)
+        special = {"orthanc"}.union(*(script.aliases for script in self.scripts))
+        plain_import, plain_import_module, plain_start = (
+            builtins.__import__,
+            importlib.import_module,
+            threading.Thread.start,
+        )
+
+        def find(name: str) -> str | ModuleType:
+            head, dot, rest = name.partition(".")
+            script = self.owner() if head in special else None
+            if script is None:
+                return name
+            return script.orthanc if name == "orthanc" else script.aliases.get(head, head) + dot + rest
+
+        def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
+            found = name if level else find(name)
+            return plain_import(found, globals, locals, fromlist, level) if isinstance(found, str) else found
+
+        def import_module(name: str, package: str | None = None) -> ModuleType:
+            found = find(name)
+            return plain_import_module(found, package) if isinstance(found, str) else found
+
+        def start(thread: threading.Thread) -> None:
+            script = self.owner()
+            if script is not None and not thread.name.startswith(f"{script.module}: "):
+                vars(thread)["combined_script"] = script
+                thread.name = f"{script.module}: {thread.name}"
+            plain_start(thread)
+
+        builtins.__import__ = import_
+        importlib.import_module = import_module
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+
+    def owner(self) -> Script | None:
+        """Find the script whose code is running: the nearest on the stack, else the one whose thread this is."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if (script := self.owners.get(id(frame.f_globals))) is not None:
+                return script
+            frame = frame.f_back
+        return getattr(threading.current_thread(), "combined_script", None)
+
+    def replace(self, module: ModuleType, who: Callable[[], Script | None]) -> None:
+        """Put our own functions in the place of those of `orthanc` that register and log."""
+        for name, function in self.functions.items():
+            if re.match("Register|ExtendOrthancExplorer", name):
+                action = self.register
+            elif re.match("Log(?!Category|Level)", name):
+                action = self.log_for
+            else:
+                continue
+
+            def call(*args: Any, name: str = name, action: Callable[..., Any] = action) -> Any:
+                script = who()
+                return self.functions[name](*args) if script is None else action(script, name, args)
+
+            call.__name__ = call.__qualname__ = name
+            call.__doc__ = function.__doc__
+            setattr(module, name, call)
+
+    def log(self, level: str, message: str) -> None:
+        self.functions[f"Log{level}"](message)
+
+    def log_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
+        if self.settings["LogPrefix"] and args and isinstance(args[0], str):
+            args = (f"[{script.module}] {args[0]}", *args[1:])
+        return self.functions[name](*args)
+
+    def register(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
+        """Take what a script registers; mistakes raise at once what the plugin raises, the rest waits for its load."""
+        if name in SHARED:
+            if len(args) != 1:
+                raise ValueError(f"Expected a callback function to register one {SHARED[name]}")
+            if name in script.asked:
+                raise RuntimeError(f"Can only register one {SHARED[name]}")
+            script.asked.add(name)
+            callback = script.callback(name, args[0])
+            script.when_loaded(lambda: self.share(name, callback))
+        elif name == "RegisterRestCallback":
+            if len(args) != 2 or not isinstance(args[0], str):
+                raise ValueError("Expected a string (URI) and a callback function")
+            handler = script.callback(f"{name} {args[0]}", args[1])
+            script.when_loaded(lambda: self.add_route(script, args[0], handler))
+        elif name.startswith("Extend"):
+            script.when_loaded(lambda: self.extend(script, name, args))
+        elif any(callable(arg) for arg in args):
+            wrapped = [
+                script.callback(f"{name} {getattr(arg, '__name__', '')}".strip(), arg) if callable(arg) else arg
+                for arg in args
+            ]
+            script.when_loaded(lambda: self.own(script, name, wrapped))
+        else:  # a tag of the dictionary, an error code
+            self.functions[name](*args)
+
+    def refuse(self, script: Script, other: Script, what: str) -> None:
+        """Stop at a conflict, or say who has it where conflicts are allowed."""
+        message = f"{script.module} and {other.module} both register {what}"
+        if not self.allow_conflict:
+            raise RuntimeError(f"{message}, and Orthanc takes one only (combine.py --allow-conflict: the first wins)")
+        self.log("Warning", f"{message}: {other.module} has it, as it came first (--allow-conflict)")
+
+    def add_route(self, script: Script, pattern: str, handler: Callback) -> None:
+        for other, taken in self.routes:
+            if other is not script and collide(pattern, taken):
+                what = pattern if pattern == taken else f"{pattern} and {taken}, which take the same paths,"
+                self.refuse(script, other, f"the route {what}")
+        self.routes.append((script, pattern))
+        self.functions["RegisterRestCallback"](pattern, handler)
+
+    def own(self, script: Script, name: str, args: list[Any]) -> None:
+        other = self.single.setdefault(single_owner(name), script)
+        if other is script:
+            self.functions[name](*args)
+        else:
+            self.refuse(script, other, name)
+
+    def extend(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
+        """Join what the scripts add to Orthanc Explorer; of one script the last counts, as in the plugin."""
+        key = (name, *args[:-1])
+        if args and isinstance(args[-1], str):
+            script.explorer[key] = args[-1]
+            parts = [f"// {one.module}\n{one.explorer[key]}\n;" for one in self.scripts if key in one.explorer]
+            args = (*args[:-1], "\n".join(parts))
+        self.functions[name](*args)
+
+    # -- what Orthanc calls ---------------------------------------------------------------------------------------
+
+    def share(self, name: str, callback: Callback) -> None:
+        """Add `callback` to those of its kind; Orthanc is asked for the kind when the first script wants it."""
+        if name not in self.shared:
+            function = {
+                "RegisterOnChangeCallback": self.changes,
+                "RegisterOnStoredInstanceCallback": self.on_stored_instance,
+                "RegisterIncomingHttpRequestFilter": self.filter_request,
+                "RegisterIncomingCStoreInstanceFilter": self.filter_instance,
+                "RegisterReceivedInstanceCallback": self.on_received_instance,
+            }[name]
+            self.kept.append(function)
+            self.functions[name](function)
+        self.shared[name] = (*self.shared.get(name, ()), callback)
+        self.changes.callbacks = self.shared.get("RegisterOnChangeCallback", ())
+
+    def report(self, callback: Callback, error: BaseException) -> None:
+        details = SHARED.get(callback.kind, callback.kind)
+        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{trace(error)}")
+
+    def guard(self, callback: Callback, *args: Any) -> None:
+        try:
+            callback(*args)
+        except BaseException as error:  # noqa: BLE001 (a SystemExit of one script is nobody else's)
+            self.report(callback, error)
+
+    def on_stored_instance(self, dicom: Any, instance: str) -> None:
+        for callback in self.shared["RegisterOnStoredInstanceCallback"]:
+            self.guard(callback, dicom, instance)
+
+    def filter_request(self, uri: str, **request: Any) -> Any:
+        """Ask every filter, as each alone would be; the first answer that does not allow is Orthanc's."""
+        callbacks = self.shared["RegisterIncomingHttpRequestFilter"]
+
+        def ask(callback: Callback) -> Any:
+            return callback(uri, **{k: dict(v) if isinstance(v, dict) else v for k, v in request.items()})
+
+        return self.first_refusal(callbacks, ask, lambda answer: answer is True)
+
+    def filter_instance(self, dicom: Any) -> Any:
+        """Ask every filter, as each alone would be; the first status that refuses is the sender's."""
+        callbacks = self.shared["RegisterIncomingCStoreInstanceFilter"]
+        return self.first_refusal(
+            callbacks, lambda callback: callback(dicom), lambda answer: isinstance(answer, int) and answer == 0
+        )
+
+    def first_refusal(
+        self, callbacks: Iterable[Callback], ask: Callable[[Callback], Any], allows: Callable[[Any], bool]
+    ) -> Any:
+        verdict: Any = None
+        refused = False
+        failure: BaseException | None = None
+        for callback in callbacks:
+            try:
+                answer = ask(callback)
+            except BaseException as error:  # noqa: BLE001 (who fails refuses, as alone)
+                if refused:
+                    self.report(callback, error)
+                failure = failure or (None if refused else error)
+                refused = True
+            else:
+                if not refused:
+                    verdict, refused = answer, not allows(answer)
+        if failure:
+            raise failure
+        return verdict
+
+    def on_received_instance(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
+        """Hand on from script to script what the one before made of the instance; who discards it ends the chain."""
+        action = self.real.ReceivedInstanceAction
+        result: tuple[int, bytes | None] = (action.KEEP_AS_IS, None)
+        for callback in self.shared["RegisterReceivedInstanceCallback"]:
+            try:
+                answer, content = callback(dicom, origin)
+                if answer == action.DISCARD:
+                    return answer, None
+                if answer == action.MODIFY:
+                    if not isinstance(content, bytes):
+                        raise TypeError(f"MODIFY wants bytes, not {type(content).__name__}")
+                    dicom, result = content, (answer, content)
+            except BaseException as error:  # noqa: BLE001 (kept as it is, as alone)
+                self.report(callback, error)
+        return result
+
+    def answer_status(self, output: Any, uri: str, **request: Any) -> None:
+        """Answer `GET /combined-scripts`."""
+        if request["method"] != "GET":
+            output.SendMethodNotAllowed("GET")
+            return
+        output.AnswerBuffer(json.dumps([self.status(script) for script in self.scripts], indent=2), "application/json")
+
+    def status(self, script: Script) -> dict[str, Any]:
+        return {
+            "Name": script.module,
+            "File": script.file,
+            "Version": script.version,
+            "SHA256": script.sha256,
+            "State": script.state,
+            "Error": script.error,
+            "Callbacks": [
+                {"Name": one.kind, "Calls": one.calls, "Errors": one.errors, "Seconds": round(one.seconds, 6)}
+                for one in script.callbacks
+            ],
+        }
+
+
+def trace(error: BaseException) -> str:
+    """Format the traceback of `error` from the script's first line on."""
+    step = error.__traceback__
+    while step and step.tb_next and step.tb_frame.f_globals is globals():
+        step = step.tb_next
+    return "".join(traceback.format_exception(type(error), error, step))
+
+
+def run(name: str, file: str, scripts: list[dict[str, Any]], allow_conflict: bool) -> Runtime:
+    """Start the combined file `file`, which Orthanc knows as the module `name`."""
+    import orthanc
+
+    runtime = Runtime(orthanc, [Script(**script) for script in scripts], allow_conflict)
+    runtime.start(name, Path(file))
+    return runtime
+
+
+# ---- end of the runtime -----------------------------------------------------------------------------------------
+
+
+class CombineError(Exception):
+    """What is wrong with what combine.py was given, in one line."""
+
+
+@dataclass
+class Source:
+    """A script as it was given, with all that it needs from its own folder."""
+
+    path: Path
+    name: str
+    files: dict[str, bytes]
+    trees: dict[str, ast.Module]
+    module: str = ""
+    folder: str = ""
+    aliases: dict[str, str] = field(default_factory=dict)
+    helpers: list[str] = field(default_factory=list)
+    borrowed: dict[str, Path] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
+
+    @property
+    def package(self) -> bool:
+        return self.path.is_dir()
+
+    @property
+    def main(self) -> str:
+        """The file that is the script itself."""
+        return f"{self.name}/__init__.py" if self.package else self.path.name
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytes, name: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the script's own affair, told when it loads
+            compile(data, name, "exec", dont_inherit=True)
+            return ast.parse(data, name)
+    except SyntaxError as error:
+        raise CombineError(f"{name}, line {error.lineno or 1}: {error.msg}") from None
+    except ValueError as error:
+        raise CombineError(f"{name} is no Python text: {error}") from None
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CombineError(f"{path} can't be read: {error.strerror}") from None
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a package, sorted; caches, hidden files and what Git keeps are none of it."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__pycache__" or path.suffix in (".pyc", ".pyo"):
+            continue
+        if path.is_dir():
+            yield from walk(path)
+        elif path.suffix in (".so", ".pyd"):
+            raise CombineError(f"{path} is compiled code, which can't be embedded")
+        else:
+            yield path
+
+
+def read_source(path: Path) -> Source:
+    if path.name == "__init__.py":  # how a package is named to the plugin
+        path = path.resolve().parent
+    if path.is_dir():
+        if not (path / "__init__.py").is_file():
+            raise CombineError(f"{path} is a folder without __init__.py, so no package")
+        source = Source(path, path.resolve().name, {}, {})
+        add_files(source, path, source.name)
+    else:
+        if path.suffix.lower() != ".py":
+            raise CombineError(f"{path} is no script: its name must end with .py")
+        source = Source(path, path.stem, {}, {})
+        add_files(source, path, path.name)
+    if source.name == "orthanc" or "." in source.name:
+        raise CombineError(f"{path}: Orthanc can't load a script of this name (no dot in it, and not orthanc.py)")
+    return source
+
+
+def add_files(source: Source, path: Path, name: str) -> None:
+    """Take the file `path`, or all files of the folder `path`, into `source` under `name`."""
+    for file in walk(path) if path.is_dir() else [path]:
+        inner = f"{name}/{file.relative_to(path).as_posix()}" if path.is_dir() else name
+        if not inner.isprintable():
+            raise CombineError(f"{inner!r}: no control characters in names")
+        source.files[inner] = read(file)
+        if inner.lower().endswith(".py"):
+            source.trees[inner] = parse(source.files[inner], str(file))
+
+
+# -- what a script imports ----------------------------------------------------------------------------------------
+
+
+def imported(trees: Iterable[ast.Module]) -> set[str]:
+    """Collect the dotted names that are imported, at the top, lazily, or by `import_module` with a constant."""
+    names: set[str] = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            function, first = node.func, node.args[0]
+            called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                names.add(str(first.value))
+    return names
+
+
+def bundle(source: Source, given: set[Path]) -> None:
+    """Take what `source` imports from its own folder, and what that imports; the rest is `outside`."""
+    folders = [source.path, source.path.resolve().parent] if source.package else [source.path.resolve().parent]
+    done = {"orthanc", source.name}
+    while todo := sorted({name.partition(".")[0] for name in imported(source.trees.values())} - done):
+        names = imported(source.trees.values())
+        for top in todo:
+            done.add(top)
+            found = next((path for folder in folders if (path := locate(folder, top, names, source)) is not None), None)
+            if found is None:
+                source.outside.add(top)
+            elif found.resolve() in given:
+                source.borrowed[top] = found.resolve()
+            else:
+                source.helpers.append(found.name)
+                add_files(source, found, found.name)
+
+
+def locate(folder: Path, top: str, names: set[str], source: Source) -> Path | None:
+    """Find the module `top` in `folder` as Python would; built-in and frozen modules come before any folder."""
+    if top in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(top):
+        return None
+    if source.package and folder == source.path and top in sys.stdlib_module_names:
+        return None
+    if (folder / top / "__init__.py").is_file():
+        return folder / top
+    if (folder / f"{top}.py").is_file():
+        return folder / f"{top}.py"
+    inner = (folder.joinpath(*name.split(".")) for name in names if name.startswith(f"{top}."))
+    if any(path.with_suffix(".py").is_file() or (path / "__init__.py").is_file() for path in inner):
+        return folder / top
+    return None
+
+
+def name_modules(sources: list[Source], allow_conflict: bool) -> None:
+    """Give each module a name that no other has, scripts before what they import, in the order given."""
+    library = frozenset(sys.stdlib_module_names).union({"orthanc"}, *(source.outside for source in sources))
+    taken: dict[str, Source | None] = dict.fromkeys(library)
+
+    def unique(name: str, source: Source) -> str:
+        free = next(one for n in itertools.count(1) if (one := f"{name}_{n}" if n > 1 else name) not in taken)
+        taken[free] = source
+        return free
+
+    for source in sources:
+        twin = taken.get(source.name)
+        if twin and twin.package and source.package and not allow_conflict:
+            raise CombineError(f"{twin.path} and {source.path} are two packages of one name")
+        source.module = unique(source.name, source)
+        if source.module != source.name and source.name not in library:
+            source.aliases[source.name] = source.module
+    given = {source.path.resolve(): source for source in sources}
+    for source in sources:
+        for top, path in source.borrowed.items():
+            source.aliases[top] = given[path].module
+        for top in source.helpers:
+            if (free := unique(module_name(top), source)) != module_name(top):
+                source.aliases[module_name(top)] = free
+
+
+def module_name(file: str) -> str:
+    return file[:-3] if file.lower().endswith(".py") else file
+
+
+def place(sources: list[Source], allow_conflict: bool) -> None:
+    """Give a script whose file names are taken a folder of its own in the combined file."""
+    files: dict[str, tuple[Source, bytes]] = {}
+    for source in sources:
+        for name, data in source.files.items():
+            other, content = files.get(name, (source, data))
+            if other is source:
+                continue
+            if data != content and name != source.main and name != other.main and not allow_conflict:
+                raise CombineError(f"{other.path} and {source.path} import different files named {name}")
+            if data != content or name in (source.main, other.main):
+                source.folder = f"{source.module}/"
+        for name, data in source.files.items():
+            files.setdefault(source.folder + name, (source, data))
+
+
+# -- what scripts register ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A call of `orthanc.Register…` as it stands in a script, with the route where it is a constant."""
+
+    function: str
+    route: str | None
+    place: str
+
+
+def reachable(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what stands under `if __name__ == "__main__"`, which Orthanc never runs."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
+            for other in child.orelse:
+                yield from reachable(other)
+        else:
+            yield from reachable(child)
+
+
+def constant(node: ast.AST, names: dict[str, ast.AST]) -> str | None:
+    """Work out a text that is written down: literals, their sums, and names that are given one once."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.Name) and node.id in names:
+        return constant(names[node.id], {name: value for name, value in names.items() if name != node.id})
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.JoinedStr):
+        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
+    texts = [constant(part, names) for part in parts]
+    return "".join(text for text in texts if text is not None) if texts and None not in texts else None
+
+
+def assigned(tree: ast.Module) -> dict[str, ast.AST]:
+    """Collect the names that the top of a module gives a value once."""
+    values: dict[str, list[ast.AST]] = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+                values.setdefault(target.id, []).append(node.value)
+    return {name: found[0] for name, found in values.items() if len(found) == 1}
+
+
+def registrations(source: Source) -> Iterator[Registration]:
+    for file, tree in source.trees.items():
+        nodes, names = list(reachable(tree)), assigned(tree)
+        modules, functions = {"orthanc"}, dict[str, str]()
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                modules |= {alias.asname for alias in node.names if alias.name == "orthanc" and alias.asname}
+            elif isinstance(node, ast.ImportFrom) and node.module == "orthanc":
+                functions |= {alias.asname or alias.name: alias.name for alias in node.names}
+        for node in nodes:
+            if not isinstance(node, ast.Call):
+                continue
+            name = functions.get(getattr(node.func, "id", ""), "")
+            if isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in modules:
+                name = node.func.attr
+            if name.startswith("Register"):
+                route = constant(node.args[0], names) if name == "RegisterRestCallback" and node.args else None
+                yield Registration(name, route, f"{file}, line {node.lineno}")
+
+
+def conflicts(sources: list[Source]) -> Iterator[str]:
+    """Say who registers what only one can have."""
+    earlier: list[Registration] = []
+    for source in sources:
+        own = list(registrations(source))
+        for one, other in itertools.product(own, earlier):
+            if one.route is not None and other.route is not None and collide(one.route, other.route):
+                routes = one.route if one.route == other.route else f"{other.route} and {one.route}"
+                yield f"{other.place} and {one.place}: the same route ({routes})"
+            elif is_single(one.function) and single_owner(one.function) == single_owner(other.function):
+                names = sorted({one.function, other.function})
+                yield f"{other.place} and {one.place}: only one script can have {' and '.join(names)}"
+        earlier += own
+
+
+def is_single(register: str) -> bool:
+    several = ("RegisterRestCallback", "RegisterDictionaryTag", "RegisterPrivateDictionaryTag", "RegisterErrorCode")
+    return register not in SHARED and register not in several
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def pack(data: bytes, name: str) -> str:
+    """Write a file as comment lines, readable where its bytes come back exactly, else in base64."""
+    digest = hashlib.sha256(data).hexdigest()
+    for newline, mark in NEWLINES.items():
+        lines, form = decode(data, name, mark)
+        if lines is not None:
+            return f"#= {digest} {form} {newline} {name}\n" + "".join(
+                f"#| {line}\n" if line else "#|\n" for line in lines
+            )
+    text = base64.encodebytes(data).decode().rstrip("\n").replace("\n", "\n#| ")
+    return f"#= {digest} base64 lf {name}\n#| {text}\n"
+
+
+def decode(data: bytes, name: str, newline: str) -> tuple[list[str] | None, str]:
+    """Read a file as lines in the encoding that it declares; None where that would not give its bytes back."""
+    try:
+        form, _ = tokenize.detect_encoding(io.BytesIO(data).readline) if name.endswith(".py") else ("utf-8", [])
+        lines = data.decode(form).split(newline)
+        exact = newline.join(lines).encode(form) == data
+    except (SyntaxError, UnicodeError, LookupError):
+        return None, "base64"
+    return (lines if exact and not re.search("[\r\n\0]", "".join(lines)) else None), form
+
+
+def version_of(source: Source) -> str | None:
+    node = assigned(source.trees[source.main]).get("__version__")
+    return constant(node, {}) if node else None
+
+
+def digest_of(source: Source) -> str:
+    """Hash a script: of a file its bytes, of a package the list of its files' hashes and names."""
+    if not source.package:
+        return hashlib.sha256(source.files[source.main]).hexdigest()
+    own = sorted(name for name in source.files if name.startswith(f"{source.name}/"))
+    listing = "".join(f"{hashlib.sha256(source.files[name]).hexdigest()}  {name}\n" for name in own)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def entry(source: Source) -> dict[str, Any]:
+    """Describe a source as the runtime's Script takes it."""
+    modules = {}
+    for name in source.trees:
+        parts = module_name(name).removesuffix("/__init__").split("/")
+        parts[0] = source.module if parts[0] == source.name else source.aliases.get(parts[0], parts[0])
+        modules[".".join(parts)] = source.folder + name
+    return {
+        "module": source.module,
+        "file": source.folder + source.main.removesuffix("/__init__.py"),
+        "folder": source.folder,
+        "version": version_of(source),
+        "sha256": digest_of(source),
+        "aliases": dict(sorted(source.aliases.items())),
+        "modules": modules,
+        "files": {source.folder + name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()},
+    }
+
+
+def runtime_text() -> str:
+    """Cut the runtime out of this very file, with the imports that it uses."""
+    text = Path(__file__).read_text("utf-8")
+    runtime = text[text.index("\n# ---- runtime") + 1 : text.index("# ---- end of the runtime")]
+    used = {node.id for node in ast.walk(ast.parse(runtime)) if isinstance(node, ast.Name)}
+    imports = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Import) and node.names[0].name.partition(".")[0] in used:
+            imports.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            names = [alias.name for alias in node.names if alias.name in used]
+            imports += [f"from {node.module} import {', '.join(names)}"] if names else []
+    return "\n".join(["from __future__ import annotations", "", *imports, "", runtime.rstrip(), ""])
+
+
+MARK = "# Made by combine.py"
+
+
+def render(sources: list[Source], options: argparse.Namespace) -> str:
+    entries = [entry(source) for source in sources]
+    flags = [f"--{name.replace('_', '-')}" for name in ("no_bundle", "allow_conflict") if getattr(options, name)]
+    words = [source.path.resolve().name for source in sources] + flags
+    blocks: dict[str, str] = {}
+    for source in sources:
+        for name, data in source.files.items():
+            blocks.setdefault(hashlib.sha256(data).hexdigest(), pack(data, source.folder + name))
+    table = [f"#   {e['file']:<28} {e['version'] or '-':<9} {e['sha256']}" for e in entries]
+    return "\n".join(
+        [
+            f"{MARK} {__version__}; don't edit: change the scripts and combine again.",
+            f"#     python3 combine.py {shlex.join(words)} -o FILE",
+            "# It holds these scripts, unchanged, at its end (python3 combine.py --extract FILE FOLDER gives them back):",
+            "#",
+            "#   script                       version   SHA-256",
+            *table,
+            "#",
+            "# Each script keeps its own licence; the rest is AGPL-3.0-or-later.",
+            runtime_text(),
+            "",
+            "SCRIPTS: list[dict[str, Any]] = " + pprint.pformat(entries, width=110, sort_dicts=False),
+            "",
+            f"RUNTIME = run(__name__, __file__, SCRIPTS, allow_conflict={options.allow_conflict})",
+            "",
+            *blocks.values(),
+        ]
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write all or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CombineError(f"{path} can't be written: {error.strerror}") from None
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> Any:
+        raise CombineError(f"{message} (--help tells more)")
+
+
+def arguments() -> Parser:
+    parser = Parser(prog="combine.py", description="Make one Orthanc script of many.")
+    parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
+    parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
+    parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    return parser
+
+
+def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
+    sources = [read_source(path) for path in paths]
+    given: dict[Path, Source] = {}
+    for source in sources:
+        if source.path.resolve() in given:
+            raise CombineError(f"{source.path} is given twice")
+        given[source.path.resolve()] = source
+    if not options.no_bundle:
+        for source in sources:
+            bundle(source, set(given))
+    name_modules(sources, options.allow_conflict)
+    place(sources, options.allow_conflict)
+    return sources
+
+
+def combine(options: argparse.Namespace) -> int:
+    if not options.sources or options.output is None:
+        raise CombineError("name the scripts and the file to write: combine.py A.py B.py -o combined.py")
+    sources = collect(options.sources, options)
+    found = list(conflicts(sources))
+    if found and not options.allow_conflict:
+        raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
+    write(options.output, render(sources, options))
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    try:
+        options = arguments().parse_args(words)
+        return combine(options)
+    except CombineError as error:
+        print(f"combine.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
