@@ -168,8 +168,14 @@ class Changes:
     come on one thread, the last one too, for a script that opens a database at the start and closes it at the end.
     """
 
-    def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
-        self.stopped, self.log, self.guard = stopped, log, guard
+    def __init__(
+        self,
+        stopped: int,
+        log: Callable[[str], object],
+        guard: Callable[..., object],
+        name_thread: Callable[[str], object] | None,
+    ) -> None:
+        self.stopped, self.log, self.guard, self.name_thread = stopped, log, guard, name_thread
         self.callbacks: tuple[Callback, ...] = ()
         self.queue: queue.SimpleQueue[tuple[Callback, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self.left: set[Script] = set()
@@ -192,6 +198,8 @@ class Changes:
 
     def work(self) -> None:
         me = threading.current_thread()
+        if self.name_thread:  # as the plugin names its own, in Orthanc's log
+            self.name_thread("PY-CHANGES")
         while self.worker is me and (item := self.queue.get()) is not None:
             callback, event = item
             if callback.script not in self.left:
@@ -233,7 +241,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return None
 
     def is_package(self, fullname: str) -> bool:
-        return self.scripts[fullname].modules[fullname].endswith("__init__.py")
+        return self.scripts[fullname].modules[fullname].endswith("/__init__.py")
 
     def get_filename(self, fullname: str) -> str:
         return str(self.folder / self.scripts[fullname].modules[fullname])
@@ -263,6 +271,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         script = self.scripts[fullname]
         top = script.modules[fullname].removesuffix("__init__.py")
         archive = zipfile.ZipFile(io.BytesIO(), "w")
+        archive.filename = str(self.folder / top)
         for name, digest in script.files.items():
             if name.startswith(top):
                 archive.writestr(zipfile.ZipInfo(name.removeprefix(top)), self.files[digest])
@@ -274,10 +283,18 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self.runtime.owners[id(module.__dict__)] = script
         # Without a time of change the entry stays, whatever lies on the disk under that name.
         linecache.cache[file] = (len(self.content(name)), None, self.get_source(name).splitlines(True), file)
-        if name == script.module:
-            self.runtime.load(script, lambda: super(Loader, self).exec_module(module))
-        else:
+        if name != script.module:
             super().exec_module(module)
+            return
+        script.state = "loading"
+        try:
+            super().exec_module(module)
+            script.state = "loaded"
+            while script.pending:
+                script.pending.pop(0)()
+        except BaseException as error:
+            script.state, script.error = "failed", self.runtime.describe(error)
+            raise
 
 
 class Runtime:
@@ -294,7 +311,12 @@ class Runtime:
         # The plugin lets go of callables without holding the GIL when it ends: the last reference must be here.
         self.kept: list[Any] = []
         self.settings = self.read_settings()
-        self.changes = Changes(real.ChangeType.ORTHANC_STOPPED, self.functions["LogError"], self.guard)
+        self.changes = Changes(
+            real.ChangeType.ORTHANC_STOPPED,
+            self.functions["LogError"],
+            self.guard,
+            self.functions.get("SetCurrentThreadName"),
+        )
 
     # -- loading --------------------------------------------------------------------------------------------------
 
@@ -336,28 +358,24 @@ class Runtime:
                 self.log("Error", f"The script {script.module} failed to load: {self.describe(error)}")
                 if self.settings["OnLoadError"] == "stop":
                     raise
-                self.log("Error", f"Orthanc goes on without {script.module}, traceback:\n{trace(error)}")
+                self.log("Error", f"Orthanc goes on without {script.module}, traceback:\n{self.trace(error)}")
+
+    def trace(self, error: BaseException) -> str:
+        """Format the traceback of `error` from the first line on that is a script's."""
+        step = error.__traceback__
+        while step is not None and id(step.tb_frame.f_globals) not in self.owners:
+            step = step.tb_next
+        return "".join(traceback.format_exception(type(error), error, step or error.__traceback__))
 
     def describe(self, error: BaseException) -> str:
         """Name an error and where it left the scripts' code; its message may hold secrets and stays in the log."""
-        place = ""
-        step = error.__traceback__
-        while step is not None:
-            if id(step.tb_frame.f_globals) in self.owners:
-                place = f" at {Path(step.tb_frame.f_code.co_filename).name}, line {step.tb_lineno}"
-            step = step.tb_next
-        return type(error).__name__ + place
-
-    def load(self, script: Script, execute: Callable[[], object]) -> None:
-        script.state = "loading"
-        try:
-            execute()
-            for action in script.pending:
-                action()
-        except BaseException as error:
-            script.state, script.error = "failed", self.describe(error)
-            raise
-        script.state = "loaded"
+        steps = traceback.walk_tb(error.__traceback__)
+        places = [
+            f" at {Path(frame.f_code.co_filename).name}, line {line}"
+            for frame, line in steps
+            if id(frame.f_globals) in self.owners
+        ]
+        return type(error).__name__ + "".join(places[-1:])
 
     # -- the scripts' own orthanc ---------------------------------------------------------------------------------
 
@@ -377,19 +395,22 @@ class Runtime:
             threading.Thread.start,
         )
 
-        def find(name: str) -> str | ModuleType:
-            head, dot, rest = name.partition(".")
-            script = self.owner() if head in special else None
+        def find(name: str, script: Script | None) -> str | ModuleType:
             if script is None:
                 return name
+            head, dot, rest = name.partition(".")
             return script.orthanc if name == "orthanc" else script.aliases.get(head, head) + dot + rest
 
         def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
-            found = name if level else find(name)
+            found: str | ModuleType = name
+            if not level and name.partition(".")[0] in special:
+                # A library that a script loads gets the script's `orthanc`, yet not the script's neighbours in its folder.
+                whose = globals is None or name == "orthanc" or "__name__" not in globals
+                found = find(name, self.owner() if whose else self.owners.get(id(globals)))
             return plain_import(found, globals, locals, fromlist, level) if isinstance(found, str) else found
 
         def import_module(name: str, package: str | None = None) -> ModuleType:
-            found = find(name)
+            found = find(name, self.owner() if name.partition(".")[0] in special else None)
             return plain_import_module(found, package) if isinstance(found, str) else found
 
         def start(thread: threading.Thread) -> None:
@@ -514,7 +535,7 @@ class Runtime:
 
     def report(self, callback: Callback, error: BaseException) -> None:
         details = SHARED.get(callback.kind, callback.kind)
-        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{trace(error)}")
+        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}")
 
     def guard(self, callback: Callback, *args: Any) -> None:
         try:
@@ -569,13 +590,15 @@ class Runtime:
         result: tuple[int, bytes | None] = (action.KEEP_AS_IS, None)
         for callback in self.shared["RegisterReceivedInstanceCallback"]:
             try:
-                answer, content = callback(dicom, origin)
-                if answer == action.DISCARD:
-                    return answer, None
-                if answer == action.MODIFY:
-                    if not isinstance(content, bytes):
-                        raise TypeError(f"MODIFY wants bytes, not {type(content).__name__}")
-                    dicom, result = content, (answer, content)
+                answer = callback(dicom, origin)
+                if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], int):
+                    raise TypeError("the callback must return an action and the DICOM file that it made, as a tuple")
+                if answer[0] == action.DISCARD:
+                    return answer[0], None
+                if answer[0] != action.KEEP_AS_IS:
+                    if not isinstance(answer[1], bytes):
+                        raise TypeError(f"the DICOM file must be bytes, not {type(answer[1]).__name__}")
+                    dicom, result = answer[1], answer
             except BaseException as error:  # noqa: BLE001 (kept as it is, as alone)
                 self.report(callback, error)
         return result
@@ -600,14 +623,6 @@ class Runtime:
                 for one in script.callbacks
             ],
         }
-
-
-def trace(error: BaseException) -> str:
-    """Format the traceback of `error` from the script's first line on."""
-    step = error.__traceback__
-    while step and step.tb_next and step.tb_frame.f_globals is globals():
-        step = step.tb_next
-    return "".join(traceback.format_exception(type(error), error, step))
 
 
 def run(name: str, file: str, scripts: list[dict[str, Any]], allow_conflict: bool) -> Runtime:
@@ -1040,6 +1055,13 @@ def arguments() -> Parser:
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
     parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
     parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
+    group.add_argument("--verify", type=Path, metavar="FILE", help="say which scripts changed since; 1 if any did")
+    group.add_argument(
+        "--extract", type=Path, nargs=2, metavar=("FILE", "FOLDER"), help="write the scripts as they were"
+    )
     return parser
 
 
@@ -1059,19 +1081,251 @@ def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
 
 
 def combine(options: argparse.Namespace) -> int:
-    if not options.sources or options.output is None:
+    if not options.sources or (options.output is None and options.config is None):
         raise CombineError("name the scripts and the file to write: combine.py A.py B.py -o combined.py")
     sources = collect(options.sources, options)
     found = list(conflicts(sources))
     if found and not options.allow_conflict:
         raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
-    write(options.output, render(sources, options))
+    problems = list(check_configuration(options.config, sources)) if options.config else []
+    if options.output:
+        check_output(options.output, sources)
+        write(options.output, render(sources, options))
+    for problem in problems:
+        print(f"{options.config}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def check_output(path: Path, sources: list[Source]) -> None:
+    if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
+        raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
+    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
+        raise CombineError(f"{path} is there and no combined file: it is left as it is")
+
+
+# -- looking into a combined file ---------------------------------------------------------------------------------
+
+
+def open_combined(path: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Read what a combined file holds, without running it: its entries, and its files by their names there."""
+    text = read(path).decode("utf-8", "replace").replace("\r\n", "\n")
+    if not text.startswith(MARK):
+        raise CombineError(f"{path} was not made by combine.py")
+    try:
+        found = [node for node in ast.parse(text).body if getattr(getattr(node, "target", 0), "id", "") == "SCRIPTS"]
+        entries: list[dict[str, Any]] = ast.literal_eval(found[0].value)  # type: ignore[attr-defined]
+        contents = unpack(text)
+        files = {name: contents[digest] for entry in entries for name, digest in entry["files"].items()}
+    except (SyntaxError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CombineError(f"{path} is damaged: {error}") from None
+    if unsafe := [name for name in files if {"..", ""} & set(name.split("/")) or "\\" in name or ":" in name]:
+        raise CombineError(f"{path} holds a file that would leave the folder: {unsafe[0]}")
+    return entries, files
+
+
+def show(path: Path) -> int:
+    for entry in open_combined(path)[0]:
+        print(f"{entry['file']:<30} {entry['version'] or '-':<9} {entry['sha256']}")
+        for name, digest in entry["files"].items():
+            if name != entry["file"]:
+                print(f"    {name:<36} {digest}")
     return 0
+
+
+def extract(path: Path, folder: Path) -> int:
+    files = open_combined(path)[1]
+    for name, data in files.items():
+        if (folder / name).exists() and read(folder / name) != data:
+            raise CombineError(f"{folder / name} is there with other content: it is left as it is")
+    try:
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise CombineError(f"{folder} can't be written: {error.strerror}") from None
+    return 0
+
+
+def verify(path: Path, places: Sequence[Path]) -> int:
+    """Compare with the scripts as they are: those named, else those beside the file, here, or beside combine.py."""
+    entries, files = open_combined(path)
+    roots = [path.resolve().parent, path.resolve().parent.parent, Path.cwd(), Path(__file__).resolve().parent]
+    changes = []
+    for entry in entries:
+        own = {name.removeprefix(entry["folder"]): files[name] for name in entry["files"]}
+        name = entry["file"].removeprefix(entry["folder"])
+        candidates = [p for p in places if p.resolve().name == name] + [root / name for root in (*places, *roots)]
+        found = [differences(candidate, own) for candidate in candidates if candidate.exists()]
+        if not found:
+            changes.append(f"{name}: not found; name it: --verify {path} PATH/{name}")
+        elif [] not in found:
+            changes += found[0]
+    print("\n".join(changes) or "unchanged")
+    return 1 if changes else 0
+
+
+def differences(script: Path, files: dict[str, bytes]) -> list[str]:
+    """Say which files of a script are not as they were; `files` by their names beside it."""
+    base = script.resolve().parent
+    now = {name: path for name in files for path in (base / name, script / name) if path.is_file()}
+    new = (
+        [f"{script.resolve().name}/{p.relative_to(script).as_posix()}" for p in walk(script)] if script.is_dir() else []
+    )
+    return (
+        [f"{name}: changed" for name, path in now.items() if read(path) != files[name]]
+        + [f"{name}: gone" for name in files if name not in now]
+        + [f"{name}: new" for name in new if name not in files]
+    )
+
+
+# -- Orthanc's configuration --------------------------------------------------------------------------------------
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Read Orthanc's configuration as Orthanc does: comments, ${VARIABLES}, and folders of files."""
+    whole: dict[str, Any] = {}
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        text = re.sub(
+            CONFIGURATION_TOKEN, lambda m: m[0] if m[0][0] == '"' else blank(m), read(file).decode("utf-8-sig")
+        )
+        try:
+            part = json.loads(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
+        except json.JSONDecodeError as error:
+            raise CombineError(f"{file}, line {error.lineno}: {error.msg}") from None
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if key in whole:
+                raise CombineError(f"{file}: {key} stands in another file of {path} too, which Orthanc refuses")
+            whole[key] = value
+    return whole
+
+
+CONFIGURATION_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+
+def blank(match: re.Match[str]) -> str:
+    return "\n" * match[0].count("\n")
+
+
+def variable(match: re.Match[str]) -> str:
+    return os.environ.get(match[1], match[2] or "")
+
+
+def check_configuration(path: Path, sources: list[Source]) -> Iterator[str]:
+    """Say what is wrong or missing in a configuration, with the line to add."""
+    configuration = read_configuration(path)
+    python = configuration.get("Python")
+    script = configuration.get("PythonScript", python.get("Path") if isinstance(python, dict) else None)
+    if not isinstance(script, str) or not script.lower().endswith(".py"):
+        yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/combined.py"'
+    yield from check_metadata(configuration.get("UserMetadata", {}), sources)
+    for source in sources:
+        classes = {
+            node.name: node for tree in source.trees.values() for node in tree.body if isinstance(node, ast.ClassDef)
+        }
+        for tree in source.trees.values():
+            section = constant(assigned(tree).get("SECTION", tree), {})
+            if section == "SeriesMainPrivateDicomTags":
+                yield from check_dictionary(configuration, section)
+            elif section in configuration and "Settings" in classes:
+                yield from check_object(section, configuration[section], classes["Settings"], classes)
+
+
+def check_metadata(metadata: Any, sources: list[Source]) -> Iterator[str]:
+    """Check numbers of UserMetadata, and that the names are there which a script lists in USER_METADATA."""
+    if not isinstance(metadata, dict):
+        yield "UserMetadata must be an object of names and numbers"
+        return
+    names: dict[int, str] = {}
+    for name, number in metadata.items():
+        value = number[0] if isinstance(number, list) and number else number  # [number, MIME type]
+        if type(value) is not int or not 1024 <= value <= 65535:
+            yield f"UserMetadata: {name} must be a number from 1024 to 65535"
+        elif value in names:
+            yield f"UserMetadata: {name} and {names[value]} have the number {value} both"
+        else:
+            names[value] = name
+    for source in sources:
+        for tree in source.trees.values():
+            wanted = assigned(tree).get("USER_METADATA")
+            for name, number in ast.literal_eval(wanted).items() if isinstance(wanted, ast.Dict) else ():
+                if name not in metadata:
+                    free = next(n for n in itertools.count(number) if n not in names)
+                    names[free] = name
+                    yield f'{source.main} wants a name in UserMetadata; add: "UserMetadata": {{"{name}": {free}}}'
+
+
+def check_dictionary(configuration: dict[str, Any], section: str) -> Iterator[str]:
+    """Check that private tags which are listed by name have an entry in Dictionary, which tells their number and VR."""
+    entries = configuration.get("Dictionary", {})
+    known = {value[1] for value in entries.values() if isinstance(value, list) and len(value) > 1}
+    for name in configuration.get(section, []):
+        name = str(name).removeprefix("!!")
+        if not re.match("[0-9a-fA-F]{4}[,-]?[0-9a-fA-F]{4}", name) and name not in known:
+            yield f'{section}: {name} is not in Dictionary; add: "Dictionary": {{"gggg,eeee": ["LO", "{name}", 1, 1, "CREATOR"]}}'
+
+
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "None": (type(None),),
+    "list": (list,),
+    "tuple": (list,),
+    "dict": (dict,),
+}
+
+
+def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+    """Check an object of the configuration against a dataclass: the keys it has, and the plainest of their types."""
+    if not isinstance(found, dict):
+        yield f"{path} must be an object of keys and values"
+        return
+    fields = {key_of(node): node.annotation for node in wanted.body if isinstance(node, ast.AnnAssign)}
+    for key, value in found.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1, 0)
+            yield f"{path} has no key {key}" + "".join(f", did you mean {name}?" for name in near)
+        else:
+            yield from check_value(f"{path}.{key}", value, fields[key], classes)
+
+
+def key_of(node: ast.AnnAssign) -> str:
+    """Tell a field's key: `max_per_destination` is MaxPerDestination, unless its metadata name another."""
+    keywords = node.value.keywords if isinstance(node.value, ast.Call) else []
+    for keyword in keywords:
+        if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
+            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "key" and isinstance(value, ast.Constant):
+                    return str(value.value)
+    return "".join(word.capitalize() for word in ast.unparse(node.target).split("_"))
+
+
+def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
+    if isinstance(annotation, ast.BinOp):
+        options = ast.unparse(annotation).split(" | ")
+    else:
+        options = [ast.unparse(annotation)]
+    outer = [option.partition("[")[0] for option in options]
+    inner = [word for option in options for word in re.findall(r"\w+", option)[1:] if word in classes]
+    if isinstance(found, dict) and (names := [name for name in outer if name in classes]):
+        yield from check_object(path, found, classes[names[0]], classes)
+    elif isinstance(found, list) and inner:
+        for number, item in enumerate(found):
+            yield from check_object(f"{path}[{number}]", item, classes[inner[0]], classes)
+    elif all(name in JSON_TYPES for name in outer) and not any(type(found) in JSON_TYPES[name] for name in outer):
+        yield f"{path} must be {' or '.join(outer)}, not {type(found).__name__}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     try:
         options = arguments().parse_args(words)
+        if options.list:
+            return show(options.list)
+        if options.verify:
+            return verify(options.verify, options.sources)
+        if options.extract:
+            return extract(*options.extract)
         return combine(options)
     except CombineError as error:
         print(f"combine.py: {error}", file=sys.stderr)
