@@ -147,5 +147,10 @@ def answer_get(output: orthanc.RestOutput, uri: str, **request: Any) -> None:
     output.AnswerBuffer(json.dumps(request["get"]), "application/json")
 
 
+def redirect(output: orthanc.RestOutput, uri: str, **request: Any) -> None:
+    output.Redirect("/probe")
+
+
 orthanc.RegisterRestCallback("/probe", answer)
+orthanc.RegisterRestCallback("/probe/redirect", redirect)
 orthanc.RegisterRestCallback("/probe/get", answer_get)

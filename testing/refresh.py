@@ -25,6 +25,7 @@ def probe_plugin(server: OrthancServer) -> dict[str, Any]:
         "plugin": server.get("/plugins/python")["Version"],
         "orthanc": server.get("/system")["Version"],
         "decodes": server.request("GET", "/probe/get?a=%20z").json()["a"] == " z",
+        "redirect": server.request("GET", "/probe/redirect", allow_redirects=False).status_code,
         **server.get("/probe"),
     }
 

@@ -90,7 +90,7 @@ def orthanc_executable() -> str:
 
 def python_plugin() -> Path:
     """The Python plugin to test on: `ORTHANC_PYTHON_PLUGIN`, else Debian's."""
-    return Path(os.environ.get("ORTHANC_PYTHON_PLUGIN") or "/usr/share/orthanc/plugins/libOrthancPython.so")
+    return Path(os.environ.get("ORTHANC_PYTHON_PLUGIN") or "/usr/share/orthanc/plugins/libOrthancPython.so").absolute()
 
 
 def embedded_python() -> tuple[int, int]:
@@ -282,6 +282,7 @@ class OrthancServer:
         self._session.close()
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, no .netrc
+        self._session.headers["Connection"] = "close"  # 1.12.7 closes kept ones after a 304 or 401, without saying so
         if credentials := self._credentials():
             self._session.auth = (credentials[0], credentials[1])
         if self.configuration.get("SslEnabled"):

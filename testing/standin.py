@@ -339,7 +339,7 @@ class RestOutput:
         self._send(401, WWW_Authenticate=f'Basic realm="{realm}"')
 
     def Redirect(self, url: str) -> None:
-        self._send(301, Location=url)
+        self._send(self._standin.api["redirect"], Location=url)
 
     def SetHttpHeader(self, name: str, value: str) -> None:
         self.answer.headers[name] = value
