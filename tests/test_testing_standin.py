@@ -188,7 +188,7 @@ def test_routes_answer_in_the_stand_in_as_in_the_real_plugin(
     headers = {
         "Accept": "a",
         "Accept-Encoding": "b",
-        "Connection": "close",
+        "Connection": "keep-alive",
         "User-Agent": "d",
         **arguments.get("headers", {}),
     }
