@@ -1,2 +1,21 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The fixtures come from `testing.pytest_plugin` (pyproject.toml), as they would for a user's own tests."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate and its key in one PEM file, made out to this machine's own address, as Orthanc wants it."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", "-", "-addext"]
+    made = subprocess.run(
+        [*command, "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True, text=True
+    )
+    path.write_text(made.stdout)
+    return path
