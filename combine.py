@@ -185,12 +185,19 @@ class Changes:
         self.worker: threading.Thread | None = None
 
     def __call__(self, *event: Any) -> None:
+        if event[0] == self.stopped:
+            self.finish(event)
+        elif self.worker is None and not isinstance(threading.current_thread(), threading._DummyThread):
+            for callback in self.callbacks:  # no thread of Orthanc's: a test, which looks when this returns
+                self.guard(callback, *event)
+        else:
+            self.hand_over(event)
+
+    def hand_over(self, event: tuple[Any, ...]) -> None:
         if self.worker is None:
             self.start_worker()
         for callback in self.callbacks:
             self.queue.put((callback, event))
-        if event[0] == self.stopped:
-            self.finish()
 
     def start_worker(self) -> None:
         self.worker = threading.Thread(target=self.work, name="OnChange", daemon=True)
@@ -208,8 +215,9 @@ class Changes:
         if self.worker is me:
             self.done.set()
 
-    def finish(self) -> None:
+    def finish(self, event: tuple[Any, ...]) -> None:
         """Wait until every script had its ORTHANC_STOPPED; who takes too long is left behind."""
+        self.hand_over(event)
         self.queue.put(None)
         asked = time.monotonic()
         while not self.done.wait(0.05):
@@ -461,11 +469,11 @@ class Runtime:
 
     def register(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
         """Take what a script registers; mistakes raise at once what the plugin raises, the rest waits for its load."""
+        if name in script.asked:
+            raise RuntimeError(f"Can only register one {SHARED.get(name, name)}")
         if name in SHARED:
             if len(args) != 1:
                 raise ValueError(f"Expected a callback function to register one {SHARED[name]}")
-            if name in script.asked:
-                raise RuntimeError(f"Can only register one {SHARED[name]}")
             script.asked.add(name)
             callback = script.callback(name, args[0])
             script.when_loaded(lambda: self.share(name, callback))
@@ -477,6 +485,7 @@ class Runtime:
         elif name.startswith("Extend"):
             script.when_loaded(lambda: self.extend(script, name, args))
         elif any(callable(arg) for arg in args):
+            script.asked.add(name)
             wrapped = [
                 script.callback(f"{name} {getattr(arg, '__name__', '')}".strip(), arg) if callable(arg) else arg
                 for arg in args
