@@ -137,7 +137,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/loopback.py, SHA-256 e54ba375d4ddac30b4bc442eeee6f5616e811b710ced6d77677161ca72f25695
+# common/loopback.py, SHA-256 8d32ae5a7d36053be51a4dab163f195481eeac30a50a93c6ea7f538db1685bed
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -196,6 +196,11 @@ class Loopback:
             reason = found.get("Details") or found.get("Message") or response.reason
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
         return json.loads(content) if is_json and content else content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)

@@ -69,6 +69,11 @@ class Loopback:
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
         return json.loads(content) if is_json and content else content
 
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:

@@ -12,6 +12,7 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
+from testing.standin import StandIn
 
 SCRIPT = Path(__file__).parent.parent / "auto_forward_modality.py"
 QUICK = {"Retry": {"First": 1, "Longest": 2}}
@@ -349,11 +350,15 @@ def test_it_works_with_authentication(start_orthanc: StartOrthanc) -> None:
     assert "opensesame" not in source.log
 
 
-def test_full_speed_is_switched_on_when_the_script_loads_unless_switched_off(orthanc_standin: StandIn) -> None:
-    for configuration, expected in (({}, "1"), ({"AutoForwardModality": {"TcpNoDelay": False}}, "")):
-        orthanc_standin.configuration = configuration
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TCP_NODELAY", "")
-            orthanc_standin.load(SCRIPT)
-            assert os.environ["TCP_NODELAY"] == expected
-        orthanc_standin.reset()
+@pytest.mark.parametrize(
+    ("section", "expected"), [({}, "1"), ({"TcpNoDelay": True}, "1"), ({"TcpNoDelay": False}, None)]
+)
+def test_full_speed_is_switched_on_when_the_script_loads_unless_switched_off(
+    monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], expected: str | None
+) -> None:
+    monkeypatch.setenv("TCP_NODELAY", "0")
+    monkeypatch.delenv("TCP_NODELAY")
+    standin = StandIn(configuration={"AutoForwardModality": section})
+    with standin.installed():
+        standin.load(SCRIPT)
+    assert os.environ.get("TCP_NODELAY") == expected
