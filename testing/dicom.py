@@ -49,17 +49,18 @@ def uid(*seeds: object) -> str:
 
 
 @functools.cache
-def pydicom_files() -> list[Path]:
+def pydicom_files(*, cstore: bool = True) -> list[Path]:
     """Those of pydicom's own test files that an Orthanc stores, of the installed package; nothing is downloaded.
 
     Left out by rule: no preamble (PS3.10 7.1), no parseable content, a UID missing, a media directory (DICOMDIR), a VR
-    encoding that is not the one of the transfer syntax, and the files cut short, which pydicom names `…truncated`.
+    encoding that is not the one of the transfer syntax, and the files cut short, which pydicom names `…truncated`. With
+    `cstore`, also those whose SOP UIDs have the VR UN: dcmtk can't read them, so Orthanc takes them by HTTP only.
     """
     folder = Path(pydicom.data.__file__).parent / "test_files"
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_storable(path)]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_storable(path, cstore)]
 
 
-def _is_storable(path: Path) -> bool:
+def _is_storable(path: Path, cstore: bool) -> bool:
     content = path.read_bytes()
     if content[128:132] != b"DICM" or path.stem.endswith("truncated"):
         return False
@@ -68,10 +69,11 @@ def _is_storable(path: Path) -> bool:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="Expected (explicit|implicit) VR")
             dataset = pydicom.dcmread(io.BytesIO(content))
+            unknown = dataset.get_item("SOPInstanceUID").VR == "UN"
             uids = [str(dataset.get(f"{level}InstanceUID") or "") for level in ("Study", "Series", "SOP")]
     except Exception:  # noqa: BLE001 (broken on purpose, each in its own way)
         return False
-    return all(uids)
+    return all(uids) and not (cstore and unknown)
 
 
 def part10_files(files: Storable) -> Iterator[bytes]:

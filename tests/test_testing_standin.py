@@ -267,7 +267,7 @@ def test_a_script_is_loaded_anew_each_time_and_leaves_nothing_behind(tmp_path: P
     path = list(sys.path)
     for _ in range(2):
         with StandIn().installed() as standin:
-            assert standin.load(script).FILE == str(script)
+            assert str(script) == standin.load(script).FILE
             assert standin.registered == {"RegisterOnChangeCallback": [(print,)]}
     assert sys.path == path
     assert not {"orthanc", "some_script"} & set(sys.modules)
