@@ -1,7 +1,7 @@
 # Every chore is one command. A newcomer needs two, and both install what is missing: `make demo` and `make test`.
 PYTHON := .venv/bin/python
-# What contains shared pieces: every script, and the packages' _contained.py.
-CONTAINING := $(filter-out combine.py,$(wildcard *.py)) $(wildcard */_contained.py)
+# What cog fills: scripts and _contained.py with the shared pieces, docs/ with the tables of keys and routes.
+CONTAINING := $(filter-out combine.py,$(wildcard *.py)) $(wildcard */_contained.py) $(wildcard docs/*.md)
 COG := PYTHONPATH=. $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
 # Tests mostly wait for servers to end: more at a time than there are processors.
 AT_A_TIME ?= 6

@@ -320,7 +320,7 @@ class Loopback:
             context.load_cert_chain(self._certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
 
-# common/answers.py, SHA-256 b01d6af66fb05f15e8f229fbfbd47e61ed1145b930131b100a1645ab670c9fe3
+# common/answers.py, SHA-256 fc3ceac21f0f1d2b8f7879799bb60f9fd8c4db09fb2a5efafccd0cae8eff671f
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -370,6 +370,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -409,6 +410,7 @@ def serve(pattern: str, handlers: Mapping[str, Handler], unavailable: Callable[[
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
 
     KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
     orthanc.RegisterRestCallback(pattern, callback)
 
 
@@ -655,7 +657,7 @@ class Ledger:
     def forget_finished(self, days: float) -> None:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
-# common/feed.py, SHA-256 ed3c6a4adca6636f7b6fc4ff2f53845d88b0791330693fafe9904f88b161a930
+# common/feed.py, SHA-256 82361e0ef2839414dcfc5b9ccad7794e9dd12974cf644a18494974560d44a8b6
 # What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 FEED_TABLES = """
@@ -667,7 +669,7 @@ CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PR
 """
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-ROUTES = {"Patient": "patients", "Study": "studies", "Series": "series"}
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -753,7 +755,7 @@ class Feed:
 
     def _instances_of(self, level: str, resource: str) -> list[str]:
         try:
-            found = self._loopback.get(f"/{ROUTES[level]}/{resource}/instances?expand=false")
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -824,7 +826,7 @@ def parse_day(text: object) -> datetime.date | None:
     except ValueError:
         return None
 
-# common/forwarding.py, SHA-256 365b0d3238bfd19b5510458d26da1dbf52e0b9d616caabfe735716e89fff6044
+# common/forwarding.py, SHA-256 133967b928958e86ac362f6a5fb0817587b0aa25613c764fd6ad0376c3380ce7
 # The engine of the forwarders: what became stable goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1148,6 +1150,7 @@ class Forwarder:
             serve(f"/{self._name}/{path}", handlers, unavailable)
 
     def get_status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, the destinations it serves, the number of rows in each state, the last error."""
         return {
             "State": "running",
             "Destinations": self.destinations(),
@@ -1176,6 +1179,7 @@ class Forwarder:
         }
 
     def get_delivery(self, request: Request) -> dict[str, Any]:
+        """One row."""
         return _shown(self._row(request))
 
     def drop_delivery(self, request: Request) -> dict[str, Any]:

@@ -221,7 +221,7 @@ class Loopback:
             context.load_cert_chain(self._certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
 
-# common/answers.py, SHA-256 b01d6af66fb05f15e8f229fbfbd47e61ed1145b930131b100a1645ab670c9fe3
+# common/answers.py, SHA-256 fc3ceac21f0f1d2b8f7879799bb60f9fd8c4db09fb2a5efafccd0cae8eff671f
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -271,6 +271,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -310,6 +311,7 @@ def serve(pattern: str, handlers: Mapping[str, Handler], unavailable: Callable[[
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
 
     KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
     orthanc.RegisterRestCallback(pattern, callback)
 
 

@@ -62,6 +62,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -101,6 +102,7 @@ def serve(pattern: str, handlers: Mapping[str, Handler], unavailable: Callable[[
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
 
     KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
     orthanc.RegisterRestCallback(pattern, callback)
 
 

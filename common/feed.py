@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PR
 """
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-ROUTES = {"Patient": "patients", "Study": "studies", "Series": "series"}
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -103,7 +103,7 @@ class Feed:
 
     def _instances_of(self, level: str, resource: str) -> list[str]:
         try:
-            found = self._loopback.get(f"/{ROUTES[level]}/{resource}/instances?expand=false")
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
         except LoopbackError as error:
             if error.status != 404:
                 raise

@@ -342,6 +342,7 @@ class Forwarder:
             serve(f"/{self._name}/{path}", handlers, unavailable)
 
     def get_status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, the destinations it serves, the number of rows in each state, the last error."""
         return {
             "State": "running",
             "Destinations": self.destinations(),
@@ -370,6 +371,7 @@ class Forwarder:
         }
 
     def get_delivery(self, request: Request) -> dict[str, Any]:
+        """One row."""
         return _shown(self._row(request))
 
     def drop_delivery(self, request: Request) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make sync`)."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.settings import KINDS, key_of
+from testing.standin import StandIn
+
+ROOT = Path(__file__).parent.parent
+
+
+def keys(script: str) -> None:
+    """Write the table of the keys of a script's section, nested ones by their path."""
+    settings = _load(script).Settings
+    _out("| Key | Default | Allowed | Meaning |", "|---|---|---|---|", *_rows(settings, ""))
+
+
+def routes(script: str) -> None:
+    """Write the table of the routes of a script: method, path, and the first line of the handler's docstring."""
+    lines = []
+    for pattern, handlers in _load(script).ROUTES.items():
+        path = (
+            pattern.replace("([0-9]+)", "{id}")
+            .replace("([^/]+)", "{id}")
+            .replace("(.*)", "{…}")
+            .replace("([0-9a-f-]+)", "{id}")
+        )
+        for method, handler in handlers.items():
+            lines.append(f"| `{method} {path}` | {(handler.__doc__ or '').strip().splitlines()[0]} |")
+    _out("| Route | What it does |", "|---|---|", *lines)
+
+
+def _load(script: str) -> types.ModuleType:
+    standin = StandIn("7.1")
+    with standin.installed():
+        module = standin.load(ROOT / script)
+    # get_type_hints looks the module of a dataclass up by name.
+    import sys
+
+    sys.modules[module.__name__] = module
+    return module
+
+
+def _rows(settings: Any, path: str) -> Iterator[str]:
+    hints = typing.get_type_hints(settings)
+    defaults = settings()
+    for field in dataclasses.fields(settings):
+        hint, key, meaning = hints[field.name], f"{path}{key_of(field)}", field.metadata.get("help", "")
+        if dataclasses.is_dataclass(hint):
+            yield f"| `{key}` | | an object | {meaning} |"
+            yield from _rows(hint, f"{key}.")
+            continue
+        default = json.dumps(getattr(defaults, field.name), default=list)
+        yield f"| `{key}` | `{default}` | {_allowed(hint, field.metadata)} | {meaning} |"
+
+
+def _allowed(hint: Any, limits: typing.Mapping[str, Any]) -> str:
+    arguments = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+    optional = type(None) in typing.get_args(hint)
+    if optional:
+        hint = arguments[0]
+    if "choices" in limits:
+        text = ", ".join(f"`{json.dumps(choice)}`" for choice in limits["choices"])
+    elif typing.get_origin(hint) in (list, tuple):
+        inner = typing.get_args(hint)[0]
+        text = (
+            "a list of objects" if dataclasses.is_dataclass(inner) else f"a list, each {KINDS.get(inner, 'an object')}"
+        )
+    else:
+        text = KINDS.get(hint, "an object")
+    for bound, word in (("minimum", "at least"), ("maximum", "at most")):
+        text += f", {word} {limits[bound]}" if bound in limits else ""
+    return f"{text}, or null" if optional else text
+
+
+def _out(*lines: str) -> None:
+    import cog
+
+    cog.outl("\n".join(lines))

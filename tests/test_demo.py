@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`make demo`: what a newcomer sees first."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def demo(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "testing.demo", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, process_group=0
+    )
+
+
+def running_below(folder: Path) -> list[str]:
+    """The command lines of processes that name the folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # ended meanwhile
+        if str(folder) in line and path.parent.name != str(os.getpid()):
+            lines.append(line)
+    return lines
+
+
+def free_ports() -> tuple[str, str]:
+    with socket.socket() as http, socket.socket() as dicom:
+        http.bind(("", 0))
+        dicom.bind(("", 0))
+        return str(http.getsockname()[1]), str(dicom.getsockname()[1])
+
+
+def test_every_study_arrives_taken_ports_are_left_alone_and_ctrl_c_leaves_nothing_running() -> None:
+    # One test: both runs use the folder .demo.
+    with socket.socket() as somebody:
+        somebody.bind(("", 0))
+        somebody.listen()
+        taken = somebody.getsockname()[1]
+        process = demo("--exit", "--http-port", str(taken), "--dicom-port", free_ports()[1])
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert f"Port {taken} is in use by another program, which is left alone" in output
+    rows = [re.split(r" {2,}", line) for line in output.partition("Patient ")[2].partition("\n\n")[0].splitlines()[2:]]
+    assert len(rows) >= 15
+    for patient, _study, modality, here, there, seconds in rows:
+        assert patient, modality
+        assert int(here) == int(there) > 0
+        assert 0 < float(seconds) < 60
+    assert "Everything arrived." in output
+
+    process = demo(*[word for pair in zip(("--http-port", "--dicom-port"), free_ports(), strict=True) for word in pair])
+    assert process.stdout
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    lines = iter(process.stdout.readline, "")
+    seen = "".join(line for line in iter(lambda: next(lines), "Press Ctrl-C to stop both.\n"))
+    assert "/auto-forward-modality/deliveries" in seen
+    assert running_below(ROOT / ".demo")
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+    assert process.wait(60) == 0
+    watchdog.cancel()
+    process.stdout.close()
+    assert running_below(ROOT / ".demo") == []
