@@ -137,7 +137,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/loopback.py, SHA-256 8d32ae5a7d36053be51a4dab163f195481eeac30a50a93c6ea7f538db1685bed
+# common/loopback.py, SHA-256 52c715025268a7183f4628c47d346414c79d3115886e21ed669a7bca929e81a4
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -179,23 +179,29 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         connection = self._connection()
         try:
-            connection.request(method, path, data, {"Authorization": self._token})
+            connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise LoopbackError(0, f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}") from None
         self._local.used = time.monotonic()
-        is_json = response.headers.get_content_type() == "application/json"
         if response.status >= 400:
-            found = json.loads(content) if is_json and content else {}
+            found = json.loads(content) if _is_json(response.headers) and content else {}
             reason = found.get("Details") or found.get("Message") or response.reason
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return json.loads(content) if is_json and content else content
+        return response.headers, content
 
     def close(self) -> None:
         """Close the connection of this thread."""
@@ -220,6 +226,10 @@ class Loopback:
         if self._mutual:
             context.load_cert_chain(self._certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
 
 # common/answers.py, SHA-256 fc3ceac21f0f1d2b8f7879799bb60f9fd8c4db09fb2a5efafccd0cae8eff671f
 # Routes that answer alike on every version of the plugin, and who may act through them.

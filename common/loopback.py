@@ -51,23 +51,29 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         connection = self._connection()
         try:
-            connection.request(method, path, data, {"Authorization": self._token})
+            connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise LoopbackError(0, f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}") from None
         self._local.used = time.monotonic()
-        is_json = response.headers.get_content_type() == "application/json"
         if response.status >= 400:
-            found = json.loads(content) if is_json and content else {}
+            found = json.loads(content) if _is_json(response.headers) and content else {}
             reason = found.get("Details") or found.get("Message") or response.reason
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return json.loads(content) if is_json and content else content
+        return response.headers, content
 
     def close(self) -> None:
         """Close the connection of this thread."""
@@ -92,3 +98,7 @@ class Loopback:
         if self._mutual:
             context.load_cert_chain(self._certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"

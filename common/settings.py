@@ -18,7 +18,7 @@ class SettingsError(ValueError):
     """A value that a section can't have; the text names section, key, what was found and what is allowed."""
 
 
-def key_of(field: "dataclasses.Field[Any]") -> str:
+def key_of(field: dataclasses.Field[Any]) -> str:
     """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
