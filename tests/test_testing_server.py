@@ -31,11 +31,11 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
-import os, signal
+import os, signal, sys
 import orthanc
+import pydicom, requests  # not in a handler: the stack there has 100 KiB, and Python 3.14 refuses the import
 
 def echo(output, uri, **request):
-    import pydicom, requests, sys
     output.AnswerBuffer(f"{sys.version_info[0]}.{sys.version_info[1]} {pydicom.__version__}", "text/plain")
 
 def exit(output, uri, **request):
