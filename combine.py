@@ -74,12 +74,22 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def example(pattern: str) -> str:
-    """Write a path that the route `pattern` takes: each group, class and repetition stands as one character."""
-    previous = ""
-    while pattern != previous:
-        previous, pattern = pattern, re.sub(r"\((?:[^()\\]|\\.)*\)[*+?]?|\((?:[^()\\]|\\.)*\)\{[\d,]*\}", "x", pattern)
-    pattern = re.sub(r"\[(?:[^\]\\]|\\.)+\](?:[*+?]|\{[\d,]*\})?|\.[*+?]", "x", pattern)
-    return re.sub(r"\\d[*+]?", "1", pattern).replace("\\", "").strip("^$")
+    """Write a path that the route `pattern` takes, of the plain kind: groups, classes, repetitions."""
+
+    def repeat(text: str, times: str | None) -> str:
+        return text * int((re.findall(r"\d+", times or "") or ["1"])[0])
+
+    path = re.sub(
+        r"\[([^\]\\]+|\\.)+?\](\{[\d,]+\}|[*+?])?", lambda m: repeat("x" if m[0][1] == "^" else m[0][1], m[2]), pattern
+    )
+    path = re.sub(r"\\d", "1", re.sub(r"\\w|\.(?=[*+?])", "x", path))
+    before = ""
+    while path != before:
+        before, path = (
+            path,
+            re.sub(r"\((?:\?:|\?P?<\w+>)?([^()|]*)[^()]*\)(\{[\d,]+\})?", lambda m: repeat(m[1], m[2]), path),
+        )
+    return re.sub(r"[*+?]|\\(.)", lambda m: m[1] or "", path).strip("^$")
 
 
 def collide(first: str, second: str) -> bool:
@@ -155,6 +165,12 @@ class Script:
         else:
             self.pending.append(action)
 
+    def ask_once(self, name: str) -> None:
+        """Refuse, as the plugin does, a second callback of a kind."""
+        if name in self.asked:
+            raise RuntimeError(f"Can only register one {SHARED.get(name, name)}")
+        self.asked.add(name)
+
     def callback(self, kind: str, function: Any) -> Callback:
         """Count what `function` does from now on, and keep it as long as the process lives."""
         self.callbacks.append(Callback(self, kind, function))
@@ -168,14 +184,8 @@ class Changes:
     come on one thread, the last one too, for a script that opens a database at the start and closes it at the end.
     """
 
-    def __init__(
-        self,
-        stopped: int,
-        log: Callable[[str], object],
-        guard: Callable[..., object],
-        name_thread: Callable[[str], object] | None,
-    ) -> None:
-        self.stopped, self.log, self.guard, self.name_thread = stopped, log, guard, name_thread
+    def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
+        self.stopped, self.log, self.guard = stopped, log, guard
         self.callbacks: tuple[Callback, ...] = ()
         self.queue: queue.SimpleQueue[tuple[Callback, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self.left: set[Script] = set()
@@ -185,13 +195,14 @@ class Changes:
         self.worker: threading.Thread | None = None
 
     def __call__(self, *event: Any) -> None:
+        foreign = isinstance(threading.current_thread(), threading._DummyThread)
         if event[0] == self.stopped:
             self.finish(event)
-        elif self.worker is None and not isinstance(threading.current_thread(), threading._DummyThread):
-            for callback in self.callbacks:  # no thread of Orthanc's: a test, which looks when this returns
-                self.guard(callback, *event)
-        else:
+        elif foreign:
             self.hand_over(event)
+        else:  # no thread of Orthanc's own, but a test, which looks when this returns
+            for callback in self.callbacks:
+                self.guard(callback, *event)
 
     def hand_over(self, event: tuple[Any, ...]) -> None:
         if self.worker is None:
@@ -205,8 +216,6 @@ class Changes:
 
     def work(self) -> None:
         me = threading.current_thread()
-        if self.name_thread:  # as the plugin names its own, in Orthanc's log
-            self.name_thread("PY-CHANGES")
         while self.worker is me and (item := self.queue.get()) is not None:
             callback, event = item
             if callback.script not in self.left:
@@ -319,12 +328,7 @@ class Runtime:
         # The plugin lets go of callables without holding the GIL when it ends: the last reference must be here.
         self.kept: list[Any] = []
         self.settings = self.read_settings()
-        self.changes = Changes(
-            real.ChangeType.ORTHANC_STOPPED,
-            self.functions["LogError"],
-            self.guard,
-            self.functions.get("SetCurrentThreadName"),
-        )
+        self.changes = Changes(real.ChangeType.ORTHANC_STOPPED, self.functions["LogError"], self.guard)
 
     # -- loading --------------------------------------------------------------------------------------------------
 
@@ -469,12 +473,10 @@ class Runtime:
 
     def register(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
         """Take what a script registers; mistakes raise at once what the plugin raises, the rest waits for its load."""
-        if name in script.asked:
-            raise RuntimeError(f"Can only register one {SHARED.get(name, name)}")
         if name in SHARED:
             if len(args) != 1:
                 raise ValueError(f"Expected a callback function to register one {SHARED[name]}")
-            script.asked.add(name)
+            script.ask_once(name)
             callback = script.callback(name, args[0])
             script.when_loaded(lambda: self.share(name, callback))
         elif name == "RegisterRestCallback":
@@ -485,7 +487,7 @@ class Runtime:
         elif name.startswith("Extend"):
             script.when_loaded(lambda: self.extend(script, name, args))
         elif any(callable(arg) for arg in args):
-            script.asked.add(name)
+            script.ask_once(name)
             wrapped = [
                 script.callback(f"{name} {getattr(arg, '__name__', '')}".strip(), arg) if callable(arg) else arg
                 for arg in args
@@ -544,7 +546,8 @@ class Runtime:
 
     def report(self, callback: Callback, error: BaseException) -> None:
         details = SHARED.get(callback.kind, callback.kind)
-        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}")
+        text = f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}"
+        self.log("Error", text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))  # else it raises too
 
     def guard(self, callback: Callback, *args: Any) -> None:
         try:
@@ -1311,10 +1314,7 @@ def key_of(node: ast.AnnAssign) -> str:
 
 
 def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
-    if isinstance(annotation, ast.BinOp):
-        options = ast.unparse(annotation).split(" | ")
-    else:
-        options = [ast.unparse(annotation)]
+    options = ast.unparse(annotation).split(" | ")
     outer = [option.partition("[")[0] for option in options]
     inner = [word for option in options for word in re.findall(r"\w+", option)[1:] if word in classes]
     if isinstance(found, dict) and (names := [name for name in outer if name in classes]):
