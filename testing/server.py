@@ -278,10 +278,10 @@ class OrthancServer:
             raise OrthancFailedError(f"cannot run {command[0]} (set ORTHANC, or install orthanc): {error}") from error
 
     def _wait_until_ready(self) -> None:
+        # The log first: on a port of the configuration, another server may answer.
+        self.wait_until(lambda: STARTED in self._current_log(), timeout=READY_WITHIN, what=f"{STARTED!r} in the log")
         if self.configuration.get("HttpServerEnabled", True):
             self._first_change = self.wait_until(self._newest_change, timeout=READY_WITHIN, what="answer /system") - 1
-        else:
-            self.wait_until(lambda: STARTED in self._current_log(), timeout=READY_WITHIN, what=f"log {STARTED!r}")
 
     def _newest_change(self) -> int | None:
         """One more than the Seq of the newest change, hence true; None while Orthanc does not answer."""
