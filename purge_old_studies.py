@@ -1,141 +1,1381 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Deletes studies by their age: GET /purge-old-studies?since=20000101 deletes every study dated on or before that day.
+"""Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
 
-It answers 200 with how many went, as text, or as JSON (`format=json`, or `Accept: application/json`). A study whose
-StudyDate is missing or no valid day stays. A day that is missing, malformed, impossible or yet to come: 400, and nothing
-is deleted. A link in a web page can't call it; from a terminal:
+GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers with how many went.
+A study whose StudyDate is missing or no valid day stays. What can't be right is refused, and nothing is deleted.
 
-    curl -u user:password 'http://127.0.0.1:8042/purge-old-studies?since=20000101'
+    curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
-Needs no configuration, and nothing but Python's standard library.
+The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
+`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+
+    GET  /purge-old-studies/status
+    GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+
+Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+
+    "PurgeOldStudies": {"KeepLabels": ["teaching"],
+                        "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
+
+Needs nothing but Python's standard library. All keys: docs/purge_old_studies.md.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
 import datetime
+import difflib
 import encodings.idna  # noqa: F401
 import functools
 import http
 import http.client
+import ipaddress
+import itertools
 import json
+import os
+import random
 import re
+import sqlite3
 import ssl
+import sys
 import threading
 import time
 import traceback
+import types
+import typing
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import orthanc
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 SECTION = "PurgeOldStudies"
-BATCH = 25  # studies a request: others are served in between
+PAGE = 500  # studies read at a time: their JSON holds the interpreter for a few milliseconds
+WINDOW = 100  # studies looked at once more before they go: a tenth of a second of deletions
+BATCH = 20  # instances a request: a store in between waits for one
+PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+LISTED = 1000  # studies that an answer names at most
+CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
+# the files, or silently never matches.
+QUERY_TAGS = (
+    "AccessionNumber", "InstitutionName", "ModalitiesInStudy", "OtherPatientIDs", "PatientBirthDate", "PatientID",
+    "PatientName", "PatientSex", "ReferringPhysicianName", "RequestedProcedureDescription", "RequestingPhysician",
+    "StudyDescription", "StudyID", "StudyInstanceUID", "StudyTime",
+)  # fmt: skip
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+# Metadata of a study that Orthanc gives by itself and that can mean something to a person; others are the user's.
+KNOWN_METADATA = ("AnonymizedFrom", "ModifiedFrom", "RemoteAET")
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
+TABLES = """
+CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
+    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
+    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
+CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+"""
+# A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
+# `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
+UNFINISHED = ("waiting", "deleting", "pieces")
+FINISHED = ("deleted", "gone", "kept", "failed")
 
 
-def day_of(query: Mapping[str, str], today: datetime.date) -> datetime.date:
-    """The day that `since` names. Raises `Refused` (400): anything but one valid day up to today."""
-    if unknown := sorted(query.keys() - {"since", "format"}):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: since, format")
-    if "since" not in query:
-        raise Refused(400, "since is missing: the last day (YYYYMMDD) whose studies are to be deleted")
-    day = parse_day(query["since"])
+def _age(text: str) -> str | None:
+    return None if day_back(text, datetime.date(2000, 1, 1)) else "an age such as 90d, 18m or 7y"
+
+
+def _time_of_day(text: str) -> str | None:
+    return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", text) else "a time of day as HH:MM"
+
+
+def _undated(value: object) -> str | None:
+    return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One entry of `Rules`: what goes by itself."""
+
+    name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
+    older_than: str = dataclasses.field(
+        default="", metadata={"check": _age, "help": "Age of what goes: `90d`, `18m`, `7y`; needed."}
+    )
+    at: str = dataclasses.field(
+        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+    )
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS, metadata={"choices": DAYS, "help": "On which days of the week; every day."}
+    )
+    by: str = dataclasses.field(
+        default="StudyDate",
+        metadata={
+            "choices": ("StudyDate", "received"),
+            "help": "`StudyDate`, or `received` (the study's `LastUpdate`).",
+        },
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+    )
+    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels_constraint: str = dataclasses.field(
+        default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
+    )
+    limit: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Most studies a run, oldest first."}
+    )
+    undated: Any = dataclasses.field(
+        default=False,
+        metadata={"check": _undated, "help": 'Studies without a date: `"received"` judges them by their `LastUpdate`.'},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `PurgeOldStudies`. An unknown key counts as wrong here: a mistyped guard is no guard."""
+
+    max_studies: int = dataclasses.field(
+        default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
+    )
+    max_percent: float = dataclasses.field(
+        default=0,
+        metadata={
+            "minimum": 0,
+            "maximum": 100,
+            "help": "More of the archive at once is refused likewise; 0: no limit.",
+        },
+    )
+    keep_labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "A study with one of these labels is never purged."}
+    )
+    keep_metadata: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
+    )
+
+
+# What is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
+
+    last: datetime.date
+    by: str = "StudyDate"
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    labels_constraint: str = "All"
+    limit: int | None = None
+    undated: bool | str = False
+
+    def as_json(self) -> dict[str, Any]:
+        found = dataclasses.asdict(self)
+        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, text: str) -> Conditions:
+        found = json.loads(text)
+        last = typing.cast("datetime.date", parse_day(found["last"]))
+        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
+
+
+PARAMETERS = {
+    "since": "text", "older-than": "text", "by": "text", "Query": "object", "Labels": "list", "LabelsConstraint": "text",
+    "limit": "number", "undated": "undated", "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
+}  # fmt: skip
+ALLOWED = {
+    "text": "a text",
+    "object": 'an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}',
+    "list": "labels",
+    "number": "a whole number from 1 on",
+    "flag": "true or false",
+    "undated": "true, false or received",
+}
+
+
+def parameters(request: Request) -> dict[str, Any]:
+    """The parameters of a request, checked for name and type. Raises `Refused` (400)."""
+    found = _from_query(request.query) if request.method == "GET" else _from_body(request.body)
+    for name, value in found.items():
+        kind = PARAMETERS[name]
+        fits = {
+            "text": isinstance(value, str),
+            "object": isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+            "list": isinstance(value, list) and all(isinstance(text, str) and text for text in value) and value,
+            "number": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "flag": isinstance(value, bool),
+            "undated": isinstance(value, bool) or value == "received",
+        }[kind]
+        if not fits:
+            raise Refused(400, f"{name} is {_shown(value)}, allowed: {ALLOWED[kind]}")
+    return found
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in PARAMETERS:
+            near = difflib.get_close_matches(name, PARAMETERS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(PARAMETERS)}"
+            raise Refused(400, f"Unknown parameter {_shown(name)}; {hint}")
+
+
+def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
+    """The texts of a query as the values that they stand for; what is no such value stays a text, and is refused later."""
+    _check_names(query)
+    found: dict[str, Any] = {}
+    for name, text in query.items():
+        kind, value = PARAMETERS[name], text
+        found[name] = value
+        if kind in ("flag", "undated") and text in ("true", "false"):
+            found[name] = text == "true"
+        elif kind == "number" and re.fullmatch(r"[0-9]{1,9}", text):
+            found[name] = int(text)
+        elif kind == "list":
+            found[name] = text.split(",")
+        elif kind == "object":
+            with contextlib.suppress(ValueError, RecursionError):
+                found[name] = json.loads(text, object_pairs_hook=_once)
+    return found
+
+
+def _from_body(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body or b"{}", object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"The body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(400, "The body must be a JSON object of parameters")
+    _check_names(found)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _shown(value: object) -> str:
+    text = one_line(json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
+    if by not in ("StudyDate", "received"):
+        raise Refused(400, f"by is {_shown(by)}, allowed: StudyDate, received")
+    if constraint not in ("All", "Any", "None"):
+        raise Refused(400, f"LabelsConstraint is {_shown(constraint)}, allowed: All, Any, None")
+    if "LabelsConstraint" in found and "Labels" not in found:
+        raise Refused(400, "LabelsConstraint needs Labels")
+    if "Labels" in found and not has_labels:
+        raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
+    _check_query(found.get("Query", {}))
+    return Conditions(
+        _last_day(found, today),
+        by,
+        found.get("Query", {}),
+        tuple(found.get("Labels", ())),
+        constraint,
+        found.get("limit"),
+        found.get("undated", False),
+    )
+
+
+def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
+    if ("since" in found) == ("older-than" in found):
+        which = "is missing" if "since" not in found else "and older-than stand both there"
+        raise Refused(
+            400, f"since {which}: give the last day (since=YYYYMMDD) or the age (older-than=7y) of what is to go"
+        )
+    if "older-than" in found:
+        day = day_back(found["older-than"], today)
+        if day is None:
+            raise Refused(400, f"older-than is {_shown(found['older-than'])}, allowed: an age such as 90d, 18m or 7y")
+        return day
+    day = parse_day(found["since"])
     if day is None:
-        raise Refused(400, f"since is {one_line(query['since'])!r}, allowed: a day of the calendar as YYYYMMDD")
+        raise Refused(400, f"since is {_shown(found['since'])}, allowed: a day of the calendar as YYYYMMDD")
     if day > today:
         raise Refused(400, f"since is {day:%Y%m%d}, a day yet to come; allowed: up to today, {today:%Y%m%d}")
     return day
 
 
-def dated_until(studies: list[dict[str, Any]], last: datetime.date) -> list[str]:
-    """The Orthanc identifiers of those whose StudyDate is a valid day, on or before `last`; the oldest first.
+def day_back(age: str, today: datetime.date) -> datetime.date | None:
+    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
 
-    Orthanc compares dates as text: to it an empty date, `1999`, `1999.12.31` and `19991301` are before 20000101 too.
+    Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
     """
-    days = {study["ID"]: parse_day(study.get("MainDicomTags", {}).get("StudyDate")) for study in studies}
-    dated = sorted((day, study) for study, day in days.items() if day is not None)
-    return [study for day, study in dated if day <= last]
+    if not (found := re.fullmatch(r"([1-9][0-9]{0,4})([dmy])", age, re.ASCII)):
+        return None
+    number, unit = int(found[1]), found[2]
+    if unit == "d":
+        return today - datetime.timedelta(number) if number < today.toordinal() else None
+    months = today.year * 12 + today.month - 1 - number * (12 if unit == "y" else 1)
+    year, month = months // 12, months % 12 + 1
+    if year < 1:
+        return None
+    after = datetime.date(year + month // 12, month % 12 + 1, 1)
+    return min(after - datetime.timedelta(1), datetime.date(year, month, 1) + datetime.timedelta(today.day - 1))
+
+
+def _check_query(query: Mapping[str, str]) -> None:
+    """Refuse what would match more than it says, and what can match nothing."""
+    for tag, value in query.items():
+        if tag in ("StudyDate", "0008,0020", "0008-0020"):
+            raise Refused(400, "Query: days are given by since or older-than, not by StudyDate")
+        if tag not in QUERY_TAGS:
+            near = difflib.get_close_matches(tag, QUERY_TAGS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(QUERY_TAGS)}"
+            raise Refused(400, f"Query: {_shown(tag)} is not kept of each study; {hint}")
+        if any(not part.strip("* ") for part in value.split("\\")):
+            raise Refused(400, f"Query: {tag} {_shown(value)} would match every study; leave it out")
+        if not value.isprintable():
+            raise Refused(400, f"Query: {tag} has characters that no value of DICOM has here")
+        if tag == "ModalitiesInStudy" and re.search(r"[*?]", value):
+            raise Refused(400, "Query: ModalitiesInStudy takes no wildcards; several stand side by side: CT\\MR")
+        if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
+            raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
+
+
+# Which studies that is
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study as the index has it; `tags` are those of its patient too, `received` is its LastUpdate (UTC)."""
+
+    id: str
+    patient: str
+    tags: Mapping[str, str]
+    received: str
+    labels: frozenset[str]
+    metadata: frozenset[str]
+    instances: int = 0
+
+    def day(self, by: str) -> datetime.date | None:
+        """The day that counts; None if there is none that a calendar knows."""
+        if by == "StudyDate":
+            return parse_day(self.tags.get("StudyDate"))
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            return moment.astimezone().date()
+        return None
+
+
+def is_meant(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study. What Orthanc found is judged here once more: it compares dates as text (an
+    empty one, `1999`, `1999.12.31` and `19991301` are before 20000101 to it) and names without regard to case.
+    """
+    day = study.day(asked.by)
+    if day is None and asked.undated == "received":
+        day = study.day("received")
+    elif day is None and asked.undated:
+        day = datetime.date.min
+    if day is None or day > asked.last:
+        return False
+    held = [label in study.labels for label in asked.labels]
+    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
+    return by_labels and all(
+        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
+    )
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
+    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
+
+
+@functools.cache
+def _pattern(part: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+
+
+def in_batches(studies: Iterable[Study]) -> Iterator[list[Study]]:
+    """Consecutive studies of up to `BATCH` instances together; a larger one alone."""
+    batch: list[Study] = []
+    for study in studies:
+        if batch and sum(each.instances for each in batch) + study.instances > BATCH:
+            yield batch
+            batch = []
+        batch.append(study)
+    if batch:
+        yield batch
+
+
+class Archive:
+    """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
+
+    def __init__(self, loopback: Any, settings: Settings) -> None:
+        self._loopback, self._settings = loopback, settings
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get("/system")
+        return found
+
+    @functools.cached_property
+    def _extended(self) -> bool:
+        # From 1.12.5 a list is read in pages, with all that is asked of it; there, reading one study costs in proportion
+        # to the archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        return bool(self._system.get("Capabilities", {}).get("HasExtendedFind"))
+
+    @functools.cached_property
+    def has_labels(self) -> bool:
+        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
+        return self._extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    def chosen(self, asked: Conditions) -> list[Study]:
+        """The studies that are to go, the oldest first, undated ones last."""
+        query = dict(asked.query)
+        if asked.by == "StudyDate" and not asked.undated:
+            query["StudyDate"] = f"-{asked.last:%Y%m%d}"
+        found = {
+            study.id: study for study in self._matching(query) if is_meant(study, asked) and not self.why_kept(study)
+        }
+        aged = sorted(found.values(), key=lambda study: (study.day(asked.by) or datetime.date.max, study.id))
+        return aged[: asked.limit]
+
+    def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
+        if not self._extended:
+            yield from self.read(self._loopback.post("/tools/find", self._find(query, Expand=False)))
+            return
+        for since in itertools.count(0, PAGE):
+            page = self._loopback.post("/tools/find", self._find(query, Since=since, Limit=PAGE))
+            yield from map(self._study, page)
+            if len(page) < PAGE:
+                return
+
+    def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        find = {"Level": "Study", "Query": dict(query), "CaseSensitive": True, "Expand": True, **more}
+        if self._extended:
+            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
+            find["RequestedTags"] = ["NumberOfStudyRelatedInstances"]
+        return find
+
+    def read(self, studies: Sequence[str]) -> Iterator[Study]:
+        """Those of some studies that are there, before 1.12.5."""
+        for start in range(0, len(studies), WINDOW):
+            some = {"Resources": studies[start : start + WINDOW], "Level": "Study"}
+            yield from map(self._study, self._loopback.post("/tools/bulk-content", some))
+
+    def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
+        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out."""
+        if self._extended:
+            query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
+            found = map(self._study, self._loopback.post("/tools/find", self._find(query)))
+        else:
+            found = (self._counted(study) for study in self.read([study for study, _ in studies]))  # type: ignore[assignment]
+        wanted = {study for study, _ in studies}
+        return {study.id: study for study in found if study.id in wanted}
+
+    def _study(self, found: Mapping[str, Any]) -> Study:
+        metadata = found.get("Metadata", {})
+        names = list(metadata)
+        if self._settings.keep_metadata and not self._extended:
+            names = _if_there(f"/studies/{found['ID']}/metadata") or []
+        return Study(
+            found["ID"],
+            found["ParentPatient"],
+            {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
+            str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
+            frozenset(found.get("Labels", ())),
+            frozenset(names),
+            int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
+        )
+
+    def _counted(self, study: Study) -> Study:
+        found = _if_there(f"/studies/{study.id}/statistics") or {}
+        return dataclasses.replace(study, instances=int(found.get("CountInstances", 0)))
+
+    def why_kept(self, study: Study) -> str | None:
+        """Why this study is never purged, or None."""
+        if held := study.labels & set(self._settings.keep_labels):
+            return f"it has the label {', '.join(sorted(held))}"
+        if held := study.metadata & set(self._settings.keep_metadata):
+            return f"it has the metadata {', '.join(sorted(held))}"
+        if _if_there(f"/patients/{study.patient}/protected"):
+            return "its patient is protected"
+        return None
+
+    def count(self) -> int:
+        return int(self._loopback.get("/statistics")["CountStudies"])
+
+    def summary(self, studies: Sequence[Study], asked: Conditions) -> dict[str, Any]:
+        """What a dry run tells."""
+        years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
+        modalities: Counter[str] = Counter()
+        size = 0
+        for start in range(0, len(studies), WINDOW):
+            window = {study.id: study for study in studies[start : start + WINDOW]}
+            of_each: dict[str, set[str]] = {}
+            for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
+                of_each.setdefault(series["ParentStudy"], set()).add(
+                    series["MainDicomTags"].get("Modality", "") or "none"
+                )
+            modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
+            size += self._bytes(window)
+        ends = [_identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
+        return {
+            "DryRun": True,
+            "Since": f"{asked.last:%Y%m%d}",
+            "Studies": len(studies),
+            "Bytes": size,
+            "Years": dict(sorted(years.items())),
+            "Modalities": dict(sorted(modalities.items())),
+            "First": ends[0] if ends else None,
+            "Last": ends[-1] if ends else None,
+        }
+
+    def _children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True}
+        answer: list[dict[str, Any]] = self._loopback.post(
+            "/tools/find", {**find, "ResponseContent": content} if self._extended else find
+        )
+        return answer
+
+    def _bytes(self, studies: Mapping[str, Study]) -> int:
+        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        if not self._extended:
+            return sum(int((_if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+        instances = self._children("Instance", studies.values(), ["Attachments"])
+        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def delete(self, studies: Sequence[str]) -> dict[str, str]:
+        """Delete some studies; those that are still there, with what Orthanc says."""
+        try:
+            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
+            return {}
+        except LoopbackError:
+            reasons = {study: self._delete_one(study) for study in studies}
+            return {study: reason for study, reason in reasons.items() if reason}
+
+    def _delete_one(self, study: str) -> str:
+        try:
+            self._loopback.request("DELETE", f"/studies/{study}")
+        except LoopbackError as error:
+            return "" if error.status == 404 else one_line(error)  # 404: the batch had deleted it before it failed
+        return ""
+
+    def delete_in_pieces(self, study: str, stopping: Callable[[], bool]) -> bool:
+        """Delete instances of a large study, until so many are left that it can go as a whole; False if stopped."""
+        try:
+            for series in self._loopback.get(f"/studies/{study}")["Series"]:
+                instances = self._loopback.get(f"/series/{series}")["Instances"]
+                for start in range(0, len(instances), PIECE):
+                    if stopping():
+                        return False
+                    self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
+        except LoopbackError:
+            pass  # deleting the whole tells
+        return True
+
+
+def _if_there(path: str) -> Any:
+    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+
+    Any other error is raised: who can't see whether a study is protected does not delete it.
+    """
+    try:
+        return json.loads(orthanc.RestApiGet(path))
+    except orthanc.OrthancException as error:
+        if error.args[0] in UNKNOWN_RESOURCE:
+            return None
+        raise
+
+
+def _identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
+
+
+# What is written down
+
+
+class History:
+    """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._path, self._durable, self._lock = path, durable, threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            # What was being written when the power went: the ledger knows it, and it is written anew.
+            with path.open("rb") as lines:
+                os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Append lines, all or none. Raises OSError: the disk is full, or the like."""
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        with self._lock:
+            size = os.fstat(self._file).st_size
+            try:
+                if os.write(self._file, text) < len(text):
+                    raise OSError("the disk is full")
+                if self._durable:
+                    os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # the last one may be growing
+                    yield json.loads(line)
+
+    def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
+        """The lines after number `since`, of all purges or of one."""
+        found: list[dict[str, Any]] = []
+        total, more = 0, False
+        for number, line in enumerate(self.lines(), 1):
+            if purge is not None and line["Purge"] != purge:
+                continue
+            total += 1
+            if number > since and not (more := more or len(found) == limit):
+                found.append({"Number": number, **line})
+        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def now_utc() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
+
+
+def who_asks(headers: Mapping[str, str], port: int) -> dict[str, Any]:
+    """User and address behind a request, as far as they can be known.
+
+    The plugin does not tell where a request comes from; a filter would, at a cost for every request to Orthanc. The kernel
+    knows who is connected to the port: one address, or several of which it was one.
+    """
+    kind, _, credentials = headers.get("authorization", "").partition(" ")
+    user = None
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    addresses = connected_to(port)
+    found: dict[str, Any] = {"User": user, "Ip": addresses[0] if len(addresses) == 1 else addresses or None}
+    if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
+        found["ForwardedFor"] = one_line(forwarded)[:200]
+    return found
+
+
+def connected_to(port: int) -> list[str]:
+    """The addresses that others are connected from to a TCP port of this machine (Linux; elsewhere none)."""
+    ends = []
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+            ends += [(row[1], row[2], row[9]) for row in rows if row[3] == "01"]  # ESTABLISHED
+    own = set()
+    for file in Path("/proc/self/fd").glob("*") if ends else ():
+        with contextlib.suppress(OSError):
+            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    suffix = f":{port:04X}"
+    ours = {local for local, remote, inode in ends if remote.endswith(suffix) and inode in own}  # our loopback requests
+    return sorted({_address(remote) for local, remote, _ in ends if local.endswith(suffix) and remote not in ours})
+
+
+def _address(end: str) -> str:
+    """An address of /proc/net/tcp: 32 bit words in the order of this machine's bytes."""
+    words = bytes.fromhex(end.partition(":")[0])
+    raw = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+# When
+
+
+def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
+    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
+
+
+def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
+    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
+    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
+
+
+def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
+    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
+    at = datetime.time.fromisoformat(rule.at)
+    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
+
+
+def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """What a rule means on a day. Raises `Refused` as a request would."""
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    if rule.limit is not None:
+        found["limit"] = rule.limit
+    if rule.labels:
+        found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    return conditions(found, today, has_labels=has_labels)
+
+
+def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
+    """What the types don't say. Raises `SettingsError`."""
+    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    for name in settings.keep_metadata:
+        if name not in known and not re.fullmatch("[0-9]{4,5}", name):
+            allowed = ", ".join(sorted(known))
+            raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
+    names = [rule.name for rule in settings.rules]
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+            if not value:
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+        if names.count(rule.name) > 1:
+            raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
+        if not rule.days or not all(rule.labels):
+            raise SettingsError(f"{path}: found an empty Days or label, allowed: days of the week, names of labels")
+        if not all(isinstance(value, str) for value in rule.query.values()):
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
+        try:
+            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+        except Refused as refused:
+            raise SettingsError(f"{path}: {refused.message}") from None
+
+
+def read_configuration(configuration: Mapping[str, Any]) -> Settings:
+    """The settings. Raises `SettingsError` for what is wrong anywhere, an unknown key too, a misspelt section included."""
+    for key in configuration:
+        if key != SECTION and difflib.SequenceMatcher(None, key.lower(), SECTION.lower()).ratio() > 0.85:
+            raise SettingsError(f"{key} is not known; did you mean {SECTION}?")
+    settings, unknown = read_settings(Settings, SECTION, configuration)
+    if unknown:
+        raise SettingsError("; ".join(unknown).replace(" and is ignored", ""))
+    check_settings(settings, configuration)
+    return settings
+
+
+# The work
+
+
+class Purge:
+    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+
+    def __init__(
+        self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
+    ) -> None:
+        self.number, self._asked, self._who = number, asked, who
+        self._ledger, self._history, self._archive = ledger, history, archive
+        self.stopping = self.cancelled = False
+        self.done = threading.Event()
+        self._began, self._settled = time.monotonic(), 0
+
+    @property
+    def rate(self) -> float:
+        """Studies a second, since this started."""
+        return self._settled / max(time.monotonic() - self._began, 0.001)
+
+    def run(self) -> str:
+        """Delete what is still to go; the state that the purge is in then."""
+        self._recover()
+        rows = self._rows("waiting")
+        for start in range(0, len(rows), WINDOW):
+            if self._halted():
+                return "cancelled" if self.cancelled else "interrupted"
+            self._window(rows[start : start + WINDOW])
+        if self._halted() and self._rows(*UNFINISHED):
+            return "cancelled" if self.cancelled else "interrupted"
+        return "partly" if self._rows("kept", "failed") else "done"
+
+    def _halted(self) -> bool:
+        return self.stopping or self.cancelled
+
+    def _rows(self, *states: str) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number"  # noqa: S608 - marks only
+        return [{**row, "facts": json.loads(row["facts"])} for row in self._ledger.rows(sql, self.number, *states)]
+
+    def _window(self, rows: list[dict[str, Any]]) -> None:
+        """Look at each study once more: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        found = self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
+        by_study = {row["study"]: row for row in rows}
+        outcomes = {row["study"]: why for row in rows if (why := self._why_not(row, found.get(row["study"])))}
+        for state in ("gone", "kept"):
+            self._settle([(by_study[study], why) for study, (named, why) in outcomes.items() if named == state], state)
+        for batch in in_batches(found[row["study"]] for row in rows if row["study"] not in outcomes):
+            if self._halted():
+                return
+            self._delete([by_study[study.id] for study in batch], large=batch[0].instances > 2 * PIECE)
+
+    def _why_not(self, row: Mapping[str, Any], study: Study | None) -> tuple[str, str] | None:
+        if study is None:
+            if _if_there(f"/studies/{row['study']}") is None:
+                return "gone", "somebody else deleted it"
+            return "kept", "it can't be looked at once more"
+        if study.received != row["facts"]["LastUpdate"]:
+            return "kept", "it has received something since it was chosen"
+        if not is_meant(study, self._asked):
+            return "kept", "it does not fit the conditions any more"
+        reason = self._archive.why_kept(study)
+        return ("kept", reason) if reason else None
+
+    def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> None:
+        self._mark(rows, "pieces" if large else "deleting")
+        if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+            return
+        left = self._archive.delete([row["study"] for row in rows])
+        self._settle([(row, "") for row in rows if row["study"] not in left], "deleted")
+        self._settle([(row, left[row["study"]]) for row in rows if row["study"] in left], "failed")
+
+    def _mark(self, rows: list[dict[str, Any]], state: str) -> None:
+        with self._ledger.transaction() as db:
+            sql = "UPDATE studies SET state=? WHERE purge=? AND number=?"
+            db.executemany(sql, [(state, self.number, row["number"]) for row in rows])
+
+    def _settle(
+        self, rows: list[tuple[dict[str, Any], str]], state: str, *, written: frozenset[str] = frozenset()
+    ) -> None:
+        """Write what came of studies: first where it stays, then in the ledger."""
+        if not rows:
+            return
+        self._history.add(
+            {"Time": now_utc(), "Purge": self.number, "Event": state, **_without_received(row), **({"Reason": why} if why else {}),
+             **self._who}
+            for row, why in rows if row["study"] not in written
+        )  # fmt: skip
+        self._settled += len(rows)
+        with self._ledger.transaction() as db:
+            sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number=?"
+            db.executemany(sql, [(state, why, self.number, row["number"]) for row, why in rows])
+
+    def _recover(self) -> None:
+        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        if not (rows := self._rows("deleting", "pieces")):
+            return
+        lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
+        written = frozenset(line["ID"] for line in lines)
+        there = {row["study"] for row in rows if _if_there(f"/studies/{row['study']}") is not None}
+        self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
+        for row in rows:
+            if row["study"] in there and row["state"] == "pieces":
+                self._finish_pieces(row)
+        self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
+
+    def _finish_pieces(self, row: dict[str, Any]) -> None:
+        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        found = self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"])])
+        why = self._why_not(row, found.get(row["study"]))
+        if why is None:
+            self._delete([row], large=True)
+        elif why[0] == "kept":
+            self._settle([(row, why[1])], "kept")
+
+
+def _without_received(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}
+
+
+class Purges:
+    """The script's routes and its rules: one purge at a time, remembered until it has ended."""
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
+        self._settings, self._configuration, self._refusal = settings, configuration, refusal
+        loopback = Loopback(configuration)
+        if not refusal and not loopback.enabled:
+            self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+        self._loopback, self._archive = loopback, Archive(loopback, settings)
+        self._opening, self._busy = threading.Lock(), threading.Lock()
+        self._opened = False
+        self._stopping = threading.Event()
+        self._current: Purge | None = None
+        self._threads: list[threading.Thread] = []
+
+    # From start to stop
+
+    def on_change(self, change: int, _level: int, _resource: str) -> None:
+        if change == orthanc.ChangeType.ORTHANC_STARTED:
+            if reason := self.unavailable():
+                orthanc.LogError(reason)
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self._stop()
+
+    def unavailable(self) -> str | None:
+        """Why nothing can be purged, or None. What is needed is opened here, at the start or with the first request."""
+        with self._opening:
+            if self._refusal is None and not self._opened:
+                try:
+                    self._open()
+                    self._opened = True
+                except (OSError, sqlite3.Error) as error:
+                    return f"purge_old_studies: its ledger or history can't be opened: {error}"
+        return self._refusal
+
+    def _open(self) -> None:
+        folder = state_folder(self._settings.state_path, self._configuration)
+        durability = self._settings.durability
+        self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
+        self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+        with self._ledger.transaction() as db:
+            before = time.time() - self._settings.keep_done_days * 86400
+            db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
+            db.execute("DELETE FROM purges WHERE ended<?", (before,))
+        unfinished = self._ledger.rows("SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL")
+        if unfinished:
+            self._busy.acquire()  # noqa: SIM115 - the thread that goes on releases it
+            self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
+        if self._settings.rules:
+            self._thread(self._schedule, "purge-schedule")
+
+    def _thread(self, target: Callable[[], object], name: str) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if purge := self._current:
+            purge.stopping = True
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # A purge, from request to end
+
+    def purge(self, request: Request) -> Any:
+        """Answer GET and POST /purge-old-studies."""
+        found = parameters(request)
+        as_json = wants_json(found, request)
+        asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
+        refuse_links(request)
+        if found.get("dry-run"):
+            summary = self._archive.summary(self._archive.chosen(asked), asked)
+            return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
+        if not self._busy.acquire(blocking=False):
+            current = f"purge {self._current.number}" if self._current else "another purge"
+            raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
+        who = {**who_asks(request.headers, int(self._configuration.get("HttpPort", 8042))), "Rule": None}
+        purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
+        if found.get("async"):
+            return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
+        purge.done.wait()
+        return self._answer(purge.number, asked, as_json=as_json)
+
+    def _begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
+        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+        try:
+            if self._stopping.is_set():
+                raise Refused(503, "Orthanc is stopping")
+            studies = self._archive.chosen(asked)
+            if refusal := self._too_many(len(studies)):
+                if not force:
+                    self._history.add([{"Time": now_utc(), "Purge": None, "Event": "refused", "Reason": refusal,
+                                        "Conditions": asked.as_json(), **who}])  # fmt: skip
+                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
+            purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
+            self._thread(lambda: self._run_one(purge), f"purge-{number}")
+            return purge
+        except BaseException:
+            self._busy.release()
+            raise
+
+    def _too_many(self, count: int) -> str | None:
+        most, percent = self._settings.max_studies, self._settings.max_percent
+        if most and count > most:
+            return f"{count} studies would go, more than MaxStudies ({most})"
+        if percent and count * 100 > percent * (total := self._archive.count()):
+            return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
+        return None
+
+    def _write_down(self, asked: Conditions, who: Any, studies: Sequence[Study], *, continues: bool) -> int:
+        with self._ledger.transaction() as db:
+            sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
+            values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
+            number = int(db.execute(sql, values).lastrowid or 0)
+            facts = (json.dumps({**_identifiers(study), "LastUpdate": study.received}) for study in studies)
+            rows = (
+                (number, index, study.id, text) for index, (study, text) in enumerate(zip(studies, facts, strict=True))
+            )
+            db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": "started", "Studies": len(studies),
+                            "Conditions": asked.as_json(), **who}])  # fmt: skip
+        return number
+
+    def _run_one(self, purge: Purge) -> None:
+        try:
+            self._run(purge)
+        finally:
+            self._current = None
+            self._busy.release()
+            purge.done.set()
+
+    def _run(self, purge: Purge) -> None:
+        try:
+            state = purge.run()
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+            state = "interrupted"
+            orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
+        row = self._row(purge.number)
+        if state == "interrupted" and self._stopping.is_set() and row["continues"]:
+            return  # the next start goes on
+        try:
+            self._end(purge.number, state)
+        except (OSError, sqlite3.Error) as error:
+            orthanc.LogError(f"purge_old_studies: the end of purge {purge.number} can't be written down: {error}")
+
+    def _end(self, number: int, state: str) -> None:
+        found = self._job(self._row(number))
+        totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
+        who = json.loads(self._row(number)["asked"])
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": "ended", "State": state, **totals, **who}])
+        self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
+        orthanc.LogWarning(
+            f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
+        )
+
+    def _go_on(self, rows: list[dict[str, Any]]) -> None:
+        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
+        try:
+            for row in rows:
+                asked = Conditions.from_json(row["conditions"])
+                purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
+                purge.cancelled = row["state"] == "cancelled"
+                purge.stopping = self._stopping.is_set()
+                self._current = purge
+                if row["continues"] or purge.cancelled:
+                    self._run(purge)
+                else:
+                    purge._recover()  # noqa: SLF001
+                    self._end(row["id"], "interrupted")
+        finally:
+            self._current = None
+            self._busy.release()
+
+    def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
+        row = self._row(number)
+        found = self._job(row)
+        if row["state"] == "done":
+            return (
+                {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"} if as_json else f"{found['Deleted']}\n"
+            )
+        left = found["Kept"] + found["Failed"] + found["Remaining"]
+        message = (
+            f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
+        )
+        states = {name: self._studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
+        details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
+        raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
+
+    # What there is to look at
+
+    def _row(self, number: int) -> dict[str, Any]:
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
+        if not rows:
+            raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
+        return typing.cast("dict[str, Any]", rows[0])
+
+    def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        sql = "SELECT state, COUNT(*) n FROM studies WHERE purge=? GROUP BY state"
+        counts = Counter({each["state"]: each["n"] for each in self._ledger.rows(sql, row["id"])})
+        total, remaining = counts.total(), sum(counts[state] for state in UNFINISHED)
+        purge = self._current
+        rate = purge.rate if purge and purge.number == row["id"] else 0.0
+        return {
+            "ID": row["id"],
+            "State": row["state"],
+            "Asynchronous": bool(row["continues"]),
+            "Progress": 100 if not total else (total - remaining) * 100 // total,
+            "Studies": total,
+            **{state.capitalize(): counts[state] for state in FINISHED},
+            "Remaining": remaining,
+            "Rate": round(rate, 1),
+            "Conditions": json.loads(row["conditions"]),
+            "Created": _utc(row["created"]),
+            "Ended": _utc(row["ended"]),
+            **json.loads(row["asked"]),
+        }
+
+    def _studies(self, number: int, *states: str) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"  # noqa: S608
+        rows = self._ledger.rows(sql, number, *states)
+        return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
+
+    def jobs(self, request: Request) -> Any:
+        since, limit, _ = _paging(request.query, ("since", "limit"))
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
+        total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
+        items = [self._job(row) for row in rows[:limit]]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+    def job(self, request: Request) -> Any:
+        row = self._row(_number(request.groups[0]))
+        return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
+
+    def cancel(self, request: Request) -> Any:
+        row = self._row(_number(request.groups[0]))
+        purge = self._current
+        if purge is None or purge.number != row["id"]:
+            raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
+        # Written down first: a kill in this moment must not let it go on at the next start.
+        self._ledger.run("UPDATE purges SET state='cancelled' WHERE id=? AND ended IS NULL", row["id"])
+        purge.cancelled = True
+        return self._job(self._row(row["id"]))
+
+    def history(self, request: Request) -> Any:
+        since, limit, purge = _paging(request.query, ("since", "limit", "purge"))
+        return self._history.page(since, limit, purge)
+
+    def status(self, _request: Request) -> Any:
+        counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
+        current = self._current
+        deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
+        return {
+            "State": "purging" if current else "running",
+            "Purge": current.number if current else None,
+            "Purges": {row["state"]: row["n"] for row in counts},
+            "Deleted": deleted,
+            "Rules": [rule.name for rule in self._settings.rules],
+            "Version": __version__,
+        }
+
+    # Rules
+
+    def _schedule(self) -> None:
+        """Run each rule when its time passes while this runs: what was missed while down waits for its next time."""
+        before, ticks, clock = datetime.datetime.now(), time.monotonic(), time.time()  # noqa: DTZ005 - local times
+        while not self._stopping.wait(min(20.0, max(0.05, seconds_until(self._settings.rules, before)))):
+            now, ahead = datetime.datetime.now(), (time.time() - clock) - (time.monotonic() - ticks)  # noqa: DTZ005
+            due = [rule for rule in self._settings.rules if is_due(rule, before, now)]
+            if due and ahead > CLOCK_JUMP:
+                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
+                names = ", ".join(rule.name for rule in due)
+                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                due = []
+            before, ticks, clock = now, time.monotonic(), time.time()
+            for rule in due:
+                self._run_rule(rule, now.date())
+
+    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
+        if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
+            return  # it ran on this day already: the clock was set back, or the hour comes twice
+        while not self._busy.acquire(timeout=1):
+            if self._stopping.is_set():
+                return
+        try:
+            asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.has_labels)
+        except Refused as refused:
+            self._busy.release()
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
+            return
+        try:
+            self._begin(asked, {"User": None, "Ip": None, "Rule": rule.name}, force=False, continues=True).done.wait()
+        except Refused as refused:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
+        except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+
+
+def _today() -> datetime.date:
+    return datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
+
+
+def _utc(seconds: float | None) -> str | None:
+    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
+    return one_line("none" if value is None else value)
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else -1
+
+
+def _paging(query: Mapping[str, str], allowed: tuple[str, ...]) -> tuple[int, int, int | None]:
+    """`since`, `limit` and `purge` of a list. Raises `Refused` (400)."""
+    for name, value in query.items():
+        if name not in allowed:
+            raise Refused(400, f"Unknown parameter {_shown(name)}; allowed: {', '.join(allowed)}")
+        if _number(value) < 0 or (name == "limit" and not 1 <= int(value) <= 1000):
+            raise Refused(
+                400, f"{name} is {_shown(value)}, allowed: a whole number{' from 1 to 1000' * (name == 'limit')}"
+            )
+    return int(query.get("since", 0)), int(query.get("limit", 100)), int(query["purge"]) if "purge" in query else None
+
+
+def wants_json(found: Mapping[str, Any], request: Request) -> bool:
+    """Whether `format`, else `Accept`, asks for JSON."""
+    chosen = found.get("format")
+    if chosen not in (None, "json", "text"):
+        raise Refused(400, f"format is {_shown(chosen)}, allowed: json, text")
+    return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
 
 
 def refuse_links(request: Request) -> None:
     """A GET deletes here: what a browser asks for on behalf of another page, or ahead of time, is refused (403)."""
     headers = request.headers
-    if not headers.get("user-agent", "").startswith("Mozilla/"):
+    if request.method != "GET" or not headers.get("user-agent", "").startswith("Mozilla/"):
         return
     typed = headers.get("sec-fetch-site") in ("none", "same-origin")
     early = "prefetch" in headers.get("sec-purpose", headers.get("purpose", ""))
     if early or not typed:
-        address = f"http://{headers.get('host', '127.0.0.1:8042')}{request.uri}?since={request.query.get('since', '')}"
-        raise Refused(
-            403,
-            f"A browser must not delete by a link. In a terminal: curl -u USER '{re.sub('[^!-&(-~]', '', address)}'",
-        )
-
-
-def wants_json(request: Request) -> bool:
-    """Whether `format`, else `Accept`, asks for JSON."""
-    chosen = request.query.get("format")
-    if chosen not in (None, "json", "text"):
-        raise Refused(400, f"format is {one_line(chosen)!r}, allowed: json, text")
-    return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
-
-
-class Purge:
-    """Finds and deletes, over loopback HTTP: through the SDK it would hold every store up."""
-
-    def __init__(self, loopback: Any) -> None:
-        self._loopback = loopback
-
-    def get(self, request: Request) -> Any:
-        """Answer `GET /purge-old-studies`."""
-        as_json = wants_json(request)
-        day = day_of(request.query, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
-        refuse_links(request)
-        find = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"-{day:%Y%m%d}"}}
-        studies = dated_until(self._loopback.post("/tools/find", find), day)
-        failed = [
-            study for start in range(0, len(studies), BATCH) for study in self._delete(studies[start : start + BATCH])
-        ]
-        deleted = len(studies) - len(failed)
-        orthanc.LogWarning(
-            f"purge_old_studies deleted {deleted} studies dated until {day:%Y%m%d}, {len(failed)} failed"
-        )
-        if failed:
-            raise Refused(500, f"{len(failed)} studies could not be deleted", Deleted=deleted, Failed=failed)
-        return {"Deleted": deleted, "Since": f"{day:%Y%m%d}"} if as_json else f"{deleted}\n"
-
-    def _delete(self, studies: list[str]) -> list[str]:
-        """Delete some studies and give those that are still there."""
-        try:
-            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
-            return []
-        except LoopbackError:
-            return [study for study in studies if not self._is_gone(study)]
-
-    def _is_gone(self, study: str) -> bool:
-        try:
-            self._loopback.request("DELETE", f"/studies/{study}")
-        except LoopbackError as error:
-            return error.status == 404  # somebody else was quicker
-        return True
+        query = urllib.parse.urlencode(request.query)
+        address = re.sub("[^!-&(-~]", "", f"http://{headers.get('host', '127.0.0.1:8042')}{request.uri}?{query}")
+        raise Refused(403, f"A browser must not delete by a link. In a terminal: curl -u USER '{address}'")
 
 
 def register() -> None:
-    """Register the route."""
+    """Read the settings and register what Orthanc calls."""
     configuration = json.loads(orthanc.GetConfiguration())
-    warn_if_open("purge_old_studies", configuration)
-    serve("/purge-old-studies", {"GET": Purge(Loopback(configuration)).get}, lambda: None)
+    refusal, settings = None, Settings()
+    try:
+        settings = read_configuration(configuration)
+    except SettingsError as error:
+        refusal = f"{error}. purge_old_studies purges nothing until this is corrected."
+        orthanc.LogError(refusal)
+    else:
+        warn_if_open("purge_old_studies", configuration)
+    purges = Purges(settings, configuration, refusal)
+    route = "/purge-old-studies"
+    serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
+    serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    KEPT_ALIVE.append(purges.on_change)
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 # <<<cog
 # import common.contain
-# common.contain.emit("loopback", "answers", "days")
+# common.contain.emit("settings", "loopback", "answers", "ledger", "days")
 # >>>
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 eaa42ef13120da254bfc2ba9dbb43af9f7ae43b9eeb8c8cd796a107b00d962ff
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        items = [_read_value(arguments[0], limits, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items
+    if hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 # common/loopback.py, SHA-256 52c715025268a7183f4628c47d346414c79d3115886e21ed669a7bca929e81a4
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -399,6 +1639,174 @@ def _send_status(output: Any, status: int, body: str) -> None:
     except TypeError:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 d0d632bb6ee3b4c83628775e2a4e87ece750e0adf7a488c36a26837cdcaecf61
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`.
+
+    A relative path starts, as Orthanc's own, in the folder of the configuration: where that is given as a folder
+    without a slash at its end, `GetConfigurationPath()` names its parent, so the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    chosen = (
+        state_path or configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    )
+    return base / chosen
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = not path.exists() or path.stat().st_size == 0
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any]) -> int:
+        """A new row, `waiting` and due now; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
 # common/days.py, SHA-256 fad68c4242558f1e820dc71ae6d13f380e8d8e4bd50748f65e04f69cdc63ecf3
 # Days as DICOM writes them.
