@@ -236,12 +236,13 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     text = json.dumps(found)
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 52c715025268a7183f4628c47d346414c79d3115886e21ed669a7bca929e81a4
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
 class LoopbackError(Exception):
@@ -287,15 +288,24 @@ class Loopback:
         """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        connection = self._connection()
-        try:
-            connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise LoopbackError(0, f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}") from None
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
         self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
             found = json.loads(content) if _is_json(response.headers) and content else {}
             reason = found.get("Details") or found.get("Message") or response.reason
@@ -330,11 +340,13 @@ class Loopback:
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 fc3ceac21f0f1d2b8f7879799bb60f9fd8c4db09fb2a5efafccd0cae8eff671f
+# common/answers.py, SHA-256 7e58bfd6b830571a97d149e811479f0a82feb1d4d374045c057f63d2b8bb2f2b
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -370,6 +382,11 @@ class Request:
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        depth = 0
+        for bracket in re.finditer(rb"[\[\]{}]", self.body):
+            depth += 1 if bracket[0] in b"[{" else -1
+            if depth > DEEPEST:
+                raise Refused(400, f"The body is nested more than {DEEPEST} deep")
         try:
             found = json.loads(self.body or b"{}")
         except ValueError as error:

@@ -17,6 +17,8 @@ from common.loopback import Loopback, LoopbackError
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -52,6 +54,11 @@ class Request:
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        depth = 0
+        for bracket in re.finditer(rb"[\[\]{}]", self.body):
+            depth += 1 if bracket[0] in b"[{" else -1
+            if depth > DEEPEST:
+                raise Refused(400, f"The body is nested more than {DEEPEST} deep")
         try:
             found = json.loads(self.body or b"{}")
         except ValueError as error:

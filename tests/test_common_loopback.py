@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.server
 import importlib
 import json
+import socket
 import ssl
 import sys
 import threading
@@ -91,6 +92,21 @@ def test_an_error_names_the_request_without_its_parameters(
     with pytest.raises(piece.LoopbackError, match=r"^GET /missing: no such thing$") as caught:
         loopback.get("/missing?PatientName=Doe")
     assert caught.value.status == 404
+    loopback.close()
+
+
+def test_a_kept_connection_that_orthanc_closed_is_opened_again(
+    piece: ModuleType, tls_server: int, certificate: Path
+) -> None:
+    loopback = piece.Loopback(
+        {"HttpPort": tls_server, "SslEnabled": True, "SslCertificate": str(certificate), "SslVerifyPeers": True}
+    )
+    assert loopback.get("/changes") == [1, 2]
+    loopback._local.connection.sock.shutdown(socket.SHUT_RDWR)  # as Orthanc does after a second, or a 304
+    assert loopback.get("/changes") == [1, 2]
+    loopback._local.connection.sock.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(piece.LoopbackError):
+        loopback.post("/modalities/PACS/store", {})  # whether it arrived is not known: never twice
     loopback.close()
 
 
