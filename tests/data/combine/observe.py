@@ -34,7 +34,8 @@ def attempt(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 def drive(standin: StandIn) -> dict[str, Any]:
     """Send every script the same day of work."""
-    module, seen = standin.module, {}
+    module = standin.module
+    seen: dict[str, Any] = {}
     change, registered = module.ChangeType, standin.registered
 
     def callbacks(name: str) -> list[Any]:
@@ -68,7 +69,7 @@ def drive(standin: StandIn) -> dict[str, Any]:
             if isinstance(answer, tuple)
             else answer
         )
-    seen["routes"] = {}
+    routes = seen["routes"] = {}
     for pattern, _handler in registered.get("RegisterRestCallback", []):
         if pattern.startswith("/route"):
             path = pattern.replace("(.*)", "tail")
@@ -76,7 +77,7 @@ def drive(standin: StandIn) -> dict[str, Any]:
                 attempt(standin.http, method, path, body=b"body")
                 for method in ("GET", "POST", "DELETE")
             ]
-            seen["routes"][pattern] = [
+            routes[pattern] = [
                 getattr(answer, "text", answer) for answer in answers
             ]
     for on_change in callbacks("RegisterOnChangeCallback"):
