@@ -187,7 +187,9 @@ class Changes:
     def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
         self.stopped, self.log, self.guard = stopped, log, guard
         self.callbacks: tuple[Callback, ...] = ()
-        self.queue: queue.SimpleQueue[tuple[Callback, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self.event: tuple[Any, ...] = ()
+        self.turn: Iterator[Callback] = iter(())
         self.left: set[Script] = set()
         self.running: Callback | None = None
         self.began = 0.0
@@ -207,8 +209,7 @@ class Changes:
     def hand_over(self, event: tuple[Any, ...]) -> None:
         if self.worker is None:
             self.start_worker()
-        for callback in self.callbacks:
-            self.queue.put((callback, event))
+        self.queue.put(event)
 
     def start_worker(self) -> None:
         self.worker = threading.Thread(target=self.work, name="OnChange", daemon=True)
@@ -216,13 +217,18 @@ class Changes:
 
     def work(self) -> None:
         me = threading.current_thread()
-        while self.worker is me and (item := self.queue.get()) is not None:
-            callback, event = item
-            if callback.script not in self.left:
-                self.running, self.began = callback, time.monotonic()
-                self.guard(callback, *event)
-        if self.worker is me:
-            self.done.set()
+        while True:
+            for callback in self.turn:  # of the event under way: a new worker goes on where the one before was left
+                if callback.script not in self.left:
+                    self.running, self.began = callback, time.monotonic()
+                    self.guard(callback, *self.event)
+                    if self.worker is not me:
+                        return
+            event = self.queue.get()
+            if event is None:
+                self.done.set()
+                return
+            self.event, self.turn = event, iter(self.callbacks)
 
     def finish(self, event: tuple[Any, ...]) -> None:
         """Wait until every script had its ORTHANC_STOPPED; who takes too long is left behind."""
@@ -665,7 +671,8 @@ class Source:
     folder: str = ""
     aliases: dict[str, str] = field(default_factory=dict)
     helpers: list[str] = field(default_factory=list)
-    borrowed: dict[str, Path] = field(default_factory=dict)
+    borrowed: dict[str, Source] = field(default_factory=dict)
+    imports_itself: bool = False
     outside: set[str] = field(default_factory=set)
 
     @property
@@ -762,22 +769,25 @@ def imported(trees: Iterable[ast.Module]) -> set[str]:
     return names
 
 
-def bundle(source: Source, given: set[Path]) -> None:
+def bundle(source: Source, given: dict[Path, Source], embed: bool) -> None:
     """Take what `source` imports from its own folder, and what that imports; the rest is `outside`."""
     folders = [source.path, source.path.resolve().parent] if source.package else [source.path.resolve().parent]
-    done = {"orthanc", source.name}
+    done = {"orthanc"}
     while todo := sorted({name.partition(".")[0] for name in imported(source.trees.values())} - done):
         names = imported(source.trees.values())
         for top in todo:
             done.add(top)
-            found = next((path for folder in folders if (path := locate(folder, top, names, source)) is not None), None)
-            if found is None:
-                source.outside.add(top)
-            elif found.resolve() in given:
-                source.borrowed[top] = found.resolve()
-            else:
+            places = (locate(folder, top, names, source) for folder in folders)
+            found = next((place for place in places if place is not None), None)
+            if top == source.name:
+                source.imports_itself = not source.package
+            elif found is not None and found.resolve() in given:
+                source.borrowed[top] = given[found.resolve()]
+            elif found is not None and embed:
                 source.helpers.append(found.name)
                 add_files(source, found, found.name)
+            else:
+                source.outside.add(top)
 
 
 def locate(folder: Path, top: str, names: set[str], source: Source) -> Path | None:
@@ -796,8 +806,21 @@ def locate(folder: Path, top: str, names: set[str], source: Source) -> Path | No
     return None
 
 
+def borrow(sources: list[Source]) -> None:
+    """Let `import dicom_events` of one script be the package that is given too, wherever the two lie.
+
+    A script that imports its own name (`pydicom.py` does `import pydicom`) bears that of a library, which the others mean.
+    """
+    by_name = {source.name: source for source in reversed(sources) if not source.imports_itself}
+    for source in sources:
+        for top in source.outside & by_name.keys() - sys.stdlib_module_names:
+            source.outside.remove(top)
+            source.borrowed[top] = by_name[top]
+
+
 def name_modules(sources: list[Source], allow_conflict: bool) -> None:
     """Give each module a name that no other has, scripts before what they import, in the order given."""
+    borrow(sources)
     library = frozenset(sys.stdlib_module_names).union({"orthanc"}, *(source.outside for source in sources))
     taken: dict[str, Source | None] = dict.fromkeys(library)
 
@@ -811,15 +834,12 @@ def name_modules(sources: list[Source], allow_conflict: bool) -> None:
         if twin and twin.package and source.package and not allow_conflict:
             raise CombineError(f"{twin.path} and {source.path} are two packages of one name")
         source.module = unique(source.name, source)
-        if source.module != source.name and source.name not in library:
+        if source.name not in library:
             source.aliases[source.name] = source.module
-    given = {source.path.resolve(): source for source in sources}
     for source in sources:
-        for top, path in source.borrowed.items():
-            source.aliases[top] = given[path].module
-        for top in source.helpers:
-            if (free := unique(module_name(top), source)) != module_name(top):
-                source.aliases[module_name(top)] = free
+        source.aliases |= {top: other.module for top, other in source.borrowed.items()}
+        source.aliases |= {module_name(top): unique(module_name(top), source) for top in source.helpers}
+        source.aliases = {top: module for top, module in source.aliases.items() if top != module}
 
 
 def module_name(file: str) -> str:
@@ -1084,9 +1104,8 @@ def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
         if source.path.resolve() in given:
             raise CombineError(f"{source.path} is given twice")
         given[source.path.resolve()] = source
-    if not options.no_bundle:
-        for source in sources:
-            bundle(source, set(given))
+    for source in sources:
+        bundle(source, given, not options.no_bundle)
     name_modules(sources, options.allow_conflict)
     place(sources, options.allow_conflict)
     return sources

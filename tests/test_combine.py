@@ -229,6 +229,36 @@ def test_a_script_that_imports_another_one_of_the_file_gets_that_one(tmp_path: P
     assert seen["logs"] == [["warning", "[b] once"], ["warning", "[a] ['a']"]]
 
 
+def test_a_package_of_the_file_is_there_for_the_other_scripts_wherever_it_lies(
+    tmp_path: Path, observer: Observer
+) -> None:
+    write(
+        tmp_path,
+        {
+            "mine/a.py": "import orthanc, events\nevents.names.append('a')\northanc.LogWarning(str(events.names))\n",
+            "collection/events/__init__.py": "import events.inner\nnames = [__name__]\n",
+            "collection/events/inner.py": "",
+        },
+    )
+    paths = [tmp_path / "mine" / "a.py", tmp_path / "collection" / "events"]
+    seen = observer(combined(*paths, to=tmp_path / "c.py"), PLUGIN)
+    assert seen["logs"] == [["warning", "[a] ['events', 'a']"]]
+
+
+def test_a_script_that_bears_the_name_of_the_library_that_it_imports_gets_the_library(
+    tmp_path: Path, observer: Observer
+) -> None:
+    write(
+        tmp_path,
+        {
+            "in/pydicom.py": "import orthanc, pydicom\northanc.LogWarning(str(hasattr(pydicom, 'dcmread')))\n",
+            "other/b.py": "import orthanc, pydicom\northanc.LogWarning(str(hasattr(pydicom, 'dcmread')))\n",
+        },
+    )
+    seen = observer(combined(tmp_path / "in" / "pydicom.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN)
+    assert seen["logs"] == [["warning", "[pydicom_2] True"], ["warning", "[b] True"]]
+
+
 def test_a_script_named_as_a_library_does_not_hide_it_from_the_others(tmp_path: Path, observer: Observer) -> None:
     write(
         tmp_path,
