@@ -54,13 +54,8 @@ class Request:
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
-        depth = 0
-        for bracket in re.finditer(rb"[\[\]{}]", self.body):
-            depth += 1 if bracket[0] in b"[{" else -1
-            if depth > DEEPEST:
-                raise Refused(400, f"The body is nested more than {DEEPEST} deep")
         try:
-            found = json.loads(self.body or b"{}")
+            found = decoded(self.body or b"{}")
         except ValueError as error:
             raise Refused(400, f"The body is no JSON: {error}") from None
         if not isinstance(found, dict):
@@ -70,6 +65,22 @@ class Request:
 
 Handler = Callable[[Request], Any]
 ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
 
 
 def one_line(text: object) -> str:
