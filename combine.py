@@ -177,70 +177,98 @@ class Script:
         return self.callbacks[-1]
 
 
-class Changes:
-    """OnChange for all scripts: one thread that runs every handler, as the plugin's own thread does alone.
+class Worker(threading.Thread):
+    """A thread that runs OnChange handlers, as the plugin's own does alone: one after the other, in the order of events."""
 
-    It is not the plugin's thread itself, so that a handler that hangs when Orthanc stops can be left; and all events
-    come on one thread, the last one too, for a script that opens a database at the start and closes it at the end.
+    def __init__(self, changes: Changes) -> None:
+        super().__init__(name="OnChange", daemon=True)
+        self.changes = changes
+        self.queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self.event: tuple[Any, ...] = ()
+        self.turn: Iterator[Callback] = iter(())  # whose turn it is with the event
+        self.running: Callback | None = None
+        self.began = 0.0
+        self.only: Script | None = None
+        self.without: list[Worker] = []  # who has a script for itself
+
+    def run(self) -> None:
+        while True:
+            while (callback := next(self.turn, None)) is not None:
+                if self.takes(callback.script):
+                    self.running, self.began = callback, time.monotonic()
+                    self.changes.guard(callback, *self.event)
+                    self.running = None
+            event = self.queue.get()
+            for worker in self.without:
+                worker.queue.put(event)
+            if event is None:
+                return
+            self.event, self.turn = event, iter(self.changes.callbacks)
+
+    def takes(self, script: Script) -> bool:
+        return script is self.only if self.only else all(script is not worker.only for worker in self.without)
+
+    def leave_behind(self, script: Script) -> Worker:
+        """Go on with `script` alone, when what it does now has ended; the worker that is returned has the others."""
+        successor = Worker(self.changes)
+        successor.queue, successor.event, successor.turn = self.queue, self.event, self.turn
+        successor.without, self.without = [*self.without, self], []
+        self.only, self.queue, self.turn = script, queue.SimpleQueue(), iter(())
+        successor.start()
+        return successor
+
+
+class Changes:
+    """OnChange for all scripts.
+
+    The handlers don't run on the plugin's thread, for one that hangs when Orthanc stops could not be left. They run on
+    one thread all the same, so that a script may close at the end the database that it opened at the start.
     """
 
     def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
         self.stopped, self.log, self.guard = stopped, log, guard
         self.callbacks: tuple[Callback, ...] = ()
-        self.queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        self.event: tuple[Any, ...] = ()
-        self.turn: Iterator[Callback] = iter(())
-        self.left: set[Script] = set()
-        self.running: Callback | None = None
-        self.began = 0.0
-        self.done = threading.Event()
-        self.worker: threading.Thread | None = None
+        self.worker: Worker | None = None
 
     def __call__(self, *event: Any) -> None:
-        foreign = isinstance(threading.current_thread(), threading._DummyThread)
         if event[0] == self.stopped:
             self.finish(event)
-        elif foreign:
+        elif isinstance(threading.current_thread(), threading._DummyThread):
             self.hand_over(event)
         else:  # no thread of Orthanc's own, but a test, which looks when this returns
             for callback in self.callbacks:
                 self.guard(callback, *event)
 
-    def hand_over(self, event: tuple[Any, ...]) -> None:
+    def hand_over(self, event: tuple[Any, ...]) -> Worker:
         if self.worker is None:
-            self.start_worker()
-        self.queue.put(event)
-
-    def start_worker(self) -> None:
-        self.worker = threading.Thread(target=self.work, name="OnChange", daemon=True)
-        self.worker.start()
-
-    def work(self) -> None:
-        me = threading.current_thread()
-        while True:
-            for callback in self.turn:  # of the event under way: a new worker goes on where the one before was left
-                if callback.script not in self.left:
-                    self.running, self.began = callback, time.monotonic()
-                    self.guard(callback, *self.event)
-                    if self.worker is not me:
-                        return
-            event = self.queue.get()
-            if event is None:
-                self.done.set()
-                return
-            self.event, self.turn = event, iter(self.callbacks)
+            self.worker = Worker(self)
+            self.worker.start()
+        self.worker.queue.put(event)
+        return self.worker
 
     def finish(self, event: tuple[Any, ...]) -> None:
-        """Wait until every script had its ORTHANC_STOPPED; who takes too long is left behind."""
-        self.hand_over(event)
-        self.queue.put(None)
+        """Wait until every script had its ORTHANC_STOPPED.
+
+        A script that is busy with an earlier event is waited for, as alone, and holds up no other; one that takes too
+        long to stop is left.
+        """
+        waiting = [self.hand_over(event)]
+        waiting[0].queue.put(None)
         asked = time.monotonic()
-        while not self.done.wait(0.05):
-            if self.running and time.monotonic() - max(asked, self.began) > STOP_SECONDS:
-                self.log(f"Left {self.running.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
-                self.left.add(self.running.script)
-                self.running = None
-                self.start_worker()
+        while waiting:
+            waiting[0].join(0.05)
+            waiting = [worker for worker in waiting if worker.is_alive()]
+            for worker in list(waiting):
+                callback, stopping = worker.running, worker.event[:1] == (self.stopped,)
+                if callback is None or time.monotonic() - max(asked, worker.began) < STOP_SECONDS:
+                    continue
+                if worker.only is None:
+                    waiting.append(worker.leave_behind(callback.script))
+                    if not stopping:
+                        self.log(f"{callback.script.module} is busy in its OnChange: Orthanc waits before it stops")
+                if stopping:
+                    self.log(f"Left {callback.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
+                    waiting.remove(worker)
 
 
 class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

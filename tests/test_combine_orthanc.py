@@ -315,3 +315,32 @@ def test_stopping_reaches_every_script_although_one_raises_and_one_hangs(
     assert re.findall(r"\[(script_\d)\] had its end", server.log) == ["script_1", "script_2", "script_3"]
     assert "[script_2] Error in the Python on-changes callback" in server.log
     assert "Left script_3 in its OnChange after 5 s" in server.log
+
+
+def test_a_script_that_is_busy_when_orthanc_stops_is_waited_for_and_holds_up_no_other(
+    start_orthanc: StartOrthanc, tmp_path: Path
+) -> None:
+    slow = (
+        "import orthanc, time\n"
+        "def on_change(change, level, resource):\n"
+        "    if change == orthanc.ChangeType.NEW_PATIENT:\n"
+        "        orthanc.LogWarning('begins')\n"
+        "        time.sleep(8)\n"
+        "        orthanc.RestApiGet('/system')  # inside the SDK when it is left: Orthanc would abort\n"
+        "        orthanc.LogWarning('ends')\n"
+        "    if change == orthanc.ChangeType.ORTHANC_STOPPED:\n"
+        "        orthanc.LogWarning('had its end')\n"
+        "orthanc.RegisterOnChangeCallback(on_change)\n"
+    )
+    server = start_orthanc(combine(tmp_path, slow, slow.replace("sleep(8)", "sleep(0)")), {"StableAge": 60})
+    server.store(make_study())
+    server.wait_for_log("[script_1] begins")
+    assert server.stop(when_stable=False) == 0
+    said = re.findall(r"\[(script_\d)\] (ends|had its end)", server.log)
+    assert said == [
+        ("script_2", "ends"),
+        ("script_2", "had its end"),
+        ("script_1", "ends"),
+        ("script_1", "had its end"),
+    ]
+    assert "script_1 is busy in its OnChange: Orthanc waits before it stops" in server.log
