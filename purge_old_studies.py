@@ -215,7 +215,8 @@ ALLOWED = {
 
 def parameters(request: Request) -> dict[str, Any]:
     """The parameters of a request, checked for name and type. Raises `Refused` (400)."""
-    found = _from_query(request.query) if request.method == "GET" else _from_body(request.body)
+    found = _from_query(request.query) if request.method == "GET" else request.json()
+    _check_names(found)
     for name, value in found.items():
         kind = PARAMETERS[name]
         fits = {
@@ -253,25 +254,8 @@ def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
         elif kind == "list":
             found[name] = text.split(",")
         elif kind == "object":
-            with contextlib.suppress(ValueError, RecursionError):
-                found[name] = json.loads(text, object_pairs_hook=_once)
-    return found
-
-
-def _from_body(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body or b"{}", object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"The body is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise Refused(400, "The body must be a JSON object of parameters")
-    _check_names(found)
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
+            with contextlib.suppress(ValueError):
+                found[name] = decoded(text)
     return found
 
 
@@ -355,6 +339,8 @@ def _check_query(query: Mapping[str, str]) -> None:
             raise Refused(400, f"Query: {tag} has characters that no value of DICOM has here")
         if tag == "ModalitiesInStudy" and re.search(r"[*?]", value):
             raise Refused(400, "Query: ModalitiesInStudy takes no wildcards; several stand side by side: CT\\MR")
+        if "\\" in value and re.search(r"[*?]", value):
+            raise Refused(400, f"Query: {tag} is a list, which takes no wildcards")
         if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
             raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
 
@@ -812,7 +798,7 @@ class Purge:
 
     def _rows(self, *states: str) -> list[dict[str, Any]]:
         marks = ",".join("?" * len(states))
-        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number"  # noqa: S608 - marks only
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number"
         return [{**row, "facts": json.loads(row["facts"])} for row in self._ledger.rows(sql, self.number, *states)]
 
     def _window(self, rows: list[dict[str, Any]]) -> None:
@@ -858,11 +844,12 @@ class Purge:
         """Write what came of studies: first where it stays, then in the ledger."""
         if not rows:
             return
+        common = {"Time": now_utc(), "Purge": self.number, "Event": state}
         self._history.add(
-            {"Time": now_utc(), "Purge": self.number, "Event": state, **_without_received(row), **({"Reason": why} if why else {}),
-             **self._who}
-            for row, why in rows if row["study"] not in written
-        )  # fmt: skip
+            {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
+            for row, why in rows
+            if row["study"] not in written
+        )
         self._settled += len(rows)
         with self._ledger.transaction() as db:
             sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number=?"
@@ -891,7 +878,7 @@ class Purge:
             self._settle([(row, why[1])], "kept")
 
 
-def _without_received(row: Mapping[str, Any]) -> dict[str, Any]:
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}
 
 
@@ -941,7 +928,7 @@ class Purges:
             db.execute("DELETE FROM purges WHERE ended<?", (before,))
         unfinished = self._ledger.rows("SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL")
         if unfinished:
-            self._busy.acquire()  # noqa: SIM115 - the thread that goes on releases it
+            self._busy.acquire()
             self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
         if self._settings.rules:
             self._thread(self._schedule, "purge-schedule")
@@ -986,11 +973,9 @@ class Purges:
             if self._stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
             studies = self._archive.chosen(asked)
-            if refusal := self._too_many(len(studies)):
-                if not force:
-                    self._history.add([{"Time": now_utc(), "Purge": None, "Event": "refused", "Reason": refusal,
-                                        "Conditions": asked.as_json(), **who}])  # fmt: skip
-                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            if not force and (refusal := self._too_many(len(studies))):
+                self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
             number = self._write_down(asked, who, studies, continues=continues)
             purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self._thread(lambda: self._run_one(purge), f"purge-{number}")
@@ -998,6 +983,9 @@ class Purges:
         except BaseException:
             self._busy.release()
             raise
+
+    def _tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
 
     def _too_many(self, count: int) -> str | None:
         most, percent = self._settings.max_studies, self._settings.max_percent
@@ -1017,8 +1005,7 @@ class Purges:
                 (number, index, study.id, text) for index, (study, text) in enumerate(zip(studies, facts, strict=True))
             )
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._history.add([{"Time": now_utc(), "Purge": number, "Event": "started", "Studies": len(studies),
-                            "Conditions": asked.as_json(), **who}])  # fmt: skip
+        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -1047,7 +1034,7 @@ class Purges:
         found = self._job(self._row(number))
         totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
         who = json.loads(self._row(number)["asked"])
-        self._history.add([{"Time": now_utc(), "Purge": number, "Event": "ended", "State": state, **totals, **who}])
+        self._tell("ended", number, who, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
@@ -1065,7 +1052,7 @@ class Purges:
                 if row["continues"] or purge.cancelled:
                     self._run(purge)
                 else:
-                    purge._recover()  # noqa: SLF001
+                    purge._recover()
                     self._end(row["id"], "interrupted")
         finally:
             self._current = None
@@ -1092,7 +1079,7 @@ class Purges:
         rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
         if not rows:
             raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
-        return typing.cast("dict[str, Any]", rows[0])
+        return rows[0]
 
     def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
         sql = "SELECT state, COUNT(*) n FROM studies WHERE purge=? GROUP BY state"
@@ -1117,7 +1104,7 @@ class Purges:
 
     def _studies(self, number: int, *states: str) -> list[dict[str, Any]]:
         marks = ",".join("?" * len(states))
-        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"  # noqa: S608
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"
         rows = self._ledger.rows(sql, number, *states)
         return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
 
@@ -1377,12 +1364,13 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     text = json.dumps(found)
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 52c715025268a7183f4628c47d346414c79d3115886e21ed669a7bca929e81a4
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
 class LoopbackError(Exception):
@@ -1428,15 +1416,24 @@ class Loopback:
         """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        connection = self._connection()
-        try:
-            connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise LoopbackError(0, f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}") from None
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
         self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
             found = json.loads(content) if _is_json(response.headers) and content else {}
             reason = found.get("Details") or found.get("Message") or response.reason
@@ -1471,11 +1468,13 @@ class Loopback:
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 fc3ceac21f0f1d2b8f7879799bb60f9fd8c4db09fb2a5efafccd0cae8eff671f
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -1512,7 +1511,7 @@ class Request:
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
-            found = json.loads(self.body or b"{}")
+            found = decoded(self.body or b"{}")
         except ValueError as error:
             raise Refused(400, f"The body is no JSON: {error}") from None
         if not isinstance(found, dict):
@@ -1524,19 +1523,43 @@ Handler = Callable[[Request], Any]
 ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
 def one_line(text: object) -> str:
     """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(pattern: str, handlers: Mapping[str, Handler], unavailable: Callable[[], str | None]) -> None:
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
     """
 
     def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
         method = raw["method"]
         if method not in handlers:
             output.SendMethodNotAllowed(",".join(handlers))
@@ -1640,7 +1663,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 d0d632bb6ee3b4c83628775e2a4e87ece750e0adf7a488c36a26837cdcaecf61
+# common/ledger.py, SHA-256 a69cbe8ded330ce4d7d9f547337b76ad45a97b85c789e12b507fb94f976c8c6b
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1648,7 +1671,7 @@ CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -1761,12 +1784,12 @@ class Ledger:
     def set_number(self, name: str, value: int) -> None:
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any]) -> int:
-        """A new row, `waiting` and due now; gives its id."""
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?)"
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
@@ -1777,7 +1800,7 @@ class Ledger:
         return self.rows(
             "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
             "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY id LIMIT ?",
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
             *(queue, time.time(), time.time() + longest, limit),
         )
 

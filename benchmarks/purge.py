@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Deleting 5,000 studies of two instances: `/tools/bulk-delete` in one call, and purge_old_studies.py, side by side.
+
+Meanwhile a client stores images, another asks `GET /system` and a third a Python route. Both go on one server, with one
+half of the studies each, in turns (`--rounds`), since the machine's pace drifts. Ratios are what counts:
+
+- rate: at least 0.9 of that of the one call;
+- 99th percentile of `POST /instances`: at most a third of that during the one call;
+- those of `GET /system` and of the Python route: no worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from testing.dicom import make_study
+from testing.server import OrthancServer
+
+SCRIPT = Path(__file__).parent.parent / "purge_old_studies.py"
+PYTHON_ROUTE = """
+def _hello(output, uri, **request):
+    output.AnswerBuffer(b"hello", "text/plain")
+
+KEPT_ALIVE.append(_hello)
+orthanc.RegisterRestCallback("/hello", _hello)
+"""
+SIDES = ("POST /instances", "GET /system", "GET /hello (Python)")
+
+
+class Sides:
+    """Three clients that go on asking, each with the seconds that its requests took."""
+
+    def __init__(self, server: OrthancServer, images: Iterator[bytes]) -> None:
+        self._url, self._images = server.url, images
+        self._stop = threading.Event()
+        self.seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+
+    def _ask(self, side: str) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            while not self._stop.wait(0.01):
+                image = next(self._images) if side.startswith("POST") else b""
+                begin = time.perf_counter()
+                path = side.split()[1]
+                answer = session.post(self._url + path, image) if image else session.get(self._url + path)
+                self.seconds[side].append(time.perf_counter() - begin)
+                answer.raise_for_status()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._ask, args=(side,)) for side in SIDES]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
+
+
+def measure(
+    server: OrthancServer, name: str, date: str, studies: int, work: Callable[[], object], number: int
+) -> dict[str, float]:
+    for index in range(studies):
+        server.store(
+            make_study(patient_id=f"{name}{number}-{index}", instances=2, rows=16, columns=16, study_date=date)
+        )
+    images = (
+        image
+        for index in range(10**6)
+        for image in make_study(patient_id=f"S{name}{number}-{index}", rows=16, columns=16)
+    )
+    sides = Sides(server, images)
+    before = server.get("/statistics")["CountStudies"]
+    with sides.asking():
+        begin = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - begin
+    gone = before + len(sides.seconds[SIDES[0]]) - server.get("/statistics")["CountStudies"]
+    if gone != studies:
+        raise SystemExit(f"{name}: {gone} studies went, not {studies}")
+    found = {"rate": studies / seconds, **{side: percentile(sides.seconds[side], 99) for side in SIDES}}
+    print(
+        f"{name:12} {found['rate']:6.0f} studies/s   p99 "
+        + "   ".join(f"{side} {found[side] * 1e3:5.0f} ms" for side in SIDES)
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--studies", type=int, default=5000, help="that each way deletes, over all rounds")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    studies = arguments.studies // arguments.rounds
+    with tempfile.TemporaryDirectory() as folder:
+        server = OrthancServer(
+            Path(folder), SCRIPT.read_text() + PYTHON_ROUTE, {"StableAge": 3600, "HttpThreadsCount": 50}
+        )
+        server.start()
+        print(f"Orthanc {server.get('/system')['Version']}")
+        try:
+            compare(server, studies, arguments.rounds)
+        finally:
+            server.kill()
+            server.close()
+
+
+def compare(server: OrthancServer, studies: int, rounds: int) -> None:
+    def one_call() -> None:
+        found = server.post("/tools/find", {"Level": "Study", "Query": {"StudyDate": "20010101"}})
+        server.post("/tools/bulk-delete", {"Resources": found})
+
+    ways: dict[str, tuple[str, Callable[[], object]]] = {
+        "one call": ("20010101", one_call),
+        "purge": ("20000101", lambda: server.get("/purge-old-studies", since="20000101")),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, (date, work) in list(ways.items())[:: -1 if number % 2 else 1]:
+            found[name].append(measure(server, name, date, studies, work, number))
+    for what in ("rate", *SIDES):
+        ours, theirs = (statistics.mean(each[what] for each in found[name]) for name in ("purge", "one call"))
+        print(f"ratio of {'rates' if what == 'rate' else 'p99 of ' + what}: {ours / theirs:.2f}")
+
+
+if __name__ == "__main__":
+    main()
