@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A file of lines, one JSON object each, rotated by size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ..events import Event, Form
+from ..settings import FileConfig
+from . import Broker, Outcome
+
+
+class Lines(Broker):
+    """Appends to a file of mode 0600; a line is confirmed when the operating system has it."""
+
+    most_under_way, in_order = 1000, True
+
+    def __init__(self, form: Form, config: FileConfig, folder: Path) -> None:
+        super().__init__(form)
+        self._path = folder / (config.path or "dicom_events.jsonl")
+        self._most, self._keep = config.max_megabytes * 1_000_000, config.keep
+        self._file: BinaryIO | None = None
+
+    def open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab+", buffering=0)
+        self._cut_torn_line(self._file)
+
+    @staticmethod
+    def _cut_torn_line(file: BinaryIO) -> None:
+        """A line that a crash or a full disk cut short was never confirmed, and comes again."""
+        end = position = file.seek(0, os.SEEK_END)
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < end:
+            file.truncate(position)
+
+    def deliver(self, events: list[Event]) -> list[Outcome]:
+        assert self._file
+        lines = b"".join(self.form.body(event) + b"\n" for event in events)
+        if self._file.seek(0, os.SEEK_END) > 0 and self._file.tell() + len(lines) > self._most:
+            self._rotate()
+        self._write(lines)
+        return [Outcome(event.row) for event in events]
+
+    def _write(self, lines: bytes) -> None:
+        assert self._file
+        while lines:
+            lines = lines[self._file.write(lines) :]
+
+    def _rotate(self) -> None:
+        assert self._file
+        os.fsync(self._file.fileno())
+        self._file.close()
+        for number in range(self._keep, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
+            if newer.exists():
+                newer.replace(older)
+        self.open()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def make(form: Form, config: FileConfig, folder: Path, _say: Callable[[str, str], None]) -> Lines:
+    return Lines(form, config, folder)
