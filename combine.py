@@ -345,6 +345,9 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
                 script.pending.pop(0)()
         except BaseException as error:
             script.state, script.error = "failed", self.runtime.describe(error)
+            script.pending.clear()
+            traced = self.runtime.trace(error)
+            self.runtime.log("Error", f"The script {name} failed to load: {script.error}, traceback:\n{traced}")
             raise
 
 
@@ -399,12 +402,13 @@ class Runtime:
             self.kept.append(sys.modules.pop(combined))
         for script in self.scripts:
             try:
+                if script.state == "failed":  # when another script imported it
+                    raise ImportError(f"the script {script.module} failed to load")
                 importlib.import_module(script.module)
-            except BaseException as error:
-                self.log("Error", f"The script {script.module} failed to load: {self.describe(error)}")
+            except BaseException:
                 if self.settings["OnLoadError"] == "stop":
                     raise
-                self.log("Error", f"Orthanc goes on without {script.module}, traceback:\n{self.trace(error)}")
+                self.log("Error", f"Orthanc goes on without {script.module}")
 
     def trace(self, error: BaseException) -> str:
         """Format the traceback of `error` from the first line on that is a script's."""
@@ -498,7 +502,8 @@ class Runtime:
             setattr(module, name, call)
 
     def log(self, level: str, message: str) -> None:
-        self.functions[f"Log{level}"](message)
+        """Write a line of our own; what the plugin refuses in a text (NUL, half a surrogate) is spelled out."""
+        self.functions[f"Log{level}"](message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
 
     def log_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
         if self.settings["LogPrefix"] and args and isinstance(args[0], str):
@@ -580,8 +585,7 @@ class Runtime:
 
     def report(self, callback: Callback, error: BaseException) -> None:
         details = SHARED.get(callback.kind, callback.kind)
-        text = f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}"
-        self.log("Error", text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))  # else it raises too
+        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}")
 
     def guard(self, callback: Callback, *args: Any) -> None:
         try:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import combine as module
-from tests.data.combine.observe import Observer, observing
+from tests.combine_observe import Observer, observing
 
 COMBINE = Path(__file__).parent.parent / "combine.py"
 PLUGIN = "7.1"

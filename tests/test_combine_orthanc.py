@@ -20,6 +20,12 @@ COMBINE = Path(__file__).parent.parent / "combine.py"
 SAMPLES = Path(__file__).parent / "data" / "combine"
 
 
+@pytest.fixture(scope="module")
+def start(start_orthanc_for_module: StartOrthanc) -> StartOrthanc:
+    """Starts servers that end together when all tests are done: ending one takes 3.5 seconds."""
+    return start_orthanc_for_module
+
+
 def combine(folder: Path, *scripts: Path | str, name: str = "combined.py") -> Path:
     """Write a combined file into `folder`; a script given as text is written there first, as script_1.py and so on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,14 +62,14 @@ def ordinary_day(server: OrthancServer) -> None:
     server.delete(f"/patients/{orthanc_identifier('TWO')}")
 
 
-def test_scripts_behave_together_as_each_does_alone(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_scripts_behave_together_as_each_does_alone(start: StartOrthanc, tmp_path: Path) -> None:
     paths = {
         "counts_changes": ["/counts-changes", "/counts-changes/a/b"],
         "keeps_state": ["/keeps-state"],
         "uses_timers": ["/uses-timers?q=1", "/uses-timers/fail?what=tea"],
     }
-    together = start_orthanc(combine(tmp_path, *(SAMPLES / f"{name}.py" for name in paths)))
-    alone = {name: start_orthanc(SAMPLES / f"{name}.py") for name in paths}
+    together = start(combine(tmp_path, *(SAMPLES / f"{name}.py" for name in paths)))
+    alone = {name: start(SAMPLES / f"{name}.py") for name in paths}
     for name in ("keeps_state", "uses_timers"):
         alone[name].expected_exit = None  # 1.12.7 and later crash on a lambda or a bound method; combined they don't
     for server in (together, *alone.values()):
@@ -88,10 +94,10 @@ def test_scripts_behave_together_as_each_does_alone(start_orthanc: StartOrthanc,
     assert said(together.log, "[uses_timers] ")[0] == "in uses_timers: work"
 
 
-def test_requests_are_filtered_as_alone(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_requests_are_filtered_as_alone(start: StartOrthanc, tmp_path: Path) -> None:
     script = SAMPLES / "filters_requests.py"
     allows = "import orthanc\northanc.RegisterIncomingHttpRequestFilter(lambda uri, **request: True)\n"
-    servers = [start_orthanc(script), start_orthanc(combine(tmp_path, allows, script, allows))]
+    servers = [start(script), start(combine(tmp_path, allows, script, allows))]
     answers = []
     for server in servers:
         assert server.request("GET", "/statistics").status_code == 403
@@ -100,13 +106,11 @@ def test_requests_are_filtered_as_alone(start_orthanc: StartOrthanc, tmp_path: P
     assert answers[0] == answers[1]
 
 
-def test_instances_are_refused_as_alone_and_the_first_refusal_stands(
-    start_orthanc: StartOrthanc, tmp_path: Path
-) -> None:
+def test_instances_are_refused_as_alone_and_the_first_refusal_stands(start: StartOrthanc, tmp_path: Path) -> None:
     script = SAMPLES / "filters_instances.py"
     refuses = "import orthanc\northanc.RegisterIncomingCStoreInstanceFilter(lambda received: 0xc123)\n"
-    servers = [start_orthanc(script), start_orthanc(combine(tmp_path, script, name="two.py"))]
-    last = start_orthanc(combine(tmp_path / "last", script, refuses))
+    servers = [start(script), start(combine(tmp_path, script, name="two.py"))]
+    last = start(combine(tmp_path / "last", script, refuses))
     for server in servers:
         server.store_scu(make_study(patient_id="TAKEN"))
         with pytest.raises(RuntimeError, match="Refused: OutOfResources"):  # 0xA700
@@ -120,7 +124,7 @@ def test_instances_are_refused_as_alone_and_the_first_refusal_stands(
     assert last.get("/instances") == []
 
 
-def test_received_instances_go_from_script_to_script(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_received_instances_go_from_script_to_script(start: StartOrthanc, tmp_path: Path) -> None:
     second = (
         "import orthanc\n"
         "def received(dicom, origin):\n"
@@ -132,7 +136,7 @@ def test_received_instances_go_from_script_to_script(start_orthanc: StartOrthanc
         "    return action.KEEP_AS_IS, None\n"
         "orthanc.RegisterReceivedInstanceCallback(received)\n"
     )
-    server = start_orthanc(combine(tmp_path, SAMPLES / "renames_on_arrival.py", second))
+    server = start(combine(tmp_path, SAMPLES / "renames_on_arrival.py", second))
     for patient in ("RENAME", "DISCARD", "AS-IS", "BROKEN"):
         server.request("POST", "/instances", data=make_study(patient_id=patient)[0])
     patients = {patient["MainDicomTags"]["PatientID"] for patient in server.get("/patients?expand")}
@@ -141,16 +145,14 @@ def test_received_instances_go_from_script_to_script(start_orthanc: StartOrthanc
 
 
 def test_a_callback_that_costs_every_store_is_registered_only_where_a_script_asked_for_it(
-    start_orthanc: StartOrthanc, tmp_path: Path
+    start: StartOrthanc, tmp_path: Path
 ) -> None:
-    server = start_orthanc(combine(tmp_path, SAMPLES / "counts_changes.py", SAMPLES / "uses_timers.py"), verbose=True)
+    server = start(combine(tmp_path, SAMPLES / "counts_changes.py", SAMPLES / "uses_timers.py"), verbose=True)
     registered = re.findall(r"Registering (?:one|a) (Python [^:\n]*)", server.log)
     assert sorted(registered) == ["Python REST callback on URI"] * 4 + ["Python on-changes callback"]
 
 
-def test_three_scripts_of_one_name_with_the_same_globals_don_t_meet(
-    start_orthanc: StartOrthanc, tmp_path: Path
-) -> None:
+def test_three_scripts_of_one_name_with_the_same_globals_don_t_meet(start: StartOrthanc, tmp_path: Path) -> None:
     text = (
         "import orthanc\n"
         "orthanc.note = '{0}'\n"
@@ -167,7 +169,7 @@ def test_three_scripts_of_one_name_with_the_same_globals_don_t_meet(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.py").write_text(text.format(folder))
         paths.append(tmp_path / folder / "same.py")
-    server = start_orthanc(combine(tmp_path, *paths))
+    server = start(combine(tmp_path, *paths))
     assert [server.get(f"/{one}") for one in "abc"] == [
         "a a same same same.py",
         "b b same_2 same_2 same.py",
@@ -175,7 +177,7 @@ def test_three_scripts_of_one_name_with_the_same_globals_don_t_meet(
     ]
 
 
-def test_a_traceback_names_the_script_s_own_file_line_and_text(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_a_traceback_names_the_script_s_own_file_line_and_text(start: StartOrthanc, tmp_path: Path) -> None:
     third = (
         "import orthanc\n\n"
         "def on_change(change, level, resource):\n"
@@ -183,7 +185,7 @@ def test_a_traceback_names_the_script_s_own_file_line_and_text(start_orthanc: St
         "orthanc.RegisterOnChangeCallback(on_change)\n"
         "orthanc.RegisterRestCallback('/third', lambda output, uri, **request: on_change(1, 2, 3))\n"
     )
-    server = start_orthanc(
+    server = start(
         combine(tmp_path, SAMPLES / "counts_changes.py", SAMPLES / "keeps_state.py", third),
     )
     server.wait_for_log("[script_3] Error in the Python on-changes callback")
@@ -200,11 +202,9 @@ def test_a_traceback_names_the_script_s_own_file_line_and_text(start_orthanc: St
     assert script_status(server, "counts_changes")["Callbacks"][0]["Errors"] == 0
 
 
-def test_a_script_that_fails_to_load_stops_orthanc_with_its_name_and_line(
-    start_orthanc: StartOrthanc, tmp_path: Path
-) -> None:
+def test_a_script_that_fails_to_load_stops_orthanc_with_its_name_and_line(start: StartOrthanc, tmp_path: Path) -> None:
     failing = "import orthanc\n\northanc.RegisterOnChangeCallback(print)\nraise ValueError('not today')\n"
-    server = start_orthanc(combine(tmp_path, SAMPLES / "counts_changes.py", failing), start=False)
+    server = start(combine(tmp_path, SAMPLES / "counts_changes.py", failing), start=False)
     server.expected_exit = 255
     with pytest.raises(OrthancFailedError):
         server.start()
@@ -212,7 +212,7 @@ def test_a_script_that_fails_to_load_stops_orthanc_with_its_name_and_line(
     assert "not today" in server.log
 
 
-def test_a_script_that_fails_to_load_can_be_left_out(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_a_script_that_fails_to_load_can_be_left_out(start: StartOrthanc, tmp_path: Path) -> None:
     failing = (
         "import orthanc\n"
         "register = lambda kind, *args: getattr(orthanc, f'Register{kind}Callback')(*args)\n"
@@ -220,7 +220,7 @@ def test_a_script_that_fails_to_load_can_be_left_out(start_orthanc: StartOrthanc
         "register('Move', lambda **request: None)\n"
         "raise ValueError('not today')\n"
     )
-    server = start_orthanc(
+    server = start(
         combine(tmp_path, failing, SAMPLES / "counts_changes.py", SAMPLES / "moves.py"),
         {"CombinedScripts": {"OnLoadError": "skip"}},
     )
@@ -228,10 +228,12 @@ def test_a_script_that_fails_to_load_can_be_left_out(start_orthanc: StartOrthanc
     status = script_status(server, "script_1")
     assert (status["State"], status["Error"]) == ("failed", "ValueError at script_1.py, line 5")
     assert script_status(server, "moves")["State"] == "loaded"
+    assert "Orthanc goes on without script_1" in server.log
+    assert "line 5, in <module>\n    raise ValueError(" in server.log
 
 
-def test_a_wrong_setting_is_an_error_line_and_the_default(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
-    server = start_orthanc(
+def test_a_wrong_setting_is_an_error_line_and_the_default(start: StartOrthanc, tmp_path: Path) -> None:
+    server = start(
         combine(tmp_path, SAMPLES / "keeps_state.py"),
         {"CombinedScripts": {"OnLoadError": "ignore", "LogPrefix": False, "LogPrefixes": 1}},
     )
@@ -241,38 +243,36 @@ def test_a_wrong_setting_is_an_error_line_and_the_default(start_orthanc: StartOr
     assert re.search(r"\] stored \d+ bytes", server.log)
 
 
-def test_two_owners_found_at_load_stop_orthanc_by_name(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_two_owners_found_at_load_stop_orthanc_by_name(start: StartOrthanc, tmp_path: Path) -> None:
     hidden = "import orthanc\ngetattr(orthanc, 'Register' + 'MoveCallback')(lambda **request: None)\n"
-    server = start_orthanc(combine(tmp_path, SAMPLES / "moves.py", hidden), start=False)
+    server = start(combine(tmp_path, SAMPLES / "moves.py", hidden), start=False)
     server.expected_exit = 255
     with pytest.raises(OrthancFailedError):
         server.start()
     assert "script_2 and moves both register RegisterMoveCallback" in server.log
 
 
-def test_a_route_found_taken_at_load_stops_orthanc_by_name(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_a_route_found_taken_at_load_stops_orthanc_by_name(start: StartOrthanc, tmp_path: Path) -> None:
     hidden = "import orthanc\nfor path in ('/x', '/counts-changes/y'):\n    orthanc.RegisterRestCallback(path, lambda *a: 0)\n"
-    server = start_orthanc(combine(tmp_path, SAMPLES / "counts_changes.py", hidden), start=False)
+    server = start(combine(tmp_path, SAMPLES / "counts_changes.py", hidden), start=False)
     server.expected_exit = 255
     with pytest.raises(OrthancFailedError):
         server.start()
     assert "script_2 and counts_changes both register the route /counts-changes/y and /counts-changes(.*)" in server.log
 
 
-def test_where_conflicts_are_allowed_the_first_wins_and_the_log_says_so(
-    start_orthanc: StartOrthanc, tmp_path: Path
-) -> None:
+def test_where_conflicts_are_allowed_the_first_wins_and_the_log_says_so(start: StartOrthanc, tmp_path: Path) -> None:
     paths = [tmp_path / "s1.py", tmp_path / "s2.py"]
     for path in paths:
         answer = f"lambda output, uri, **request: output.AnswerBuffer('{path.stem}', 'text/plain')"
         path.write_text(f"import orthanc\northanc.RegisterRestCallback('/same', {answer})\n")
     subprocess.run([sys.executable, COMBINE, "--allow-conflict", *paths, "-o", tmp_path / "both.py"], check=True)
-    server = start_orthanc(tmp_path / "both.py")
+    server = start(tmp_path / "both.py")
     assert server.request("GET", "/same").text == "s1"
     assert "s2 and s1 both register the route /same: s1 has it, as it came first (--allow-conflict)" in server.log
 
 
-def test_lambdas_and_bound_methods_don_t_crash_orthanc_at_its_end(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
+def test_lambdas_and_bound_methods_don_t_crash_orthanc_at_its_end(start: StartOrthanc, tmp_path: Path) -> None:
     text = (
         "import orthanc\n"
         "class Handler:\n"
@@ -284,15 +284,13 @@ def test_lambdas_and_bound_methods_don_t_crash_orthanc_at_its_end(start_orthanc:
         "orthanc.RegisterIncomingHttpRequestFilter(lambda uri, **request: True)\n"
         "orthanc.RegisterFindCallback(lambda answers, query, issuer, called: None)\n"
     )
-    server = start_orthanc(combine(tmp_path, text, SAMPLES / "counts_changes.py"))
+    server = start(combine(tmp_path, text, SAMPLES / "counts_changes.py"))
     assert (server.get("/bound"), server.get("/lambda")) == ("bound", "lambda")
     server.store(make_study())
     assert server.stop() == 0
 
 
-def test_stopping_reaches_every_script_although_one_raises_and_one_hangs(
-    start_orthanc: StartOrthanc, tmp_path: Path
-) -> None:
+def test_stopping_reaches_every_script_although_one_raises_and_one_hangs(start: StartOrthanc, tmp_path: Path) -> None:
     text = (
         "import orthanc, threading, sqlite3\n"
         "def on_change(change, level, resource):\n"
@@ -306,7 +304,7 @@ def test_stopping_reaches_every_script_although_one_raises_and_one_hangs(
         "orthanc.RegisterOnChangeCallback(on_change)\n"
     )
     ends = ["pass", "raise ValueError('at the end')", "threading.Event().wait()", "pass"]
-    server = start_orthanc(combine(tmp_path, *(text.format(end) for end in ends)))
+    server = start(combine(tmp_path, *(text.format(end) for end in ends)))
     server.settle()
     server.terminate()
     before = time.monotonic()
@@ -318,7 +316,7 @@ def test_stopping_reaches_every_script_although_one_raises_and_one_hangs(
 
 
 def test_a_script_that_is_busy_when_orthanc_stops_is_waited_for_and_holds_up_no_other(
-    start_orthanc: StartOrthanc, tmp_path: Path
+    start: StartOrthanc, tmp_path: Path
 ) -> None:
     slow = (
         "import orthanc, time\n"
@@ -332,7 +330,7 @@ def test_a_script_that_is_busy_when_orthanc_stops_is_waited_for_and_holds_up_no_
         "        orthanc.LogWarning('had its end')\n"
         "orthanc.RegisterOnChangeCallback(on_change)\n"
     )
-    server = start_orthanc(combine(tmp_path, slow, slow.replace("sleep(8)", "sleep(0)")), {"StableAge": 60})
+    server = start(combine(tmp_path, slow, slow.replace("sleep(8)", "sleep(0)")), {"StableAge": 60})
     server.store(make_study())
     server.wait_for_log("[script_1] begins")
     assert server.stop(when_stable=False) == 0
@@ -344,3 +342,47 @@ def test_a_script_that_is_busy_when_orthanc_stops_is_waited_for_and_holds_up_no_
         ("script_1", "had its end"),
     ]
     assert "script_1 is busy in its OnChange: Orthanc waits before it stops" in server.log
+
+
+def test_moves_and_finds_are_answered_as_alone(start: StartOrthanc, tmp_path: Path) -> None:
+    known = {"DicomModalities": {"asks": ["ASKS", "127.0.0.1", 104]}}
+    scripts = [SAMPLES / f"{name}.py" for name in ("counts_changes", "moves", "commits")]
+    servers = [start(script, known) for script in (scripts[1], combine(tmp_path, *scripts))]
+    said = []
+    for server in servers:
+        ask = ["-aet", "ASKS", "-aec", "ORTHANC", "-k", "QueryRetrieveLevel=PATIENT", "-k", "PatientID=P"]
+        where = ["127.0.0.1", str(server.dicom_port)]
+        found = subprocess.run(["findscu", "-P", *ask, *where], capture_output=True, text=True, check=True)
+        moved = subprocess.run(
+            ["movescu", "-v", "-P", "-aem", "THERE", *ask, *where], capture_output=True, text=True, check=False
+        )
+        line = next(line for line in server.log.splitlines() if "move {" in line)
+        said.append(("FOUND" in found.stderr + found.stdout, moved.returncode, line.partition("move ")[2]))
+    assert said[0] == said[1]
+    assert said[0][0] is True
+    assert '"TargetAET": "THERE"' in said[0][2]
+
+
+def test_storage_commitment_is_answered_as_alone(
+    start: StartOrthanc, tmp_path: Path, orthanc_version: tuple[int, ...]
+) -> None:
+    scripts: list[Path | None] = [
+        SAMPLES / "commits.py",
+        combine(tmp_path, SAMPLES / "moves.py", SAMPLES / "commits.py"),
+    ]
+    asks = start(None, {"DicomModalities": {}}, aet="ASKS")
+    found = []
+    for number, script in enumerate(scripts):
+        server = start(script, {"DicomModalities": {"asks": asks.as_modality()}})
+        asks.put("/modalities/commits", server.as_modality())
+        wanted = {"DicomInstances": [{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "SOPInstanceUID": f"1.2.{number}"}]}
+        transaction = asks.post("/modalities/commits/storage-commitment", wanted)["Path"]
+
+        def answered(path: str = transaction) -> bool:
+            return bool(asks.get(path)["Status"] != "Pending")
+
+        asks.wait_until(answered)
+        found.append((asks.get(transaction)["Status"], "commitment of 1 asked" in server.log))
+    # No such instance is there: only the script says that it is. The oldest plugin has no such callback.
+    expected = ("Success", True) if orthanc_version >= (1, 12) else ("Failure", False)
+    assert found == [expected, expected]

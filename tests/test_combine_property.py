@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testing.standin import known_versions
-from tests.data.combine.observe import Observer, observing
+from tests.combine_observe import Observer, observing
 
 ROOT = Path(__file__).parent.parent
 HEAD = """\

@@ -53,33 +53,20 @@ def drive(standin: StandIn) -> dict[str, Any]:
         attempt(on_stored, standin.object("DicomInstance", GetInstanceSize=7), "stored")
     for accept in callbacks("RegisterIncomingHttpRequestFilter"):
         seen["requests"] = [
-            attempt(accept, uri, method=method, ip="::1", headers={"a": "b"}, get={})
-            for method, uri in REQUESTS
+            attempt(accept, uri, method=method, ip="::1", headers={"a": "b"}, get={}) for method, uri in REQUESTS
         ]
     for accept in callbacks("RegisterIncomingCStoreInstanceFilter"):
-        instances = [
-            standin.object("DicomInstance", GetInstanceRemoteAet=patient)
-            for patient in PATIENTS
-        ]
+        instances = [standin.object("DicomInstance", GetInstanceRemoteAet=patient) for patient in PATIENTS]
         seen["instances"] = [attempt(accept, instance) for instance in instances]
     for receive in callbacks("RegisterReceivedInstanceCallback"):
         answer = attempt(receive, b"x", module.InstanceOrigin.DICOM_PROTOCOL)
-        seen["received"] = (
-            [answer[0], (answer[1] or b"").decode()]
-            if isinstance(answer, tuple)
-            else answer
-        )
+        seen["received"] = [answer[0], (answer[1] or b"").decode()] if isinstance(answer, tuple) else answer
     routes = seen["routes"] = {}
     for pattern, _handler in registered.get("RegisterRestCallback", []):
         if pattern.startswith("/route"):
             path = pattern.replace("(.*)", "tail")
-            answers = [
-                attempt(standin.http, method, path, body=b"body")
-                for method in ("GET", "POST", "DELETE")
-            ]
-            routes[pattern] = [
-                getattr(answer, "text", answer) for answer in answers
-            ]
+            answers = [attempt(standin.http, method, path, body=b"body") for method in ("GET", "POST", "DELETE")]
+            routes[pattern] = [getattr(answer, "text", answer) for answer in answers]
     for on_change in callbacks("RegisterOnChangeCallback"):
         attempt(on_change, change.ORTHANC_STOPPED, module.ResourceType.NONE, "")
     return seen
@@ -119,18 +106,21 @@ class Observer:
         self.process = process
 
     def __call__(self, script: Path, plugin: str) -> dict[str, Any]:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.write(json.dumps({"script": str(script), "plugin": plugin}) + "\n")
         self.process.stdin.flush()
         seen: dict[str, Any] = json.loads(self.process.stdout.readline())
-        assert isinstance(seen, dict) and not seen["unexpected"] and "failure" not in seen, seen
+        assert isinstance(seen, dict), seen
+        assert not seen["unexpected"], seen
+        assert "failure" not in seen, seen
         return seen
 
 
 @contextmanager
 def observing() -> Iterator[Observer]:
     command = [sys.executable, __file__]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
