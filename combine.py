@@ -765,6 +765,8 @@ def read_source(path: Path) -> Source:
             raise CombineError(f"{path} is no script: its name must end with .py")
         source = Source(path, path.stem, {}, {})
         add_files(source, path, path.name)
+        if source.files[path.name].startswith(MARK.encode()):
+            raise CombineError(f"{path} is a combined file: name its scripts (--extract gives them back)")
     if source.name == "orthanc" or "." in source.name:
         raise CombineError(f"{path}: Orthanc can't load a script of this name (no dot in it, and not orthanc.py)")
     return source
@@ -841,9 +843,16 @@ def locate(folder: Path, top: str, names: set[str], source: Source) -> Path | No
 def borrow(sources: list[Source]) -> None:
     """Let `import dicom_events` of one script be the package that is given too, wherever the two lie.
 
-    A script that imports its own name (`pydicom.py` does `import pydicom`) bears that of a library, which the others mean.
+    A script may bear the name of a library, which the others mean: one that is installed here, or that it imports itself
+    (`pydicom.py` does `import pydicom`).
     """
-    by_name = {source.name: source for source in reversed(sources) if not source.imports_itself}
+    installed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    by_name = {
+        source.name: source
+        for source in reversed(sources)
+        if source.package
+        or not (source.imports_itself or importlib.machinery.PathFinder.find_spec(source.name, installed))
+    }
     for source in sources:
         for top in source.outside & by_name.keys() - sys.stdlib_module_names:
             source.outside.remove(top)
@@ -936,10 +945,13 @@ def assigned(tree: ast.Module) -> dict[str, ast.AST]:
     """Collect the names that the top of a module gives a value once."""
     values: dict[str, list[ast.AST]] = {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
-                values.setdefault(target.id, []).append(node.value)
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        both_tuples = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        pairs = zip(target.elts, node.value.elts, strict=False) if both_tuples else [(target, node.value)]  # type: ignore[attr-defined]
+        for name, value in pairs:
+            values.setdefault(ast.unparse(name), []).append(value)
     return {name: found[0] for name, found in values.items() if len(found) == 1}
 
 
@@ -1249,7 +1261,9 @@ def read_configuration(path: Path) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         text = re.sub(
-            CONFIGURATION_TOKEN, lambda m: m[0] if m[0][0] == '"' else blank(m), read(file).decode("utf-8-sig")
+            CONFIGURATION_TOKEN,
+            lambda m: m[0] if m[0][0] == '"' else blank(m),
+            read(file).decode("utf-8-sig", "replace"),
         )
         try:
             part = json.loads(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
@@ -1287,10 +1301,10 @@ def check_configuration(path: Path, sources: list[Source]) -> Iterator[str]:
         }
         for tree in source.trees.values():
             section = constant(assigned(tree).get("SECTION", tree), {})
-            if section == "SeriesMainPrivateDicomTags":
-                yield from check_dictionary(configuration, section)
-            elif section in configuration and "Settings" in classes:
+            if section in configuration and section != PRIVATE_TAGS and "Settings" in classes:
                 yield from check_object(section, configuration[section], classes["Settings"], classes)
+            if any(isinstance(node, ast.Constant) and node.value == PRIVATE_TAGS for node in ast.walk(tree)):
+                yield from check_dictionary(configuration)
 
 
 def check_metadata(metadata: Any, sources: list[Source]) -> Iterator[str]:
@@ -1308,25 +1322,36 @@ def check_metadata(metadata: Any, sources: list[Source]) -> Iterator[str]:
         else:
             names[value] = name
     for source in sources:
-        for tree in source.trees.values():
-            wanted = assigned(tree).get("USER_METADATA")
-            for name, number in ast.literal_eval(wanted).items() if isinstance(wanted, ast.Dict) else ():
-                if name not in metadata:
-                    free = next(n for n in itertools.count(number) if n not in names)
-                    names[free] = name
-                    yield f'{source.main} wants a name in UserMetadata; add: "UserMetadata": {{"{name}": {free}}}'
+        for name, number in (one for tree in source.trees.values() for one in wanted_metadata(tree)):
+            if name not in metadata:
+                free = next(n for n in itertools.count(number) if n not in names)
+                names[free] = name
+                yield f'{source.main} wants a name in UserMetadata; add: "UserMetadata": {{"{name}": {free}}}'
 
 
-def check_dictionary(configuration: dict[str, Any], section: str) -> Iterator[str]:
+def wanted_metadata(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Find the names of UserMetadata that a script asks for by `user_number(configuration, "UserMetadata", name, number)`."""
+    names = assigned(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "user_number" and len(node.args) == 4:
+            section, name = (constant(argument, names) for argument in node.args[1:3])
+            number = names.get(ast.unparse(node.args[3]), node.args[3])
+            if section == "UserMetadata" and name and isinstance(number, ast.Constant) and type(number.value) is int:
+                yield name, number.value
+
+
+def check_dictionary(configuration: dict[str, Any]) -> Iterator[str]:
     """Check that private tags which are listed by name have an entry in Dictionary, which tells their number and VR."""
-    entries = configuration.get("Dictionary", {})
-    known = {value[1] for value in entries.values() if isinstance(value, list) and len(value) > 1}
-    for name in configuration.get(section, []):
+    entries, listed = configuration.get("Dictionary", {}), configuration.get(PRIVATE_TAGS, [])
+    known = [entry[1:2] for entry in entries.values() if isinstance(entry, list)] if isinstance(entries, dict) else []
+    for name in listed if isinstance(listed, list) else []:
         name = str(name).removeprefix("!!")
-        if not re.match("[0-9a-fA-F]{4}[,-]?[0-9a-fA-F]{4}", name) and name not in known:
-            yield f'{section}: {name} is not in Dictionary; add: "Dictionary": {{"gggg,eeee": ["LO", "{name}", 1, 1, "CREATOR"]}}'
+        if not re.match("[0-9a-fA-F]{4}[,-]?[0-9a-fA-F]{4}", name) and [name] not in known:
+            line = f'"Dictionary": {{"gggg,eeee": ["LO", "{name}", 1, 1, "CREATOR"]}}'
+            yield f"{PRIVATE_TAGS}: {name} is not in Dictionary; add: {line}"
 
 
+PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -1347,8 +1372,10 @@ def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str,
     fields = {key_of(node): node.annotation for node in wanted.body if isinstance(node, ast.AnnAssign)}
     for key, value in found.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1, 0)
-            yield f"{path} has no key {key}" + "".join(f", did you mean {name}?" for name in near)
+            near = difflib.get_close_matches(key, fields, 1, 0.5)
+            yield f"{path} has no key {key}; " + (
+                f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+            )
         else:
             yield from check_value(f"{path}.{key}", value, fields[key], classes)
 
@@ -1387,7 +1414,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.extract:
             return extract(*options.extract)
         return combine(options)
-    except CombineError as error:
+    except (CombineError, OSError) as error:
         print(f"combine.py: {error}", file=sys.stderr)
         return 2
 

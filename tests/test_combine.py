@@ -336,6 +336,7 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
         (["good.py", "-o", "good.py"], "left as it is"),
         (["good.py", "-o", "orthanc.py"], "can't load a script of this name"),
         (["imports.py", "-o", "out.py"], "bad.py, line 1"),
+        (["combined.py", "-o", "out.py"], "is a combined file"),
         (["--list", "good.py"], "was not made by combine.py"),
         (["--verify", "missing.py"], "can't be read"),
     ],
@@ -354,6 +355,7 @@ def test_bad_input_is_one_line_status_2_and_no_output(tmp_path: Path, words: lis
             "folder/x.py": "x = 1\n",
             "imports.py": "import bad\n",
             "bad.py": "1 +\n",
+            "combined.py": module.MARK + "\n",
         },
     )
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -426,7 +428,9 @@ def test_two_packages_of_one_name_and_helpers_of_one_name_that_differ_are_refuse
 SCRIPT = """\
 import dataclasses
 SECTION = "AutoTest"
-USER_METADATA = {"Thumb": 2000}
+NAME, NUMBER = "Thumb", 2000
+def start(configuration):
+    return user_number(configuration, "UserMetadata", NAME, NUMBER)
 @dataclasses.dataclass(frozen=True)
 class Retry:
     first: float = 1
@@ -468,10 +472,11 @@ def test_a_configuration_that_is_fine_says_nothing(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ('"PythonScript": "/etc/orthanc/combined.py"', '"P": ""', 'add: "PythonScript": "/etc/orthanc/combined.py"'),
-        ('"Destinations"', '"Destination"', "AutoTest has no key Destination, did you mean Destinations?"),
-        ('"First"', '"Fist"', "AutoTest.Retry has no key Fist, did you mean First?"),
-        ('[{"Name": "one"}]', '[{"Nam": "one"}]', "AutoTest.Rules[0] has no key Nam"),
-        ('"URL": "x"', '"Url": "secret"', "AutoTest has no key Url, did you mean URL?"),
+        ('"Destinations"', '"Destination"', "AutoTest has no key Destination; did you mean Destinations?"),
+        ('"First"', '"Fist"', "AutoTest.Retry has no key Fist; did you mean First?"),
+        ('[{"Name": "one"}]', '[{"Nam": "one"}]', "AutoTest.Rules[0] has no key Nam; did you mean Name?"),
+        ('"URL": "x"', '"Url": "secret"', "AutoTest has no key Url; did you mean URL?"),
+        ('"URL": "x"', '"Zzzz": "secret"', "no key Zzzz; known are Destinations, MaxPerDestination, Retry, Rules, URL"),
         ("null", '"secret"', "AutoTest.MaxPerDestination must be int or None, not str"),
         ('"Thumb": 2000, ', "", 'a.py wants a name in UserMetadata; add: "UserMetadata": {"Thumb": 2000}'),
         ('"Thumb": 2000', '"Thumb": 1000', "Thumb must be a number from 1024 to 65535"),

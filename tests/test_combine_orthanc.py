@@ -386,3 +386,14 @@ def test_storage_commitment_is_answered_as_alone(
     # No such instance is there: only the script says that it is. The oldest plugin has no such callback.
     expected = ("Success", True) if orthanc_version >= (1, 12) else ("Failure", False)
     assert found == [expected, expected]
+
+
+def test_the_example_of_the_documentation_works(start: StartOrthanc, tmp_path: Path) -> None:
+    page = (COMBINE.parent / "docs" / "combine.md").read_text()
+    greet = tmp_path / "greet.py"
+    greet.write_text(page.partition("```python\n")[2].partition("```")[0])
+    ours = [COMBINE.parent / name for name in ("auto_forward_modality.py", "purge_old_studies.py")]
+    server = start(combine(tmp_path, *ours, greet))
+    server.store(make_study())
+    server.wait_until(lambda: server.request("GET", "/greet").text == "1 studies since the start")
+    assert [script["Name"] for script in server.get("/combined-scripts")] == [*(path.stem for path in ours), "greet"]
