@@ -1372,10 +1372,9 @@ def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str,
     fields = {key_of(node): node.annotation for node in wanted.body if isinstance(node, ast.AnnAssign)}
     for key, value in found.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1, 0.5)
-            yield f"{path} has no key {key}; " + (
-                f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-            )
+            near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.5)
+            meant = [f"did you mean {name}?" for name in fields if [name.lower()] == near]
+            yield f"{path} has no key {key}; " + (meant[0] if meant else f"known are {', '.join(fields)}")
         else:
             yield from check_value(f"{path}.{key}", value, fields[key], classes)
 
