@@ -22,6 +22,8 @@ PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
 Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
 
 
 class Feed:
@@ -41,9 +43,10 @@ class Feed:
         levels: Sequence[str],
         stable_age: float,
         reconcile: bool,
+        parents: Parents = lambda _instance: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile = stable_age + GRACE, reconcile
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
@@ -58,7 +61,7 @@ class Feed:
     def hear(self, change: str, resource: str) -> None:
         """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(level, resource, 0, time.time()) for level in self._levels])
+            self._arrive([(resource, 0)])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -83,23 +86,34 @@ class Feed:
         since = self._ledger.number("cursor")
         page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
         changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
         stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        new = [change for change in changes if change["ChangeType"] == "NewInstance"]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
-            self._arrive(
-                [(level, change["ID"], change["Seq"], time.time()) for change in new for level in self._levels]
-            )
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
             self._ledger.set_number("cursor", max(since, page["Last"]))
         return not page["Done"]
 
-    def _arrive(self, rows: list[tuple[str, str, int, float]]) -> None:
-        # The same instance again (OverwriteInstances) has arrived anew.
-        sql = "INSERT INTO arrived VALUES(?,?,?,?,NULL) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen"
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
         with self._ledger.transaction() as db:
             db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return self._instances_of(level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
 
     def _instances_of(self, level: str, resource: str) -> list[str]:
         try:
@@ -123,16 +137,28 @@ class Feed:
             self._settled(level, resource, new)
 
     def _hand_over_what_is_overdue(self, level: str) -> None:
-        horizon = time.time() - self._quiet_after
-        while late := self._ledger.rows(
-            "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1", level, horizon
-        ):
-            self._find_parent(level, late[0]["instance"])
-        for row in self._ledger.rows(
-            "SELECT resource FROM arrived WHERE level=? AND resource IS NOT NULL GROUP BY resource HAVING MIN(seen)<?",
-            *(level, horizon),
-        ):
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
             self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = self._instances_of(level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
 
     def _find_parent(self, level: str, instance: str) -> None:
         try:
@@ -148,16 +174,3 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = self._instances_of(level, resource)
-        self._label(level, resource, instances)
-        last = self._ledger.rows("SELECT MAX(seen) seen FROM arrived WHERE level=? AND resource=?", level, resource)[0]
-        self._look_again[level, resource] = last["seen"] + self._quiet_after
-        if self._look_again[level, resource] < time.time():
-            with self._ledger.transaction():
-                self._hand_over(level, resource, instances, None)
-                self._ledger.run("DELETE FROM arrived WHERE level=? AND resource=?", level, resource)
-            del self._look_again[level, resource]

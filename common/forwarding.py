@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The engine of the forwarders: what became stable goes to each destination, as rows of the ledger and jobs of Orthanc."""
+"""The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc."""
 
-import calendar
 import dataclasses
 import datetime
 import json
@@ -10,22 +9,43 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orthanc
 
-from common.answers import Answer, Refused, Request, one_line, serve
-from common.days import parse_day
-from common.feed import FEED_TABLES, Feed
-from common.ledger import STATES, Ledger, state_folder
+from common.answers import KEPT_ALIVE, one_line
+from common.arrivals import Arrivals
+from common.destinations import Destination
+from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
+from common.ledger import Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.routing import Batch, Router, load_matcher
+from common.rules import UID_TAG, Rule, is_open, wrong_with
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
+SOON = 1.0  # seconds likewise, while something waits for its time
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
+GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
-DAY = 86400.0  # seconds
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+HISTORY = 10  # failed attempts that a row remembers
+TO_ROUTE = ""  # the queue of what no rule has been applied to yet
+OURS = (
+    "Resources",
+    "Synchronous",
+    "Asynchronous",
+    "Permissive",
+)  # keys of a store call that are not for a configuration
+
+# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
+# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+FORWARDING_TABLES = """
+CREATE TABLE IF NOT EXISTS given(
+    destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,87 +56,118 @@ class Kind:
     changed: str  # the name of the event that says that they changed
     job_type: str
     is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]  # whether a job's content names this destination
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
+    probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
 
 
 class Forwarder:
-    """Sends what the feed hands over, so that it arrives although Orthanc is killed and destinations are away.
+    """Sends what arrives, so that it gets there although Orthanc is killed and destinations are away.
 
-    Each (study, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose end
-    settles the row; a failed one goes again with backoff. One thread does all that, woken by `on_change`.
+    Each (resource, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose
+    end settles the row; a failed one goes again with backoff. One thread does all that, woken by `on_change`.
 
     Parameters
     ----------
     name : of the script, with dashes: of its routes, its thread and its ledger.
-    settings : with `destinations`, `retry` (`first`, `longest`, `give_up_hours`), `max_per_destination`, `reconcile`,
-        `durability`, `state_path`, `keep_done_days`.
+    settings : the script's.
     configuration : Orthanc's.
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
         self.unavailable: str | None = f"{name} has not started yet"
-        self._name, self._kind, self._settings, self._configuration = name, kind, settings, configuration
-        self._loopback = Loopback(configuration)
-        self._known: dict[str, Mapping[str, Any]] | None = None
+        self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
+        self.loopback = Loopback(configuration)
+        self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
+        self.wake, self._stopping = threading.Event(), threading.Event()
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._known_changed = threading.Event()
+        self._known_changed.set()
+        self.health: dict[str, Destination] = {}
         self._ended: deque[tuple[str, bool]] = deque()
+        self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._complaint = ""
-        self._next_look_at_jobs = 0.0
+        self.complaint = ""
+        self._next_look = 0.0
+        overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+        self._keeps_given = overwrites
+        self._arrivals = Arrivals(digests=overwrites)
         names = (
             "ORTHANC_STARTED",
             "ORTHANC_STOPPED",
             "NEW_INSTANCE",
-            "STABLE_STUDY",
+            "DELETED",
             "JOB_SUCCESS",
             "JOB_FAILURE",
             kind.changed,
         )
-        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
+        stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in {*names, *stable}}
+
+    def register(self) -> None:
+        """Register what Orthanc calls."""
+        KEPT_ALIVE.extend((self.on_change, self._arrivals.stored))
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
     # What Orthanc tells: return at once
 
-    def on_change(self, change: int, _level: int, resource: str) -> None:
+    def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
             self._start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
-        elif event is None or self.unavailable is not None:
+        elif event is None:
             return
+        elif event == self.kind.changed:
+            self._known_changed.set()
+            self.wake.set()
+        elif self.unavailable is None:
+            self._hear(event, level, resource)
+
+    def _hear(self, event: str, level: int, resource: str) -> None:
+        if event.startswith("JOB_"):
+            self._ended.append((resource, event == "JOB_SUCCESS"))
+            self.wake.set()
+        elif event == "DELETED":
+            if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
+                self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
             self._feed.hear("NewInstance", resource)
+            if self.settings.trigger == "Stored":
+                self.wake.set()
         else:
-            if event == "STABLE_STUDY":
-                self._feed.hear("StableStudy", resource)
-            elif event == self._kind.changed:
-                self._known = None
-            else:
-                self._ended.append((resource, event == "JOB_SUCCESS"))
-            self._wake.set()
+            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self.wake.set()
 
     def _start(self) -> None:
-        if not self._loopback.enabled:
-            self.unavailable = f'{self._name} stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            orthanc.LogError(self.unavailable)
-            return
-        path = state_folder(self._settings.state_path, self._configuration) / f"{self._name.replace('-', '_')}.sqlite"
         try:
-            self._ledger = Ledger(path, FEED_TABLES, durability=self._settings.durability)
-        except (OSError, sqlite3.Error) as error:
-            self.unavailable = f"{self._name} stays idle: its ledger {path} can't be opened: {error}"
+            if not self.loopback.enabled:
+                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+            matchers = {
+                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+            }
+            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
             orthanc.LogError(self.unavailable)
             return
-        if self._ledger.fresh:
-            orthanc.LogWarning(_about_new_ledger(self._name, self._ledger))
-        stable_age = float(self._configuration.get("StableAge", 60))
-        self._feed = Feed(self._ledger, self._loopback, self._settled, ("Study",), stable_age, self._settings.reconcile)
+        if self.ledger.fresh:
+            orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
+        levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
+        stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
+        self._feed = Feed(
+            self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
+        )
         self.unavailable = None
         self._thread.start()
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._wake.set()
+        self.wake.set()
         if self._thread.is_alive():
             self._thread.join(2)
 
@@ -127,128 +178,335 @@ class Forwarder:
         while not self._stopping.is_set():
             try:
                 if not begun:
-                    self._feed.begin()
+                    self._begin()
                     begun = True
                 self._feed.poll()
+                if self.settings.trigger == "Stored":
+                    self._take_early()
+                self._route()
                 self._settle_ended_jobs()
-                self._look_at_jobs()
+                self._look_at_destinations()
                 self._submit()
-                self._complaint = ""
-                wait = TICK
+                self._look_at_jobs()
+                self.complaint = ""
+                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
             except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self._name} goes on when this is over: {one_line(error)}")
+                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
                 wait = AFTER_ERROR
             except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self._name} met an error, please report it:\n{traceback.format_exc()}")
+                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
                 wait = TICK
-            self._wake.wait(wait)
-            self._wake.clear()
+            self.wake.wait(wait)
+            if self.settings.trigger == "Stored":
+                self._stopping.wait(GATHER)
+            self.wake.clear()
+
+    def _begin(self) -> None:
+        self._feed.begin()
+        if refused := self.router.check():
+            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            orthanc.LogError(self.unavailable)
+            self._stopping.set()
 
     def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
+        if text != self.complaint and not self._stopping.is_set():
             orthanc.LogError(text)
-        self._complaint = text
+        self.complaint = text
 
-    def _settled(self, _level: str, study: str, instances: Mapping[str, int]) -> None:
-        """A study is stable: in the feed's transaction, a row for each destination with the instances that are new."""
-        for destination in self.destinations():
-            self._add(study, destination, sorted(instances))
+    # From arrived to rows
 
-    def _add(self, study: str, destination: str, instances: list[str] | None) -> None:
-        # What waits for the same destination goes with it; None stands for the whole study.
-        waiting = self._ledger.rows(
-            "SELECT id, data FROM work WHERE subject=? AND queue=? AND state='waiting' LIMIT 1", study, destination
-        )
-        if not waiting:
-            self._ledger.add(destination, study, {"Instances": instances})
+    def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """It is stable: in the feed's transaction, a row that says what is to be routed."""
+        self._add_to_route(level, resource, instances, last=True)
+
+    def _take_early(self) -> None:
+        """What arrived since the last time, before it is stable: the same, a row for each resource."""
+        since = self.ledger.number("taken")
+        sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for row in self.ledger.rows(sql, since):
+            groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
+            since = row["seq"]
+        if groups:
+            with self.ledger.transaction():
+                for (level, resource), instances in groups.items():
+                    self._add_to_route(level, resource, instances, last=False)
+                self.ledger.set_number("taken", since)
+
+    def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
+        origins: list[Mapping[str, str]] = []
+        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        for instance, seq in instances.items():
+            arrival = self._arrivals.get(instance)
+            number = -1
+            if arrival:
+                data["UID"] = arrival.uids[level]
+                if arrival.origin not in origins:
+                    origins.append(arrival.origin)
+                number = origins.index(arrival.origin)
+            data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
+            if last:
+                self._arrivals.forget(instance)
+        self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+
+    def _route(self) -> None:
+        while rows := self.ledger.due(TO_ROUTE, PAGE, self.settings.retry.longest):
+            for row in rows:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._route_one(row)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._fail(row, f"the rules can't be applied: {error}")
+                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
+                    self._fail(row, f"the rules can't be applied: {error!r}")
+
+    def _route_one(self, row: Mapping[str, Any]) -> None:
+        data = json.loads(row["data"])
+        try:
+            batch = self.batch_of(data, row["subject"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])  # deleted before a rule was applied
             return
-        before = json.loads(waiting[0]["data"])["Instances"]
-        merged = None if before is None or instances is None else sorted({*before, *instances})
-        self._ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps({"Instances": merged}), waiting[0]["id"])
+        verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
+        with self.ledger.transaction():
+            for verdict in verdicts:
+                for destination in verdict.destinations:
+                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
+                    new = self._not_given(destination, wanted, data["Instances"], batch.origins)
+                    if new:
+                        self.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
+            if data["Last"] and not self._keeps_given:
+                with self.ledger.transaction() as db:
+                    db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
+
+    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
+        """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
+        level, instances = data["Level"], tuple(data["Instances"])
+        uid = data["UID"]
+        if not uid and any(rule.query for rule in self.rules):
+            uid = self.loopback.get(f"/{PLURALS[level]}/{resource}")["MainDicomTags"].get(UID_TAG[level], "")
+        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
+        unknown = [one for one in instances if one not in origins]
+        for start in range(0, len(unknown), PAGE):
+            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
+            origins |= {
+                found["ID"]: found.get("Metadata", {}) for found in self.loopback.post("/tools/bulk-content", body)
+            }
+        return Batch(level, resource, uid, instances, origins)
+
+    def _not_given(
+        self,
+        destination: str,
+        wanted: Iterable[str],
+        about: Mapping[str, Sequence[Any]],
+        origins: Mapping[str, Mapping[str, str]],
+    ) -> list[str]:
+        """Those that this destination shall get: not what came from it, nor what it was given already; notes them as given."""
+        settings, found = self.known()[destination], []
+        remember = self._keeps_given or self.settings.trigger == "Stored"
+        for instance in wanted:
+            origin = origins.get(instance, {})
+            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
+            if self.kind.came_from(origin, settings) or (copy and self.settings.skip_modified):
+                continue
+            if remember:
+                seq, _, digest = about[instance]
+                given = self.ledger.rows(
+                    "SELECT * FROM given WHERE instance=? AND destination=?", instance, destination
+                )
+                if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
+                    continue
+                sql = "INSERT OR REPLACE INTO given VALUES(?,?,?,?)"
+                self.ledger.run(sql, destination, instance, seq, digest)
+            found.append(instance)
+        return found
+
+    def add(
+        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+    ) -> int:
+        """A row for a destination; what waits for the same joins it. `None` stands for all that the resource holds then."""
+        sql = (
+            "SELECT id, data FROM work WHERE subject=? AND queue=? AND state='waiting' AND priority=? "
+            "AND json_extract(data, '$.Level')=? ORDER BY id DESC LIMIT 1"
+        )
+        waiting = self.ledger.rows(sql, resource, destination, priority, level)
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            return self.ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[0]["data"])
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._change(waiting[0]["id"], {**data, "Instances": both})
+        return int(waiting[0]["id"])
+
+    def _change(self, row: int, data: Mapping[str, Any]) -> None:
+        self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row)
 
     # Destinations
 
     def known(self) -> dict[str, Mapping[str, Any]]:
         """The destinations that Orthanc knows now, from its configuration and its database, with their settings."""
-        if self._known is None:
-            self._known = self._loopback.get(f"/{self._kind.route}?expand")
-            if unknown := [name for name in self._settings.destinations if name not in self._known]:
+        if self._known_changed.is_set():
+            self._known_changed.clear()  # first: what changes during the question is asked again
+            try:
+                self._known = self.loopback.get(f"/{self.kind.route}?expand")
+            except LoopbackError:
+                self._known_changed.set()
+                raise
+            wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
+            if unknown := sorted(wanted - self._known.keys()):
                 orthanc.LogError(
-                    f"{self._name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                    f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                     f"known are: {', '.join(self._known) or 'none'}. The others are served."
                 )
         return self._known
 
     def destinations(self) -> list[str]:
-        """The destinations to serve: those listed that Orthanc knows, or all that it knows."""
-        known = self.known()
-        return [name for name in self._settings.destinations if name in known] or (
-            [] if self._settings.destinations else list(known)
+        """The destinations of a rule that names none: those listed that Orthanc knows, or all that it knows."""
+        known, listed = self.known(), self.settings.destinations
+        return [name for name in listed if name in known] if listed else list(known)
+
+    def destination(self, name: str) -> Destination:
+        """The health of a destination."""
+        if name not in self.health:
+            retry = self.settings.retry
+
+            def probe(name: str) -> None:
+                self.kind.probe(self.loopback, name)
+
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+        return self.health[name]
+
+    def is_paused(self, name: str) -> bool:
+        return bool(self.ledger.number(f"paused {name}"))
+
+    def is_open(self, name: str) -> bool:
+        """Whether this is an hour at which it may be sent to."""
+        options = self.settings.destination_options.get(name)
+        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
+
+    def _look_at_destinations(self) -> None:
+        for health in self.health.values():
+            if health.away and health.answered:
+                self._answered(health)
+            health.look()
+
+    def _answered(self, health: Destination) -> None:
+        """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
+        health.succeeded()
+        with self.ledger.transaction():
+            for row in self.ledger.rows(
+                "SELECT * FROM work WHERE queue=? AND state='waiting' AND attempts>0", health.name
+            ):
+                data = json.loads(row["data"])
+                # What failed although the destination is there: its content is what it minds.
+                if data.pop("Suspect", None) and not health.was_silent and self._is_worth_halving(row, data):
+                    self._halve(row, data)
+                elif not data.get("Refused"):
+                    self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Not what stands alone, and not where many stand alone and none got through: then it minds them all."""
+        sql = "SELECT COUNT(*) n FROM work WHERE queue=? AND json_extract(data, '$.Of')=? AND state IN ('waiting', 'dead')"
+        refused = self.ledger.rows(sql, row["queue"], row["subject"])[0]["n"]
+        done = self.ledger.rows(
+            "SELECT 1 FROM work WHERE queue=? AND subject=? AND state='done'", row["queue"], row["subject"]
         )
+        return not data.get("Refused") and (refused < MANY_REFUSED or bool(done))
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """A failed job does not name the instances that were refused: part them until those stand alone."""
+        instances = data["Instances"]
+        if instances is None:
+            instances = [
+                each["ID"] for each in self.loopback.get(f"/{PLURALS[data['Level']]}/{row['subject']}/instances")
+            ]
+        if len(instances) > 1:
+            middle = len(instances) // 2
+            self._change(row["id"], {**data, "Instances": instances[:middle]})
+            self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
+            self.ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
+        elif instances:
+            # Its own subject: the rest of the study does not wait for it.
+            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+            self._change(row["id"], {**alone, "Instances": instances})
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", instances[0], row["id"])
 
     # Jobs
 
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        slots = self._settings.max_per_destination or shared
-        sending = self._ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
+        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
         busy = {row["queue"]: row["n"] for row in sending}
-        for queue in self._ledger.rows("SELECT DISTINCT queue FROM work WHERE state='waiting'"):
-            name = queue["queue"]
-            for row in self._ledger.due(name, max(0, slots - busy.get(name, 0)), self._settings.retry.longest):
+        waiting = self.ledger.rows("SELECT queue FROM work WHERE state='waiting' AND queue<>? GROUP BY queue", TO_ROUTE)
+        for name in [row["queue"] for row in waiting]:
+            health = self.destination(name)
+            if self.is_paused(name) or not self.is_open(name) or not health.may_send():
+                continue
+            options = self.settings.destination_options.get(name)
+            bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
+            # One more than run at a time waits at a destination that is well, so that no slot stands empty.
+            free = 1 if health.away else bound + 1 - busy.get(name, 0)
+            for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
-                self._attempt(row)
+                health.sent()
+                self._attempt(row, options.options if options else {})
 
-    def _attempt(self, row: dict[str, Any]) -> None:
-        self._ledger.start(row["id"])
+    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
+        self.ledger.start(row["id"])
         row["attempts"] += 1
         if row["queue"] not in self.known():
-            self._fail(
-                row, f"Orthanc does not know {row['queue']} any more; known are: {', '.join(self.known()) or 'none'}"
-            )
+            known = ", ".join(self.known()) or "none"
+            self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
         try:
-            job = self._post_job(row, [row["subject"]] if instances is None else instances)
+            job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
             if error.status == 0:
+                self._next_look = 0
                 raise  # whether there is a job now, only Orthanc knows: _look_at_jobs asks
             self._fail(row, str(error))
             return
         if job is None:
-            self._ledger.end(row["id"], "gone")
-            orthanc.LogInfo(f"{self._name}: study {row['subject']} was deleted before {row['queue']} got it")
+            self.ledger.end(row["id"], "gone")
+            orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
-        self._ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
+        self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
         if early := self._early_ends.pop(job, None):
             self._settle({**row, "job": job}, early[0])
 
-    def _post_job(self, row: Mapping[str, Any], resources: list[str]) -> str | None:
+    def _post_job(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and give its identifier; without what was deleted meanwhile, and None if that was all."""
-        path, body = f"/{self._kind.route}/{row['queue']}/store", {"Resources": resources, "Synchronous": False}
+        body = {**options, "Resources": resources, "Synchronous": False}
         try:
-            return str(self._loopback.post(path, body)["ID"])
+            return str(self.loopback.post(f"/{self.kind.route}/{row['queue']}/store", body)["ID"])
         except LoopbackError as error:
             if error.status != 404:
                 raise
             here = self._still_here(resources)
             if len(here) == len(resources):
                 raise  # then it is not the resources that were not found
-        return self._post_job(row, here) if here else None
+        return self._post_job(row, here, options) if here else None
 
     def _still_here(self, resources: list[str]) -> list[str]:
         here: set[str] = set()
-        for start in range(0, len(resources), 500):
-            body = {"Resources": resources[start : start + 500], "Short": True}
-            here |= {found["ID"] for found in self._loopback.post("/tools/bulk-content", body)}
+        for start in range(0, len(resources), PAGE):
+            body = {"Resources": resources[start : start + PAGE], "Short": True}
+            here |= {found["ID"] for found in self.loopback.post("/tools/bulk-content", body)}
         return [resource for resource in resources if resource in here]
 
     def _settle_ended_jobs(self) -> None:
         while self._ended:
             job, success = self._ended[0]
-            if rows := self._ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
+            if rows := self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
                 self._settle(rows[0], success)
             else:
                 self._early_ends[job] = success, time.monotonic()
@@ -258,29 +516,37 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self._ledger.end(row["id"], "done")
-            orthanc.LogInfo(f"{self._name}: {row['queue']} has study {row['subject']} (attempt {row['attempts']})")
+            self.ledger.end(row["id"], "done")
+            self.destination(row["queue"]).succeeded()
+            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
             return
         try:
-            job = self._loopback.get(f"/jobs/{row['job']}")
-            self._fail(row, job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed")
+            job = self.loopback.get(f"/jobs/{row['job']}")
+            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._fail(row, "the job failed, and Orthanc has forgotten why (JobsHistorySize)")
+            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        data = {**json.loads(row["data"]), "Suspect": True}
+        self._fail({**row, "data": json.dumps(data)}, why)
+        self.destination(row["queue"]).failed(one_line(why))
 
     def _fail(self, row: Mapping[str, Any], error: str) -> None:
-        retry = self._settings.retry
-        hours = retry.give_up_hours
-        state = self._ledger.fail(
-            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600
-        )
-        text = f"{self._name}: study {row['subject']} did not reach {row['queue']} (attempt {row['attempts']}): {one_line(error)}"
-        if state == "dead":
-            orthanc.LogError(
-                f"{text}. Given up after {hours:g} hours; POST /{self._name}/deliveries/{row['id']}/retry tries again"
+        retry, data = self.settings.retry, json.loads(row["data"])
+        hours, now = retry.give_up_hours, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        history = [*data.get("History", []), {"At": now, "Error": one_line(error)}][-HISTORY:]
+        with self.ledger.transaction():
+            self._change(row["id"], {**data, "History": history})
+            give_up = hours * 3600
+            state = self.ledger.fail(
+                row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=give_up
             )
-        elif row["attempts"] == 1:
+        where = row["queue"] or "any destination"
+        text = f"{self.name}: {_what(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self.name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
@@ -290,27 +556,29 @@ class Forwarder:
 
         Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
         """
-        if time.monotonic() < self._next_look_at_jobs:
+        if time.monotonic() < self._next_look:
             return
-        rows = self._ledger.rows("SELECT * FROM work WHERE state='sending'")
-        jobs = self._loopback.get("/jobs?expand") if rows else []
+        rows = self.ledger.rows("SELECT * FROM work WHERE state='sending'")
+        jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
             job = (
                 by_id.get(row["job"])
                 if row["job"]
-                else self._job_of(row, [job for job in jobs if job["ID"] not in taken])
+                else self._job_of(row, [each for each in jobs if each["ID"] not in taken])
             )
             if job is None:
-                # Its end was missed while Orthanc was down, or it was never submitted: once more is harmless, lost is not.
-                self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
+                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
+                self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
                 continue
             taken.add(job["ID"])
-            self._ledger.run("UPDATE work SET job=? WHERE id=?", job["ID"], row["id"])
+            self.ledger.run("UPDATE work SET job=? WHERE id=?", job["ID"], row["id"])
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
-        self._ledger.forget_finished(self._settings.keep_done_days)
-        self._next_look_at_jobs = time.monotonic() + TICK
+        self.ledger.forget_finished(self.settings.keep_done_days)
+        self._forget_deleted()
+        self._measure()
+        self._next_look = time.monotonic() + TICK
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         destination = self.known().get(row["queue"])
@@ -318,131 +586,47 @@ class Forwarder:
         resources = {row["subject"]} if instances is None else set(instances)
         for job in jobs:
             content = job.get("Content", {})
-            same = destination and job["Type"] == self._kind.job_type and self._kind.is_for(content, destination)
+            same = destination and job["Type"] == self.kind.job_type and self.kind.is_for(content, destination)
             if same and job["State"] in UNFINISHED and set(content.get("ParentResources", ())) == resources:
                 return job
         return None
 
-    # Routes
+    def _forget_deleted(self) -> None:
+        """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
+        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        here = set(self._still_here(deleted))
+        with self.ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
 
-    def register(self, refusal: str | None = None) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+    def _measure(self) -> None:
+        """Tell Orthanc's metrics (`/tools/metrics-prometheus`) how many rows are in which state, and how old the oldest is."""
+        name = self.name.replace("-", "_")
+        for state, number in self.ledger.totals().items():
+            orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
+        oldest = self.ledger.rows("SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending')")[0]["at"]
+        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
 
-        def unavailable() -> str | None:
-            return refusal or self.unavailable
 
-        routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.get_status},
-            "deliveries": {"GET": self.get_deliveries},
-            "deliveries/([0-9]+)": {"GET": self.get_delivery, "DELETE": self.drop_delivery},
-            "deliveries/([0-9]+)/retry": {"POST": self.retry_delivery},
-            "backfill": {"POST": self.backfill},
-        }
-        for path, handlers in routes.items():
-            serve(f"/{self._name}/{path}", handlers, unavailable)
-
-    def get_status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, the destinations it serves, the number of rows in each state, the last error."""
-        return {
-            "State": "running",
-            "Destinations": self.destinations(),
-            "Totals": self._ledger.totals(),
-            "LastError": self._complaint,
-        }
-
-    def get_deliveries(self, request: Request) -> dict[str, Any]:
-        """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
-        columns = {"state": "state", "destination": "queue", "study": "subject", "job": "job"}
-        _only(request.query, {*columns, "since", "limit"})
-        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
-        if (state := request.query.get("state")) is not None and state not in STATES:
-            raise Refused(400, f"state is {one_line(state)!r}, allowed: {', '.join(STATES)}")
-        chosen = {column: request.query[name] for name, column in columns.items() if name in request.query}
-        where = " AND ".join(["1", *(f"{column}=?" for column in chosen)])
-        total = self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *chosen.values())[0]["n"]
-        sql = f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?"
-        rows = self._ledger.rows(sql, *chosen.values(), since, limit + 1)
-        items = [_shown(row) for row in rows[:limit]]
-        return {
-            "Total": total,
-            "Totals": self._ledger.totals(),
-            "Items": items,
-            "Next": items[-1]["ID"] if len(rows) > limit else None,
-        }
-
-    def get_delivery(self, request: Request) -> dict[str, Any]:
-        """One row."""
-        return _shown(self._row(request))
-
-    def drop_delivery(self, request: Request) -> dict[str, Any]:
-        """Forget a row that is dead or waits; one that is being sent can't be called back."""
-        row = self._row(request)
-        if not self._ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
-            raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
-        return _shown(row)
-
-    def retry_delivery(self, request: Request) -> dict[str, Any]:
-        """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
-        row = self._row(request)
-        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE id=? AND state IN ('dead','waiting')"
-        if not self._ledger.run(sql, time.time(), row["id"]):
-            raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
-        self._wake.set()
-        return _shown(self._row(request))
-
-    def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", int(request.groups[0][:18]))
-        if not rows:
-            raise Refused(404, f"There is no delivery {request.groups[0]}")
-        return rows[0]
-
-    def backfill(self, request: Request) -> Answer:
-        """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
-
-        `Destination` (one name, else all), `DryRun` (only count).
-        """
-        wanted = request.json()
-        _only(wanted, {"From", "To", "Destination", "DryRun"})
-        first, last = parse_day(wanted.get("From")), parse_day(wanted.get("To"))
-        if first is None or last is None or first > last:
-            raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
-        chosen, dry = wanted.get("Destination"), wanted.get("DryRun", False)
-        if chosen is not None and chosen not in self.destinations():
-            raise Refused(
-                400, f"Destination is {one_line(chosen)!r}, allowed: {', '.join(self.destinations()) or 'none'}"
+def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:
+    """What is wrong with the settings beyond their types, by its key."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    for name, options in settings.destination_options.items():
+        if taken := [key for key in options.options if key in OURS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if taken == ["Permissive"]
+                else "it is the script's"
             )
-        if not isinstance(dry, bool):
-            raise Refused(400, "DryRun must be true or false")
-        studies = [study for window in _months(first, last) for study in self._studies_of(*window)]
-        targets = [chosen] if chosen is not None else self.destinations()
-        if not dry:
-            for study in studies:
-                with self._ledger.transaction():
-                    for destination in targets:
-                        self._add(study, destination, None)
-            self._wake.set()
-        content = {
-            "Studies": len(studies),
-            "Destinations": targets,
-            "Deliveries": len(studies) * len(targets),
-            "DryRun": dry,
-        }
-        return Answer(content, 200 if dry else 202)
-
-    def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
-        query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-        found = self._loopback.post("/tools/find", query)
-        # Orthanc compares dates as text: look at each.
-        days = {study["ID"]: parse_day(study["MainDicomTags"].get("StudyDate")) for study in found}
-        return [study for study, day in days.items() if day and first <= day <= last]
+            return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
+    return None
 
 
-def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
-    """The parts of a range that lie in one month: what one question asks of the archive stays small."""
-    while first <= last:
-        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
-        yield first, min(end, last)
-        first = end + datetime.timedelta(days=1)
+def _what(row: Mapping[str, Any]) -> str:
+    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
 
 
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
@@ -451,36 +635,3 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
-
-
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    instances = json.loads(row["data"])["Instances"]
-    return {
-        "ID": row["id"],
-        "Study": row["subject"],
-        "Destination": row["queue"],
-        "State": row["state"],
-        "Attempts": row["attempts"],
-        "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,
-        "Error": row["error"],
-        "Job": row["job"],
-        "Instances": None if instances is None else len(instances),
-        "Created": _utc(row["created"]),
-        "Updated": _utc(row["updated"]),
-    }
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -29,11 +29,11 @@ CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 STATES = ("waiting", "sending", "done", "gone", "dead")
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`.
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
 
-    A relative path starts, as Orthanc's own, in the folder of the configuration: where that is given as a folder
-    without a slash at its end, `GetConfigurationPath()` names its parent, so the command line has to tell.
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
     """
     base = Path(orthanc.GetConfigurationPath()).absolute()
     if base.is_file():
@@ -41,10 +41,13 @@ def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Pa
     else:
         words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
         base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    chosen = (
-        state_path or configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    )
-    return base / chosen
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
 
 
 class Ledger:
@@ -132,12 +135,12 @@ class Ledger:
     def set_number(self, name: str, value: int) -> None:
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any]) -> int:
-        """A new row, `waiting` and due now; gives its id."""
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?)"
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
@@ -148,7 +151,7 @@ class Ledger:
         return self.rows(
             "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
             "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY id LIMIT ?",
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
             *(queue, time.time(), time.time() + longest, limit),
         )
 

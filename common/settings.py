@@ -76,12 +76,15 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        items = [_read_value(arguments[0], limits, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
-        return tuple(items) if origin is tuple else items
-    if hint is Any:
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
         value, fits, allowed = found, True, ""
     elif origin is dict:
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)

@@ -1,0 +1,2295 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
+
+What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
+deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+
+A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
+
+    "OrthancPeers": {"research": ["https://192.168.1.20:8042/", "user", "password"]},
+    "AutoForwardPeer": {"Destinations": ["research"]}
+
+To look at and to act on, with curl:
+
+    GET  /auto-forward-peer/status              and  /destinations  /rules
+    GET  /auto-forward-peer/deliveries?state=dead        also destination=, study=, job=, since=, limit=
+    POST /auto-forward-peer/deliveries/{id}/retry        and DELETE /auto-forward-peer/deliveries/{id}
+    POST /auto-forward-peer/destinations/{name}/pause    and /resume
+    POST /auto-forward-peer/rules/test                   {"Resource": "…"}: what would happen, and why
+    POST /auto-forward-peer/backfill                     {"From": "20240101", "To": "20240131", "DryRun": true}
+
+Needs nothing but Python's standard library. All keys: docs/auto_forward_peer.md.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import fnmatch
+import functools
+import hashlib
+import http
+import http.client
+import importlib.util
+import json
+import os
+import random
+import re
+import sqlite3
+import ssl
+import sys
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import orthanc
+
+__version__ = "0.1.0"
+
+SECTION = "AutoForwardPeer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a delivery that failed goes again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoForwardPeer`."""
+
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
+    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
+
+
+def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
+    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    return False
+
+
+def probe(loopback: Loopback, name: str) -> None:
+    """Ask a peer for its `/system`; raises `LoopbackError` if it does not answer."""
+    loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+        if wrong := wrong_with_rules(settings, configuration):
+            raise SettingsError(f"{SECTION}.{wrong}")
+    except SettingsError as error:
+        refusal = f"{error}. auto_forward_peer is idle until this is corrected."
+        orthanc.LogError(refusal)
+    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe)
+    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
+    Deliveries(forwarder).register(refusal)
+    if refusal is None:
+        warn_if_open("auto_forward_peer", configuration)
+        forwarder.register()
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit(
+#     "settings", "loopback", "answers", "ledger", "feed", "days", "rules", "routing", "arrivals", "destinations",
+#     "forwarding", "deliveries")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = not path.exists() or path.stat().st_size == 0
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+
+# common/feed.py, SHA-256 d366c7c4b9aa627cb9f8c1506ce91b69e1f2d2deee50cdde76893d3dcd2844a1
+# What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
+FEED_TABLES = """
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+"""
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
+    process was told through `hear` counts.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, the newest entry: what the archive holds already is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
+            self._ledger.set_number("cursor", min(newest, self._ledger.number("cursor", newest)))
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def hear(self, change: str, resource: str) -> None:
+        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            self._arrive([(resource, 0)])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = self._instances_of(row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.number("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_number("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return self._instances_of(level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _instances_of(self, level: str, resource: str) -> list[str]:
+        try:
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []  # deleted meanwhile
+        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = self._instances_of(level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+        else:
+            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+# common/days.py, SHA-256 fad68c4242558f1e820dc71ae6d13f380e8d8e4bd50748f65e04f69cdc63ecf3
+# Days as DICOM writes them.
+
+def parse_day(text: object) -> datetime.date | None:
+    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+# common/rules.py, SHA-256 4840d9f103305c7919469ce3a2d2e0d7a5eb34290f62b86d6b9f8948dbb07e3d
+# Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) must hold the value, an empty one is no condition."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "CalledAET", "help": "AE titles under which the sender called Orthanc."}
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."}
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of destinations; none: all of the section."}
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(
+        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
+        for patterns, name in pairs
+        if patterns
+    )
+
+# common/routing.py, SHA-256 b398db5fa19eba1077c18168cbb6ca5dd117bddb0e37d0fe951c26a7cd503f19
+# Rules applied to what arrived: which instances go to which destination, and why.
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """The function of `module.py:function`, the path relative to the configuration's folder.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    path, _, name = spec.rpartition(":")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each `Query`; what it refuses, by its key."""
+        for rule in self._rules:
+            query = {**rule.query, UID_TAG[rule.level]: "0"}
+            try:
+                self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+                return f"rule {rule.name!r}: Query: found {', '.join(rule.query)}, which Orthanc refuses: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """What each rule says, up to the first that matches where only that counts.
+
+        `known` are the destinations there are, `every` those of a rule that names none.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].destinations and self._first_only:
+                break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = rule.destinations or every
+        if rule.matcher:
+            chosen = self._matchers[rule.matcher](self._describe(batch))
+            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            return Verdict(rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}")
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination")
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        query = {**rule.query, UID_TAG[batch.level]: batch.uid}
+        if UID_TAG[batch.level] in rule.query:  # both must hold: ask for one, then compare
+            query = dict(rule.query)
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        return batch.resource in self._loopback.post("/tools/find", {"Level": batch.level, "Query": query})
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+# common/arrivals.py, SHA-256 7c2616f1aa64e6f65ee24a6ae4afb21a303e001bea424f965f6d0bf4855a5903
+# What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.2 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        tags = json.loads(dicom.GetInstanceSimplifiedJson())
+        uids = tuple(
+            str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+        )
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+
+# common/destinations.py, SHA-256 b7eaf0007e01b22fb4d437e020ae1483ed1e5e267677647fa6710f5064982715
+# Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
+
+PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
+
+
+class Destination:
+    """One destination's health. After a failure nothing is sent until a probe answers.
+
+    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
+    """
+
+    def __init__(
+        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+    ) -> None:
+        self.name, self.away, self.error = name, False, ""
+        self.answered = False  # since the last failure
+        self.was_silent = False  # a probe since then had no answer
+        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
+        self._probing: threading.Thread | None = None
+        self._delay, self._next_probe = 1.0, 0.0
+        self._trial_delay, self._next_trial = first, 0.0
+
+    def failed(self, error: str) -> None:
+        """A job to it has failed: hold all others back, and ask whether it is there."""
+        if not self.away:
+            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
+            self._next_trial = time.monotonic() + self._trial_delay
+            self.was_silent = False
+        self.away, self.error, self.answered = True, error, False
+
+    def succeeded(self) -> None:
+        self.away, self.error = False, ""
+
+    def may_send(self) -> bool:
+        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        return not self.away or time.monotonic() >= self._next_trial
+
+    def sent(self) -> None:
+        """A job was submitted; if that was the trial, the next one is later."""
+        if self.away:
+            self._trial_delay = min(self._longest, self._trial_delay * 2)
+            self._next_trial = time.monotonic() + self._trial_delay
+
+    def look(self) -> None:
+        """Start a probe if one is due. The answer wakes the worker."""
+        running = self._probing is not None and self._probing.is_alive()
+        if self.away and not running and time.monotonic() >= self._next_probe:
+            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
+            self._probing.start()
+
+    def _ask(self) -> None:
+        try:
+            self._probe(self.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+            self.error, self.was_silent = one_line(error), True
+            self._next_probe = time.monotonic() + self._delay
+            self._delay = min(PROBE_LONGEST, self._delay * 2)
+        else:
+            self.answered = True
+        self._wake.set()
+
+    def shown(self) -> dict[str, Any]:
+        return {"Away": self.away, "Error": self.error}
+
+# common/forwarding.py, SHA-256 1c675ba7fcf9b5639c16b976574a16b66a8639d3323c93c3e01aebafe69dde24
+# The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
+
+TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
+SOON = 1.0  # seconds likewise, while something waits for its time
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
+GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
+KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
+UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+HISTORY = 10  # failed attempts that a row remembers
+TO_ROUTE = ""  # the queue of what no rule has been applied to yet
+OURS = (
+    "Resources",
+    "Synchronous",
+    "Asynchronous",
+    "Permissive",
+)  # keys of a store call that are not for a configuration
+
+# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
+# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+FORWARDING_TABLES = """
+CREATE TABLE IF NOT EXISTS given(
+    destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What differs between DICOM nodes and peers."""
+
+    route: str  # Orthanc's: "modalities" or "peers"
+    changed: str  # the name of the event that says that they changed
+    job_type: str
+    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]  # whether a job's content names this destination
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
+    probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
+
+
+class Forwarder:
+    """Sends what arrives, so that it gets there although Orthanc is killed and destinations are away.
+
+    Each (resource, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose
+    end settles the row; a failed one goes again with backoff. One thread does all that, woken by `on_change`.
+
+    Parameters
+    ----------
+    name : of the script, with dashes: of its routes, its thread and its ledger.
+    settings : the script's.
+    configuration : Orthanc's.
+    """
+
+    def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = f"{name} has not started yet"
+        self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
+        self.loopback = Loopback(configuration)
+        self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
+        self.wake, self._stopping = threading.Event(), threading.Event()
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._known_changed = threading.Event()
+        self._known_changed.set()
+        self.health: dict[str, Destination] = {}
+        self._ended: deque[tuple[str, bool]] = deque()
+        self._deleted: deque[str] = deque()
+        self._early_ends: dict[str, tuple[bool, float]] = {}
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.complaint = ""
+        self._next_look = 0.0
+        overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+        self._keeps_given = overwrites
+        self._arrivals = Arrivals(digests=overwrites)
+        names = (
+            "ORTHANC_STARTED",
+            "ORTHANC_STOPPED",
+            "NEW_INSTANCE",
+            "DELETED",
+            "JOB_SUCCESS",
+            "JOB_FAILURE",
+            kind.changed,
+        )
+        stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in {*names, *stable}}
+
+    def register(self) -> None:
+        """Register what Orthanc calls."""
+        KEPT_ALIVE.extend((self.on_change, self._arrivals.stored))
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+
+    # What Orthanc tells: return at once
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        event = self._events.get(change)
+        if event == "ORTHANC_STARTED":
+            self._start()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event is None:
+            return
+        elif event == self.kind.changed:
+            self._known_changed.set()
+            self.wake.set()
+        elif self.unavailable is None:
+            self._hear(event, level, resource)
+
+    def _hear(self, event: str, level: int, resource: str) -> None:
+        if event.startswith("JOB_"):
+            self._ended.append((resource, event == "JOB_SUCCESS"))
+            self.wake.set()
+        elif event == "DELETED":
+            if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
+                self._deleted.append(resource)
+        elif event == "NEW_INSTANCE":
+            self._feed.hear("NewInstance", resource)
+            if self.settings.trigger == "Stored":
+                self.wake.set()
+        else:
+            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self.wake.set()
+
+    def _start(self) -> None:
+        try:
+            if not self.loopback.enabled:
+                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+            matchers = {
+                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+            }
+            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
+            orthanc.LogError(self.unavailable)
+            return
+        if self.ledger.fresh:
+            orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
+        levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
+        stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
+        self._feed = Feed(
+            self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
+        )
+        self.unavailable = None
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+
+    # The one thread
+
+    def _work(self) -> None:
+        begun = False
+        while not self._stopping.is_set():
+            try:
+                if not begun:
+                    self._begin()
+                    begun = True
+                self._feed.poll()
+                if self.settings.trigger == "Stored":
+                    self._take_early()
+                self._route()
+                self._settle_ended_jobs()
+                self._look_at_destinations()
+                self._submit()
+                self._look_at_jobs()
+                self.complaint = ""
+                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
+            except (LoopbackError, sqlite3.Error, OSError) as error:
+                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
+                wait = AFTER_ERROR
+            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
+                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
+                wait = TICK
+            self.wake.wait(wait)
+            if self.settings.trigger == "Stored":
+                self._stopping.wait(GATHER)
+            self.wake.clear()
+
+    def _begin(self) -> None:
+        self._feed.begin()
+        if refused := self.router.check():
+            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            orthanc.LogError(self.unavailable)
+            self._stopping.set()
+
+    def _complain(self, text: str) -> None:
+        if text != self.complaint and not self._stopping.is_set():
+            orthanc.LogError(text)
+        self.complaint = text
+
+    # From arrived to rows
+
+    def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """It is stable: in the feed's transaction, a row that says what is to be routed."""
+        self._add_to_route(level, resource, instances, last=True)
+
+    def _take_early(self) -> None:
+        """What arrived since the last time, before it is stable: the same, a row for each resource."""
+        since = self.ledger.number("taken")
+        sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for row in self.ledger.rows(sql, since):
+            groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
+            since = row["seq"]
+        if groups:
+            with self.ledger.transaction():
+                for (level, resource), instances in groups.items():
+                    self._add_to_route(level, resource, instances, last=False)
+                self.ledger.set_number("taken", since)
+
+    def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
+        origins: list[Mapping[str, str]] = []
+        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        for instance, seq in instances.items():
+            arrival = self._arrivals.get(instance)
+            number = -1
+            if arrival:
+                data["UID"] = arrival.uids[level]
+                if arrival.origin not in origins:
+                    origins.append(arrival.origin)
+                number = origins.index(arrival.origin)
+            data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
+            if last:
+                self._arrivals.forget(instance)
+        self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+
+    def _route(self) -> None:
+        while rows := self.ledger.due(TO_ROUTE, PAGE, self.settings.retry.longest):
+            for row in rows:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._route_one(row)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._fail(row, f"the rules can't be applied: {error}")
+                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
+                    self._fail(row, f"the rules can't be applied: {error!r}")
+
+    def _route_one(self, row: Mapping[str, Any]) -> None:
+        data = json.loads(row["data"])
+        try:
+            batch = self.batch_of(data, row["subject"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])  # deleted before a rule was applied
+            return
+        verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
+        with self.ledger.transaction():
+            for verdict in verdicts:
+                for destination in verdict.destinations:
+                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
+                    new = self._not_given(destination, wanted, data["Instances"], batch.origins)
+                    if new:
+                        self.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
+            if data["Last"] and not self._keeps_given:
+                with self.ledger.transaction() as db:
+                    db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
+
+    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
+        """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
+        level, instances = data["Level"], tuple(data["Instances"])
+        uid = data["UID"]
+        if not uid and any(rule.query for rule in self.rules):
+            uid = self.loopback.get(f"/{PLURALS[level]}/{resource}")["MainDicomTags"].get(UID_TAG[level], "")
+        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
+        unknown = [one for one in instances if one not in origins]
+        for start in range(0, len(unknown), PAGE):
+            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
+            origins |= {
+                found["ID"]: found.get("Metadata", {}) for found in self.loopback.post("/tools/bulk-content", body)
+            }
+        return Batch(level, resource, uid, instances, origins)
+
+    def _not_given(
+        self,
+        destination: str,
+        wanted: Iterable[str],
+        about: Mapping[str, Sequence[Any]],
+        origins: Mapping[str, Mapping[str, str]],
+    ) -> list[str]:
+        """Those that this destination shall get: not what came from it, nor what it was given already; notes them as given."""
+        settings, found = self.known()[destination], []
+        remember = self._keeps_given or self.settings.trigger == "Stored"
+        for instance in wanted:
+            origin = origins.get(instance, {})
+            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
+            if self.kind.came_from(origin, settings) or (copy and self.settings.skip_modified):
+                continue
+            if remember:
+                seq, _, digest = about[instance]
+                given = self.ledger.rows(
+                    "SELECT * FROM given WHERE instance=? AND destination=?", instance, destination
+                )
+                if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
+                    continue
+                sql = "INSERT OR REPLACE INTO given VALUES(?,?,?,?)"
+                self.ledger.run(sql, destination, instance, seq, digest)
+            found.append(instance)
+        return found
+
+    def add(
+        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+    ) -> int:
+        """A row for a destination; what waits for the same joins it. `None` stands for all that the resource holds then."""
+        sql = (
+            "SELECT id, data FROM work WHERE subject=? AND queue=? AND state='waiting' AND priority=? "
+            "AND json_extract(data, '$.Level')=? ORDER BY id DESC LIMIT 1"
+        )
+        waiting = self.ledger.rows(sql, resource, destination, priority, level)
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            return self.ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[0]["data"])
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._change(waiting[0]["id"], {**data, "Instances": both})
+        return int(waiting[0]["id"])
+
+    def _change(self, row: int, data: Mapping[str, Any]) -> None:
+        self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row)
+
+    # Destinations
+
+    def known(self) -> dict[str, Mapping[str, Any]]:
+        """The destinations that Orthanc knows now, from its configuration and its database, with their settings."""
+        if self._known_changed.is_set():
+            self._known_changed.clear()  # first: what changes during the question is asked again
+            try:
+                self._known = self.loopback.get(f"/{self.kind.route}?expand")
+            except LoopbackError:
+                self._known_changed.set()
+                raise
+            wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
+            if unknown := sorted(wanted - self._known.keys()):
+                orthanc.LogError(
+                    f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                    f"known are: {', '.join(self._known) or 'none'}. The others are served."
+                )
+        return self._known
+
+    def destinations(self) -> list[str]:
+        """The destinations of a rule that names none: those listed that Orthanc knows, or all that it knows."""
+        known, listed = self.known(), self.settings.destinations
+        return [name for name in listed if name in known] if listed else list(known)
+
+    def destination(self, name: str) -> Destination:
+        """The health of a destination."""
+        if name not in self.health:
+            retry = self.settings.retry
+
+            def probe(name: str) -> None:
+                self.kind.probe(self.loopback, name)
+
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+        return self.health[name]
+
+    def is_paused(self, name: str) -> bool:
+        return bool(self.ledger.number(f"paused {name}"))
+
+    def is_open(self, name: str) -> bool:
+        """Whether this is an hour at which it may be sent to."""
+        options = self.settings.destination_options.get(name)
+        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
+
+    def _look_at_destinations(self) -> None:
+        for health in self.health.values():
+            if health.away and health.answered:
+                self._answered(health)
+            health.look()
+
+    def _answered(self, health: Destination) -> None:
+        """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
+        health.succeeded()
+        with self.ledger.transaction():
+            for row in self.ledger.rows(
+                "SELECT * FROM work WHERE queue=? AND state='waiting' AND attempts>0", health.name
+            ):
+                data = json.loads(row["data"])
+                # What failed although the destination is there: its content is what it minds.
+                if data.pop("Suspect", None) and not health.was_silent and self._is_worth_halving(row, data):
+                    self._halve(row, data)
+                elif not data.get("Refused"):
+                    self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Not what stands alone, and not where many stand alone and none got through: then it minds them all."""
+        sql = "SELECT COUNT(*) n FROM work WHERE queue=? AND json_extract(data, '$.Of')=? AND state IN ('waiting', 'dead')"
+        refused = self.ledger.rows(sql, row["queue"], row["subject"])[0]["n"]
+        done = self.ledger.rows(
+            "SELECT 1 FROM work WHERE queue=? AND subject=? AND state='done'", row["queue"], row["subject"]
+        )
+        return not data.get("Refused") and (refused < MANY_REFUSED or bool(done))
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """A failed job does not name the instances that were refused: part them until those stand alone."""
+        instances = data["Instances"]
+        if instances is None:
+            instances = [
+                each["ID"] for each in self.loopback.get(f"/{PLURALS[data['Level']]}/{row['subject']}/instances")
+            ]
+        if len(instances) > 1:
+            middle = len(instances) // 2
+            self._change(row["id"], {**data, "Instances": instances[:middle]})
+            self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
+            self.ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
+        elif instances:
+            # Its own subject: the rest of the study does not wait for it.
+            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+            self._change(row["id"], {**alone, "Instances": instances})
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", instances[0], row["id"])
+
+    # Jobs
+
+    def _submit(self) -> None:
+        concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
+        shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
+        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
+        busy = {row["queue"]: row["n"] for row in sending}
+        waiting = self.ledger.rows("SELECT queue FROM work WHERE state='waiting' AND queue<>? GROUP BY queue", TO_ROUTE)
+        for name in [row["queue"] for row in waiting]:
+            health = self.destination(name)
+            if self.is_paused(name) or not self.is_open(name) or not health.may_send():
+                continue
+            options = self.settings.destination_options.get(name)
+            bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
+            # One more than run at a time waits at a destination that is well, so that no slot stands empty.
+            free = 1 if health.away else bound + 1 - busy.get(name, 0)
+            for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
+                if self._stopping.is_set():
+                    return
+                health.sent()
+                self._attempt(row, options.options if options else {})
+
+    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
+        self.ledger.start(row["id"])
+        row["attempts"] += 1
+        if row["queue"] not in self.known():
+            known = ", ".join(self.known()) or "none"
+            self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+            return
+        instances = json.loads(row["data"])["Instances"]
+        try:
+            job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
+        except LoopbackError as error:
+            if error.status == 0:
+                self._next_look = 0
+                raise  # whether there is a job now, only Orthanc knows: _look_at_jobs asks
+            self._fail(row, str(error))
+            return
+        if job is None:
+            self.ledger.end(row["id"], "gone")
+            orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
+            return
+        self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
+        if early := self._early_ends.pop(job, None):
+            self._settle({**row, "job": job}, early[0])
+
+    def _post_job(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
+        """Submit the job and give its identifier; without what was deleted meanwhile, and None if that was all."""
+        body = {**options, "Resources": resources, "Synchronous": False}
+        try:
+            return str(self.loopback.post(f"/{self.kind.route}/{row['queue']}/store", body)["ID"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            here = self._still_here(resources)
+            if len(here) == len(resources):
+                raise  # then it is not the resources that were not found
+        return self._post_job(row, here, options) if here else None
+
+    def _still_here(self, resources: list[str]) -> list[str]:
+        here: set[str] = set()
+        for start in range(0, len(resources), PAGE):
+            body = {"Resources": resources[start : start + PAGE], "Short": True}
+            here |= {found["ID"] for found in self.loopback.post("/tools/bulk-content", body)}
+        return [resource for resource in resources if resource in here]
+
+    def _settle_ended_jobs(self) -> None:
+        while self._ended:
+            job, success = self._ended[0]
+            if rows := self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
+                self._settle(rows[0], success)
+            else:
+                self._early_ends[job] = success, time.monotonic()
+            self._ended.popleft()
+        oldest = time.monotonic() - KEEP_EARLY_ENDS
+        self._early_ends = {job: end for job, end in self._early_ends.items() if end[1] > oldest}
+
+    def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if success:
+            self.ledger.end(row["id"], "done")
+            self.destination(row["queue"]).succeeded()
+            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+            return
+        try:
+            job = self.loopback.get(f"/jobs/{row['job']}")
+            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        data = {**json.loads(row["data"]), "Suspect": True}
+        self._fail({**row, "data": json.dumps(data)}, why)
+        self.destination(row["queue"]).failed(one_line(why))
+
+    def _fail(self, row: Mapping[str, Any], error: str) -> None:
+        retry, data = self.settings.retry, json.loads(row["data"])
+        hours, now = retry.give_up_hours, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        history = [*data.get("History", []), {"At": now, "Error": one_line(error)}][-HISTORY:]
+        with self.ledger.transaction():
+            self._change(row["id"], {**data, "History": history})
+            give_up = hours * 3600
+            state = self.ledger.fail(
+                row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=give_up
+            )
+        where = row["queue"] or "any destination"
+        text = f"{self.name}: {_what(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self.name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+        else:
+            orthanc.LogInfo(text)
+
+    def _look_at_jobs(self) -> None:
+        """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
+
+        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        """
+        if time.monotonic() < self._next_look:
+            return
+        rows = self.ledger.rows("SELECT * FROM work WHERE state='sending'")
+        jobs = self.loopback.get("/jobs?expand") if rows else []
+        by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
+        for row in rows:
+            job = (
+                by_id.get(row["job"])
+                if row["job"]
+                else self._job_of(row, [each for each in jobs if each["ID"] not in taken])
+            )
+            if job is None:
+                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
+                self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
+                continue
+            taken.add(job["ID"])
+            self.ledger.run("UPDATE work SET job=? WHERE id=?", job["ID"], row["id"])
+            if job["State"] not in UNFINISHED:
+                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+        self.ledger.forget_finished(self.settings.keep_done_days)
+        self._forget_deleted()
+        self._measure()
+        self._next_look = time.monotonic() + TICK
+
+    def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        destination = self.known().get(row["queue"])
+        instances = json.loads(row["data"])["Instances"]
+        resources = {row["subject"]} if instances is None else set(instances)
+        for job in jobs:
+            content = job.get("Content", {})
+            same = destination and job["Type"] == self.kind.job_type and self.kind.is_for(content, destination)
+            if same and job["State"] in UNFINISHED and set(content.get("ParentResources", ())) == resources:
+                return job
+        return None
+
+    def _forget_deleted(self) -> None:
+        """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
+        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        here = set(self._still_here(deleted))
+        with self.ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+
+    def _measure(self) -> None:
+        """Tell Orthanc's metrics (`/tools/metrics-prometheus`) how many rows are in which state, and how old the oldest is."""
+        name = self.name.replace("-", "_")
+        for state, number in self.ledger.totals().items():
+            orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
+        oldest = self.ledger.rows("SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending')")[0]["at"]
+        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
+
+
+def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:
+    """What is wrong with the settings beyond their types, by its key."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    for name, options in settings.destination_options.items():
+        if taken := [key for key in options.options if key in OURS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if taken == ["Permissive"]
+                else "it is the script's"
+            )
+            return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
+    return None
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+
+
+def _about_new_ledger(name: str, ledger: Ledger) -> str:
+    why = f"was corrupt and is kept as {ledger.moved}" if ledger.moved else "is new"
+    return (
+        f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
+        f"nothing that the archive holds already (POST /{name}/backfill does that)"
+    )
+
+# common/deliveries.py, SHA-256 63296112d5ebee9b0aab6e911f3a9f9657220b8026b232dc01dd53387d9bd9e0
+# The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
+
+FILTERS = {
+    "state": "state=?",
+    "destination": "queue=?",
+    "job": "job=?",
+    "resource": "subject=?",
+    "study": "(subject=?1 OR json_extract(data, '$.Of')=?1)",
+}
+
+
+class Deliveries:
+    """Handlers of `/<name>/…` over a forwarder and its ledger."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+
+    def register(self, refusal: str | None) -> None:
+        """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+        routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+            "status": {"GET": self.status},
+            "deliveries": {"GET": self.page},
+            "deliveries/retry": {"POST": self.retry_all},
+            "deliveries/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
+            "deliveries/([0-9]+)/retry": {"POST": self.retry},
+            "destinations": {"GET": self.destinations},
+            "destinations/([^/]+)/(pause|resume)": {"POST": self.pause},
+            "rules": {"GET": self.rules},
+            "rules/test": {"POST": self.test},
+            "send": {"POST": self.send},
+            "backfill": {"POST": self.backfill},
+        }
+        for path, handlers in routes.items():
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.unavailable)
+
+    # To look at
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, the number of rows in each state, the last error."""
+        ledger = self._forwarder.ledger
+        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
+
+    def page(self, request: Request) -> dict[str, Any]:
+        """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        query, ledger = request.query, self._forwarder.ledger
+        _only(query, {*FILTERS, "since", "limit"})
+        since, limit = _number(query, "since", 0, 2**62), _number(query, "limit", 100, 1000)
+        if query.get("state", STATES[0]) not in STATES:
+            raise Refused(400, f"state is {one_line(query['state'])!r}, allowed: {', '.join(STATES)}")
+        chosen = {name: query[name] for name in FILTERS if name in query}
+        where = " AND ".join(["1", *(FILTERS[name].replace("?1", "?") for name in chosen)])
+        values = [value for name, value in chosen.items() for _ in range(2 if name == "study" else 1)]
+        total = ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
+        rows = ledger.rows(f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1)
+        items = [_shown(row) for row in rows[:limit]]
+        last = items[-1]["ID"] if len(rows) > limit else None
+        return {"Total": total, "Totals": ledger.totals(), "Items": items, "Next": last}
+
+    def one(self, request: Request) -> dict[str, Any]:
+        """One row, with its failed attempts and its instances."""
+        row = self._row(request)
+        data = json.loads(row["data"])
+        instances = data["Instances"]
+        return {
+            **_shown(row),
+            "History": data.get("History", []),
+            "InstanceIDs": None if instances is None else [*instances],
+        }
+
+    def destinations(self, _request: Request) -> dict[str, Any]:
+        """The destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        forwarder = self._forwarder
+        sql = "SELECT queue, state, COUNT(*) n FROM work GROUP BY queue, state"
+        counts: dict[str, dict[str, int]] = {}
+        for row in forwarder.ledger.rows(sql):
+            counts.setdefault(row["queue"], {})[row["state"]] = row["n"]
+        return {
+            name: {
+                **forwarder.destination(name).shown(),
+                "Paused": forwarder.is_paused(name),
+                "Open": forwarder.is_open(name),
+                "Totals": {state: counts.get(name, {}).get(state, 0) for state in STATES},
+            }
+            for name in forwarder.known()
+        }
+
+    def rules(self, _request: Request) -> dict[str, Any]:
+        """The rules in their order, and whether the first that matches decides or all count."""
+        return {
+            "RuleMode": self._forwarder.settings.rule_mode,
+            "Rules": [_rule(rule) for rule in self._forwarder.rules],
+        }
+
+    def test(self, request: Request) -> dict[str, Any]:
+        """What would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        wanted = request.json()
+        _only(wanted, {"Resource", "Level"})
+        level, resource = self._resource(wanted)
+        path = f"/{PLURALS[level]}/{resource}/instances?expand=false"
+        found = [one if isinstance(one, str) else one["ID"] for one in self._forwarder.loopback.get(path)]
+        data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
+        batch: Batch = self._forwarder.batch_of(data, resource)
+        known, every = list(self._forwarder.known()), self._forwarder.destinations()
+        try:
+            verdicts = self._forwarder.router.verdicts(batch, known, every)
+        except LoopbackError:
+            raise
+        except Exception as error:
+            raise Refused(422, f"A Matcher failed: {error!r}") from error
+        return {
+            "Level": level,
+            "Resource": resource,
+            "Instances": len(found),
+            "Rules": [
+                {
+                    "Name": verdict.rule.name,
+                    "Destinations": {
+                        name: self._count(name, verdict.instances, batch) for name in verdict.destinations
+                    },
+                    "Why": verdict.why,
+                }
+                for verdict in verdicts
+            ],
+        }
+
+    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
+        """How many would go there: not what came from it."""
+        settings = self._forwarder.known()[name]
+        return sum(not self._forwarder.kind.came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+
+    # To act on
+
+    def drop(self, request: Request) -> dict[str, Any]:
+        """Forget a row that is dead or waits; one that is being sent can't be called back."""
+        row = self._row(request)
+        if not self._forwarder.ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+            raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
+        return _shown(row)
+
+    def retry(self, request: Request) -> dict[str, Any]:
+        """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
+        row = self._row(request)
+        if not self._again("id=?", row["id"]):
+            raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
+        return _shown(self._row(request))
+
+    def retry_all(self, request: Request) -> dict[str, Any]:
+        """Try all dead rows of a destination again: `{"Destination": …}`."""
+        wanted = request.json()
+        _only(wanted, {"Destination"})
+        return {"Retried": self._again("state='dead' AND queue=?", self._destination(wanted.get("Destination")))}
+
+    def _again(self, which: str, value: Any) -> int:
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting') AND "
+        count = self._forwarder.ledger.run(sql + which, time.time(), value)
+        self._forwarder.wake.set()
+        return count
+
+    def pause(self, request: Request) -> dict[str, Any]:
+        """Hold back, or go on with, all that waits for a destination; also over restarts."""
+        name, action = self._destination(request.groups[0]), request.groups[1]
+        self._forwarder.ledger.set_number(f"paused {name}", int(action == "pause"))
+        self._forwarder.wake.set()
+        return {"Destination": name, "Paused": action == "pause"}
+
+    def send(self, request: Request) -> Answer:
+        """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows."""
+        wanted = request.json()
+        _only(wanted, {"Resource", "Level", "Destinations"})
+        level, resource = self._resource(wanted)
+        named = wanted.get("Destinations") or self._forwarder.destinations()
+        if not isinstance(named, list):
+            raise Refused(400, "Destinations must be a list of names")
+        names = [self._destination(name) for name in named]
+        with self._forwarder.ledger.transaction():
+            rows = [self._forwarder.add(level, resource, name, None) for name in names]
+        self._forwarder.wake.set()
+        return Answer({"Deliveries": rows}, 202)
+
+    def backfill(self, request: Request) -> Answer:
+        """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
+
+        `Destination` (one name, else all), `DryRun` (only count).
+        """
+        wanted = request.json()
+        _only(wanted, {"From", "To", "Destination", "DryRun"})
+        first, last = parse_day(wanted.get("From")), parse_day(wanted.get("To"))
+        if first is None or last is None or first > last:
+            raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
+        dry = wanted.get("DryRun", False)
+        if not isinstance(dry, bool):
+            raise Refused(400, "DryRun must be true or false")
+        chosen = wanted.get("Destination")
+        targets = self._forwarder.destinations() if chosen is None else [self._destination(chosen)]
+        studies = [study for window in _months(first, last) for study in self._studies_of(*window)]
+        if not dry:
+            for study in studies:
+                with self._forwarder.ledger.transaction():
+                    for destination in targets:
+                        self._forwarder.add("Study", study, destination, None, -1)  # what arrives goes first
+            self._forwarder.wake.set()
+        number = len(studies) * len(targets)
+        content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
+        return Answer(content, 200 if dry else 202)
+
+    def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
+        query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
+        found = self._forwarder.loopback.post("/tools/find", query)
+        # Orthanc compares dates as text: look at each.
+        days = {study["ID"]: parse_day(study["MainDicomTags"].get("StudyDate")) for study in found}
+        return [study for study, day in days.items() if day and first <= day <= last]
+
+    # What callers name
+
+    def _row(self, request: Request) -> dict[str, Any]:
+        number = request.groups[0]
+        rows = self._forwarder.ledger.rows("SELECT * FROM work WHERE id=?", int(number)) if len(number) < 19 else []
+        if not rows:
+            raise Refused(404, f"There is no delivery {number}")
+        return rows[0]
+
+    def _destination(self, name: Any) -> str:
+        if name not in self._forwarder.known():
+            raise Refused(
+                400, f"Destination is {one_line(name)!r}, allowed: {', '.join(self._forwarder.known()) or 'none'}"
+            )
+        return str(name)
+
+    def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
+        level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
+        if level not in PLURALS:
+            raise Refused(400, f"Level is {one_line(level)!r}, allowed: {', '.join(PLURALS)}")
+        if not isinstance(resource, str) or not resource or set(resource) - set("0123456789abcdef-"):
+            raise Refused(400, "Resource must be the identifier that Orthanc gives it")
+        try:
+            self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            raise Refused(404, f"There is no {level} {resource}") from None
+        return level, resource
+
+
+def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
+    """The parts of a range that lie in one month: what one question asks of the archive stays small."""
+    while first <= last:
+        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+        yield first, min(end, last)
+        first = end + datetime.timedelta(days=1)
+
+
+def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
+    if unknown := sorted(given.keys() - allowed):
+        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
+
+
+def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
+        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
+    return int(text)
+
+
+def _rule(rule: Any) -> dict[str, Any]:
+    return {
+        "Name": rule.name,
+        "Level": rule.level,
+        "Destinations": [*rule.destinations],
+        "Query": rule.query,
+        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "Matcher": rule.matcher,
+        "Priority": rule.priority,
+    }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    data = json.loads(row["data"])
+    level, instances = data["Level"], data["Instances"]
+    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
+    return {
+        "ID": row["id"],
+        "Level": level,
+        "Resource": row["subject"],
+        "Study": study,
+        "Destination": None if row["queue"] == TO_ROUTE else row["queue"],
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "Error": row["error"],
+        "Job": row["job"],
+        "Instances": None if instances is None else len(instances),
+        "Created": _utc(row["created"]),
+        "Updated": _utc(row["updated"]),
+    }
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+# fmt: on
+# <<<end>>>
+
+register()

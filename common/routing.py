@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Rules applied to what arrived: which instances go to which destination, and why."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.feed import PLURALS
+from common.loopback import Loopback, LoopbackError
+from common.rules import UID_TAG, Rule, has_origin
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """The function of `module.py:function`, the path relative to the configuration's folder.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    path, _, name = spec.rpartition(":")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each `Query`; what it refuses, by its key."""
+        for rule in self._rules:
+            query = {**rule.query, UID_TAG[rule.level]: "0"}
+            try:
+                self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+                return f"rule {rule.name!r}: Query: found {', '.join(rule.query)}, which Orthanc refuses: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """What each rule says, up to the first that matches where only that counts.
+
+        `known` are the destinations there are, `every` those of a rule that names none.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].destinations and self._first_only:
+                break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = rule.destinations or every
+        if rule.matcher:
+            chosen = self._matchers[rule.matcher](self._describe(batch))
+            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            return Verdict(rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}")
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination")
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        query = {**rule.query, UID_TAG[batch.level]: batch.uid}
+        if UID_TAG[batch.level] in rule.query:  # both must hold: ask for one, then compare
+            query = dict(rule.query)
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        return batch.resource in self._loopback.post("/tools/find", {"Level": batch.level, "Query": query})
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }

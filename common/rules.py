@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc."""
+
+import dataclasses
+import datetime
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) must hold the value, an empty one is no condition."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "CalledAET", "help": "AE titles under which the sender called Orthanc."}
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."}
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of destinations; none: all of the section."}
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(
+        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
+        for patterns, name in pairs
+        if patterns
+    )
