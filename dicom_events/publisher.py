@@ -46,7 +46,7 @@ class Publisher:
         self._outbox, self._make, self._say, self._secrets = outbox, make, say, [each for each in secrets if each]
         self._broker: Broker | None = None
         self._reader: sqlite3.Connection | None = None
-        self._stopping, self._idle = threading.Event(), True
+        self._stopping, self._idle, self._asked_again = threading.Event(), True, False
         self.connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
         self._forget()
@@ -61,18 +61,20 @@ class Publisher:
     def wake(self) -> None:
         if self._idle and (broker := self._broker):
             self._idle = False
-            broker.wake()
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # it is closing: it looks again by itself
+                broker.wake()
 
     def look_again(self) -> None:
         """Letters are to be tried now."""
-        self._look_at_letters = 0.0
+        self._asked_again = True
         self._idle = True
         self.wake()
 
     def stop(self) -> None:
         self._stopping.set()
         if broker := self._broker:
-            broker.wake()
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                broker.wake()
 
     def join(self, until: float) -> None:
         if self._thread.is_alive():
@@ -234,6 +236,9 @@ class Publisher:
         return self._patterns.match(event.type) is not None
 
     def _take_letters(self) -> None:
+        if self._asked_again:
+            self._asked_again, self._look_at_letters = False, 0.0
+            self._parked = self._outbox.parked(self.name)
         if not self._parked or time.monotonic() < self._look_at_letters:
             return
         self._look_at_letters = time.monotonic() + 0.5
