@@ -1,0 +1,1423 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Runs jobs again that failed and that others submitted: REST clients, Orthanc Explorer, other scripts.
+
+A study that a person sends to a PACS that is down arrives when the PACS is back: the job's content is written down as long
+as Orthanc knows it, and the job goes again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
+until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
+
+Needs no configuration. The types of jobs that it cares for, and for how long:
+
+    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"First": 60, "GiveUpHours": 24}}
+
+To look at and to act on, with curl:
+
+    GET  /auto-retries/status
+    GET  /auto-retries/jobs?state=dead              also destination=, job=, since=, limit=
+    POST /auto-retries/jobs/{id}/retry              and GET and DELETE /auto-retries/jobs/{id}
+    POST /auto-retries/jobs/retry                   {"Destination": "PACS"}: all dead ones of it
+
+Needs nothing but Python's standard library. All keys, and what a job does not tell: docs/auto_retries.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import functools
+import hashlib
+import http
+import http.client
+import itertools
+import json
+import os
+import random
+import re
+import sqlite3
+import ssl
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orthanc
+
+__version__ = "0.1.0"
+
+SECTION = "AutoRetries"
+NAME = "auto-retries"
+TICK = 5.0  # seconds between looks at the ledger when nothing waits and no event wakes us; 1 while something waits
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
+LOOK = 30.0  # seconds between looks at all jobs: one that is canceled before it began gives no event
+ABSENT = 300.0  # seconds that a job is unknown to Orthanc, without an event, until it counts as canceled
+NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered counts as failed
+# A forwarder knows its job from the answer to its POST on, which can come after the end of the job, and forgets it when it
+# sends again, half a second later at the earliest. So it is asked often, for a while.
+ASK_EVERY, ASK_FOR = 0.4, 3.0  # seconds
+ASK_FOR_AN_IDLE_ONE = 60.0  # seconds; it answers 503 while it starts, and for ever if its configuration is wrong
+FORWARDERS = {"DicomModalityStore": "auto-forward-modality", "OrthancPeerStore": "auto-forward-peer"}
+UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
+KEPT_HISTORY = 20  # attempts that a row remembers
+
+# A job is watched from its submission to its end: `running`, `Success`, `Failure` or `canceled`.
+TABLES = """
+CREATE TABLE IF NOT EXISTS watched(job TEXT PRIMARY KEY, state TEXT NOT NULL, error TEXT NOT NULL, data TEXT NOT NULL,
+    seen REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS watched_ended ON watched(ended) WHERE ended IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_by_digest ON work(json_extract(data, '$.Digest'), state);
+CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a job that failed goes again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until it is run again."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after its first failure from which it is `dead`."}
+    )
+    max_attempts: int = dataclasses.field(
+        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoRetries`."""
+
+    types: tuple[str, ...] = dataclasses.field(
+        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
+        metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed job goes again."})
+    max_concurrent: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
+    )
+
+
+# What a job tells of itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a job of one type is submitted anew."""
+
+    route: str  # of its destination: "modalities" or "peers"
+    command: str
+    target: Callable[[Mapping[str, Any]], str]  # of a job's content: what it says of its destination
+    body: Callable[[Mapping[str, Any]], dict[str, Any] | None]  # of a job's content; None if that does not suffice
+
+
+def _aet(content: Mapping[str, Any]) -> str:
+    return str(content.get("RemoteAet", ""))
+
+
+def _url(content: Mapping[str, Any]) -> str:
+    return str((content.get("Peer") or [""])[0])
+
+
+def _modality_store(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    resources = content.get("ParentResources")
+    options = {"LocalAet": "LocalAet", "MoveOriginatorAET": "MoveOriginatorAet", "MoveOriginatorID": "MoveOriginatorID"}
+    body = {"Resources": resources, **{theirs: content[key] for key, theirs in options.items() if key in content}}
+    if content.get("StorageCommitmentTransactionUID"):
+        body["StorageCommitment"] = True
+    return body if resources else None
+
+
+def _peer_store(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    resources = content.get("ParentResources")
+    options = {key: content[key] for key in ("Compress", "Transcode") if key in content}
+    return {"Resources": resources, **options} if resources else None
+
+
+def _retrieve(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """DicomMoveScu and DicomGetScu: a job may hold queries of several levels, a request can't."""
+    level_tag, queries = "0008,0052", content.get("Query") or []
+    levels = {query.get(level_tag) for query in queries}
+    if len(levels) != 1 or None in levels:
+        return None
+    resources = [{tag: value for tag, value in query.items() if tag != level_tag and value} for query in queries]
+    options = {key: content[key] for key in ("TargetAet", "LocalAet") if key in content}
+    return {"Level": levels.pop(), "Resources": resources, **options}
+
+
+def _move(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    # Orthanc 1.10.1 does not show where to, and its /modalities/{id}/move would wait for the end.
+    return _retrieve(content) if content.get("TargetAet") else None
+
+
+RECIPES = {
+    "DicomModalityStore": Recipe("modalities", "store", _aet, _modality_store),
+    "OrthancPeerStore": Recipe("peers", "store", _url, _peer_store),
+    "DicomMoveScu": Recipe("modalities", "move", _aet, _move),
+    "DicomGetScu": Recipe("modalities", "get", _aet, _retrieve),
+}
+
+
+def address(entry: Mapping[str, Any]) -> str:
+    """Where an entry of /modalities?expand or /peers?expand leads to."""
+    if "Url" in entry:
+        return f"{entry['Url']} {entry.get('Username') or ''}"
+    return f"{entry['AET']} {entry['Host']}:{entry['Port']}"
+
+
+def description(job: Mapping[str, Any], known: Callable[[str], Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What is kept of a job: all that submitting it anew takes.
+
+    `known` gives the destinations of a route. `Names` are the destinations that the job can mean now, for its content names
+    an AET or a URL, and `Addresses` where they lead to, so that a later correction of the configuration shows. `Digest` is the
+    same for two jobs that would do the same.
+    """
+    recipe = RECIPES.get(job["Type"])
+    kept = {"Type": job["Type"], "Priority": job.get("Priority", 0), "Target": "", "Names": [], "Addresses": []}
+    if recipe is None:
+        return {**kept, "Body": None, "Digest": job["ID"]}
+    target, body = recipe.target(job["Content"]), recipe.body(job["Content"])
+    fitting = {name: entry for name, entry in known(recipe.route).items() if is_target(entry, target)}
+    same = job["ID"] if body is None else json.dumps([job["Type"], target, body], sort_keys=True)
+    kept |= {"Names": sorted(fitting), "Addresses": sorted(map(address, fitting.values()))}
+    return {**kept, "Target": target, "Body": body, "Digest": hashlib.sha256(same.encode()).hexdigest()}
+
+
+def is_target(entry: Mapping[str, Any], target: str) -> bool:
+    """Whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
+    return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")
+
+
+def destination_of(data: Mapping[str, Any]) -> str:
+    """How lists and logs call the destination of a job."""
+    return one_line(" or ".join(data["Names"]) or data["Target"] or data["Type"])
+
+
+class Unclear(Exception):  # noqa: N818 - it is a finding
+    """A job can't be submitted anew: `for_ever`, or until the configuration changes."""
+
+    def __init__(self, text: str, *, for_ever: bool = False) -> None:
+        super().__init__(text)
+        self.for_ever = for_ever
+
+
+def name_of(data: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
+    """The name of the destination to submit to. Raises `Unclear`: better late than to another node."""
+    names = [name for name in data["Names"] if name in known]
+    names = names or [name for name, entry in known.items() if is_target(entry, data["Target"])]
+    if not names:
+        raise Unclear(f"Orthanc does not know {destination_of(data)}; known are: {', '.join(known) or 'none'}")
+    if len({address(known[name]) for name in names}) > 1:
+        raise Unclear(f"{' and '.join(names)} lead to different places, and the job does not tell which was meant")
+    return str(names[0])
+
+
+# The work
+
+
+class Retrier:
+    """Watches the jobs of others, and runs those again that fail.
+
+    OnChange writes down what it hears, while Orthanc still knows the job; one thread, woken by it, does the rest.
+
+    Parameters
+    ----------
+    configuration : Orthanc's.
+    """
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = f"{NAME} has not started yet"
+        self._settings, self._configuration = settings, configuration
+        self._loopback = Loopback(configuration)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
+        self._known: dict[str, dict[str, dict[str, Any]]] = {}
+        self._unheard: deque[tuple[str, str, dict[str, Any] | None]] = deque()  # what could not be written down
+        self._others: deque[str] = deque(maxlen=1000)  # jobs of types that are not ours
+        self._no_forwarder: set[str] = set()
+        self._absent: dict[str, float] = {}
+        self._served: dict[str, float] = {}
+        self._missed, self._complaint, self._next_look = 0, "", 0.0
+        self._listening, self._asking, self._moved, self._begun = True, False, False, False
+        names = (
+            *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
+            *("UPDATED_MODALITIES", "UPDATED_PEERS"),
+        )
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
+
+    # What Orthanc tells: return at once
+
+    def on_change(self, change: int, _level: int, resource: str) -> None:
+        event = self._events.get(change, "")
+        if event == "ORTHANC_STARTED":
+            self._start()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event.startswith("UPDATED"):
+            self._known = {}
+        elif event and self._listening:
+            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it.
+            heard = (event, resource, None if event == "JOB_SUCCESS" else _read_job(resource))
+            if not self._write_down(*heard):
+                self._unheard.append(heard)
+            self._wake.set()
+
+    def _start(self) -> None:
+        if not self._loopback.enabled:
+            self._stay_idle('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+            return
+        path = state_folder(self._settings.state_path, self._configuration) / "auto_retries.sqlite"
+        try:
+            self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
+        except (OSError, sqlite3.Error) as error:
+            self._stay_idle(f"its ledger {path} can't be opened: {error}")
+            return
+        if self._ledger.moved:
+            orthanc.LogWarning(
+                f"{NAME}: the ledger {path} was corrupt and is kept as {self._ledger.moved}; what waited there is not run again"
+            )
+        if self._configuration.get("JobsHistorySize", 10) == 0:
+            orthanc.LogWarning(
+                f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
+                "and one that was canceled looks as if it had failed"
+            )
+        self.unavailable = None
+        self._thread.start()
+
+    def _stay_idle(self, reason: str) -> None:
+        self._listening, self.unavailable = False, f"{NAME} stays idle: {reason}"
+        orthanc.LogError(self.unavailable)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+
+    def _write_down(self, event: str, job: str, found: dict[str, Any] | None) -> bool:
+        if self.unavailable or self._unheard:  # a job can be submitted before ORTHANC_STARTED
+            return False
+        try:
+            self._note(event, job, found)
+        except sqlite3.Error:  # a full disk: the thread says so, and goes on when there is room
+            return False
+        return True
+
+    def _note(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
+        if event == "JOB_SUBMITTED":
+            if found and found["Type"] in self._settings.types:
+                self._watch(job, description(found, self._destinations))
+            elif found:
+                self._others.append(job)
+            return
+        state, error = _ending(found) if event == "JOB_FAILURE" else ("Success", "")
+        with self._ledger.transaction():
+            if self._end_watch(job, state, error):
+                return
+            if found and found["Type"] in self._settings.types:
+                # Submitted before this script came, or resubmitted by a person.
+                self._watch(job, description(found, self._destinations))
+            elif job in self._others or found or (event == "JOB_SUCCESS" and not self._may_be_ours(job)):
+                return
+            else:
+                self._watch(job, None)
+            self._end_watch(job, state, error)
+
+    def _watch(self, job: str, data: Mapping[str, Any] | None) -> None:
+        sql = "INSERT OR IGNORE INTO watched VALUES(?,'running','',?,?,NULL)"
+        self._ledger.run(sql, job, json.dumps(data), time.time())
+
+    def _end_watch(self, job: str, state: str, error: str) -> int:
+        sql = "UPDATE watched SET state=?, error=?, ended=? WHERE job=? AND ended IS NULL"
+        return self._ledger.run(sql, state, error, time.time(), job)
+
+    def _may_be_ours(self, job: str) -> bool:
+        # The answer to our POST, which names the job, may still be on its way.
+        sql = "SELECT 1 FROM work WHERE job=? OR (state='sending' AND job IS NULL) LIMIT 1"
+        return bool(self._ledger.rows(sql, job))
+
+    def _destinations(self, route: str) -> dict[str, dict[str, Any]]:
+        """The nodes or peers that Orthanc knows now, with their settings."""
+        if route not in self._known:
+            self._known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
+        return self._known[route]
+
+    # The one thread
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._pass()
+                self._complaint = ""
+                waiting = self._ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1")
+                wait = ASK_EVERY if self._asking else 1.0 if waiting else TICK
+            except (LoopbackError, sqlite3.Error, OSError) as error:
+                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
+                wait = AFTER_ERROR
+            except Exception:  # noqa: BLE001 - one odd job never ends the thread that serves all
+                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
+                wait = TICK
+            self._wake.wait(wait)
+            self._wake.clear()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint and not self._stopping.is_set():
+            orthanc.LogError(text)
+        self._complaint = text
+
+    def _pass(self) -> None:
+        while self._unheard:
+            heard = self._unheard.popleft()
+            try:
+                self._note(*heard)
+            except sqlite3.Error:
+                self._unheard.appendleft(heard)
+                raise
+        if not self._begun or time.monotonic() >= self._next_look:
+            self._look()
+        self._settle_ended()
+        self._run_due()
+        if self._moved:
+            self._measure()
+
+    # Jobs that ended
+
+    def _look(self) -> None:
+        """Find the ends that gave no event: during a restart, or canceled before they began."""
+        sending = self._ledger.rows("SELECT * FROM work WHERE state='sending'")
+        for row in sending:
+            if row["job"]:
+                self._watch(row["job"], json.loads(row["data"]))
+        watched = {row["job"]: row for row in self._ledger.rows("SELECT job, seen FROM watched WHERE ended IS NULL")}
+        jobs = {job["ID"]: job for job in self._loopback.get("/jobs?expand")} if watched or not self._begun else {}
+        if not self._begun:
+            for job in jobs.values():
+                if job["State"] in UNFINISHED and job["Type"] in self._settings.types:
+                    self._watch(job["ID"], description(job, self._destinations))
+        for name in watched:
+            if name not in jobs:
+                self._end_absent(name)
+            elif jobs[name]["State"] == "Success":
+                self._end_watch(name, "Success", "")
+            elif jobs[name]["State"] not in UNFINISHED:
+                self._end_watch(name, *_ending(jobs[name]))
+        self._absent = {name: since for name, since in self._absent.items() if name in watched and name not in jobs}
+        self._find_interrupted(sending)
+        self._ledger.forget_finished(self._settings.keep_done_days)
+        self._measure()
+        self._begun, self._next_look = True, time.monotonic() + LOOK
+
+    def _end_absent(self, job: str) -> None:
+        if not self._begun:
+            # Run again what may have arrived: once more is harmless, lost is not.
+            self._end_watch(job, "Failure", "its end was missed while Orthanc was down")
+        elif time.monotonic() - self._absent.setdefault(job, time.monotonic()) > ABSENT:
+            self._end_watch(job, "canceled", "it is gone without having failed: canceled before it began")
+
+    def _find_interrupted(self, sending: list[dict[str, Any]]) -> None:
+        """Attempts that Orthanc was killed in, or did not answer: what they submitted is found by its content."""
+        for row in sending:
+            if row["job"] or (self._begun and abs(time.time() - row["updated"]) < NO_ANSWER):
+                continue
+            digest = json.loads(row["data"])["Digest"]
+            sql = (
+                "SELECT job FROM watched w WHERE json_extract(data, '$.Digest')=? "
+                "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.job=w.job) LIMIT 1"
+            )
+            if found := self._ledger.rows(sql, digest):
+                self._ledger.run("UPDATE work SET job=? WHERE id=?", found[0]["job"], row["id"])
+            elif not self._begun:
+                self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
+            else:
+                self._fail(row, "Orthanc did not answer when it was submitted")
+
+    def _settle_ended(self) -> None:
+        self._asking = False
+        for ended in self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended"):
+            if self._stopping.is_set():
+                return
+            if row := self._row_of(ended):
+                with self._ledger.transaction():
+                    self._settle(row, ended)
+                    self._forget(ended)
+            elif ended["state"] != "Failure" or (theirs := self._is_forwarded(ended)):
+                self._forget(ended)
+            elif theirs is None:
+                self._asking = True
+            else:
+                with self._ledger.transaction():
+                    self._take(ended)
+                    self._forget(ended)
+
+    def _forget(self, ended: Mapping[str, Any]) -> None:
+        self._ledger.run("DELETE FROM watched WHERE job=?", ended["job"])
+
+    def _row_of(self, ended: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The row that this job is an attempt of, also one whose submission was not answered."""
+        digest = (json.loads(ended["data"]) or {}).get("Digest")
+        sql = (
+            "SELECT * FROM work WHERE job=?1 OR (job IS NULL AND state='sending' "
+            "AND json_extract(data, '$.Digest')=?2) ORDER BY job IS NULL LIMIT 1"
+        )
+        found = self._ledger.rows(sql, ended["job"], digest)
+        return {**found[0], "job": ended["job"]} if found else None
+
+    def _settle(self, row: Mapping[str, Any], ended: Mapping[str, Any]) -> None:
+        label = self._label(row)
+        if ended["state"] == "Success":
+            self._ledger.end(row["id"], "done")
+            orthanc.LogInfo(f"{label} has succeeded (attempt {row['attempts']})")
+        elif ended["state"] == "canceled":
+            sql = "UPDATE work SET state='dead', error=?, updated=? WHERE id=?"
+            self._ledger.run(sql, ended["error"], time.time(), row["id"])
+            orthanc.LogInfo(f"{label}: {ended['error']}; it is not run again")
+        elif row["state"] == "sending":
+            self._fail(row, ended["error"])
+        self._moved = True
+
+    def _is_forwarded(self, ended: Mapping[str, Any]) -> bool | None:
+        """Whether a forward script cares for this job; None: ask again soon."""
+        data, patience = json.loads(ended["data"]), 0.0
+        for script in FORWARDERS.values() if data is None else [FORWARDERS.get(data["Type"])]:
+            if script is None or script in self._no_forwarder:
+                continue
+            patience = max(patience, ASK_FOR)
+            try:
+                if self._loopback.get(f"/{script}/deliveries?job={ended['job']}&limit=1")["Total"]:
+                    return True
+            except LoopbackError as error:
+                if error.status == 404:
+                    self._no_forwarder.add(script)
+                elif error.status == 503:
+                    patience = ASK_FOR_AN_IDLE_ONE
+                else:
+                    raise
+        return None if patience and abs(time.time() - ended["ended"]) < patience else False
+
+    def _take(self, ended: Mapping[str, Any]) -> None:
+        """A job of somebody else failed: from now on it is ours."""
+        data = json.loads(ended["data"])
+        if data is None:
+            self._missed += 1
+            orthanc.LogWarning(
+                f"{NAME}: job {ended['job']} failed and was forgotten by Orthanc before it could be read, so that it "
+                "can't be run again; a larger JobsHistorySize helps"
+            )
+            return
+        sql = "SELECT id FROM work WHERE json_extract(data, '$.Digest')=? AND state IN ('waiting','sending') LIMIT 1"
+        if same := self._ledger.rows(sql, data["Digest"]):
+            orthanc.LogInfo(f"{NAME}: job {ended['job']} failed, and would do the same as {same[0]['id']}, which waits")
+            return
+        row = self._ledger.add(destination_of(data), ended["job"], data)
+        sql = "UPDATE work SET job=?, attempts=1, created=? WHERE id=?"
+        self._ledger.run(sql, ended["job"], ended["ended"], row)
+        self._fail(self._ledger.rows("SELECT * FROM work WHERE id=?", row)[0], ended["error"])
+
+    def _fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
+        retry, data = self._settings.retry, json.loads(row["data"])
+        entry = {"Time": _utc(time.time()), "Job": row["job"], "Error": one_line(error)}
+        data["History"] = [*data.get("History", []), entry][-KEPT_HISTORY:]
+        enough = for_ever or row["attempts"] >= retry.max_attempts
+        with self._ledger.transaction():
+            self._ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+            give_up_after = -1e9 if enough else retry.give_up_hours * 3600
+            delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
+            state = self._ledger.fail(row["id"], one_line(error), **delays)
+        text = f"{self._label(row)} failed (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")
+        elif row["attempts"] == 1:
+            orthanc.LogWarning(f"{text}. It will be run again: GET /{NAME}/jobs/{row['id']}")
+        else:
+            orthanc.LogInfo(text)
+        self._moved = True
+
+    def _label(self, row: Mapping[str, Any]) -> str:
+        return f"{NAME}: {json.loads(row['data'])['Type']} to {row['queue']} (job {row['subject']})"
+
+    def _measure(self) -> None:
+        self._moved = False
+        for state, count in self._ledger.totals().items():
+            orthanc.SetMetricsValue(f"auto_retries_{state}", float(count), orthanc.MetricsType.DEFAULT)
+
+    # Jobs that go again
+
+    def _run_due(self) -> None:
+        concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
+        most = self._settings.max_concurrent or max(1, concurrent - 1)
+        free = most - self._ledger.rows("SELECT COUNT(*) n FROM work WHERE state='sending'")[0]["n"]
+        for row in self._due(free) if free > 0 else ():
+            if self._stopping.is_set():
+                return
+            self._served[row["queue"]] = time.monotonic()
+            self._attempt(row)
+
+    def _due(self, most: int) -> list[dict[str, Any]]:
+        """The next rows, of each destination in turn, so that a dead one does not hold the others up."""
+        now, longest = time.time(), self._settings.retry.longest
+        queues = [row["queue"] for row in self._ledger.rows("SELECT DISTINCT queue FROM work WHERE state='waiting'")]
+        queues.sort(key=lambda queue: self._served.get(queue, 0.0))
+        # A next attempt further away than the longest delay comes from a clock that has jumped back.
+        sql = (
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?"
+        )
+        each = [self._ledger.rows(sql, queue, now, now + longest, most) for queue in queues]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*each))
+        return [row for row in turns if row is not None][:most]
+
+    def _attempt(self, row: dict[str, Any]) -> None:
+        """Run a job again: by Orthanc's own resubmission, which keeps all of it, else anew."""
+        data = json.loads(row["data"])
+        job = self._job(row["job"]) if row["job"] else None
+        if job and job["State"] in UNFINISHED:  # a person was quicker
+            self._begin_attempt(row, row["job"])
+            self._watch(row["job"], data)
+            return
+        if job and job["State"] == "Success":
+            self._ledger.end(row["id"], "done")
+            return
+        body, recipe = data["Body"], RECIPES.get(data["Type"])
+        here = self._still_here(body["Resources"]) if body and recipe and recipe.command == "store" else None
+        if here == []:
+            self._ledger.end(row["id"], "gone")
+            orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
+            return
+        if job and self._may_resubmit(job, data, here):
+            self._resubmit(row, data)
+        else:
+            self._submit(row, data, recipe, here)
+
+    def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[str] | None) -> bool:
+        """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
+        recipe = RECIPES.get(data["Type"])
+        if recipe is None:
+            return True
+        known = self._destinations(recipe.route)
+        now = sorted(address(known[name]) for name in data["Names"] if name in known)
+        complete = here is None or len(here) == len(data["Body"]["Resources"])
+        return complete and now == data["Addresses"] and job["ErrorCode"] != INTERNAL_ERROR
+
+    def _begin_attempt(self, row: dict[str, Any], job: str | None) -> bool:
+        """Say that this attempt begins, before it does; not if a person has just dropped the row."""
+        row["attempts"] += 1
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row["id"]))
+
+    def _resubmit(self, row: dict[str, Any], data: Mapping[str, Any]) -> None:
+        # Orthanc refuses to resubmit what is no failed job: whatever happens in between, it never runs twice.
+        with self._ledger.transaction():
+            self._forget(row)
+            self._watch(row["job"], data)
+            if not self._begin_attempt(row, row["job"]):
+                return
+        try:
+            self._loopback.post(f"/jobs/{row['job']}/resubmit", {})
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # _look finds what became of it
+            with self._ledger.transaction():
+                self._forget(row)
+                self._fail(row, str(error))
+
+    def _submit(
+        self, row: dict[str, Any], data: Mapping[str, Any], recipe: Recipe | None, here: list[str] | None
+    ) -> None:
+        if not self._begin_attempt(row, None):
+            return
+        try:
+            if recipe is None or data["Body"] is None:
+                why = "Orthanc has forgotten the job (JobsHistorySize), and what it showed of it is not enough to submit it anew"
+                raise Unclear(why, for_ever=True)
+            name = name_of(data, self._destinations(recipe.route))
+            body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
+            if here is not None:
+                body["Resources"] = here
+            path = f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}"
+            job = str(self._loopback.post(path, body)["ID"])
+        except Unclear as error:
+            self._fail(row, str(error), for_ever=error.for_ever)
+            return
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # whether there is a job now, only Orthanc knows: _find_interrupted looks
+            self._fail(row, str(error))
+            return
+        with self._ledger.transaction():
+            self._ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
+            self._watch(job, data)
+
+    def _job(self, job: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self._loopback.get(f"/jobs/{job}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return None
+        return found
+
+    def _still_here(self, resources: list[str]) -> list[str]:
+        here: set[str] = set()
+        for start in range(0, len(resources), 500):
+            body = {"Resources": resources[start : start + 500], "Short": True}
+            here |= {found["ID"] for found in self._loopback.post("/tools/bulk-content", body)}
+        return [resource for resource in resources if resource in here]
+
+    # Routes
+
+    def register(self, refusal: str | None = None) -> None:
+        """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+        routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+            "status": {"GET": self.get_status},
+            "jobs": {"GET": self.get_jobs},
+            "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
+            "jobs/([0-9]+)/retry": {"POST": self.retry_job},
+            "jobs/retry": {"POST": self.retry_jobs},
+        }
+        for path, handlers in routes.items():
+            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.unavailable)
+
+    def get_status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, the types it cares for, how many jobs are in each state, watched, and missed; the last error."""
+        watched = self._ledger.rows("SELECT COUNT(*) n FROM watched")[0]["n"]
+        return {
+            "State": "running",
+            "Types": list(self._settings.types),
+            "Totals": self._ledger.totals(),
+            "Watched": watched,
+            "Missed": self._missed,
+            "LastError": self._complaint,
+        }
+
+    def get_jobs(self, request: Request) -> dict[str, Any]:
+        """A page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
+        columns = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}
+        _only(request.query, {*columns, "since", "limit"})
+        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
+        if request.query.get("state", "dead") not in STATES:
+            raise Refused(400, f"state is {one_line(request.query['state'])!r}, allowed: {', '.join(STATES)}")
+        where, values = "1", []
+        for name in columns.keys() & request.query.keys():
+            where += f" AND ({' OR '.join(f'{column}=?' for column in columns[name])})"
+            values += [request.query[name]] * len(columns[name])
+        total = self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
+        rows = self._ledger.rows(
+            f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1
+        )
+        items = [_shown(row) for row in rows[:limit]]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+    def get_job(self, request: Request) -> dict[str, Any]:
+        """One job: what is submitted, and its last attempts."""
+        row = self._row(request)
+        data = json.loads(row["data"])
+        return {**_shown(row), "Body": data["Body"], "History": data.get("History", [])}
+
+    def drop_job(self, request: Request) -> dict[str, Any]:
+        """Don't run it again; what is running now is Orthanc's (`/jobs/{id}/cancel`)."""
+        row = self._row(request)
+        if not self._ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+            raise Refused(409, f"Job {row['id']} is running as {row['job']}; cancel that, then drop this")
+        return _shown(row)
+
+    def retry_job(self, request: Request) -> dict[str, Any]:
+        """Run one that is dead, or waits, again now, with all attempts and the whole time."""
+        row = self._row(request)
+        if not self._revive("id=? AND state IN ('dead','waiting')", row["id"]):
+            raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")
+        return _shown(self._row(request))
+
+    def retry_jobs(self, request: Request) -> dict[str, Any]:
+        """Run all dead ones of a `Destination` again now; without one, all."""
+        wanted = request.json()
+        _only(wanted, {"Destination"})
+        chosen = wanted.get("Destination")
+        if chosen is not None and not isinstance(chosen, str):
+            raise Refused(400, "Destination must be a text, as in the list of jobs")
+        where = "state='dead'" + (" AND queue=?" if chosen is not None else "")
+        return {"Retried": self._revive(where, *([] if chosen is None else [chosen]))}
+
+    def _revive(self, where: str, *values: Any) -> int:
+        sql = f"UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE {where}"
+        revived = self._ledger.run(sql, time.time(), *values)
+        self._moved = True
+        self._wake.set()
+        return revived
+
+    def _row(self, request: Request) -> dict[str, Any]:
+        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", int(request.groups[0][:18]))
+        if not rows:
+            raise Refused(404, f"There is no job {request.groups[0]} here")
+        return rows[0]
+
+
+def _read_job(job: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(orthanc.RestApiGet(f"/jobs/{job}"))
+    except orthanc.OrthancException:
+        return None
+    return found
+
+
+def _ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
+    """State and error of a job that did not succeed; None stands for one that Orthanc has forgotten."""
+    if job is None:
+        return "Failure", "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+    if job["ErrorCode"] == CANCELED_JOB:
+        return "canceled", "it was canceled"
+    return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+
+
+def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
+    if unknown := sorted(given.keys() - allowed):
+        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
+
+
+def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
+        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
+    return int(text)
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": row["id"],
+        "Type": json.loads(row["data"])["Type"],
+        "Destination": row["queue"],
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "Error": row["error"],
+        "Job": row["job"],
+        "FirstJob": row["subject"],
+        "Created": _utc(row["created"]),
+        "Updated": _utc(row["updated"]),
+    }
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+    except SettingsError as error:
+        refusal = f"{error}. auto_retries is idle until this is corrected."
+        orthanc.LogError(refusal)
+    retrier = Retrier(settings, configuration)
+    retrier.register(refusal)
+    if refusal is None:
+        warn_if_open("auto_retries", configuration)
+        KEPT_ALIVE.append(retrier.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("settings", "loopback", "answers", "ledger")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = not path.exists() or path.stat().st_size == 0
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+# fmt: on
+# <<<end>>>
+
+register()
