@@ -1116,7 +1116,7 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         if patterns
     )
 
-# common/routing.py, SHA-256 b398db5fa19eba1077c18168cbb6ca5dd117bddb0e37d0fe951c26a7cd503f19
+# common/routing.py, SHA-256 53de726c988a4e842030742584dbaec6584c47a4a48112be06970d7b7fad4d75
 # Rules applied to what arrived: which instances go to which destination, and why.
 
 Matcher = Callable[[dict[str, Any]], Any]
@@ -1141,6 +1141,7 @@ class Verdict:
     destinations: tuple[str, ...] = ()
     instances: tuple[str, ...] | None = ()
     why: str = ""
+    matched: bool = False
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -1194,7 +1195,7 @@ class Router:
         found = []
         for rule in self._rules:
             found.append(self._verdict(rule, batch, known, every))
-            if found[-1].destinations and self._first_only:
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
                 break
         return found
 
@@ -1216,8 +1217,10 @@ class Router:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
             names = [name for name in names if name in known]
-            return Verdict(rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}")
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination")
+            return Verdict(
+                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
+            )
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         query = {**rule.query, UID_TAG[batch.level]: batch.uid}

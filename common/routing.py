@@ -33,6 +33,7 @@ class Verdict:
     destinations: tuple[str, ...] = ()
     instances: tuple[str, ...] | None = ()
     why: str = ""
+    matched: bool = False
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -86,7 +87,7 @@ class Router:
         found = []
         for rule in self._rules:
             found.append(self._verdict(rule, batch, known, every))
-            if found[-1].destinations and self._first_only:
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
                 break
         return found
 
@@ -108,8 +109,10 @@ class Router:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
             names = [name for name in names if name in known]
-            return Verdict(rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}")
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination")
+            return Verdict(
+                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
+            )
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         query = {**rule.query, UID_TAG[batch.level]: batch.uid}
