@@ -35,7 +35,7 @@ import orthanc
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 eaa42ef13120da254bfc2ba9dbb43af9f7ae43b9eeb8c8cd796a107b00d962ff
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -105,12 +105,15 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        items = [_read_value(arguments[0], limits, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
-        return tuple(items) if origin is tuple else items
-    if hint is Any:
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
         value, fits, allowed = found, True, ""
     elif origin is dict:
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -433,7 +436,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 d0d632bb6ee3b4c83628775e2a4e87ece750e0adf7a488c36a26837cdcaecf61
+# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -441,7 +444,7 @@ CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
@@ -451,11 +454,11 @@ CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 STATES = ("waiting", "sending", "done", "gone", "dead")
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`.
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
 
-    A relative path starts, as Orthanc's own, in the folder of the configuration: where that is given as a folder
-    without a slash at its end, `GetConfigurationPath()` names its parent, so the command line has to tell.
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
     """
     base = Path(orthanc.GetConfigurationPath()).absolute()
     if base.is_file():
@@ -463,10 +466,13 @@ def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Pa
     else:
         words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
         base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    chosen = (
-        state_path or configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    )
-    return base / chosen
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
 
 
 class Ledger:
@@ -554,12 +560,12 @@ class Ledger:
     def set_number(self, name: str, value: int) -> None:
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any]) -> int:
-        """A new row, `waiting` and due now; gives its id."""
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?)"
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
@@ -570,7 +576,7 @@ class Ledger:
         return self.rows(
             "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
             "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY id LIMIT ?",
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
             *(queue, time.time(), time.time() + longest, limit),
         )
 

@@ -173,7 +173,7 @@ class Form:
             "source": self.source,
             "type": event.type,
             "subject": event.subject,
-            "time": datetime.datetime.fromtimestamp(event.time, datetime.UTC),
+            "time": datetime.datetime.fromisoformat(utc(event.time)),
             "datacontenttype": "application/json",
         }
         return CloudEvent({**attributes, "specversion": "1.0"}, json.loads(event.data))

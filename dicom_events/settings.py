@@ -20,6 +20,10 @@ def _switch(default: bool, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
+def _origins(values: tuple[str, ...]) -> str | None:
+    return None if set(values) <= set(ORIGINS.values()) else f"a list of {', '.join(ORIGINS.values())}"
+
+
 def _tags(text: str) -> Any:
     return dataclasses.field(default=(), metadata={"help": text})
 
@@ -41,7 +45,7 @@ class EventSettings:
         metadata={"minimum": 0, "help": "Milliseconds between two events of one series; 0: one each instance."},
     )
     stored_instance_skip_origin: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"choices": tuple(ORIGINS.values()), "help": "Origins whose instances are not told."}
+        default=(), metadata={"check": _origins, "help": "Origins whose instances are not told."}
     )
     stored_instance_publish_tags: tuple[str, ...] = _tags("Tags of the instance, by keyword or as `gggg,eeee`.")
     stable_series_publish_tags: tuple[str, ...] = _tags("Tags of the first instance that arrived of the series.")
@@ -118,8 +122,9 @@ def _url(*schemes: str) -> Any:
     allowed = " or ".join(f"{scheme}://HOST…" for scheme in schemes)
     pattern = re.compile(rf"({'|'.join(schemes)})://[^\s/]+\S*", re.IGNORECASE)
 
-    def check(value: Any) -> str | None:
-        return None if pattern.fullmatch(value) else allowed
+    def check(value: str | tuple[str, ...]) -> str | None:
+        values = (value,) if isinstance(value, str) else value
+        return None if all(pattern.fullmatch(each) for each in values) else allowed
 
     return check
 
@@ -281,11 +286,12 @@ CONFIGS: dict[str, tuple[str, type[Any]]] = {
 }
 
 
-def _pattern(value: str) -> str | None:
+def _patterns(values: tuple[str, ...]) -> str | None:
     """A pattern below `dicom.` or `orthanc.` has to match something: it would silently publish nothing."""
-    ours = value.startswith(("dicom.", "orthanc."))
-    if not re.fullmatch(r"[\w.*?-]+", value) or (ours and not fnmatch.filter(KINDS_OF_EVENTS, value)):
-        return f"types with * and ?, as {', '.join(KINDS_OF_EVENTS)}"
+    for value in values:
+        ours = value.startswith(("dicom.", "orthanc."))
+        if not re.fullmatch(r"[\w.*?-]+", value) or (ours and not fnmatch.filter(KINDS_OF_EVENTS, value)):
+            return f"types with * and ?, as {', '.join(KINDS_OF_EVENTS)}"
     return None
 
 
@@ -295,7 +301,7 @@ class BrokerSettings:
 
     type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Which kind it is."})
     events: tuple[str, ...] = dataclasses.field(
-        default=("*",), metadata={"check": _pattern, "help": "Types that go there, as `dicom.study.*`."}
+        default=("*",), metadata={"check": _patterns, "help": "Types that go there, as `dicom.study.*`."}
     )
     format: str | None = dataclasses.field(
         default=None, metadata={"choices": (*FORMATS, None), "help": "Another `Format` than that of the section."}

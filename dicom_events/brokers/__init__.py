@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,75 @@ class Broker:
 
     def close(self) -> None:
         """Let go, within a moment."""
+
+
+class ThreadedBroker(Broker):
+    """One whose calls block: a few daemon threads make them, so that a slow answer holds up only its own series.
+
+    Daemons, as what a pool of `concurrent.futures` starts would be waited for when Orthanc ends.
+    """
+
+    threads = 1
+
+    def __init__(self, form: Form) -> None:
+        super().__init__(form)
+        self._work: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[list[Outcome] | BrokerAwayError] = queue.SimpleQueue()
+
+    def start_threads(self) -> None:
+        for number in range(self.threads):
+            name = f"dicom_events {type(self).__name__} {number}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def batches(self, events: list[Event]) -> list[list[Event]]:
+        """What goes together."""
+        return [[event] for event in events]
+
+    def call(self, events: list[Event]) -> list[Outcome]:
+        """Hand one batch over, in one of the threads. Any exception means that the broker is away."""
+        raise NotImplementedError
+
+    def end_call(self) -> None:
+        """A thread ends, or a call in it has failed: let go of what it holds."""
+
+    def collect(self, seconds: float) -> list[Outcome]:
+        waiting, self._waiting = self._waiting, []
+        for batch in self.batches(waiting):
+            self._work.put(batch)
+        outcomes: list[Outcome] = []
+        try:
+            found = self._results.get(timeout=seconds)
+            while not isinstance(found, BrokerAwayError):
+                outcomes += found
+                found = self._results.get_nowait()
+        except queue.Empty:
+            return outcomes
+        if not outcomes:
+            raise found
+        self._results.put(found)  # what is settled comes first
+        return outcomes
+
+    def _run(self) -> None:
+        while (batch := self._work.get()) is not None:
+            try:
+                self._results.put(self.call(batch))
+            except BrokerAwayError as error:
+                self.end_call()
+                self._results.put(error)
+            except Exception as error:  # noqa: BLE001 - whatever a server answers, the thread goes on
+                self.end_call()
+                self._results.put(BrokerAwayError(f"{type(error).__name__}: {error}"))
+        self.end_call()
+
+    def wake(self) -> None:
+        self._results.put([])
+
+    def close(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in range(self.threads):
+            self._work.put(None)
 
 
 def maker(
