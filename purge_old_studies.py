@@ -49,6 +49,7 @@ import typing
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,16 +59,18 @@ __version__ = "0.2.0"
 
 SECTION = "PurgeOldStudies"
 PAGE = 500  # studies read at a time: their JSON holds the interpreter for a few milliseconds
-WINDOW = 100  # studies looked at once more before they go: a tenth of a second of deletions
-BATCH = 20  # instances a request: a store in between waits for one
+WINDOW = 60  # studies looked at once more before they go: a tenth of a second of deletions
+STALE = 0.5  # seconds; what was looked at longer ago is looked at again
+BATCH = 60  # instances a request: a store in between waits for one
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
 LISTED = 1000  # studies that an answer names at most
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
 # the files, or silently never matches.
 QUERY_TAGS = (
-    "AccessionNumber", "InstitutionName", "ModalitiesInStudy", "OtherPatientIDs", "PatientBirthDate", "PatientID",
+    "AccessionNumber", "InstitutionName", "ModalitiesInStudy", "PatientBirthDate", "PatientID",
     "PatientName", "PatientSex", "ReferringPhysicianName", "RequestedProcedureDescription", "RequestingPhysician",
     "StudyDescription", "StudyID", "StudyInstanceUID", "StudyTime",
 )  # fmt: skip
@@ -275,6 +278,9 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         raise Refused(400, "LabelsConstraint needs Labels")
     if "Labels" in found and not has_labels:
         raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
+    for label in found.get("Labels", ()):
+        if not is_label(label):
+            raise Refused(400, f"Labels: {_shown(label)} can't be one, allowed: letters, digits, - and _")
     _check_query(found.get("Query", {}))
     return Conditions(
         _last_day(found, today),
@@ -285,6 +291,11 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         found.get("limit"),
         found.get("undated", False),
     )
+
+
+def is_label(text: str) -> bool:
+    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
 
 
 def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
@@ -363,11 +374,16 @@ class Study:
     def day(self, by: str) -> datetime.date | None:
         """The day that counts; None if there is none that a calendar knows."""
         if by == "StudyDate":
-            return parse_day(self.tags.get("StudyDate"))
+            return _day(self.tags.get("StudyDate", ""))
         with contextlib.suppress(ValueError, OverflowError, OSError):
             moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
             return moment.astimezone().date()
         return None
+
+
+@functools.lru_cache(10_000)
+def _day(text: str) -> datetime.date | None:
+    return parse_day(text)
 
 
 def is_meant(study: Study, asked: Conditions) -> bool:
@@ -455,10 +471,10 @@ class Archive:
                 return
 
     def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
-        find = {"Level": "Study", "Query": dict(query), "CaseSensitive": True, "Expand": True, **more}
+        # Without regard to case, since pages can't be had with it; `is_meant` has it.
+        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
         if self._extended:
             find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
-            find["RequestedTags"] = ["NumberOfStudyRelatedInstances"]
         return find
 
     def read(self, studies: Sequence[str]) -> Iterator[Study]:
@@ -469,9 +485,12 @@ class Archive:
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out."""
+        if not studies:
+            return {}
         if self._extended:
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
-            found = map(self._study, self._loopback.post("/tools/find", self._find(query)))
+            find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"])  # refused along with Since
+            found = map(self._study, self._loopback.post("/tools/find", find))
         else:
             found = (self._counted(study) for study in self.read([study for study, _ in studies]))  # type: ignore[assignment]
         wanted = {study for study, _ in studies}
@@ -731,6 +750,9 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):
             allowed = ", ".join(sorted(known))
             raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
+    for label in settings.keep_labels:
+        if not is_label(label):
+            raise SettingsError(f"{SECTION}.KeepLabels: found {json.dumps(label)}, allowed: letters, digits, - and _")
     names = [rule.name for rule in settings.rules]
     for number, rule in enumerate(settings.rules):
         path = f"{SECTION}.Rules[{number}]"
@@ -739,8 +761,8 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
                 raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
-        if not rule.days or not all(rule.labels):
-            raise SettingsError(f"{path}: found an empty Days or label, allowed: days of the week, names of labels")
+        if not rule.days:
+            raise SettingsError(f"{path}.Days: found none, allowed: days of the week")
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
         try:
@@ -785,10 +807,16 @@ class Purge:
         """Delete what is still to go; the state that the purge is in then."""
         self._recover()
         rows = self._rows("waiting")
-        for start in range(0, len(rows), WINDOW):
-            if self._halted():
-                return "cancelled" if self.cancelled else "interrupted"
-            self._window(rows[start : start + WINDOW])
+        with ThreadPoolExecutor(1, "purge-looks-ahead") as ahead:
+            # While one window goes, the next is looked at: a tenth of a second before, and deletions need not wait for it.
+            windows = [rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW)]
+            looking = ahead.submit(self._look, windows[0] if windows else [])
+            for number, window in enumerate(windows, 1):
+                looked = looking.result()
+                if self._halted():
+                    break
+                looking = ahead.submit(self._look, windows[number] if number < len(windows) else [])
+                self._window(window, looked)
         if self._halted() and self._rows(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
         return "partly" if self._rows("kept", "failed") else "done"
@@ -801,17 +829,29 @@ class Purge:
         sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number"
         return [{**row, "facts": json.loads(row["facts"])} for row in self._ledger.rows(sql, self.number, *states)]
 
-    def _window(self, rows: list[dict[str, Any]]) -> None:
-        """Look at each study once more: since it was chosen it may have gone, grown, been dated anew or put under protection."""
-        found = self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
-        by_study = {row["study"]: row for row in rows}
-        outcomes = {row["study"]: why for row in rows if (why := self._why_not(row, found.get(row["study"])))}
+    def _look(self, rows: list[dict[str, Any]]) -> tuple[float, dict[str, Study]]:
+        """What the studies of some rows are now, and when that was (monotonic)."""
+        at = time.monotonic()
+        return at, self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
+
+    def _window(self, rows: list[dict[str, Any]], looked: tuple[float, Mapping[str, Study]]) -> None:
+        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        while rows and not self._halted():
+            if time.monotonic() - looked[0] > STALE:
+                looked = self._look(rows)
+            rows = self._batch(rows, looked[1])
+
+    def _batch(self, rows: list[dict[str, Any]], found: Mapping[str, Study]) -> list[dict[str, Any]]:
+        """Delete the first batch of some rows; give those that are left."""
+        why_not = {row["study"]: self._why_not(row, found.get(row["study"])) for row in rows}
         for state in ("gone", "kept"):
-            self._settle([(by_study[study], why) for study, (named, why) in outcomes.items() if named == state], state)
-        for batch in in_batches(found[row["study"]] for row in rows if row["study"] not in outcomes):
-            if self._halted():
-                return
-            self._delete([by_study[study.id] for study in batch], large=batch[0].instances > 2 * PIECE)
+            self._settle([(row, why[1]) for row in rows if (why := why_not[row["study"]]) and why[0] == state], state)
+        rows = [row for row in rows if why_not[row["study"]] is None]
+        if rows:
+            batch = next(in_batches(found[row["study"]] for row in rows))
+            self._delete(rows[: len(batch)], large=batch[0].instances > 2 * PIECE)
+            rows = rows[len(batch) :]
+        return rows
 
     def _why_not(self, row: Mapping[str, Any], study: Study | None) -> tuple[str, str] | None:
         if study is None:
@@ -870,8 +910,7 @@ class Purge:
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Half a study is worse than none: one begun goes, unless it has been received anew."""
-        found = self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"])])
-        why = self._why_not(row, found.get(row["study"]))
+        why = self._why_not(row, self._look([row])[1].get(row["study"]))
         if why is None:
             self._delete([row], large=True)
         elif why[0] == "kept":
@@ -949,13 +988,13 @@ class Purges:
     # A purge, from request to end
 
     def purge(self, request: Request) -> Any:
-        """Answer GET and POST /purge-old-studies."""
+        """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
         found = parameters(request)
         as_json = wants_json(found, request)
         asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
         refuse_links(request)
         if found.get("dry-run"):
-            summary = self._archive.summary(self._archive.chosen(asked), asked)
+            summary = self._dry_run(asked)
             return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
         if not self._busy.acquire(blocking=False):
             current = f"purge {self._current.number}" if self._current else "another purge"
@@ -966,6 +1005,12 @@ class Purges:
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
         purge.done.wait()
         return self._answer(purge.number, asked, as_json=as_json)
+
+    def _dry_run(self, asked: Conditions) -> dict[str, Any]:
+        try:
+            return self._archive.summary(self._archive.chosen(asked), asked)
+        except LoopbackError as error:
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
 
     def _begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
         """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
@@ -980,6 +1025,9 @@ class Purges:
             purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self._thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
+        except LoopbackError as error:
+            self._busy.release()
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
         except BaseException:
             self._busy.release()
             raise
@@ -1018,7 +1066,7 @@ class Purges:
 
     def _run(self, purge: Purge) -> None:
         try:
-            state = purge.run()
+            state = self._patiently(purge)
         except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
@@ -1029,6 +1077,17 @@ class Purges:
             self._end(purge.number, state)
         except (OSError, sqlite3.Error) as error:
             orthanc.LogError(f"purge_old_studies: the end of purge {purge.number} can't be written down: {error}")
+
+    def _patiently(self, purge: Purge) -> str:
+        """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
+        for _ in range(9):
+            try:
+                return purge.run()
+            except LoopbackError as error:
+                orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
+                if self._stopping.wait(AFTER_ERROR):
+                    return "interrupted"
+        return purge.run()
 
     def _end(self, number: int, state: str) -> None:
         found = self._job(self._row(number))
@@ -1109,6 +1168,7 @@ class Purges:
         return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
 
     def jobs(self, request: Request) -> Any:
+        """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
         since, limit, _ = _paging(request.query, ("since", "limit"))
         rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
         total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
@@ -1116,10 +1176,12 @@ class Purges:
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
     def job(self, request: Request) -> Any:
+        """One purge: its state, what went, what is left, the rate, and why studies did not go."""
         row = self._row(_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
+        """Let a purge that is going on stop after what it is deleting at the moment."""
         row = self._row(_number(request.groups[0]))
         purge = self._current
         if purge is None or purge.number != row["id"]:
@@ -1130,10 +1192,12 @@ class Purges:
         return self._job(self._row(row["id"]))
 
     def history(self, request: Request) -> Any:
+        """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
         since, limit, purge = _paging(request.query, ("since", "limit", "purge"))
         return self._history.page(since, limit, purge)
 
     def status(self, _request: Request) -> Any:
+        """Whether it runs, what is going on, and its totals."""
         counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
         current = self._current
         deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
@@ -1265,7 +1329,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 eaa42ef13120da254bfc2ba9dbb43af9f7ae43b9eeb8c8cd796a107b00d962ff
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -1335,12 +1399,15 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        items = [_read_value(arguments[0], limits, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
-        return tuple(items) if origin is tuple else items
-    if hint is Any:
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
         value, fits, allowed = found, True, ""
     elif origin is dict:
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -1663,7 +1730,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 a69cbe8ded330ce4d7d9f547337b76ad45a97b85c789e12b507fb94f976c8c6b
+# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1681,11 +1748,11 @@ CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 STATES = ("waiting", "sending", "done", "gone", "dead")
 
 
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`.
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
 
-    A relative path starts, as Orthanc's own, in the folder of the configuration: where that is given as a folder
-    without a slash at its end, `GetConfigurationPath()` names its parent, so the command line has to tell.
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
     """
     base = Path(orthanc.GetConfigurationPath()).absolute()
     if base.is_file():
@@ -1693,10 +1760,13 @@ def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Pa
     else:
         words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
         base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    chosen = (
-        state_path or configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    )
-    return base / chosen
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
 
 
 class Ledger:

@@ -15,9 +15,9 @@ from testing.standin import StandIn
 ROOT = Path(__file__).parent.parent
 
 
-def keys(script: str) -> None:
-    """Write the table of the keys of a script's section, nested ones by their path."""
-    settings = _load(script).Settings
+def keys(script: str, section: str = "Settings") -> None:
+    """Write the table of the keys of a script's section, nested ones by their path; or those of another dataclass of it."""
+    settings = getattr(_load(script), section)
     _out("| Key | Default | Allowed | Meaning |", "|---|---|---|---|", *_rows(settings, ""))
 
 

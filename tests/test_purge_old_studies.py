@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 
 from testing.dicom import make_study, orthanc_identifier, uid
 from testing.pytest_plugin import StartOrthanc
@@ -78,7 +79,7 @@ def test_json_comes_by_format_and_by_accept(unharmed: OrthancServer) -> None:
 @pytest.mark.parametrize(
     "query",
     ["", "since=", "since=2000", "since=20000231", "since=2000-01-01", "since=99999999", "since=٢٠٠٠٠١٠١", "since=-20000101",
-     "since=20000101%0A", "since=20200101&limit=0", "since=20200101&format=xml", "Since=20200101", "since=20200101%00"],
+     "since=20000101%0A", "since=20200101&limit=0", "since=20200101&format=xml", "Since=20200101"],
 )  # fmt: skip
 def test_a_day_that_is_no_day_is_a_400_and_deletes_nothing(unharmed: OrthancServer, query: str) -> None:
     answer = unharmed.request("GET", f"/purge-old-studies?{query}")
@@ -437,6 +438,7 @@ def test_more_than_max_studies_or_max_percent_is_refused_without_force(start_ort
         {"PurgeOldStudies": {"MaxPercent": 101}},
         {"PurgeOldStudies": {"MaxPercent": "5"}},
         {"PurgeOldStudies": {"KeepLabels": "teaching"}},
+        {"PurgeOldStudies": {"KeepLabels": ["teaching cases"]}},
         {"PurgeOldStudies": {"KeepMetadata": ["NoSuchMetadata"]}},
         {"PurgeOldStudies": []},
         {"PurgeOldStudy": {"MaxStudies": 3}},
@@ -474,7 +476,7 @@ def test_a_wrong_configuration_leaves_orthanc_running_and_is_told(start_orthanc:
 # What happens meanwhile
 
 
-def changed(**constants: int) -> str:
+def changed(**constants: float) -> str:
     """The script with other constants; it waits before each deletion while there is a file `hold`, and tells by `held`."""
     source = SCRIPT.read_text()
     for name, value in constants.items():
@@ -555,7 +557,7 @@ def test_what_changes_between_choice_and_deletion_is_kept(
     start_orthanc: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
     server = start_orthanc(
-        changed(WINDOW=1), {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}}
+        changed(WINDOW=1, STALE=0), {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}}
     )
     fill(server, [f"2001010{number}" for number in range(1, 8)])
     ids = [
@@ -580,7 +582,7 @@ def test_what_changes_between_choice_and_deletion_is_kept(
 
 
 def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(WINDOW=1))
+    server = start_orthanc(changed(WINDOW=1, STALE=0))
     fill(server, ["20010101", "20010102", "20010103"])
     number, go_on = start_held(server)
     # Deletions wait, Orthanc's own routes don't.
@@ -830,7 +832,7 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     start_orthanc_for_module: StartOrthanc, orthanc_version: tuple[int, ...], part: int
 ) -> None:
     server = start_orthanc_for_module(
-        SCRIPT,
+        changed(PAGE=2, WINDOW=2, BATCH=1) if part else SCRIPT,
         {"UserMetadata": {"Keep": 5000}, "StableAge": 600,
          "PurgeOldStudies": {"KeepLabels": ["keep"], "KeepMetadata": ["Keep"], "MaxStudies": 3, "MaxPercent": 80}},
     )  # fmt: skip
@@ -850,12 +852,16 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     check()
 
 
+def remove_study_date(dataset: Dataset) -> None:
+    del dataset.StudyDate
+
+
 def store_archive(
     server: OrthancServer, archive: list[tuple[str | None, str, str, str]], *, labels: bool
 ) -> dict[str, dict[str, Any]]:
     studies = {}
     for number, (date, modality, patient, kept) in enumerate(archive):
-        without = (lambda dataset: dataset.pop("StudyDate")) if date is None else None
+        without = remove_study_date if date is None else None
         content = make_study(patient_id=patient, study_date=date or "", modality=modality, seed=number, change=without)
         stored = server.store(content)[0]
         study = {
@@ -880,7 +886,7 @@ def store_archive(
 
 def model(studies: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[list[str], int]:
     """What goes, and the status, in the plainest words; everything was received today, and `since` is before."""
-    query = {
+    queries: dict[str | None, Callable[[dict[str, Any]], bool]] = {
         None: lambda study: True,
         '{"PatientID": "A"}': lambda study: study["patient"] == "A",
         '{"PatientID": "?"}': lambda study: len(study["patient"]) == 1,
@@ -890,7 +896,8 @@ def model(studies: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[li
         '{"PatientID": "x?", "ModalitiesInStudy": "CT"}': lambda study: (
             study["patient"] == "x*" and study["modality"] == "CT"
         ),
-    }[json.dumps(asked["Query"]) if "Query" in asked else None]
+    }
+    query = queries[json.dumps(asked["Query"]) if "Query" in asked else None]
     by_date = asked.get("by", "StudyDate") == "StudyDate"
     real = {"19981231", "19991231", "20000101", "20000102", "20240101"}
 
