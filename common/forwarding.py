@@ -26,6 +26,7 @@ from common.rules import UID_TAG, Rule, is_open, wrong_with
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
+AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
@@ -79,6 +80,7 @@ class Forwarder:
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
         self.wake, self._stopping = threading.Event(), threading.Event()
+        self._changed = threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed = threading.Event()
         self._known_changed.set()
@@ -136,9 +138,11 @@ class Forwarder:
         elif event == "NEW_INSTANCE":
             self._feed.hear("NewInstance", resource)
             if self.settings.trigger == "Stored":
+                self._changed.set()
                 self.wake.set()
         else:
             self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._changed.set()
             self.wake.set()
 
     def _start(self) -> None:
@@ -174,16 +178,18 @@ class Forwarder:
     # The one thread
 
     def _work(self) -> None:
-        begun = False
+        begun, next_poll = False, 0.0
         while not self._stopping.is_set():
+            self.wake.clear()
             try:
                 if not begun:
                     self._begin()
                     begun = True
-                self._feed.poll()
-                if self.settings.trigger == "Stored":
-                    self._take_early()
-                self._route()
+                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+                if self._changed.is_set() or time.monotonic() >= next_poll:
+                    self._changed.clear()
+                    self._take_in()
+                    next_poll = time.monotonic() + SOON
                 self._settle_ended_jobs()
                 self._look_at_destinations()
                 self._submit()
@@ -192,14 +198,19 @@ class Forwarder:
                 wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
             except (LoopbackError, sqlite3.Error, OSError) as error:
                 self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait = AFTER_ERROR
+                wait, next_poll = AFTER_ERROR, 0.0
             except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
                 self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait = TICK
+                wait, next_poll = TICK, 0.0
             self.wake.wait(wait)
-            if self.settings.trigger == "Stored":
-                self._stopping.wait(GATHER)
-            self.wake.clear()
+
+    def _take_in(self) -> None:
+        if self.settings.trigger == "Stored":
+            self._stopping.wait(GATHER)
+        self._feed.poll()
+        if self.settings.trigger == "Stored":
+            self._take_early()
+        self._route()
 
     def _begin(self) -> None:
         self._feed.begin()
@@ -451,8 +462,8 @@ class Forwarder:
                 continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
-            # One more than run at a time waits at a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + 1 - busy.get(name, 0)
+            # More than run at a time wait for a destination that is well, so that no slot stands empty.
+            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
@@ -530,6 +541,22 @@ class Forwarder:
         data = {**json.loads(row["data"]), "Suspect": True}
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
+        self._call_back(row["queue"])
+
+    def _call_back(self, destination: str) -> None:
+        """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
+        for row in self.ledger.rows(
+            "SELECT * FROM work WHERE state='sending' AND queue=? AND job IS NOT NULL", destination
+        ):
+            try:
+                if self.loopback.get(f"/jobs/{row['job']}")["State"] == "Pending":
+                    self.ledger.run(
+                        "UPDATE work SET state='waiting', attempts=attempts-1, job=NULL WHERE id=?", row["id"]
+                    )
+                    self.loopback.post(f"/jobs/{row['job']}/cancel", b"")
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise  # else it has ended by itself
 
     def _fail(self, row: Mapping[str, Any], error: str) -> None:
         retry, data = self.settings.retry, json.loads(row["data"])

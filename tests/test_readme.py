@@ -32,7 +32,7 @@ def test_every_requirement_is_pinned_and_has_its_reason() -> None:
     for file in [*ROOT.glob("requirements.txt"), *ROOT.glob("*/requirements.txt")]:
         for line in file.read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
-                name, pinned = re.fullmatch(r"([\w.-]+)(?:\[.*\])?==([\w.]+)", line).groups()  # type: ignore[union-attr]
+                name, pinned = re.fullmatch(r"([\w.-]+)(?:\[.*\])?==([\w.]+)(?: +#.*)?", line).groups()  # type: ignore[union-attr]
                 assert pinned
                 assert f"`{name}`" in reasons, f"{name} of {file.name} has no reason in CONTRIBUTING.md"
 
@@ -43,7 +43,7 @@ def test_what_a_document_links_to_exists_and_its_json_is_json(document: Path) ->
     for target in re.findall(r"\]\(((?!https?:)[^)#]+)", text):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
     for block in re.findall(r"```json\n(.*?)```", text, re.S):
-        json.loads(block)
+        json.loads(block if block.lstrip().startswith(("{", "[")) else f"{{{block}}}")
 
 
 def test_every_command_that_the_readme_names_is_in_the_makefile() -> None:
