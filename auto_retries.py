@@ -63,7 +63,9 @@ NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered c
 # sends again, half a second later at the earliest. So it is asked often, for a while.
 ASK_EVERY, ASK_FOR = 0.4, 3.0  # seconds
 ASK_FOR_AN_IDLE_ONE = 60.0  # seconds; it answers 503 while it starts, and for ever if its configuration is wrong
-FORWARDERS = {"DicomModalityStore": "auto-forward-modality", "OrthancPeerStore": "auto-forward-peer"}
+ASK_FROM = 1.0  # seconds after its submission
+FORWARDERS = {"auto-forward-modality": "DicomModalityStore", "auto-forward-peer": "OrthancPeerStore"}
+NOT_INSTALLED = "not installed"
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
 CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
 KEPT_HISTORY = 20  # attempts that a row remembers
@@ -253,8 +255,9 @@ class Retrier:
         self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
         self._unheard: deque[tuple[str, str, dict[str, Any] | None]] = deque()  # what could not be written down
-        self._others: deque[str] = deque(maxlen=1000)  # jobs of types that are not ours
-        self._no_forwarder: set[str] = set()
+        self._others: deque[str] = deque(maxlen=1000)  # jobs that others care for, and of types that are not ours
+        self._not_installed: set[str] = set()  # forward scripts
+        self._asked: dict[str, set[str]] = {}  # of which running jobs a forward script was asked
         self._absent: dict[str, float] = {}
         self._served: dict[str, float] = {}
         self._missed, self._complaint, self._next_look = 0, "", 0.0
@@ -332,12 +335,12 @@ class Retrier:
             return
         state, error = _ending(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
-            if self._end_watch(job, state, error):
+            if self._end_watch(job, state, error) or job in self._others:
                 return
             if found and found["Type"] in self._settings.types:
                 # Submitted before this script came, or resubmitted by a person.
                 self._watch(job, description(found, self._destinations))
-            elif job in self._others or found or (event == "JOB_SUCCESS" and not self._may_be_ours(job)):
+            elif found or (event == "JOB_SUCCESS" and not self._may_be_ours(job)):
                 return
             else:
                 self._watch(job, None)
@@ -395,6 +398,7 @@ class Retrier:
                 raise
         if not self._begun or time.monotonic() >= self._next_look:
             self._look()
+        self._leave_forwarded()
         self._settle_ended()
         self._run_due()
         if self._moved:
@@ -408,7 +412,7 @@ class Retrier:
         for row in sending:
             if row["job"]:
                 self._watch(row["job"], json.loads(row["data"]))
-        watched = {row["job"]: row for row in self._ledger.rows("SELECT job, seen FROM watched WHERE ended IS NULL")}
+        watched = {row["job"] for row in self._ledger.rows("SELECT job FROM watched WHERE ended IS NULL")}
         jobs = {job["ID"]: job for job in self._loopback.get("/jobs?expand")} if watched or not self._begun else {}
         if not self._begun:
             for job in jobs.values():
@@ -497,22 +501,40 @@ class Retrier:
 
     def _is_forwarded(self, ended: Mapping[str, Any]) -> bool | None:
         """Whether a forward script cares for this job; None: ask again soon."""
-        data, patience = json.loads(ended["data"]), 0.0
-        for script in FORWARDERS.values() if data is None else [FORWARDERS.get(data["Type"])]:
-            if script is None or script in self._no_forwarder:
-                continue
-            patience = max(patience, ASK_FOR)
-            try:
-                if self._loopback.get(f"/{script}/deliveries?job={ended['job']}&limit=1")["Total"]:
-                    return True
-            except LoopbackError as error:
-                if error.status == 404:
-                    self._no_forwarder.add(script)
-                elif error.status == 503:
-                    patience = ASK_FOR_AN_IDLE_ONE
-                else:
-                    raise
-        return None if patience and abs(time.time() - ended["ended"]) < patience else False
+        data = json.loads(ended["data"])
+        answers = [
+            self._ask(script, ended["job"])
+            for script in FORWARDERS
+            if data is None or FORWARDERS[script] == data["Type"]
+        ]
+        if True in answers:
+            return True
+        patience = ASK_FOR_AN_IDLE_ONE if None in answers else ASK_FOR
+        return None if set(answers) - {NOT_INSTALLED} and abs(time.time() - ended["ended"]) < patience else False
+
+    def _leave_forwarded(self) -> None:
+        """Forget the jobs of forward scripts while they run: after a kill, a script may not know its own any more."""
+        for script, kind in FORWARDERS.items():
+            sql = "SELECT job FROM watched WHERE ended IS NULL AND seen<? AND json_extract(data, '$.Type')=?"
+            running = {row["job"] for row in self._ledger.rows(sql, time.time() - ASK_FROM, kind)}
+            for job in () if script in self._not_installed else running - self._asked.get(script, set()):
+                if self._ask(script, job) is True:
+                    self._others.append(job)
+                    self._ledger.run("DELETE FROM watched WHERE job=? AND ended IS NULL", job)
+            self._asked[script] = running
+
+    def _ask(self, script: str, job: str) -> bool | str | None:
+        """Whether this forward script knows this job, or is not installed; None: it can't answer now."""
+        if script in self._not_installed:
+            return NOT_INSTALLED
+        try:
+            return bool(self._loopback.get(f"/{script}/deliveries?job={job}&limit=1")["Total"])
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            if error.status == 404:
+                self._not_installed.add(script)
+            return NOT_INSTALLED if error.status == 404 else None
 
     def _take(self, ended: Mapping[str, Any]) -> None:
         """A job of somebody else failed: from now on it is ours."""
@@ -608,15 +630,33 @@ class Retrier:
         else:
             self._submit(row, data, recipe, here)
 
-    def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[str] | None) -> bool:
+    def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
         recipe = RECIPES.get(data["Type"])
         if recipe is None:
             return True
         known = self._destinations(recipe.route)
         now = sorted(address(known[name]) for name in data["Names"] if name in known)
-        complete = here is None or len(here) == len(data["Body"]["Resources"])
-        return complete and now == data["Addresses"] and job["ErrorCode"] != INTERNAL_ERROR
+        unchanged = here is None or self._is_unchanged(job, here)
+        return unchanged and now == data["Addresses"] and job["ErrorCode"] != INTERNAL_ERROR
+
+    def _is_unchanged(self, job: Mapping[str, Any], here: list[dict[str, Any]]) -> bool:
+        """Whether a store job would send what is here: 1.13.0 sends, from its cache, also what was deleted since.
+
+        Nothing came since the job was made, and there are as many instances: then nothing was deleted either.
+        """
+        count = 0
+        for resource in here:
+            if resource["Type"] == "Instance":
+                if self._configuration.get("OverwriteInstances"):
+                    return False  # nothing tells whether it is another one now
+                count += 1
+            elif resource.get("LastUpdate", "9") < job["CreationTime"][:15]:  # both are UTC, the first in whole seconds
+                route = {"Patient": "patients", "Study": "studies", "Series": "series"}[resource["Type"]]
+                count += int(self._loopback.get(f"/{route}/{resource['ID']}/statistics")["CountInstances"])
+            else:
+                return False
+        return bool(count == job["Content"].get("InstancesCount"))
 
     def _begin_attempt(self, row: dict[str, Any], job: str | None) -> bool:
         """Say that this attempt begins, before it does; not if a person has just dropped the row."""
@@ -641,7 +681,7 @@ class Retrier:
                 self._fail(row, str(error))
 
     def _submit(
-        self, row: dict[str, Any], data: Mapping[str, Any], recipe: Recipe | None, here: list[str] | None
+        self, row: dict[str, Any], data: Mapping[str, Any], recipe: Recipe | None, here: list[dict[str, Any]] | None
     ) -> None:
         if not self._begin_attempt(row, None):
             return
@@ -652,7 +692,7 @@ class Retrier:
             name = name_of(data, self._destinations(recipe.route))
             body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
             if here is not None:
-                body["Resources"] = here
+                body["Resources"] = [resource["ID"] for resource in here]
             path = f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}"
             job = str(self._loopback.post(path, body)["ID"])
         except Unclear as error:
@@ -676,12 +716,12 @@ class Retrier:
             return None
         return found
 
-    def _still_here(self, resources: list[str]) -> list[str]:
-        here: set[str] = set()
+    def _still_here(self, resources: list[str]) -> list[dict[str, Any]]:
+        here: dict[str, dict[str, Any]] = {}
         for start in range(0, len(resources), 500):
-            body = {"Resources": resources[start : start + 500], "Short": True}
-            here |= {found["ID"] for found in self._loopback.post("/tools/bulk-content", body)}
-        return [resource for resource in resources if resource in here]
+            found = self._loopback.post("/tools/bulk-content", {"Resources": resources[start : start + 500]})
+            here |= {resource["ID"]: resource for resource in found}
+        return [here[resource] for resource in resources if resource in here]
 
     # Routes
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import json
 import socket
@@ -38,6 +39,14 @@ def knowing(*destinations: OrthancServer | StoreScp, **section: Any) -> dict[str
 def store_study(server: OrthancServer, **options: Any) -> str:
     """Store a generated study and give its identifier."""
     return str(server.store(make_study(**options))[0]["ParentStudy"])
+
+
+def store_old_study(server: OrthancServer, **options: Any) -> str:
+    """Store a study, and let a whole second pass: from then on it can be told that nothing came after a job."""
+    study = store_study(server, **options)
+    came = server.get(f"/studies/{study}")["LastUpdate"]
+    server.wait_until(lambda: f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}" > came, what="let a second pass")
+    return study
 
 
 def send(server: OrthancServer, resource: str, to: str, route: str = "modalities", **options: Any) -> str:
@@ -99,7 +108,7 @@ def test_what_somebody_sent_to_a_destination_that_is_down_arrives_when_it_is_bac
 ) -> None:
     destination = start_orthanc(aet="DEST", start=False)
     source = start_orthanc(SCRIPT, knowing(destination))
-    job = send(source, store_study(source, instances=3), "DEST", route)
+    job = send(source, store_old_study(source, instances=3), "DEST", route)
     [item] = failed(source)
     assert (item["State"], item["FirstJob"], item["Destination"]) == ("waiting", job, "DEST")
     source.wait_until(lambda: jobs(source)[0]["Attempts"] > 2, what="try in vain")
@@ -247,20 +256,25 @@ def test_a_retry_that_a_person_cancels_waits_for_a_person(start_orthanc: StartOr
 def test_what_was_deleted_meanwhile_ends_as_gone_and_the_rest_arrives(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(aet="DEST", start=False)
     source = start_orthanc(SCRIPT, knowing(destination))
-    gone = store_study(source, patient_id="GONE")
     images = [each["ID"] for each in source.store(make_study(patient_id="PART", instances=3))]
     whole = store_study(source, patient_id="WHOLE", instances=3)
+    replaced = make_study(patient_id="REPLACED", instances=4)
+    wrong = source.store(replaced[:3])[0]
+    gone = store_old_study(source, patient_id="GONE")
     send(source, gone, "DEST")
     source.post("/modalities/DEST/store", {"Resources": images, "Synchronous": False})
     send(source, whole, "DEST", "peers")
-    failed(source, 3)
+    send(source, wrong["ParentStudy"], "DEST")
+    failed(source, 4)
     source.delete(f"/studies/{gone}")
     source.delete(f"/instances/{images[0]}")
     source.delete(f"/instances/{source.get(f'/studies/{whole}/instances')[0]['ID']}")
+    source.delete(f"/instances/{wrong['ID']}")  # as many as before, and not the same
+    source.store(replaced[3])
     destination.start()
-    source.wait_until(lambda: states(source) == ["gone", "done", "done"], what="settle all")
+    source.wait_until(lambda: states(source) == ["gone", "done", "done", "done"], what="settle all")
     assert instances(destination) == instances(source)
-    assert len(instances(source)) == 4
+    assert len(instances(source)) == 7
 
 
 def test_after_its_attempts_it_is_dead_until_a_person_retries_or_drops_it(
@@ -314,14 +328,16 @@ def test_the_jobs_of_a_forward_script_are_left_alone(
         items: list[dict[str, Any]] = get(source, "/auto-forward-modality/deliveries")["Items"]
         return items
 
-    source.wait_until(lambda: deliveries() and deliveries()[0]["Attempts"] > 1, what="forward in vain")
+    def failures() -> int:
+        return sum(job["State"] == "Failure" for job in source.get("/jobs?expand"))
+
+    source.wait_until(failures, what="forward in vain")
     sent = send(source, study, "OTHER")
     [item] = failed(source)
     assert item["FirstJob"] == sent
     source.kill()
     source.start()
-    attempts = deliveries()[0]["Attempts"]
-    source.wait_until(lambda: deliveries()[0]["Attempts"] > attempts + 1, what="forward in vain after the kill")
+    source.wait_until(failures, what="fail again after the kill")
     storescp.start()
     other.start()
     source.wait_until(lambda: [each["State"] for each in deliveries()] == ["done"], what="forward")
@@ -371,6 +387,26 @@ def test_a_c_move_that_orthanc_has_forgotten_goes_anew_or_says_why_not(
         assert instances(archive) < instances(source)
 
 
+def test_a_c_get_goes_anew_where_orthanc_has_it(start_orthanc: StartOrthanc, orthanc_version: tuple[int, ...]) -> None:
+    archive = start_orthanc(aet="ARCHIVE", configuration={"DicomAlwaysAllowGet": True})
+    source = start_orthanc(SCRIPT, {**knowing(archive, Types=["DicomGetScu"]), "JobsHistorySize": 1})
+    images = make_study(patient_id="P", instances=2)
+    archive.store(images)
+    wanted = {"StudyInstanceUID": archive.get("/studies?expand")[0]["MainDicomTags"]["StudyInstanceUID"]}
+    body = {"Level": "Study", "Resources": [wanted], "Synchronous": False}
+    store_study(source, patient_id="LOCAL")
+    archive.stop()
+    answer = source.request("POST", "/modalities/ARCHIVE/get", json=body)
+    assert (answer.status_code == 404) == (orthanc_version < (1, 12, 7))
+    if answer.ok:
+        [item] = failed(source)
+        make_orthanc_forget_its_jobs(source)
+        archive.start()
+        source.wait_until(lambda: states(source) == ["done"], what="run it again")
+        assert jobs(source)[0]["Job"] != item["FirstJob"]
+        assert instances(archive) < instances(source)
+
+
 def test_only_the_types_of_the_configuration_are_run_again(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(aet="DEST", start=False)
     source = start_orthanc(SCRIPT, knowing(destination, Types=["OrthancPeerStore"]))
@@ -402,7 +438,7 @@ def test_of_two_nodes_with_one_aet_it_is_the_same_again_or_none(start_orthanc: S
     nodes = {"MEANT": meant.as_modality(), "OTHER": other.as_modality()}
     configuration = {**knowing(), "DicomModalities": nodes, "JobsHistorySize": 1}
     source = start_orthanc(SCRIPT, configuration)
-    study = store_study(source)
+    study = store_old_study(source)
     send(source, study, "MEANT")
     [item] = failed(source)
     make_orthanc_forget_its_jobs(source)
