@@ -584,7 +584,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -638,7 +638,7 @@ class Ledger:
         self.path, self._lock = path, threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
-        self.fresh = not path.exists() or path.stat().st_size == 0
+        self.fresh = False
         try:
             self._open(tables, durability, version)
         except sqlite3.DatabaseError as error:
@@ -657,6 +657,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -669,7 +670,7 @@ class Ledger:
             raise
 
     def _move_aside(self) -> None:
-        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         self.path.replace(self.moved)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
@@ -1377,7 +1378,7 @@ class Destination:
     def shown(self) -> dict[str, Any]:
         return {"Away": self.away, "Error": self.error}
 
-# common/forwarding.py, SHA-256 a054a0d5459ec0e0d227bbf2d1636914170f45ed783a738531ef36e7c528d882
+# common/forwarding.py, SHA-256 3afe05d33b77e91d1567571f04016a8c27e30eefdc5856c9464dcc46c457ba47
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1531,6 +1532,9 @@ class Forwarder:
         self.wake.set()
         if self._thread.is_alive():
             self._thread.join(2)
+            if not self._thread.is_alive():
+                self.unavailable = f"{self.name} has stopped"
+                self.ledger.close()
 
     # The one thread
 
@@ -1857,7 +1861,7 @@ class Forwarder:
         try:
             return str(self.loopback.post(f"/{self.kind.route}/{row['queue']}/store", body)["ID"])
         except LoopbackError as error:
-            if error.status != 404:
+            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
                 raise
             here = self._still_here(resources)
             if len(here) == len(resources):

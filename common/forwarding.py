@@ -174,6 +174,9 @@ class Forwarder:
         self.wake.set()
         if self._thread.is_alive():
             self._thread.join(2)
+            if not self._thread.is_alive():
+                self.unavailable = f"{self.name} has stopped"
+                self.ledger.close()
 
     # The one thread
 
@@ -500,7 +503,7 @@ class Forwarder:
         try:
             return str(self.loopback.post(f"/{self.kind.route}/{row['queue']}/store", body)["ID"])
         except LoopbackError as error:
-            if error.status != 404:
+            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
                 raise
             here = self._still_here(resources)
             if len(here) == len(resources):

@@ -65,7 +65,7 @@ class Ledger:
         self.path, self._lock = path, threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
-        self.fresh = not path.exists() or path.stat().st_size == 0
+        self.fresh = False
         try:
             self._open(tables, durability, version)
         except sqlite3.DatabaseError as error:
@@ -84,6 +84,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -96,7 +97,7 @@ class Ledger:
             raise
 
     def _move_aside(self) -> None:
-        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         self.path.replace(self.moved)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
