@@ -475,11 +475,16 @@ class Artist:
 
     def instance(self, instance: str, look: Look) -> Picture:
         """The picture of one instance, of its middle frame."""
-        return self._first_of(iter([instance]), look)
+        picture = self._first_of(iter([instance]), look)
+        picture.count = 1
+        return picture
 
     def count(self, level: str, resource: str) -> int:
         """How many instances it has now; of what Orthanc reads, this alone costs the same in an archive of any size."""
-        return int(self._loopback.get(f"/{level}/{resource}/statistics").get("CountInstances", 1))
+        found = self._loopback.get(f"/{level}/{resource}/statistics")
+        if found["DicomDiskSize"] == "0":
+            return 0  # what is not there: only Orthanc 1.13.0 answers so, the others 404
+        return int(found.get("CountInstances", 1))
 
     def keep(self, series: str, picture: Picture) -> None:
         """Write the choice and, unless it is an icon, the picture to the series."""
@@ -815,8 +820,19 @@ class Thumbnails:
 
     # Routes
 
-    def get(self, level: str, request: Request) -> Answer:
-        """Answer `GET /{level}/{id}/thumbnail`."""
+    def of_series(self, request: Request) -> Answer:
+        """The middle image of a series, else the icon of its kind; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
+        return self._answer("series", request)
+
+    def of_study(self, request: Request) -> Answer:
+        """The same of a study: of its first series of images."""
+        return self._answer("studies", request)
+
+    def of_instance(self, request: Request) -> Answer:
+        """The same of one instance: of its middle frame."""
+        return self._answer("instances", request)
+
+    def _answer(self, level: str, request: Request) -> Answer:
         look, icon_will_do = wanted(tuple(request.query.items()), request.headers.get("accept", "*/*"), self._settings)
         picture = self._picture(level, request.groups[0], look)
         if picture.is_icon and not icon_will_do:
@@ -876,7 +892,7 @@ class Thumbnails:
                     self._idle.set()
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Answer `GET /series-thumbnail/status`."""
+        """Whether it runs, how many pictures are in memory, were drawn since the start, are waited for, and wait to be kept."""
         return {
             "Status": "running",
             "Version": __version__,
@@ -910,13 +926,9 @@ def register() -> None:
     def unavailable() -> str | None:
         return refusal or thumbnails.unavailable
 
-    for level in ("series", "studies", "instances"):
-        serve(
-            f"/{level}/([^/]+)/thumbnail",
-            {"GET": functools.partial(thumbnails.get, level)},
-            unavailable,
-            thumbnails.again,
-        )
+    handlers = {"series": thumbnails.of_series, "studies": thumbnails.of_study, "instances": thumbnails.of_instance}
+    for level, handler in handlers.items():
+        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, thumbnails.again)
     serve("/series-thumbnail/status", {"GET": thumbnails.status}, unavailable)
     if refusal is None:
         KEPT_ALIVE.append(thumbnails.on_change)

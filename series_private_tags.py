@@ -1,0 +1,1531 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Lists series with private tags that Orthanc does not index: GET /with-private-tags/series.
+
+Each series keeps the values of the tags that the configuration names as the metadata `SeriesPrivateTags`, taken from its
+first instance that has them while it is stored. What the archive held before is caught up in the background.
+
+A smallest configuration (a tag by its name in `Dictionary`, or by its number and private creator; `!!` stores only "EXISTS"):
+
+    "SeriesMainPrivateDicomTags": ["SUVFactor", "!!CSAImageHeader", "0019,100c:SIEMENS MR HEADER"],
+    "Dictionary": {"7053,1000": ["DS", "SUVFactor", 1, 1, "Philips PET Private Group"],
+                   "0029,1010": ["OB", "CSAImageHeader", 1, 1, "SIEMENS CSA HEADER"]},
+    "UserMetadata": {"SeriesPrivateTags": 2000}
+
+To look at and to act on, with curl:
+
+    GET  /with-private-tags/series                    ?limit=100&since=0&short&instances=true
+    GET  /with-private-tags/series/{id}
+    GET  /with-private-tags/studies/{id}/series       and /with-private-tags/patients/{id}/series
+    GET  /with-private-tags/status
+    POST /with-private-tags/reconstruct               {"Study": id}, {"Patient": id}, {"Series": id}, or {} for all
+
+Needs nothing but Python's standard library. All keys: docs/series_private_tags.md.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import difflib
+import encodings.idna  # noqa: F401
+import functools
+import hashlib
+import http
+import http.client
+import json
+import os
+import random
+import re
+import sqlite3
+import ssl
+import struct
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orthanc
+
+__version__ = "0.1.0"
+
+SECTION = "SeriesMainPrivateDicomTags"
+METADATA, METADATA_NUMBER = "SeriesPrivateTags", 2000  # of UserMetadata
+LARGEST = 8_000_000  # bytes; a larger instance is not copied while it is stored, but read afterwards
+PAGE = 1000  # changes a request
+PAUSE = 0.3  # seconds between looks while instances arrive: what belongs together is written together
+IDLE = 10.0  # seconds between looks when nothing arrives
+PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not handed over, is read
+REMEMBERED = 50_000  # series, and instances, known in memory
+MOST_NESTED = 30  # sequences in sequences
+STATES_TABLE = """
+CREATE TABLE IF NOT EXISTS lists(number INTEGER PRIMARY KEY, entries TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS series(
+    series TEXT PRIMARY KEY, looked INTEGER, found TEXT NOT NULL, shown TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS todo(series TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)  # PS3.5 7.1.2
+IMPLICIT, EXPLICIT_BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+UNDEFINED = 0xFFFFFFFF
+EXPLICIT_HEAD, LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
+# Python's names of the character sets that a single value of SpecificCharacterSet names (DICOM PS3.3 C.12.1.1.2).
+CHARACTER_SETS = {
+    **{f"ISO_IR {number}": codec for number, codec in {
+        100: "latin-1", 101: "iso8859-2", 109: "iso8859-3", 110: "iso8859-4", 144: "iso8859-5", 127: "iso8859-6",
+        126: "iso8859-7", 138: "iso8859-8", 148: "iso8859-9", 203: "iso8859-15", 166: "tis-620", 13: "shift_jis", 192: "utf-8",
+    }.items()},
+    "GB18030": "gb18030", "GBK": "gbk", "ISO 2022 IR 87": "iso2022_jp", "ISO 2022 IR 149": "euc_kr",
+}  # fmt: skip
+FIELDS = [
+    "MainDicomTags",
+    "Metadata",
+    "Parent",
+    "Status",
+    "IsStable",
+    "Labels",
+]  # of ResponseContent, as /series?expand has them
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `SeriesMainPrivateDicomTags`: an object of these keys, or only the list that is `Tags`."""
+
+    tags: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "help": 'Names from `Dictionary`, `"gggg,eeee"`, `"gggg,eeee:Creator"`; `!!` before it: only `"EXISTS"` is stored.'
+        },
+    )
+    maximum_length: int = dataclasses.field(
+        default=4096,
+        metadata={"minimum": 16, "help": "Characters of a value that are stored; of a longer one, so many and a mark."},
+    )
+    catch_up: bool = dataclasses.field(
+        default=True, metadata={"help": "Look at what the archive held before the script, or before a tag was named."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+
+
+# Which tags
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tag to look for: of a private creator in whatever block it has reserved, else of exactly this number."""
+
+    key: str
+    exists_only: bool
+    group: int
+    element: int
+    creator: str | None
+
+    @property
+    def text(self) -> str:
+        """The whole of it: what has the same text needs no second look."""
+        return f"{self.key}|{self.exists_only}|{self.group:04x},{self.element:04x}|{self.creator}"
+
+
+def parse_entry(text: str, dictionary: Mapping[str, Any]) -> Entry:
+    """An item of the list. Raises `SettingsError`."""
+    key = text.removeprefix("!!")
+    named = {
+        str(value[1]): (tag, value) for tag, value in dictionary.items() if isinstance(value, list) and len(value) > 1
+    }
+    creator = None
+    if key in named:
+        number, value = named[key]
+        creator = str(value[4]) if len(value) > 4 else None
+    elif match := re.fullmatch(r"([0-9A-Fa-f]{4},[0-9A-Fa-fx]{2}[0-9A-Fa-f]{2})(?::(.+))?", key):
+        number, creator = match[1].replace("x", "1", 1).replace("x", "0", 1), match[2]
+        value = next((value for tag, value in dictionary.items() if tag.lower() == number.lower()), [])
+        if creator is None and isinstance(value, list) and len(value) > 4:
+            creator = str(value[4])
+    else:
+        near = difflib.get_close_matches(key, named, 1, 0.5)
+        known = f"did you mean {near[0]!r}?" if near else f"Dictionary has: {', '.join(named) or 'nothing'}"
+        raise SettingsError(
+            f'{SECTION}: found {json.dumps(text)}, allowed: a name from Dictionary, "gggg,eeee", "gggg,eeee:Creator"; {known}'
+        )
+    group, element = (int(part, 16) for part in re.split("[,-]", number)[:2])
+    if group % 2 == 0:
+        raise SettingsError(
+            f"{SECTION}: found {json.dumps(text)}, {group:04x},{element:04x}; allowed: private tags, whose group is odd"
+        )
+    return Entry(key, text.startswith("!!"), group, element, creator.strip() if creator else None)
+
+
+class Wanted:
+    """The entries of the list, ready to be recognised in a DICOM file (private blocks: DICOM PS3.5 7.8)."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = {entry.key: entry for entry in entries}
+        self.groups = frozenset(entry.group for entry in entries)
+        self.last_group = max([0x20, *self.groups])
+        self._exact = {(entry.group, entry.element): entry for entry in entries if entry.creator is None}
+        self._of_creator = {
+            (entry.group, entry.creator, entry.element & 0xFF): entry for entry in entries if entry.creator
+        }
+
+    def of(self, group: int, element: int, creators: Mapping[tuple[int, int], str]) -> list[Entry]:
+        """The entries that this element is, with the creators of the blocks so far."""
+        creator = creators.get((group, element >> 8), "")
+        found = self._exact.get((group, element)), self._of_creator.get((group, creator, element & 0xFF))
+        return [entry for entry in found if entry is not None]
+
+
+# What a file holds
+
+
+def elements(data: bytes, position: int, implicit: bool, last_group: int) -> Iterator[tuple[int, int, int, int]]:
+    """Group, element, start and end of the value of each element of a data set in Little Endian, up to `last_group`.
+
+    Raises ValueError, struct.error: it is cut or broken.
+    """
+    while position + 8 <= len(data):
+        group, element, vr, length = EXPLICIT_HEAD.unpack_from(data, position)
+        if group > last_group:
+            return
+        start = position + 8
+        if implicit:
+            (length,) = LENGTH.unpack_from(data, position + 4)
+        elif vr in LONG_VRS:
+            (length,) = LENGTH.unpack_from(data, start)
+            start += 4
+        position = start + length
+        if length == UNDEFINED:
+            position = end_of_sequence(data, start, implicit or vr == b"UN")
+        if position > len(data):
+            raise ValueError("an element ends beyond the file")
+        yield group, element, start, position
+
+
+def end_of_sequence(data: bytes, position: int, implicit: bool, depth: int = 0) -> int:
+    """Where a sequence of undefined length ends, its delimiter included (DICOM PS3.5 7.5)."""
+    if depth > MOST_NESTED:
+        raise ValueError("sequences are nested too deep")
+    while True:
+        group, element = struct.unpack_from("<HH", data, position)
+        (length,) = LENGTH.unpack_from(data, position + 4)
+        position += 8
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return position
+        if (group, element) != (0xFFFE, 0xE000):
+            raise ValueError("a sequence holds what is no item")
+        position = position + length if length != UNDEFINED else end_of_item(data, position, implicit, depth)
+
+
+def end_of_item(data: bytes, position: int, implicit: bool, depth: int) -> int:
+    """Where an item of undefined length ends, its delimiter included."""
+    while True:
+        group, element, vr, length = EXPLICIT_HEAD.unpack_from(data, position)
+        start = position + 8
+        if (group, element) == (0xFFFE, 0xE00D):
+            return start
+        if implicit:
+            (length,) = LENGTH.unpack_from(data, position + 4)
+        elif vr in LONG_VRS:
+            (length,) = LENGTH.unpack_from(data, start)
+            start += 4
+        position = (
+            start + length if length != UNDEFINED else end_of_sequence(data, start, implicit or vr == b"UN", depth + 1)
+        )
+
+
+@dataclasses.dataclass
+class Scanned:
+    """What was seen in a file: its series' Orthanc identifier, and of each entry that is there number and bytes."""
+
+    series: str
+    character_set: str
+    present: dict[str, tuple[str, bytes]]
+
+
+def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Scanned:
+    """Look through the head of a Part 10 file; not further than the series, if nothing of that is missing.
+
+    Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII).
+    """
+    syntax, start = "", 132
+    for group, element, begin, end in elements(data, 132, False, 2):
+        start = end
+        if (group, element) == (2, 0x10):
+            syntax = data[begin:end].decode("ascii").rstrip("\0 ")
+    if data[128:132] != b"DICM" or syntax in ("", EXPLICIT_BIG_ENDIAN, DEFLATED):
+        raise ValueError(f"transfer syntax {syntax!r}")
+    identifiers: dict[tuple[int, int], str] = {}
+    creators: dict[tuple[int, int], str] = {}
+    scanned = Scanned("", "", {})
+    for group, element, begin, end in elements(data, start, syntax == IMPLICIT, wanted.last_group):
+        if group in wanted.groups:
+            note(scanned, wanted, creators, group, element, data[begin:end])
+        elif (group, element) in ((0x10, 0x20), (0x20, 0xD), (0x20, 0xE)):
+            identifiers[group, element] = data[begin:end].decode("ascii").strip(" \0")
+            if element == 0xE:
+                uids = (identifiers.get(tag, "") for tag in ((0x10, 0x20), (0x20, 0xD), (0x20, 0xE)))
+                scanned.series = orthanc_identifier(*uids)
+                if is_complete(scanned.series):
+                    break
+        elif (group, element) == (8, 5):
+            scanned.character_set = data[begin:end].decode("ascii").strip(" \0")
+    if not scanned.series:
+        raise ValueError("no SeriesInstanceUID")
+    return scanned
+
+
+def note(
+    scanned: Scanned, wanted: Wanted, creators: dict[tuple[int, int], str], group: int, element: int, content: bytes
+) -> None:
+    """Remember a private creator, or an element that is wanted; of two blocks of one creator, the first."""
+    if 0x10 <= element <= 0xFF:
+        creators[group, element] = content.decode("ascii", "replace").strip(" \0")
+    for entry in wanted.of(group, element, creators):
+        scanned.present.setdefault(entry.key, (f"{group:04x},{element:04x}", content))
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Orthanc's identifier of what has this PatientID, StudyInstanceUID, …: their SHA-1, in groups of eight digits."""
+    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def private_elements(tags: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
+    """The numbers of the entries in an instance as Orthanc gives it (`/tags`), by their keys."""
+    creators: dict[tuple[int, int], str] = {}
+    found: dict[str, str] = {}
+    for tag in sorted(tags):
+        group, element = (int(part, 16) for part in tag.split(","))
+        if group in wanted.groups:
+            if 0x10 <= element <= 0xFF:
+                creators[group, element] = str(tags[tag].get("Value") or "").strip()
+            for entry in wanted.of(group, element, creators):
+                found.setdefault(entry.key, tag)
+    return found
+
+
+# Values
+
+
+def plain(tag: Mapping[str, Any], depth: int = 0) -> Any:
+    """A value of Orthanc's `/tags` as `/simplified-tags` has it: a text, None, or a list of objects by names."""
+    value = tag.get("Value")
+    if tag.get("Type") != "Sequence" or not isinstance(value, list):
+        return value
+    if depth > MOST_NESTED:
+        return "nested too deep"
+    return [{name_of(number, each): plain(each, depth + 1) for number, each in item.items()} for item in value]
+
+
+def name_of(number: str, tag: Mapping[str, Any]) -> str:
+    """Its name, or its number where the name says nothing."""
+    name = str(tag.get("Name", ""))
+    return number if name in ("", "PrivateCreator") or name.startswith("Unknown") else name
+
+
+def from_bytes(content: bytes, character_set: str) -> str:
+    """What Orthanc could not read: text where it is text, else its length and SHA-256."""
+    codec = CHARACTER_SETS.get(character_set.split("\\")[-1].strip(), "ascii")
+    with contextlib.suppress(UnicodeDecodeError):
+        text = content.rstrip(b"\0 ").decode(codec)
+        if all(character.isprintable() or character in "\t\r\n\f" for character in text):
+            return text
+    return f"{len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}"
+
+
+def limited(value: Any, most: int) -> Any:
+    """The value, or so much of its text and a mark."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return value if len(text) <= most else f"{text[:most]}… (cut, of {len(text)} characters)"
+
+
+def value_of(entry: Entry, tag: Mapping[str, Any], content: Callable[[], bytes], character_set: str, most: int) -> Any:
+    """What is stored of an element: `tag` is Orthanc's, `content` gives its bytes where that says nothing."""
+    if entry.exists_only:
+        return "EXISTS"
+    value = plain(tag)
+    return limited(from_bytes(content(), character_set) if value is None else value, most)
+
+
+# Lists
+
+
+def whole(query: Mapping[str, str], name: str, least: int) -> int | None:
+    """A parameter that is a whole number. Raises `Refused` (400)."""
+    text = query.get(name)
+    if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number, at least {least}")
+    return None if text is None else int(text)
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A parameter that is there or not, or true or false. Raises `Refused` (400)."""
+    text = query.get(name, "false")
+    if text not in ("", "true", "false"):
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: true, false")
+    return text != "false"
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What part of a list, and how."""
+
+    since: int
+    limit: int | None
+    short: bool
+    instances: bool
+
+
+def page_of(query: Mapping[str, str]) -> Page:
+    """Read it off the parameters. Raises `Refused` (400)."""
+    if unknown := sorted(query.keys() - {"since", "limit", "short", "instances", "expand"}):
+        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: since, limit, short, instances")
+    return Page(whole(query, "since", 0) or 0, whole(query, "limit", 1), flag(query, "short"), flag(query, "instances"))
+
+
+def with_tags(series: dict[str, Any], values: Any, instances: bool) -> dict[str, Any]:
+    """A series as Orthanc gives it, with its private tags."""
+    if not instances:
+        series.pop("Instances", None)
+    series["MainPrivateDicomTags"] = values if isinstance(values, dict) else {}
+    return series
+
+
+def decoded_values(text: str | None) -> Any:
+    """What the metadata holds; nothing, if it is not ours."""
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        return {}
+
+
+def spliced(listing: bytes, values: Mapping[str, str], instances: bool) -> bytes | None:
+    """The list of `/series?expand` of Orthanc 1.10.1 with the private tags put in as text: three times as fast as decoding.
+
+    Orthanc indents its JSON, and no value holds a line break: only its own keys can stand behind one. None: it looks otherwise.
+    """
+
+    def put_in(match: re.Match[bytes]) -> bytes:
+        kept = match[0] if instances else match[1]
+        return b'%s\n      "MainPrivateDicomTags" : %s,' % (kept, values.get(match[2].decode(), "{}").encode())
+
+    found, count = re.subn(
+        rb'(\n      "ID" : "([0-9a-f-]{44})",)\n      "Instances" : +(?:\n +)?\[[^\]]*\],', put_in, listing
+    )
+    return found if count == listing.count(b'\n      "ID" : "') else None
+
+
+class PrivateTags:
+    """Keeps the tags of each series as its metadata, and what is known of it in the ledger.
+
+    What the callback took is written by one thread, which then follows Orthanc's log of changes: an instance in there
+    that nobody handed over (a restart came between) is read. In between, it catches up with what was there before.
+    """
+
+    def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = "series_private_tags has not started yet"
+        self._settings, self._wanted, self._metadata, self._configuration = settings, wanted, metadata, configuration
+        self._loopback = Loopback(configuration)
+        self._taken: collections.deque[tuple[str, str, dict[str, Any] | None]] = collections.deque()
+        self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
+        self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
+        self._overdue: tuple[str, float] = ("", 0.0)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="series-private-tags", daemon=True)
+        self._listings = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 2))
+        self._complaint = ""
+        self._extended_find: bool | None = None
+        change = orthanc.ChangeType
+        self._started, self._stopped, self._deleted = (
+            int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED), int(change.DELETED))  # fmt: skip
+
+    # What Orthanc tells: return at once
+
+    def on_stored(self, dicom: Any, instance: str) -> None:
+        """Take the tags that are new to the series out of the instance."""
+        if self.unavailable is not None or len(self._taken) > REMEMBERED:
+            return  # the log of changes has it
+        series, values = "", None
+        if dicom.GetInstanceSize() <= LARGEST:
+            with contextlib.suppress(ValueError, struct.error, RecursionError):
+                series, values = self._take(dicom)
+        self._taken.append((instance, series, values))
+        self._wake.set()
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        if change == self._deleted and level == 2:
+            self._seen.pop(resource, None)
+            self._taken.append(("", resource, None))
+            self._wake.set()
+        elif change == self._started:
+            self._start()
+        elif change == self._stopped:
+            self._stopping.set()
+            self._wake.set()
+            if self._thread.is_alive():
+                self._thread.join(2)
+
+    def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
+        scanned = scan(dicom.GetInstanceData(), self._wanted, self._is_complete)
+        seen = self._seen.get(scanned.series, set())
+        if not (new := scanned.present.keys() - seen):
+            return scanned.series, {}
+        tags = json.loads(dicom.GetInstanceJson())
+        values = {}
+        for key in new:
+            number, content = scanned.present[key]
+            entry, most = self._wanted.entries[key], self._settings.maximum_length
+            values[key] = value_of(
+                entry, tags.get(number, {}), functools.partial(bytes, content), scanned.character_set, most
+            )
+        if len(self._seen) > REMEMBERED:
+            self._seen.clear()
+        self._seen.setdefault(scanned.series, set()).update(new)
+        return scanned.series, values
+
+    def _is_complete(self, series: str) -> bool:
+        return len(self._seen.get(series, ())) == len(self._wanted.entries)
+
+    def _start(self) -> None:
+        if not self._loopback.enabled:
+            self.unavailable = (
+                'series_private_tags stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+            )
+            orthanc.LogError(self.unavailable)
+            return
+        path = state_folder(self._settings.state_path, self._configuration) / "series_private_tags.sqlite"
+        try:
+            self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
+            self._list = self._number_of_list()
+        except (OSError, sqlite3.Error) as error:
+            self.unavailable = f"series_private_tags stays idle: its ledger {path} can't be opened: {error}"
+            orthanc.LogError(self.unavailable)
+            return
+        if self._ledger.moved:
+            orthanc.LogWarning(
+                f"series_private_tags: the ledger was corrupt and is kept as {self._ledger.moved}; all is looked at anew"
+            )
+        self.unavailable = None
+        self._thread.start()
+
+    def _number_of_list(self) -> int:
+        entries = json.dumps(sorted(entry.text for entry in self._wanted.entries.values()))
+        self._ledger.run("INSERT OR IGNORE INTO lists(entries) VALUES(?)", entries)
+        return int(self._ledger.rows("SELECT number FROM lists WHERE entries=?", entries)[0]["number"])
+
+    # The one thread
+
+    def _work(self) -> None:
+        newest = None
+        while not self._stopping.is_set():
+            try:
+                if newest is None:
+                    newest = int(self._loopback.get("/changes?last")["Last"])
+                    self._begin(newest)
+                self._arrivals(newest)
+                while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(newest):
+                    pass
+                self._complaint, wait = "", IDLE
+            except (LoopbackError, sqlite3.Error, OSError) as error:
+                self._complain(f"series_private_tags goes on when this is over: {one_line(error)}")
+                wait = PATIENCE
+            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
+                self._complain(f"series_private_tags met an error, please report it:\n{traceback.format_exc()}")
+                wait = IDLE
+            if self._overdue[0]:
+                wait = min(wait, PATIENCE)
+            if self._wake.wait(wait):
+                self._stopping.wait(PAUSE)
+            self._wake.clear()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint and not self._stopping.is_set():
+            orthanc.LogError(text)
+        self._complaint = text
+
+    def _begin(self, newest: int) -> None:
+        """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
+        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
+            self._ledger.set_number("cursor", newest)
+        if self._settings.catch_up and self._ledger.number("listed") != self._list:
+            series = self._loopback.get("/series")
+            with self._ledger.transaction() as db:
+                db.executemany("INSERT OR IGNORE INTO todo VALUES(?)", ((each,) for each in series))
+                db.execute("DELETE FROM todo WHERE series IN (SELECT series FROM series WHERE looked=?)", (self._list,))
+                self._ledger.set_number("listed", self._list)
+                self._count_todo()
+
+    def _count_todo(self) -> None:
+        self._ledger.set_number("total", int(self._ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
+
+    def _arrivals(self, newest_at_start: int) -> None:
+        """Write what was taken; then follow the log of changes."""
+        while self._taken and not self._stopping.is_set():
+            self._write([self._taken.popleft() for _ in range(min(PAGE, len(self._taken)))])
+        if self._settings.reconcile:
+            while self._follow(newest_at_start) and not self._stopping.is_set():
+                pass
+
+    def _write(self, batch: Sequence[tuple[str, str, dict[str, Any] | None]]) -> None:
+        found: dict[str, dict[str, Any]] = {}
+        for instance, series, values in batch:
+            if not instance:
+                self._was_deleted(series)
+                continue
+            if values is None:
+                series, values = self._read(instance, self._wanted)
+            if len(self._handed_over) > REMEMBERED:
+                self._handed_over.clear()  # of instances that were stored already the log says nothing
+            self._handed_over.add(instance)
+            if values:
+                found[series] = {**values, **found.get(series, {})}  # what came first stays
+        for series, values in found.items():
+            self._add(series, values)
+
+    def _follow(self, newest_at_start: int) -> bool:
+        """One page of the log of changes; whether there is more."""
+        page = self._loopback.get(f"/changes?since={self._ledger.number('cursor')}&limit={PAGE}")
+        last, new_series = page["Last"], []
+        for change in page["Changes"]:
+            if change["ChangeType"] == "NewSeries":
+                new_series.append(change["ID"])
+            elif change["ChangeType"] == "NewInstance" and not self._is_done(change, newest_at_start):
+                last = change["Seq"] - 1
+                break
+        with self._ledger.transaction() as db:
+            # All instances of a new series pass by here: it needs no looking at.
+            sql = "INSERT INTO series VALUES(?,?,'{}','{}') ON CONFLICT DO UPDATE SET looked=excluded.looked"
+            db.executemany(sql, ((each, self._list) for each in new_series))
+            db.executemany("DELETE FROM todo WHERE series=?", ((each,) for each in new_series))
+            self._ledger.set_number("cursor", max(last, self._ledger.number("cursor")))
+        return not page["Done"] and last == page["Last"]
+
+    def _is_done(self, change: Mapping[str, Any], newest_at_start: int) -> bool:
+        """Whether an instance of the log needs no more waiting: it was handed over, or is read now."""
+        instance = change["ID"]
+        if instance in self._handed_over:
+            self._handed_over.discard(instance)
+            return True
+        if change["Seq"] > newest_at_start:  # it comes in a moment
+            if self._overdue[0] != instance:
+                self._overdue = instance, time.monotonic() + PATIENCE
+            if time.monotonic() < self._overdue[1]:
+                return False
+        self._overdue = "", 0.0
+        series, values = self._read(instance, self._wanted)
+        if values:
+            self._add(series, values)
+        return True
+
+    def _read(self, instance: str, wanted: Wanted) -> tuple[str, dict[str, Any]]:
+        """The series of an instance, and the values of the entries that are in it; nothing if it was deleted."""
+        try:
+            tags = self._loopback.get(f"/instances/{instance}/tags")
+            numbers = private_elements(tags, wanted)
+            if not numbers:
+                return "", {}
+            series = self._loopback.get(f"/instances/{instance}/series")["ID"]
+            character_set = str(tags.get("0008,0005", {}).get("Value") or "")
+            values = {}
+            for key, number in numbers.items():
+                path = f"/instances/{instance}/content/{number.replace(',', '-')}"
+                content = functools.partial(self._content, path)
+                values[key] = value_of(
+                    wanted.entries[key], tags[number], content, character_set, self._settings.maximum_length
+                )
+            return series, values
+        except LoopbackError as error:
+            if error.status not in (404, 415):
+                raise
+            return "", {}
+
+    def _content(self, path: str) -> bytes:
+        return self._loopback.exchange("GET", path)[1]
+
+    def _add(self, series: str, values: Mapping[str, Any], looked: int | None = None) -> None:
+        """Complete a series by the values that it lacks: first its metadata, then the ledger."""
+        row = self._ledger.rows("SELECT found, shown FROM series WHERE series=?", series)
+        found = json.loads(row[0]["found"]) if row else {}
+        new = {
+            entry.text: values[key]
+            for key, entry in self._wanted.entries.items()
+            if key in values and entry.text not in found
+        }
+        found |= new
+        shown = json.dumps(
+            {key: found[entry.text] for key, entry in self._wanted.entries.items() if entry.text in found}
+        )
+        before = row[0]["shown"] if row else "{}"
+        anew = looked is not None and bool(new)  # also what is the same as before: somebody may have removed it
+        if (shown != before or anew) and not self._put(series, shown):
+            return  # deleted meanwhile
+        sql = (
+            "INSERT INTO series VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET found=excluded.found, shown=excluded.shown, "
+            "looked=COALESCE(excluded.looked, looked)"
+        )
+        self._ledger.run(sql, series, looked, json.dumps(found), shown)
+
+    def _put(self, series: str, text: str) -> bool:
+        """Write the metadata; whether the series is there."""
+        path = f"/series/{series}/metadata/{self._metadata}"
+        try:
+            orthanc.RestApiPut(path, text.encode())  # takes 0.05 ms in an archive of any size
+        except orthanc.OrthancException:
+            try:
+                headers, _ = self._loopback.exchange("GET", path)
+                self._loopback.exchange(
+                    "PUT", path, text.encode(), {"If-Match": headers.get("ETag", "")}
+                )  # "CheckRevisions"
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                return False
+        return True
+
+    def _was_deleted(self, series: str) -> None:
+        """Forget a series; look at it anew if it is here again."""
+        with self._ledger.transaction():
+            self._ledger.run("DELETE FROM series WHERE series=?", series)
+            self._ledger.run("DELETE FROM todo WHERE series=?", series)
+            if self._is_here("series", series):
+                self._ledger.run("INSERT INTO todo VALUES(?)", series)
+
+    def _is_here(self, level: str, resource: str) -> bool:
+        try:
+            # Takes the same in an archive of any size. Of what is not there Orthanc 1.13.0 gives zeros, the others 404.
+            return bool(self._loopback.get(f"/{level}/{resource}/statistics")["DicomDiskSize"] != "0")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return False
+
+    def _must_be_here(self, level: str, resource: str) -> None:
+        if not self._is_here(level, known_identifier(level, resource)):
+            raise Refused(404, f"There is no {resource!r} among the {level}")
+
+    def _catch_up(self, newest_at_start: int) -> bool:
+        """Look at one series that waits for it; whether there was one."""
+        if not (waiting := self._ledger.rows("SELECT series FROM todo LIMIT 1")):
+            return False
+        series = waiting[0]["series"]
+        row = self._ledger.rows(
+            "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?", series
+        )
+        done = {*json.loads(row[0]["found"]), *json.loads(row[0]["entries"] or "[]")} if row else set()
+        missing = {key: entry for key, entry in self._wanted.entries.items() if entry.text not in done}
+        values: dict[str, Any] = {}
+        for instance in self._instances_of(series) if missing else []:
+            if self._stopping.is_set():
+                return True
+            if self._taken:
+                self._arrivals(newest_at_start)
+            _, found = self._read(instance, Wanted([entry for key, entry in missing.items() if key not in values]))
+            values |= found
+            if len(values) == len(missing):
+                break
+        with self._ledger.transaction():
+            self._add(series, values, self._list)
+            self._ledger.run("DELETE FROM todo WHERE series=?", series)
+        return True
+
+    def _instances_of(self, series: str) -> list[str]:
+        try:
+            return list(self._loopback.get(f"/series/{series}")["Instances"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []
+
+    # Routes
+
+    def series(self, request: Request) -> Any:
+        """All series with their private tags; `?limit=`, `?since=`, `?short`, `?instances=true`."""
+        return self._list_of("", "", page_of(request.query))
+
+    def series_of_study(self, request: Request) -> Any:
+        """The same of one study."""
+        return self._list_of("Study", request.groups[0], page_of(request.query))
+
+    def series_of_patient(self, request: Request) -> Any:
+        """The same of one patient."""
+        return self._list_of("Patient", request.groups[0], page_of(request.query))
+
+    def one_series(self, request: Request) -> Any:
+        """One series with its private tags; `?short`, `?instances=true`."""
+        page, series = page_of(request.query), request.groups[0]
+        with self._listing():
+            self._must_be_here("series", series)
+            found = self._loopback.get(f"/series/{series}{'?short' if page.short else ''}")
+            metadata = self._loopback.get(f"/series/{series}/metadata?expand")
+        return with_tags(found, decoded_values(metadata.get(self._metadata)), page.instances)
+
+    @contextlib.contextmanager
+    def _listing(self) -> Iterator[None]:
+        # Each holds one of Orthanc's HTTP threads, and needs another.
+        if not self._listings.acquire(timeout=5):
+            raise Refused(503, "Too many lists are asked for at once; try again in a second")
+        try:
+            yield
+        except LoopbackError as error:
+            raise Refused(503, f"Orthanc could not give the list: {one_line(error)}") from None
+        finally:
+            self._listings.release()
+
+    def _list_of(self, parent: str, resource: str, page: Page) -> Answer:
+        level = {"Study": "studies", "Patient": "patients"}.get(parent, "")
+        with self._listing():
+            if parent:
+                self._must_be_here(level, resource)
+            if self._finds_more():
+                content = self._found_list(parent, resource, page)
+            else:
+                content = self._expanded_list(level, resource, page)
+        return Answer(content, mime="application/json")
+
+    def _found_list(self, parent: str, resource: str, page: Page) -> bytes:
+        """One question that gives the metadata with the series (Orthanc 1.12.5 and later)."""
+        query: dict[str, Any] = {"Level": "Series", "Query": {}, "Short": page.short, "Since": page.since}
+        query["ResponseContent"] = [*FIELDS, *(["Children"] if page.instances else [])]
+        query |= {f"Parent{parent}": resource} if parent else {}
+        query |= {"Limit": page.limit} if page.limit is not None else {}
+        found = self._loopback.post("/tools/find", query)
+        for series in found:
+            metadata = series.pop("Metadata")
+            expected = metadata.get("ExpectedNumberOfInstances")
+            series["ExpectedNumberOfInstances"] = int(expected) if expected else None
+            series["LastUpdate"] = metadata.get("LastUpdate", "")
+            series["MainPrivateDicomTags"] = decoded_values(metadata.get(self._metadata))
+        return json.dumps(found).encode()
+
+    def _expanded_list(self, level: str, resource: str, page: Page) -> bytes:
+        """Orthanc's own list, and the values from the ledger: to ask for the metadata of each would take ten times as long."""
+        shown = {
+            row["series"]: row["shown"]
+            for row in self._ledger.rows("SELECT series, shown FROM series WHERE shown!='{}'")
+        }
+        short = "&short" if page.short else ""
+        if level:
+            found = self._loopback.get(f"/{level}/{resource}/series?expand{short}")[page.since :][: page.limit]
+        else:
+            limits = f"&since={page.since}&limit={page.limit or 10**9}" if page.limit is not None or page.since else ""
+            _, listing = self._loopback.exchange("GET", f"/series?expand{short}{limits}")
+            if (content := spliced(listing, shown, page.instances)) is not None:
+                return content
+            found = json.loads(listing)
+        return json.dumps(
+            [with_tags(each, json.loads(shown.get(each["ID"], "{}")), page.instances) for each in found]
+        ).encode()
+
+    def _finds_more(self) -> bool:
+        if self._extended_find is None:
+            self._extended_find = bool(self._loopback.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self._extended_find
+
+    def reconstruct(self, request: Request) -> dict[str, int]:
+        """Looks at the series of a `Patient`, `Study` or `Series` anew, or at all; answers how many."""
+        asked = request.json()
+        if unknown := sorted(asked.keys() - {"Patient", "Study", "Series"}):
+            raise Refused(
+                400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: one of Patient, Study, Series, or none"
+            )
+        if len(asked) > 1 or not all(isinstance(value, str) for value in asked.values()):
+            raise Refused(400, "Give one of Patient, Study and Series, an Orthanc identifier, or none for all")
+        with self._listing():
+            series = self._series_to_reconstruct(asked)
+        with self._ledger.transaction() as db:
+            rows = [(each,) for each in series]
+            db.executemany("UPDATE series SET looked=NULL, found='{}' WHERE series=?", rows)
+            db.executemany("INSERT OR IGNORE INTO todo VALUES(?)", rows)
+            self._count_todo()
+        self._wake.set()
+        return {"Series": len(series)}
+
+    def _series_to_reconstruct(self, asked: Mapping[str, str]) -> list[str]:
+        if not asked:
+            return list(self._loopback.get("/series"))
+        ((parent, resource),) = asked.items()
+        level = {"Patient": "patients", "Study": "studies", "Series": "series"}[parent]
+        self._must_be_here(level, resource)
+        if parent == "Series":
+            return [resource]
+        return [each["ID"] for each in self._loopback.get(f"/{level}/{resource}/series")]
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, which tags it keeps, of how many series, and how far it has caught up."""
+        count = self._ledger.rows("SELECT (SELECT COUNT(*) FROM series) series, (SELECT COUNT(*) FROM todo) todo")[0]
+        total = max(self._ledger.number("total"), count["todo"])
+        return {
+            "Status": "running",
+            "Version": __version__,
+            "Tags": [("!!" if entry.exists_only else "") + key for key, entry in self._wanted.entries.items()],
+            "Series": count["series"],
+            "Arriving": len(self._taken),
+            "CatchUp": {"Total": total, "Done": total - count["todo"], "Running": count["todo"] > 0},
+        }
+
+
+def known_identifier(level: str, text: str) -> str:
+    """An Orthanc identifier. Raises `Refused` (404): it can't be one."""
+    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text):
+        raise Refused(404, f"There is no {one_line(text)[:60]!r} among the {level}")
+    return text
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings, wanted, metadata = None, Settings(), Wanted([]), ""
+    section = configuration.get(SECTION)
+    try:
+        settings, warnings = read_settings(
+            Settings, SECTION, {SECTION: {"Tags": section} if isinstance(section, list) else section}
+        )
+        wanted = Wanted([parse_entry(text, configuration.get("Dictionary") or {}) for text in settings.tags])
+        metadata, hint = user_number(configuration, "UserMetadata", METADATA, METADATA_NUMBER)
+        for warning in [*warnings, *([f"series_private_tags: {hint}"] if hint else [])]:
+            orthanc.LogWarning(warning)
+        if not wanted.entries:
+            refusal = f'series_private_tags stays idle: "{SECTION}" names no tags'
+            orthanc.LogWarning(refusal)
+    except SettingsError as error:
+        refusal = f"{error}. series_private_tags is idle until this is corrected."
+        orthanc.LogError(refusal)
+    private_tags = PrivateTags(settings, wanted, metadata, configuration)
+
+    def unavailable() -> str | None:
+        return refusal or private_tags.unavailable
+
+    serve("/with-private-tags/series", {"GET": private_tags.series}, unavailable)
+    serve("/with-private-tags/series/([^/]+)", {"GET": private_tags.one_series}, unavailable)
+    serve("/with-private-tags/studies/([^/]+)/series", {"GET": private_tags.series_of_study}, unavailable)
+    serve("/with-private-tags/patients/([^/]+)/series", {"GET": private_tags.series_of_patient}, unavailable)
+    serve("/with-private-tags/status", {"GET": private_tags.status}, unavailable)
+    serve("/with-private-tags/reconstruct", {"POST": private_tags.reconstruct}, unavailable)
+    if refusal is None:
+        KEPT_ALIVE.extend((private_tags.on_stored, private_tags.on_change))
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("settings", "loopback", "answers", "ledger", "user_number")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = False
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+
+# common/user_number.py, SHA-256 3740be2e2bd339e4ce25edf35a80cc9ff6aad2e3149581ee01228ef5e4923bdd
+# The numbers of our own kinds of metadata and attachments, which a configuration may name, or give to somebody else.
+
+def user_number(configuration: Mapping[str, Any], section: str, name: str, number: int) -> tuple[str, str | None]:
+    """How Orthanc's routes and answers call our metadata (`UserMetadata`) or attachment (`UserContentType`).
+
+    Returns
+    -------
+    The name if the configuration has it, with None; else the number, which Orthanc takes as it is, with the line to add.
+
+    Raises
+    ------
+    SettingsError : the configuration gives that number to another name.
+    """
+    named = configuration.get(section) or {}
+    if name in named:
+        return name, None
+    numbers = {other: value[0] if isinstance(value, list) and value else value for other, value in named.items()}
+    if taken := [other for other, value in numbers.items() if value == number]:
+        raise SettingsError(
+            f"{section}: {number} is {json.dumps(taken[0])} here, and would be {json.dumps(name)}; "
+            f'allowed: another number for {json.dumps(name)}, as in "{section}": {{"{name}": 1024 to 65535}}'
+        )
+    return str(number), f'add "{section}": {{"{name}": {number}}} to the configuration: then {number} has its name'
+# fmt: on
+# <<<end>>>
+
+register()
