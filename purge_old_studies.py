@@ -100,6 +100,10 @@ def _time_of_day(text: str) -> str | None:
     return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", text) else "a time of day as HH:MM"
 
 
+def _days(texts: Sequence[str]) -> str | None:
+    return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
+
+
 def _undated(value: object) -> str | None:
     return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
 
@@ -116,7 +120,7 @@ class Rule:
         default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
     )
     days: tuple[str, ...] = dataclasses.field(
-        default=DAYS, metadata={"choices": DAYS, "help": "On which days of the week; every day."}
+        default=DAYS, metadata={"check": _days, "help": "On which days of the week; every day."}
     )
     by: str = dataclasses.field(
         default="StudyDate",
@@ -761,8 +765,6 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
                 raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
-        if not rule.days:
-            raise SettingsError(f"{path}.Days: found none, allowed: days of the week")
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
         try:
@@ -1730,7 +1732,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1784,7 +1786,7 @@ class Ledger:
         self.path, self._lock = path, threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
-        self.fresh = not path.exists() or path.stat().st_size == 0
+        self.fresh = False
         try:
             self._open(tables, durability, version)
         except sqlite3.DatabaseError as error:
@@ -1803,6 +1805,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1815,7 +1818,7 @@ class Ledger:
             raise
 
     def _move_aside(self) -> None:
-        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         self.path.replace(self.moved)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)

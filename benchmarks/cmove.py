@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""C-MOVE of a study of 500 instances with cmove_interceptor.py and without, side by side; and 20 moves past a hanging service.
+
+What counts, each in one run:
+
+- rate: at least 0.95 of that of Orthanc without the script;
+- 20 moves at once, with a service that hangs: each ends at most 1 s later than without the service, and a C-ECHO
+  meanwhile is answered at most 1 s later than by an Orthanc without the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
+
+from testing.dicom import make_study
+from testing.pytest_plugin import StoreScp
+from testing.server import DCMTK_ENVIRONMENT, OrthancServer
+
+SCRIPT = Path(__file__).parent.parent / "cmove_interceptor.py"
+
+
+def move(server: OrthancServer, patient: str) -> float:
+    """Seconds that dcmtk's `movescu` takes."""
+    command = ["movescu", "-P", "-aec", server.aet, "-aem", "SCP", "-k", "QueryRetrieveLevel=PATIENT"]
+    begin = time.perf_counter()
+    subprocess.run(
+        [*command, "-k", f"PatientID={patient}", "127.0.0.1", str(server.dicom_port)],
+        env={**DCMTK_ENVIRONMENT, "PATH": "/usr/bin:/bin"},
+        check=True,
+        capture_output=True,
+    )
+    return time.perf_counter() - begin
+
+
+def echo(server: OrthancServer) -> float:
+    entity = AE("ECHO")
+    entity.add_requested_context(Verification)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
+    begin = time.perf_counter()
+    association = entity.associate("127.0.0.1", server.dicom_port, ae_title=server.aet)
+    status = association.send_c_echo() if association.is_established else None
+    association.release()
+    if status is None or status.get("Status") != 0:
+        raise SystemExit("a C-ECHO failed")
+    return time.perf_counter() - begin
+
+
+def twenty(server: OrthancServer) -> tuple[list[float], float]:
+    """Seconds of 20 moves at once, in order, and of a C-ECHO that starts after them."""
+    with ThreadPoolExecutor(21) as pool:
+        moves = [pool.submit(move, server, "SMALL") for _ in range(20)]
+        time.sleep(0.2)
+        took = pool.submit(echo, server).result()
+        return sorted(each.result() for each in moves), took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--instances", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, hanging_service() as url:
+        folder = Path(name)
+        scp = StoreScp(folder / "scp", "SCP")
+        more = {"DicomModalities": {"scp": scp.as_modality()}, "DicomAlwaysAllowMove": True, "StableAge": 3600}
+        notify = {"CMoveInterceptor": {"Notify": [{"Url": url, "Timeout": 60}]}}
+        servers = {
+            "without the script": OrthancServer(folder / "a", None, more),
+            "with the script": OrthancServer(folder / "b", SCRIPT, more),
+            "with a service that hangs": OrthancServer(folder / "c", SCRIPT, {**more, **notify}),
+        }
+        try:
+            for server in servers.values():
+                server.start()
+                server.store(make_study(patient_id="LARGE", instances=arguments.instances))
+                server.store(make_study(patient_id="SMALL", instances=20))
+            print(f"Orthanc {server.get('/system')['Version']}")
+            compare(servers, arguments.instances, arguments.rounds)
+        finally:
+            for server in servers.values():
+                server.kill()
+                server.close()
+            scp.close()
+
+
+class hanging_service:  # noqa: N801 - used as a context
+    """A service that accepts each connection and never answers; its URL."""
+
+    def __enter__(self) -> str:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self._kept: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+        return f"http://127.0.0.1:{self._listening.getsockname()[1]}/?id={{PatientID}}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                self._kept.append(self._listening.accept()[0])
+            except OSError:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listening, *self._kept):
+            each.close()
+
+
+def compare(servers: dict[str, OrthancServer], instances: int, rounds: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in servers}
+    for number in range(rounds):
+        for name in list(servers)[:: -1 if number % 2 else 1]:
+            seconds[name].append(move(servers[name], "LARGE"))
+    for name, each in seconds.items():
+        print(f"{name:26} {instances / statistics.median(each):5.0f} instances/s (median of {rounds})")
+    plain = seconds["without the script"]
+    for name in list(servers)[1:]:
+        ratio = statistics.median(theirs / ours for theirs, ours in zip(plain, seconds[name], strict=True))
+        print(f"ratio of rates, {name}: {ratio:.2f}")
+    results = {name: twenty(server) for name, server in servers.items()}
+    for name, (moves, took) in results.items():
+        print(f"20 moves at once, {name}: first {moves[0]:.2f} s, last {moves[-1]:.2f} s; C-ECHO {took:.2f} s")
+    hangs, fine, alone = (
+        results[name] for name in ("with a service that hangs", "with the script", "without the script")
+    )
+    later = max(ours - theirs for ours, theirs in zip(hangs[0], fine[0], strict=True))
+    print(f"latest of the 20 against the same without the service: {later:+.2f} s")
+    print(f"C-ECHO against Orthanc without the script: {hangs[1] - alone[1]:+.2f} s")
+
+
+if __name__ == "__main__":
+    main()

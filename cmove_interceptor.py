@@ -1,0 +1,1662 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Tells services of each C-MOVE that Orthanc receives, and does the move as Orthanc itself would have done.
+
+Whoever listens to C-MOVE replaces Orthanc's own, so this script does both: notifications by HTTP (before or after the
+move, waited for or delivered later, at least once), and the move, or none, or one of what is first fetched from elsewhere.
+
+    "CMoveInterceptor": {"Notify": [{"Url": "https://ris.example/moves?study={StudyInstanceUID}&to={TargetAET}"}]}
+
+Without the section each request is an entry in the log, and is moved. To look at:
+
+    GET /cmove-interceptor/status
+    GET /cmove-interceptor/requests                       recent ones, with what came of them
+
+Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import functools
+import http
+import http.client
+import json
+import os
+import random
+import re
+import sqlite3
+import ssl
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orthanc
+
+__version__ = "0.1.0"
+
+SECTION = "CMoveInterceptor"
+FIELDS = (
+    "Level", "PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "OriginatorAET", "OriginatorID", "SourceAET", "TargetAET",
+)  # fmt: skip
+RESULTS = ("State", "Instances", "Completed", "Error")  # what a notification after the move may say besides
+MOVES = ("move", "notify", "fetch")
+UNIQUE = {"PATIENT": "PatientID", "SERIES": "SeriesInstanceUID", "INSTANCE": "SOPInstanceUID"}
+TYPES = {"PATIENT": "Patient", "STUDY": "Study", "SERIES": "Series", "INSTANCE": "Instance"}
+PATHS = {"PATIENT": "patients", "STUDY": "studies", "SERIES": "series", "INSTANCE": "instances"}
+PEER_SECONDS = 30.0  # of one request to a peer
+REQUIRED_AT_A_TIME = 2  # each holds one of Orthanc's few DICOM threads
+REQUIRED_SECONDS = 5.0
+REQUIRED_TURN = 1.0  # seconds that a move waits until fewer than that are under way
+FETCHES_AT_A_TIME = 2
+LOOK = 0.04  # seconds between looks at a job that sends
+END_EVENT = 5.0  # seconds until a job that is not listed any more counts as failed, unless its end was heard of
+PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
+REMEMBERED_JOBS = 1000
+TICK = 2.0  # seconds between looks for notifications that are due
+TABLES = """
+CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
+    mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
+"""
+
+T = TypeVar("T")
+
+
+def _url(template: str) -> str | None:
+    """What is allowed as a URL, unless this is: nothing of a request reaches into scheme, host or port."""
+    parts = urllib.parse.urlsplit(template)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[{}@\s]", parts.netloc):
+        return "http:// or https://, a host without placeholders or credentials, a path"
+    if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
+        return "a URL of printable ASCII characters, without a fragment"
+    return _template(template)
+
+
+def _template(template: str) -> str | None:
+    unknown = [name for name in _names(template) if name not in (*FIELDS, *RESULTS, "RequestID")]
+    return f"placeholders {', '.join(('RequestID', *FIELDS))}; after the move {', '.join(RESULTS)}" if unknown else None
+
+
+def _body(body: Any) -> str | None:
+    return next((complaint for text in _texts(body) if (complaint := _template(text))), None)
+
+
+def _headers(headers: Mapping[str, Any]) -> str | None:
+    plain = all(
+        isinstance(value, str) and re.fullmatch(r"[!-~]([ -~]*[!-~])?", value) and re.fullmatch(r"[A-Za-z0-9-]+", name)
+        for name, value in headers.items()
+    )
+    return None if plain else "names of headers and texts of printable ASCII characters"
+
+
+def _sources(texts: Sequence[str]) -> str | None:
+    known = all(re.fullmatch(r"(modality|peer):.+", text) for text in texts)
+    return None if known else "modality:NAME or peer:NAME"
+
+
+def _levels(texts: Sequence[str]) -> str | None:
+    return None if set(texts) <= set(TYPES) else ", ".join(TYPES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One entry of `Notify`."""
+
+    url: str = dataclasses.field(
+        default="",
+        metadata={
+            "check": _url,
+            "secret": True,
+            "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
+        },
+    )
+    method: str = dataclasses.field(
+        default="GET", metadata={"choices": ("GET", "POST"), "help": "Two entries for both."}
+    )
+    body: Any = dataclasses.field(
+        default=None,
+        metadata={
+            "check": _body,
+            "help": "JSON of a POST, placeholders in its texts; null: all fields of the request.",
+        },
+    )
+    headers: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"check": _headers, "secret": True, "help": "Headers to send besides."}
+    )
+    username: str = dataclasses.field(default="", metadata={"help": "For basic authentication."})
+    password: str = dataclasses.field(default="", metadata={"secret": True, "help": "For basic authentication."})
+    token: str = dataclasses.field(default="", metadata={"secret": True, "help": "For bearer authentication."})
+    verify_tls: bool = dataclasses.field(
+        default=True, metadata={"help": "Whether the service's certificate is verified."}
+    )
+    ca_file: str | None = dataclasses.field(
+        default=None, metadata={"help": "Certificates to trust (PEM); null: those of the system."}
+    )
+    certificate_file: str | None = dataclasses.field(
+        default=None, metadata={"help": "Client certificate, with its key or `KeyFile` (PEM)."}
+    )
+    key_file: str | None = dataclasses.field(default=None, metadata={"help": "Key of the client certificate."})
+    timeout: float = dataclasses.field(
+        default=10, metadata={"minimum": 0.1, "maximum": 300, "help": "Seconds; of a `Required` one at most 5."}
+    )
+    when: str = dataclasses.field(
+        default="before",
+        metadata={"choices": ("before", "after"), "help": "Before the move, or after it with the result."},
+    )
+    required: bool = dataclasses.field(
+        default=False, metadata={"help": "The move fails if this service refuses or can't be reached; only before."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One entry of `Rules`: another `Mode` for some requests. The first that fits counts."""
+
+    mode: str = dataclasses.field(default="move", metadata={"choices": MOVES, "help": "What is done with those."})
+    levels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; none given: all."}
+    )
+    target_aets: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"key": "TargetAETs", "help": "Destinations; `*` and `?` stand for any text, any character."},
+    )
+    originator_aets: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "OriginatorAETs", "help": "Who asks; likewise."}
+    )
+    identifiers: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": 'Patterns of identifiers: `{"PatientID": "RESEARCH*"}`.'}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetch:
+    """How `fetch` works."""
+
+    sources: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"key": "From", "check": _sources, "help": "`modality:NAME` and `peer:NAME`, asked in this order."},
+    )
+    seconds: float = dataclasses.field(
+        default=60, metadata={"minimum": 1, "maximum": 3600, "help": "Time limit for all that one request fetches."}
+    )
+    keep: bool = dataclasses.field(
+        default=True, metadata={"help": "False: what was fetched is deleted after the move."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a notification that failed goes again."""
+
+    first: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `CMoveInterceptor`."""
+
+    mode: str = dataclasses.field(
+        default="move",
+        metadata={
+            "choices": MOVES,
+            "help": "`move`: as Orthanc; `notify`: send nothing; `fetch`: get what is missing, then move.",
+        },
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "Other modes for some requests (below)."})
+    notify: tuple[Service, ...] = dataclasses.field(
+        default=(), metadata={"help": "Whom to tell (below); none: the log."}
+    )
+    fetch: Fetch = dataclasses.field(default=Fetch(), metadata={"help": "From where `fetch` gets what is missing."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a notification that failed goes again."})
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
+    )
+    tcp_no_delay: bool = dataclasses.field(
+        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
+    )
+
+
+# Requests and templates
+
+
+def mode_of(fields: Mapping[str, str], settings: Settings) -> str:
+    """What is done with a request."""
+    return next((rule.mode for rule in settings.rules if _fits(rule, fields)), settings.mode)
+
+
+def _fits(rule: Rule, fields: Mapping[str, str]) -> bool:
+    return (
+        (not rule.levels or fields["Level"] in rule.levels)
+        and _any_like(rule.target_aets, fields["TargetAET"])
+        and _any_like(rule.originator_aets, fields["OriginatorAET"])
+        and all(
+            # Of a list each must fit: a request is not what one of its identifiers is.
+            all(_any_like((pattern,), value) for value in fields[name].split("\\"))
+            for name, pattern in rule.identifiers.items()
+        )
+    )
+
+
+def _any_like(patterns: Sequence[str], value: str) -> bool:
+    wild = {"*": ".*", "?": "."}
+    return not patterns or any(
+        re.fullmatch("".join(wild.get(character) or re.escape(character) for character in pattern), value, re.DOTALL)
+        for pattern in patterns
+    )
+
+
+def _names(template: str) -> list[str]:
+    """The names of the placeholders; a brace that belongs to none counts as one, with no name that is known."""
+    return [
+        found[1] or found[2] or "?"
+        for found in re.finditer(r"\{([A-Za-z]+)\}|\{\{|\}\}|([{}])", template)
+        if found[1] or found[2]
+    ]
+
+
+def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        return {"{{": "{", "}}": "}"}.get(found[0]) or encode(str(values.get(found[1], "")))
+
+    return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
+
+
+def _texts(body: Any) -> Iterator[str]:
+    if isinstance(body, str):
+        yield body
+    elif isinstance(body, dict):
+        for each in body.values():
+            yield from _texts(each)
+    elif isinstance(body, list):
+        for each in body:
+            yield from _texts(each)
+
+
+def filled_url(template: str, values: Mapping[str, Any]) -> str:
+    """A URL with the values in it, each percent-encoded: no value makes up a parameter, a folder, or a way out of one."""
+
+    def encode(text: str) -> str:
+        return urllib.parse.quote(text, safe="", errors="replace")
+
+    head, mark, query = template.partition("?")
+    path = "/".join(_without_dots(_filled(segment, values, encode), segment) for segment in head.split("/"))
+    return path + mark + _filled(query, values, encode)
+
+
+def _without_dots(segment: str, template: str) -> str:
+    """`..` that comes from a value climbs nowhere."""
+    return segment.replace(".", "%2E") if segment != template and segment in (".", "..") else segment
+
+
+def filled_body(body: Any, values: Mapping[str, Any]) -> Any:
+    """JSON with the values in its texts."""
+    if isinstance(body, str):
+        return _filled(body, values, str)
+    if isinstance(body, dict):
+        return {name: filled_body(each, values) for name, each in body.items()}
+    return [filled_body(each, values) for each in body] if isinstance(body, list) else body
+
+
+def described(fields: Mapping[str, str]) -> str:
+    """A request as the log tells it: identifiers, in one line whatever they hold."""
+    return ", ".join(f"{name} {one_line(fields[name])!r}" for name in FIELDS if fields[name] not in ("", "0"))
+
+
+# Telling services
+
+
+class NotDeliveredError(Exception):
+    """The service refused, or did not answer."""
+
+
+class Caller:
+    """Sends the requests to one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._context = _tls(service) if service.url.startswith("https:") else None
+
+    def prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What will be sent, without what is secret: it waits in the ledger."""
+        body = None
+        if self.service.method == "POST":
+            body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
+        return {"Url": filled_url(self.service.url, values), "Body": body, "RequestID": values["RequestID"]}
+
+    def send(self, prepared: Mapping[str, Any], timeout: float) -> None:
+        """Send it. Redirects are not followed: where to is in the configuration. Raises `NotDeliveredError`."""
+        url = urllib.parse.urlsplit(prepared["Url"])
+        body = None if self.service.method == "GET" else json.dumps(prepared["Body"]).encode()
+        connection = _connection(url.hostname or "", url.port, timeout, self._context)
+        try:
+            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            headers = {"Idempotency-Key": prepared["RequestID"], **_headers_of(self.service)}
+            connection.request(self.service.method, target, body, headers)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDeliveredError(f"{type(error).__name__}: {one_line(error)}") from None
+        finally:
+            connection.close()
+        if not 200 <= status < 300:
+            raise NotDeliveredError(f"it answered {status}")
+
+
+def _connection(
+    host: str, port: int | None, timeout: float, secure: ssl.SSLContext | None
+) -> http.client.HTTPConnection:
+    if secure is None:
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=secure)
+
+
+def _headers_of(service: Service) -> dict[str, str]:
+    """The headers of each request to a service: who we are, and what is configured."""
+    headers = {"User-Agent": f"cmove_interceptor/{__version__}"}
+    if service.method == "POST":
+        headers["Content-Type"] = "application/json"
+    if service.username:
+        pair = f"{service.username}:{service.password}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    elif service.token:
+        headers["Authorization"] = f"Bearer {service.token}"
+    return {**headers, **service.headers}
+
+
+def _tls(service: Service) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=service.ca_file)
+    if not service.verify_tls:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if service.certificate_file:
+        context.load_cert_chain(service.certificate_file, service.key_file)
+    return context
+
+
+class Notifier:
+    """Tells services: those that are `Required` at once, the others from the ledger, each service by a thread of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._retry = settings.retry
+        self.callers = [Caller(service) for service in settings.notify]
+        self._turns = threading.BoundedSemaphore(REQUIRED_AT_A_TIME)
+        self._wake = [threading.Event() for _ in self.callers]
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, ledger: Any) -> None:
+        self._ledger = ledger
+        ledger.run("UPDATE work SET state='waiting' WHERE state='sending'")  # killed meanwhile: at least once
+        for number, caller in enumerate(self.callers):
+            if not caller.service.required:
+                self._threads.append(
+                    threading.Thread(target=self._work, args=(number,), name=f"cmove-notify-{number}", daemon=True)
+                )
+                self._threads[-1].start()
+
+    def stop(self, deadline: float) -> None:
+        self._stopping.set()
+        for wake in self._wake:
+            wake.set()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def require(self, values: Mapping[str, Any]) -> None:
+        """Ask the services that must agree. Raises `NotDeliveredError` for the first that does not."""
+        for caller in self.callers:
+            if caller.service.required:
+                self._ask(caller, caller.prepared(values))
+
+    def _ask(self, caller: Caller, prepared: Mapping[str, Any]) -> None:
+        # In a thread of its own: a timeout of a socket starts anew with each byte that a service drips.
+        if not self._turns.acquire(timeout=REQUIRED_TURN):
+            raise NotDeliveredError(
+                f"{_place(caller)}: {REQUIRED_AT_A_TIME} others wait for a required service already"
+            )
+        seconds = min(caller.service.timeout, REQUIRED_SECONDS)
+        outcome: list[str | None] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            try:
+                caller.send(prepared, seconds)
+                outcome.append(None)
+            except Exception as error:  # noqa: BLE001 - whatever it is: the service did not agree
+                outcome.append(one_line(error))
+            finally:
+                self._turns.release()
+                done.set()
+
+        threading.Thread(target=ask, name="cmove-required", daemon=True).start()
+        if not done.wait(seconds):
+            raise NotDeliveredError(f"{_place(caller)} did not answer within {seconds:g} s")
+        if outcome[0] is not None:
+            raise NotDeliveredError(f"{_place(caller)}: {outcome[0]}")
+
+    def tell(self, when: str, values: Mapping[str, Any]) -> None:
+        """Write down what services are to be told; they are told as soon as they listen."""
+        for number, caller in enumerate(self.callers):
+            if caller.service.when == when and not caller.service.required:
+                self._ledger.add(_place(caller), f"{number} {values['RequestID']}", caller.prepared(values))
+                self._wake[number].set()
+
+    def _work(self, number: int) -> None:
+        caller, wake = self.callers[number], self._wake[number]
+        while not self._stopping.is_set():
+            try:
+                if not self._deliver(caller, number):
+                    wake.wait(TICK)
+                    wake.clear()
+            except Exception:  # noqa: BLE001 - the next notification is not lost for it
+                orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
+                self._stopping.wait(TICK)
+
+    def _deliver(self, caller: Caller, number: int) -> bool:
+        """Deliver what is due to a service; whether there was something."""
+        due = [
+            row
+            for row in self._ledger.due(_place(caller), 100, self._retry.longest)
+            if row["subject"].startswith(f"{number} ")
+        ]
+        for row in due:
+            if self._stopping.is_set():
+                break
+            self._ledger.start(row["id"])
+            try:
+                caller.send(json.loads(row["data"]), caller.service.timeout)
+                self._ledger.end(row["id"], "done")
+            except NotDeliveredError as error:
+                self._fail(row, _place(caller), str(error))
+        return bool(due)
+
+    def _fail(self, row: Mapping[str, Any], place: str, error: str) -> None:
+        retry = self._retry
+        state = self._ledger.fail(
+            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
+        )
+        if row["attempts"] == 0 or state == "dead":
+            after = "given up" if state == "dead" else "it goes again"
+            orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {place}: {error}; {after}")
+
+
+def _place(caller: Caller) -> str:
+    """A service as logs and the ledger call it: its URL without what might be secret in it."""
+    parts = urllib.parse.urlsplit(caller.service.url)
+    return f"{caller.service.method} {parts.scheme}://{parts.netloc}{parts.path}"
+
+
+# Moving
+
+
+class Jobs:
+    """The ends of Orthanc's jobs, as OnChange tells them: also of those that are forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > REMEMBERED_JOBS:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def wait(self, job: str, seconds: float) -> bool | None:
+        """Whether a job ended well; None if it has not ended yet."""
+        with self._changed:
+            if job not in self._ended:
+                self._changed.wait(seconds)
+            return self._ended.get(job)
+
+
+class Failed(Exception):  # noqa: N818 - the move failed, not the script
+    """The move can't be done, or ended badly."""
+
+
+class Mover:
+    """Sends what a request asks for, as Orthanc's own C-MOVE does."""
+
+    def __init__(self, loopback: Any, jobs: Jobs, configuration: Mapping[str, Any]) -> None:
+        self._loopback, self._jobs = loopback, jobs
+        self.synchronous = bool(configuration.get("SynchronousCMove", True))
+        self._strict = bool(configuration.get("StrictAetComparison", False))
+        self.stopping = threading.Event()
+
+    def resources(self, fields: Mapping[str, str]) -> list[str]:
+        """The Orthanc identifiers that a request means, as Orthanc looks them up; none if nothing is here.
+
+        At the study level an AccessionNumber goes before the StudyInstanceUID; each may be a list. Raises `Failed` if what
+        the level needs is missing.
+        """
+        tag, text = _key(fields)
+        found: list[str] = []
+        for token in text.split("\\"):
+            if token.strip():
+                found += self._lookup(TYPES[fields["Level"]], tag, token)
+        return list(dict.fromkeys(found))
+
+    def _lookup(self, level: str, tag: str, token: str) -> list[str]:
+        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+            entries = self._loopback.request("POST", "/tools/lookup", token.encode())
+            return [entry["ID"] for entry in entries if entry["Type"] == level]
+        # Not that one for all: on 1.10.1 it knows no AccessionNumber, and elsewhere not by which tag it found something.
+        find = {"Level": level, "Query": {tag: token}, "Expand": True}
+        return [
+            each["ID"]
+            for each in self._loopback.post("/tools/find", find)
+            if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
+        ]
+
+    def destination(self, aet: str) -> tuple[str, Mapping[str, Any]]:
+        """The name and the entry of `DicomModalities` with this AE title. Raises `Failed`."""
+        for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
+            if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
+                return name, entry
+        raise Failed(f"no modality has the AE title {one_line(aet)!r}")
+
+    def submit(self, fields: Mapping[str, str], resources: Sequence[str]) -> str:
+        """Let a job of Orthanc send resources to the request's destination; its identifier."""
+        name, entry = self.destination(fields["TargetAET"])
+        body: dict[str, Any] = {"Resources": resources, "Synchronous": False, "Permissive": False, "Priority": PRIORITY}
+        if int(fields["OriginatorID"]):
+            body |= {"MoveOriginatorAet": fields["OriginatorAET"], "MoveOriginatorID": int(fields["OriginatorID"])}
+        if entry.get("LocalAet"):
+            body["LocalAet"] = entry["LocalAet"]
+        return str(self._loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store", body)["ID"])
+
+    def size(self, job: str) -> int:
+        return int(self._state(job)["Content"]["InstancesCount"])
+
+    def _state(self, job: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get(f"/jobs/{job}")
+        return found
+
+    def look(self, job: str) -> tuple[float, bool | None, str]:
+        """The share of a job that is sent, whether it ended well (None: it goes on), and why not."""
+        ended = self._jobs.wait(job, LOOK)
+        try:
+            state = self._state(job)
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            ended = self._jobs.wait(job, END_EVENT) if ended is None else ended
+            return float(bool(ended)), bool(ended), "" if ended else "the job is not known any more"
+        if state["State"] == "Success":
+            return 1.0, True, ""
+        failed = state["State"] in ("Failure", "Paused")
+        return (
+            state["Progress"] / 100,
+            False if failed else None,
+            state.get("ErrorDetails") or state["ErrorDescription"],
+        )
+
+    def cancel(self, job: str) -> None:
+        with contextlib.suppress(LoopbackError):
+            self._loopback.post(f"/jobs/{job}/cancel", {})
+
+    def remove(self, instances: Sequence[str]) -> None:
+        self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
+
+
+def _normalized(value: str) -> str:
+    """An identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
+    return value.encode("ascii", "ignore").decode().strip().upper()
+
+
+def _key(fields: Mapping[str, str]) -> tuple[str, str]:
+    """The tag that tells what a request means, and its text. Raises `Failed` if it is not there."""
+    if fields["Level"] == "STUDY":
+        tag = "AccessionNumber" if fields["AccessionNumber"] else "StudyInstanceUID"
+    else:
+        tag = UNIQUE[fields["Level"]]
+    if not fields[tag]:
+        raise Failed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
+    return tag, fields[tag]
+
+
+class Move:
+    """One request on its way: what `create` returns, `apply` follows and `free` ends."""
+
+    def __init__(self, number: int, name: str, fields: Mapping[str, str], mode: str) -> None:
+        self.number, self.name, self.fields, self.mode = number, name, fields, mode
+        self.job: str | None = None
+        self.total = self.applied = self.sent = 0
+        self.ended: bool | None = None
+        self.error = ""
+        self.fetched: list[str] = []
+
+
+class Interceptor:
+    """The script's callbacks and routes."""
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
+        self.refusal = refusal
+        self._settings, self._configuration = settings, configuration
+        self._loopback = Loopback(configuration)
+        if not refusal and not self._loopback.enabled:
+            self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+        self._notifier, self._jobs = Notifier(settings), Jobs()
+        self._mover = Mover(self._loopback, self._jobs, configuration)
+        self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
+        self._opening, self._opened = threading.Lock(), False
+
+    # From start to stop
+
+    def on_change(self, change: int, _level: int, resource: str) -> None:
+        if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
+            self._jobs.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
+        elif change == orthanc.ChangeType.ORTHANC_STARTED:
+            if reason := self.unavailable():
+                orthanc.LogError(reason)
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self._mover.stopping.set()
+            if self._opened:
+                self._notifier.stop(time.monotonic() + 2)
+
+    def unavailable(self) -> str | None:
+        """Why nothing works, or None. What is needed is opened here: at the start, or with the first request."""
+        with self._opening:
+            if self.refusal is None and not self._opened:
+                try:
+                    self._open()
+                    self._opened = True
+                except (OSError, sqlite3.Error) as error:
+                    return f"cmove_interceptor: its ledger can't be opened: {error}"
+        return self.refusal
+
+    def _open(self) -> None:
+        folder = state_folder(self._settings.state_path, self._configuration)
+        self._ledger = Ledger(folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability)
+        days = self._settings.keep_done_days
+        self._ledger.forget_finished(days)
+        self._ledger.run("DELETE FROM requests WHERE created<?", time.time() - days * 86400)
+        if self._mover.synchronous:
+            # Their callers are gone with the server that was killed; Orthanc's own moves would have ended there, jobs go on.
+            for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
+                if job := json.loads(row["result"]).get("Job"):
+                    self._mover.cancel(job)
+        self._ledger.run("UPDATE requests SET state='interrupted', ended=? WHERE state='moving'", time.time())
+        self._notifier.start(self._ledger)
+
+    # A move, by the callbacks of plugin 4.2 and later
+
+    def create(self, **request: Any) -> Move:
+        """Begin a move. What is raised here, the caller gets as 0xC000: unable to process."""
+        fields = {name: str(request.get(name) or "") for name in FIELDS}
+        fields["OriginatorID"] = str(request.get("OriginatorID") or 0)
+        orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
+        if reason := self.unavailable():
+            raise Failed(reason)
+        mode = mode_of(fields, self._settings)
+        name = str(uuid.uuid4())
+        number = self._write_down(name, fields, mode)
+        move = Move(number, name, fields, mode)
+        try:
+            self._notifier.require(self._values(move))
+            self._notifier.tell("before", self._values(move))
+            return self._begin(move)
+        except Exception as error:
+            move.error = one_line(error)
+            self._finish(move, "failed")
+            orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
+            raise
+
+    def _begin(self, move: Move) -> Move:
+        if move.mode == "notify":
+            return move
+        if move.mode == "fetch":
+            move.fetched = self._fetcher.complete(move.fields)
+        resources = self._mover.resources(move.fields)
+        if not resources:
+            raise Failed("nothing here is what the request means")
+        move.job = self._mover.submit(move.fields, resources)
+        move.total = self._mover.size(move.job)
+        self._note(move)
+        return move
+
+    def size(self, move: Move) -> int:
+        return move.total
+
+    def apply(self, move: Move) -> None:
+        """Wait until one more image is sent; what is raised here ends the move with 0xB000: not all arrived."""
+        move.applied += 1
+        if move.job is None or not self._mover.synchronous:
+            return
+        while move.ended is None and move.sent < move.applied:
+            if self._mover.stopping.is_set():
+                raise Failed("Orthanc is stopping")
+            share, move.ended, move.error = self._mover.look(move.job)
+            move.sent = max(move.sent, int(share * move.total + 1e-6))
+        if move.ended and move.applied >= move.total:
+            move.sent = move.total
+        elif move.ended is False and move.sent < move.applied:
+            raise Failed(move.error)
+
+    def free(self, move: Move) -> None:
+        """The end of a move: all was sent, it failed, or the caller has gone."""
+        if move.job is None or (move.ended and move.applied >= move.total):
+            state = "done"
+        elif not self._mover.synchronous:
+            state = "submitted"
+        elif move.ended is False:
+            state = "failed"
+        else:
+            self._mover.cancel(move.job)
+            state, move.error = "abandoned", "the caller went away"
+        if move.fetched and not self._settings.fetch.keep and state != "submitted":
+            self._mover.remove(move.fetched)
+        self._finish(move, state)
+
+    # The same for plugin 4.0 and 4.1, which know success and 0xB000 only, and one sub-operation
+
+    def whole(self, **request: Any) -> None:
+        """Do a move from beginning to end."""
+        move = self.create(**request)
+        try:
+            for _ in range(move.total):
+                self.apply(move)
+        finally:
+            self.free(move)
+
+    # What is written down
+
+    def _write_down(self, name: str, fields: Mapping[str, str], mode: str) -> int:
+        with self._ledger.transaction() as db:
+            values = (name, json.dumps(fields), mode, time.time())
+            return int(
+                db.execute("INSERT INTO requests VALUES(NULL,?,?,?,'moving','{}',?,NULL)", values).lastrowid or 0
+            )
+
+    def _note(self, move: Move) -> None:
+        if move.job:
+            self._ledger.run("UPDATE requests SET result=? WHERE id=?", json.dumps(self._result(move)), move.number)
+
+    def _result(self, move: Move) -> dict[str, Any]:
+        return {"Job": move.job, "Instances": move.total, "Completed": move.sent, "Error": move.error}
+
+    def _finish(self, move: Move, state: str) -> None:
+        sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
+        self._ledger.run(sql, state, json.dumps(self._result(move)), time.time(), move.number)
+        self._notifier.tell("after", {**self._values(move), **self._result(move), "State": state})
+
+    def _values(self, move: Move) -> dict[str, Any]:
+        return {"RequestID": move.name, **move.fields}
+
+    # What there is to look at
+
+    def status(self, _request: Request) -> Any:
+        """Whether it runs, how many requests and notifications there are in each state."""
+        rows = self._ledger.rows("SELECT state, COUNT(*) n FROM requests GROUP BY state")
+        return {
+            "State": "running",
+            "Mode": self._settings.mode,
+            "Requests": {row["state"]: row["n"] for row in rows},
+            "Notifications": self._ledger.totals(),
+            "Version": __version__,
+        }
+
+    def requests(self, request: Request) -> Any:
+        """A page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        query = dict(request.query)
+        for name in query:
+            if name not in ("since", "limit", "state"):
+                raise Refused(400, f"Unknown parameter {one_line(name)}; allowed: since, limit, state")
+        since, limit = _whole(query, "since", 2**62), _whole(query, "limit", 100)
+        if not 1 <= limit <= 1000:
+            raise Refused(400, "limit: allowed is 1 to 1000")
+        where, values = ("AND state=?", (query["state"],)) if "state" in query else ("", ())
+        rows = self._ledger.rows(
+            f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
+            *(since, *values, limit + 1),
+        )
+        total = self._ledger.rows(f"SELECT COUNT(*) n FROM requests WHERE 1 {where}", *values)[0]["n"]
+        items = [self._item(row) for row in rows[:limit]]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+    def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        told = [
+            {"Service": each["queue"], "State": each["state"], "Attempts": each["attempts"], "Error": each["error"]}
+            for number in range(len(self._settings.notify))
+            for each in self._ledger.rows("SELECT * FROM work WHERE subject=?", f"{number} {row['name']}")
+        ]
+        return {
+            "ID": row["id"],
+            "RequestID": row["name"],
+            "Request": json.loads(row["fields"]),
+            "Mode": row["mode"],
+            "State": row["state"],
+            **json.loads(row["result"]),
+            "Notifications": told,
+            "Created": _utc(row["created"]),
+            "Ended": _utc(row["ended"]),
+        }
+
+
+def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+    if name not in query:
+        return default
+    if not re.fullmatch(r"[0-9]{1,18}", query[name], re.ASCII):
+        raise Refused(400, f"{name} is {one_line(query[name])!r}, allowed: a whole number")
+    return int(query[name])
+
+
+def _utc(seconds: float | None) -> str | None:
+    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
+
+
+# Fetching
+
+
+class Fetcher:
+    """Gets what a request means and is not here, or only in part, from other modalities and peers."""
+
+    def __init__(self, loopback: Any, mover: Mover, settings: Fetch, configuration: Mapping[str, Any]) -> None:
+        self._loopback, self._mover, self._settings = loopback, mover, settings
+        self._configuration = configuration
+        self._aet = str(configuration.get("DicomAet", "ORTHANC"))
+        self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
+
+    def complete(self, fields: Mapping[str, str]) -> list[str]:
+        """Fetch what is missing; the instances that came. Raises `Failed` when too many fetch already."""
+        tag, text = _key(fields)
+        if re.search(r"[*?]", text):
+            raise Failed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if not self._turns.acquire(blocking=False):
+            # Who waits here holds one of Orthanc's few DICOM threads, too.
+            raise Failed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
+        try:
+            deadline = time.monotonic() + self._settings.seconds
+            before = set(self._instances(fields))
+            for token in text.split("\\"):
+                self._fetch({**fields, tag: token}, tag, token, deadline)
+            return sorted(set(self._instances(fields)) - before)
+        finally:
+            self._turns.release()
+
+    def _instances(self, fields: Mapping[str, str]) -> list[str]:
+        if fields["Level"] == "INSTANCE":
+            return self._mover.resources(fields)
+        route = PATHS[fields["Level"]]
+        return [
+            instance["ID"]
+            for resource in self._mover.resources(fields)
+            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
+        ]
+
+    def _fetch(self, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> None:
+        """Ask one source after the other until as much is here as the fullest of them has."""
+        for source in self._settings.sources:
+            kind, _, name = source.partition(":")
+            try:
+                ask = self._from_modality if kind == "modality" else self._from_peer
+                if ask(name, fields, tag, token, deadline):
+                    return
+            except (LoopbackError, Failed) as error:
+                orthanc.LogWarning(f"cmove_interceptor: {one_line(source)} did not help: {one_line(error)}")
+
+    def _from_modality(self, name: str, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> bool:
+        """Retrieve from a modality what it has more of than we have; whether it had anything."""
+        level, name = TYPES[fields["Level"]], urllib.parse.quote(name, safe="")
+        count = {"Patient": "NumberOfPatientRelatedInstances", "Study": "NumberOfStudyRelatedInstances",
+                 "Series": "NumberOfSeriesRelatedInstances"}.get(level)  # fmt: skip
+        query = {**_parents(fields), tag: token, **({count: ""} if count else {})}
+        found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})
+        answers = self._loopback.get(f"/queries/{found['ID']}/answers?expand&simplify")
+        try:
+            for number, answer in enumerate(answers):
+                there = answer.get(count, "") if count else "1"
+                here = len(self._instances(fields))
+                if not here or (str(there).isdigit() and int(there) > here):
+                    job = self._loopback.post(
+                        f"/queries/{found['ID']}/answers/{number}/retrieve",
+                        {"TargetAet": self._aet, "Synchronous": False},
+                    )["ID"]
+                    self._follow(job, deadline)
+        finally:
+            self._loopback.request("DELETE", f"/queries/{found['ID']}")
+        return bool(answers)
+
+    def _follow(self, job: str, deadline: float) -> None:
+        ended: bool | None = None
+        while ended is None:
+            if time.monotonic() > deadline or self._mover.stopping.is_set():
+                self._mover.cancel(job)
+                raise Failed(f"it was not fetched within {self._settings.seconds:g} s")
+            _, ended, error = self._mover.look(job)
+        if not ended:
+            raise Failed(error)
+
+    def _from_peer(self, name: str, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> bool:
+        """Copy from a peer the instances that it has and we have not; whether it had anything."""
+        peer = Peer(self._configuration, name)
+        level, route = TYPES[fields["Level"]], PATHS[fields["Level"]]
+        found = json.loads(peer.request("POST", "/tools/find", {"Level": level, "Query": {tag: token}}))
+        here = set(self._instances(fields)) if found else set()
+        there = found if level == "Instance" else [
+            instance["ID"] for each in found for instance in json.loads(peer.request("GET", f"/{route}/{each}/instances"))
+        ]  # fmt: skip
+        for instance in there:
+            if instance not in here:  # the same image has the same identifier everywhere
+                if time.monotonic() > deadline or self._mover.stopping.is_set():
+                    raise Failed(f"it was not fetched within {self._settings.seconds:g} s")
+                self._loopback.request("POST", "/instances", peer.request("GET", f"/instances/{instance}/file"))
+        return bool(found)
+
+
+class Peer:
+    """Another Orthanc, as `OrthancPeers` of the configuration has it."""
+
+    def __init__(self, configuration: Mapping[str, Any], name: str) -> None:
+        entry = configuration.get("OrthancPeers", {}).get(name)
+        if entry is None:
+            raise Failed(f"{name} is not in OrthancPeers")
+        if isinstance(entry, list):
+            entry = dict(zip(("Url", "Username", "Password"), entry, strict=False))
+        self._url = urllib.parse.urlsplit(entry["Url"])
+        self._service = Service(
+            username=entry.get("Username", ""),
+            password=entry.get("Password", ""),
+            headers=entry.get("HttpHeaders", {}),
+            verify_tls=bool(configuration.get("HttpsVerifyPeers", True)),
+            ca_file=configuration.get("HttpsCACertificates") or None,
+            certificate_file=entry.get("CertificateFile"),
+            key_file=entry.get("CertificateKeyFile"),
+        )
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        url, data = self._url, None if body is None else json.dumps(body).encode()
+        secure = _tls(self._service) if url.scheme == "https" else None
+        connection = _connection(url.hostname or "", url.port, PEER_SECONDS, secure)
+        try:
+            connection.request(method, url.path.rstrip("/") + path, data, _headers_of(self._service))
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Failed(f"it does not answer: {type(error).__name__}") from None
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise Failed(f"{method} {path} was answered {response.status}")
+        return content
+
+
+def _parents(fields: Mapping[str, str]) -> dict[str, str]:
+    """The identifiers above the level of a request, which a hierarchical query needs (DICOM PS3.4 C.4.1.3.1)."""
+    above = {"PATIENT": (), "STUDY": ("PatientID",), "SERIES": ("PatientID", "StudyInstanceUID"),
+             "INSTANCE": ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")}[fields["Level"]]  # fmt: skip
+    return {name: fields[name] for name in above if fields[name]}
+
+
+def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
+    """What the types don't say. Raises `SettingsError`."""
+    for number, service in enumerate(settings.notify):
+        path = f"{SECTION}.Notify[{number}]"
+        if not service.url:
+            raise SettingsError(f"{path}.Url is missing")
+        if service.required and service.when == "after":
+            raise SettingsError(f'{path}.Required: found true with "When": "after", allowed: only before the move')
+        if service.body is not None and service.method == "GET":
+            raise SettingsError(f'{path}.Body: found one, allowed: only with "Method": "POST"')
+        used = {name for text in (service.url, *_texts(service.body)) for name in _names(text)}
+        if service.when == "before" and used & set(RESULTS):
+            raise SettingsError(f'{path}: {", ".join(sorted(used & set(RESULTS)))} are known only with "When": "after"')
+        if service.username and service.token:
+            raise SettingsError(f"{path}: found Username and Token, allowed: one of them")
+    for number, rule in enumerate(settings.rules):
+        if unknown := [name for name in rule.identifiers if name not in FIELDS[1:6]]:
+            allowed = ", ".join(FIELDS[1:6])
+            raise SettingsError(f"{SECTION}.Rules[{number}].Identifiers: found {unknown[0]}, allowed: {allowed}")
+    if (
+        settings.mode == "fetch" or any(rule.mode == "fetch" for rule in settings.rules)
+    ) and not settings.fetch.sources:
+        raise SettingsError(f"{SECTION}.Fetch.From is missing: whom to ask for what is not here")
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        check_settings(settings, configuration)
+        interceptor = Interceptor(settings, configuration, None)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+    except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
+        refusal = f"{error}. cmove_interceptor moves as Orthanc does and tells nobody until this is corrected."
+        orthanc.LogError(refusal)
+        return _serve(Interceptor(Settings(), configuration, refusal))
+    if settings.tcp_no_delay:
+        os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+    warn_if_open("cmove_interceptor", configuration)
+    _serve(interceptor)
+    return None
+
+
+def _serve(interceptor: Interceptor) -> None:
+    serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
+    serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
+    if interceptor.refusal:
+        return  # not registering leaves Orthanc's own C-MOVE in place
+    KEPT_ALIVE.append(interceptor)
+    KEPT_ALIVE.append(interceptor.on_change)
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if hasattr(orthanc, "RegisterMoveCallback2"):
+        callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
+        KEPT_ALIVE.extend(callbacks)
+        orthanc.RegisterMoveCallback2(*callbacks)
+    else:
+        KEPT_ALIVE.append(interceptor.whole)
+        orthanc.RegisterMoveCallback(interceptor.whole)
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("settings", "loopback", "answers", "ledger")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = False
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+# fmt: on
+# <<<end>>>
+
+register()
