@@ -756,7 +756,7 @@ class Ledger:
     def forget_finished(self, days: float) -> None:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
-# common/feed.py, SHA-256 d366c7c4b9aa627cb9f8c1506ce91b69e1f2d2deee50cdde76893d3dcd2844a1
+# common/feed.py, SHA-256 0fa017462770c300544c72b79c699f4c56e0c83419f1c92a780c39a95466dad8
 # What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 FEED_TABLES = """
@@ -768,6 +768,7 @@ CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PR
 """
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
 PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
@@ -799,15 +800,29 @@ class Feed:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
         self._look_again: dict[tuple[str, str], float] = {}
+        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
+            ledger.set_number("began", int(LOADED))
 
     def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, the newest entry: what the archive holds already is not new."""
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
             # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
-            self._ledger.set_number("cursor", min(newest, self._ledger.number("cursor", newest)))
+            kept = self._ledger.number("cursor", -1)
+            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+                return int(max(older))
+            newest = since
+        return 0
 
     def hear(self, change: str, resource: str) -> None:
         """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
@@ -1378,7 +1393,7 @@ class Destination:
     def shown(self) -> dict[str, Any]:
         return {"Away": self.away, "Error": self.error}
 
-# common/forwarding.py, SHA-256 3afe05d33b77e91d1567571f04016a8c27e30eefdc5856c9464dcc46c457ba47
+# common/forwarding.py, SHA-256 b279f24f3f1cbe92f4f7759b8841f1fb2ff5ac08d314e1d17f91458fc1367ae2
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1404,6 +1419,7 @@ FORWARDING_TABLES = """
 CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -1851,9 +1867,14 @@ class Forwarder:
             self.ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
-        self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
+        self._note_job(row["id"], job)
         if early := self._early_ends.pop(job, None):
             self._settle({**row, "job": job}, early[0])
+
+    def _note_job(self, row: int, job: str) -> None:
+        with self.ledger.transaction():
+            self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row)
+            self.ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
 
     def _post_job(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and give its identifier; without what was deleted meanwhile, and None if that was all."""
@@ -1960,10 +1981,11 @@ class Forwarder:
                 self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
                 continue
             taken.add(job["ID"])
-            self.ledger.run("UPDATE work SET job=? WHERE id=?", job["ID"], row["id"])
+            self._note_job(row["id"], job["ID"])
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
+        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -2024,13 +2046,13 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 63296112d5ebee9b0aab6e911f3a9f9657220b8026b232dc01dd53387d9bd9e0
+# common/deliveries.py, SHA-256 17265437e8b2718dd87cdb86e388d2cf91be88dcf954d11af37e2b8c8fb6577c
 # The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 FILTERS = {
     "state": "state=?",
     "destination": "queue=?",
-    "job": "job=?",
+    "job": "id IN (SELECT delivery FROM jobs WHERE job=?)",
     "resource": "subject=?",
     "study": "(subject=?1 OR json_extract(data, '$.Of')=?1)",
 }

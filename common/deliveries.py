@@ -19,7 +19,7 @@ from common.routing import Batch
 FILTERS = {
     "state": "state=?",
     "destination": "queue=?",
-    "job": "job=?",
+    "job": "id IN (SELECT delivery FROM jobs WHERE job=?)",
     "resource": "subject=?",
     "study": "(subject=?1 OR json_extract(data, '$.Of')=?1)",
 }

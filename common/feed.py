@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PR
 """
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
 PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
@@ -48,15 +49,29 @@ class Feed:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
         self._look_again: dict[tuple[str, str], float] = {}
+        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
+            ledger.set_number("began", int(LOADED))
 
     def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, the newest entry: what the archive holds already is not new."""
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
             # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
-            self._ledger.set_number("cursor", min(newest, self._ledger.number("cursor", newest)))
+            kept = self._ledger.number("cursor", -1)
+            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+                return int(max(older))
+            newest = since
+        return 0
 
     def hear(self, change: str, resource: str) -> None:
         """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""

@@ -46,6 +46,7 @@ FORWARDING_TABLES = """
 CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -493,9 +494,14 @@ class Forwarder:
             self.ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
-        self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
+        self._note_job(row["id"], job)
         if early := self._early_ends.pop(job, None):
             self._settle({**row, "job": job}, early[0])
+
+    def _note_job(self, row: int, job: str) -> None:
+        with self.ledger.transaction():
+            self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row)
+            self.ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
 
     def _post_job(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and give its identifier; without what was deleted meanwhile, and None if that was all."""
@@ -602,10 +608,11 @@ class Forwarder:
                 self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
                 continue
             taken.add(job["ID"])
-            self.ledger.run("UPDATE work SET job=? WHERE id=?", job["ID"], row["id"])
+            self._note_job(row["id"], job["ID"])
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
+        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK

@@ -151,6 +151,25 @@ def test_installing_it_on_an_archive_sends_nothing_until_something_arrives(start
     assert [study["PatientMainDicomTags"]["PatientID"] for study in destination.get("/studies?expand")] == ["NEW"]
 
 
+def test_what_arrives_before_a_new_ledger_has_found_its_place_is_forwarded_although_orthanc_is_killed(
+    start_orthanc: StartOrthanc, tmp_path: Path
+) -> None:
+    # As happens on a busy machine: the script's thread comes to ask for its place only after the first study.
+    slow = tmp_path / "auto_forward_modality.py"
+    text = SCRIPT.read_text()
+    place = '        """Take the place in the log;'
+    assert text.count(place) == 1
+    slow.write_text(text.replace(place, f"        time.sleep(4)\n{place}"))
+    destination = start_orthanc(aet="DEST")
+    source = start_orthanc(slow, to(destination))
+    source.store(make_study(patient_id="EARLY"))
+    source.wait_until_stable()
+    source.kill()
+    source.start()
+    source.wait_until(lambda: states(source) == ["done"], what="deliver")
+    assert instances(destination) == instances(source)
+
+
 @pytest.mark.parametrize("loss", ["deleted", "noise", "cut"])
 def test_a_lost_ledger_never_sends_the_archive_again(start_orthanc: StartOrthanc, loss: str) -> None:
     destination = start_orthanc(aet="DEST", configuration={"OverwriteInstances": True})

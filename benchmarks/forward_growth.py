@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""make bench-forward-growth: does forwarding a study cost more in a large archive, and do 100,000 rows of the ledger?
+
+The cost of a study beside the sending is the processor time of the Orthanc that forwards it, less that of an Orthanc that
+gets the same studies and sends them by raw jobs. Set ORTHANC and ORTHANC_PYTHON_PLUGIN to 1.12.7, where reading a resource
+gets slower with the archive. Arguments: --small, --large (studies in the archive), --forwarded, --rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.forward import clear, wait_for
+from testing.dicom import make_study
+from testing.server import OrthancServer
+
+ROOT = Path(__file__).parent.parent
+
+
+def cpu(server: OrthancServer) -> float:
+    """Seconds of processor time that it has used."""
+    assert server.process
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def store_and_send(source: OrthancServer, destination: OrthancServer, first: int, number: int, raw: bool) -> float:
+    """Processor seconds to receive so many studies and to send them."""
+    files = [make_study(patient_id=f"F{first + one}", instances=1, rows=16, columns=16)[0] for one in range(number)]
+    clear(destination)
+    before = cpu(source)
+    stored = [source.store(file)[0]["ParentStudy"] for file in files]
+    if raw:
+        time.sleep(3)  # as long as our script waits for stability
+        for study in stored:
+            source.post("/modalities/DEST/store", {"Resources": [study], "Synchronous": False})
+    wait_for(destination, number)
+    return cpu(source) - before
+
+
+def growth(sizes: list[int], number: int) -> None:
+    costs = []
+    with tempfile.TemporaryDirectory() as folder:
+        destination = OrthancServer(Path(folder) / "destination", aet="DEST").start()
+        nodes = {"DicomModalities": {"DEST": destination.as_modality()}, "JobsHistorySize": 1}
+        ours = OrthancServer(Path(folder) / "ours", ROOT / "auto_forward_modality.py", nodes).start()
+        raw = OrthancServer(Path(folder) / "raw", None, nodes).start()
+        ours.post("/auto-forward-modality/destinations/DEST/pause")
+        have = 0
+        for size in sizes:
+            for server in (ours, raw):
+                for one in range(have, size):
+                    server.store(make_study(patient_id=f"A{one}", instances=1, rows=16, columns=16))
+            have = size
+            time.sleep(5)  # all is stable, and noted: what waits is dropped, it is not what is measured
+            while rows := ours.get("/auto-forward-modality/deliveries", state="waiting", limit=1000)["Items"]:
+                for row in rows:
+                    ours.delete(f"/auto-forward-modality/deliveries/{row['ID']}")
+            ours.post("/auto-forward-modality/destinations/DEST/resume")
+            found = []
+            for turn in range(3):
+                with_us = store_and_send(ours, destination, size * 1000 + turn * number, number, raw=False)
+                without = store_and_send(raw, destination, size * 1000 + turn * number, number, raw=True)
+                found.append((with_us - without) / number * 1000)
+            ours.post("/auto-forward-modality/destinations/DEST/pause")
+            costs.append(sorted(found)[1])
+            print(
+                f"  {size:6d} studies in the archive: {costs[-1]:6.2f} ms of processor a study beside the sending",
+                flush=True,
+            )
+        print(f"  ratio {costs[-1] / costs[0]:.2f}", flush=True)
+        for server in (ours, raw, destination):
+            server.close()
+
+
+def rows(number: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = OrthancServer(Path(folder) / "source", ROOT / "auto_forward_modality.py").start()
+        source.stop()
+        [ledger] = source.folder.rglob("auto_forward_modality.sqlite")
+        before = memory(source.start())
+        source.stop()
+        fill(ledger, number)
+        begin = time.perf_counter()
+        source.start()
+        while source.request("GET", "/auto-forward-modality/status").status_code != 200:
+            time.sleep(0.01)
+        print(f"  {number} rows: start {time.perf_counter() - begin:.2f} s", end="")
+        times = []
+        for state in ("", "&state=dead", "&study=study77777", "&destination=DEST"):
+            begin = time.perf_counter()
+            source.request("GET", f"/auto-forward-modality/deliveries?since={number // 2}&limit=100{state}")
+            times.append((time.perf_counter() - begin) * 1000)
+        print(
+            f", pages in {', '.join(f'{one:.0f}' for one in times)} ms, memory {before} kB without, {memory(source)} kB with"
+        )
+        source.close()
+
+
+def fill(ledger: Path, number: int) -> None:
+    """So many rows, one in ten of them dead."""
+    data, now = json.dumps({"Level": "Study", "Instances": ["instance"]}), time.time()
+    states = ["dead", *["done"] * 9]
+    made = [("DEST", f"study{one}", states[one % 10], 1, now, "", None, data, now, now, 0) for one in range(number)]
+    with sqlite3.connect(ledger) as database:
+        database.executemany("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?)", made)
+    database.close()
+
+
+def memory(server: OrthancServer) -> int:
+    assert server.process
+    return int(Path(f"/proc/{server.process.pid}/status").read_text().partition("VmRSS:")[2].split()[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", type=int, default=300)
+    parser.add_argument("--large", type=int, default=10_000)
+    parser.add_argument("--forwarded", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=100_000)
+    options = parser.parse_args()
+    rows(options.rows)
+    growth([options.small, options.large], options.forwarded)
+
+
+if __name__ == "__main__":
+    main()
