@@ -67,7 +67,7 @@ STATES_TABLE = """
 CREATE TABLE IF NOT EXISTS lists(number INTEGER PRIMARY KEY, entries TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS series(
     series TEXT PRIMARY KEY, looked INTEGER, found TEXT NOT NULL, shown TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS todo(series TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS todo(series TEXT PRIMARY KEY, anew INTEGER NOT NULL) WITHOUT ROWID;
 """
 LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -564,8 +564,9 @@ class PrivateTags:
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:
-                db.executemany("INSERT OR IGNORE INTO todo VALUES(?)", ((each,) for each in series))
-                db.execute("DELETE FROM todo WHERE series IN (SELECT series FROM series WHERE looked=?)", (self._list,))
+                db.executemany("INSERT OR IGNORE INTO todo VALUES(?,0)", ((each,) for each in series))
+                sql = "DELETE FROM todo WHERE anew=0 AND series IN (SELECT series FROM series WHERE looked=?)"
+                db.execute(sql, (self._list,))
                 self._ledger.set_number("listed", self._list)
                 self._count_todo()
 
@@ -610,7 +611,7 @@ class PrivateTags:
             # All instances of a new series pass by here: it needs no looking at.
             sql = "INSERT INTO series VALUES(?,?,'{}','{}') ON CONFLICT DO UPDATE SET looked=excluded.looked"
             db.executemany(sql, ((each, self._list) for each in new_series))
-            db.executemany("DELETE FROM todo WHERE series=?", ((each,) for each in new_series))
+            db.executemany("DELETE FROM todo WHERE series=? AND anew=0", ((each,) for each in new_series))
             self._ledger.set_number("cursor", max(last, self._ledger.number("cursor")))
         return not page["Done"] and last == page["Last"]
 
@@ -697,12 +698,12 @@ class PrivateTags:
         return True
 
     def _was_deleted(self, series: str) -> None:
-        """Forget a series; look at it anew if it is here again."""
+        """Forget a series; look at it anew if it is here again: what came before this event counts for nothing."""
         with self._ledger.transaction():
             self._ledger.run("DELETE FROM series WHERE series=?", series)
             self._ledger.run("DELETE FROM todo WHERE series=?", series)
             if self._is_here("series", series):
-                self._ledger.run("INSERT INTO todo VALUES(?)", series)
+                self._ledger.run("INSERT INTO todo VALUES(?,1)", series)
 
     def _is_here(self, level: str, resource: str) -> bool:
         try:
@@ -719,13 +720,14 @@ class PrivateTags:
 
     def _catch_up(self, newest_at_start: int) -> bool:
         """Look at one series that waits for it; whether there was one."""
-        if not (waiting := self._ledger.rows("SELECT series FROM todo LIMIT 1")):
+        if not (waiting := self._ledger.rows("SELECT series, anew FROM todo LIMIT 1")):
             return False
-        series = waiting[0]["series"]
+        series, anew = waiting[0]["series"], waiting[0]["anew"]
         row = self._ledger.rows(
             "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?", series
         )
-        done = {*json.loads(row[0]["found"]), *json.loads(row[0]["entries"] or "[]")} if row else set()
+        found_before, list_before = (row[0]["found"], row[0]["entries"]) if row else ("{}", None)
+        done = {*json.loads(found_before), *json.loads(list_before if list_before and not anew else "[]")}
         missing = {key: entry for key, entry in self._wanted.entries.items() if entry.text not in done}
         values: dict[str, Any] = {}
         for instance in self._instances_of(series) if missing else []:
@@ -849,7 +851,7 @@ class PrivateTags:
         with self._ledger.transaction() as db:
             rows = [(each,) for each in series]
             db.executemany("UPDATE series SET looked=NULL, found='{}' WHERE series=?", rows)
-            db.executemany("INSERT OR IGNORE INTO todo VALUES(?)", rows)
+            db.executemany("INSERT OR REPLACE INTO todo VALUES(?,1)", rows)
             self._count_todo()
         self._wake.set()
         return {"Series": len(series)}

@@ -821,7 +821,7 @@ class Thumbnails:
     # Routes
 
     def of_series(self, request: Request) -> Answer:
-        """The middle image of a series, else the icon of its kind; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
+        """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
         return self._answer("series", request)
 
     def of_study(self, request: Request) -> Answer:

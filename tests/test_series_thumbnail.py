@@ -303,7 +303,8 @@ def reference(dataset: Dataset, content: bytes) -> Image.Image:
 @pytest.mark.parametrize(
     "name",
     ["CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MONOCHROME1",
-     "EIGHT BITS", "examples_rgb_color.dcm", "SC_rgb_rle.dcm", "SC_rgb_small_odd.dcm", "examples_palette.dcm", "examples_overlay.dcm"],
+     "EIGHT BITS", "examples_rgb_color.dcm", "SC_rgb_rle.dcm", "SC_rgb_small_odd.dcm", "examples_palette.dcm",
+     "examples_overlay.dcm"],
 )  # fmt: skip
 def test_a_thumbnail_looks_as_the_reference_picture(gallery: OrthancServer, name: str) -> None:
     if name.isupper() and "." not in name:
