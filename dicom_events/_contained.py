@@ -436,7 +436,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 5a2576cdacd0bd858f7596b0a9897843f343ad319c8dbc209b053764a108b5e6
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -490,7 +490,7 @@ class Ledger:
         self.path, self._lock = path, threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
-        self.fresh = not path.exists() or path.stat().st_size == 0
+        self.fresh = False
         try:
             self._open(tables, durability, version)
         except sqlite3.DatabaseError as error:
@@ -509,6 +509,7 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -521,7 +522,7 @@ class Ledger:
             raise
 
     def _move_aside(self) -> None:
-        self.fresh, self.moved = True, self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         self.path.replace(self.moved)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)

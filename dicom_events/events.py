@@ -78,12 +78,9 @@ def _identifiers_of_file(data: bytes) -> tuple[str, ...] | None:
     return tuple(value.decode("ascii").strip("\0 ") for value in found) if all(found[1:]) else None
 
 
-def orthanc_identifiers(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Orthanc's identifiers of patient, study, series and instance: the SHA-1 of the DICOM ones down to each."""
-    return tuple(_grouped(hashlib.sha1("|".join(values[:n]).encode()).hexdigest()) for n in range(1, len(values) + 1))
-
-
-def _grouped(digest: str) -> str:
+def orthanc_identifier(values: tuple[str, ...]) -> str:
+    """Orthanc's identifier of a resource: the SHA-1 of DICOM's ones from the patient down to it."""
+    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 

@@ -15,12 +15,18 @@ from typing import Any
 import orthanc
 
 from ._contained import one_line
-from .events import LEVELS, ORIGINS, about, identifiers_of_file, orthanc_identifiers
+from .events import LEVELS, ORIGINS, about, identifiers_of_file, orthanc_identifier
 from .outbox import Outbox, new_id
 from .settings import EventSettings
 
 ROUTES = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-LARGE = 256 << 20  # bytes of an instance that are not copied to be read
+# To read a file, the plugin copies all of it: 0.3 ms for 512 KB, where Orthanc's JSON of an image takes 0.05; yet of a
+# structure set 240 ms, where the copy takes 1.5. So the JSON is for larger files of these, which hold little but pixels.
+SMALL = 64 << 10  # bytes
+IMAGES = {
+    f"1.2.840.10008.5.1.4.1.1.{each}"  # DICOM PS3.4 B.5
+    for each in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6.1", "7", "12.1", "12.2", "20", "128")
+}
 KNOWN_SERIES = 10_000
 KEPT_CHANGES = 100_000  # that could not be written, and are tried again
 UPSERT = """
@@ -121,7 +127,8 @@ class Intake:
 
     def _identify(self, dicom: Any, instance: str) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
         """DICOM's and Orthanc's identifiers from the patient down, and the tags where some are asked for."""
-        values = identifiers_of_file(dicom.GetInstanceData()) if dicom.GetInstanceSize() < LARGE else None
+        read = dicom.GetInstanceSize() < SMALL or _metadata(dicom, "SopClassUid") not in IMAGES
+        values = identifiers_of_file(dicom.GetInstanceData()) if read else None
         known = self._orthanc_ids(values) if values else ()
         if values and known[-1] == instance and not self._wants_tags(known):
             return values, known, {}
@@ -138,10 +145,10 @@ class Intake:
     def _orthanc_ids(self, values: tuple[str, ...]) -> tuple[str, ...]:
         parents = self._series.get(values[:3])
         if parents is None:
-            parents = self._series[values[:3]] = orthanc_identifiers(values[:3])
+            parents = self._series[values[:3]] = tuple(orthanc_identifier(values[:n]) for n in (1, 2, 3))
             while len(self._series) > KNOWN_SERIES:
                 self._series.popitem(last=False)
-        return (*parents, orthanc_identifiers(values)[-1])
+        return (*parents, orthanc_identifier(values))
 
     def _wants_tags(self, orthanc_ids: tuple[str, ...]) -> bool:
         return bool(self._tags["Instance"]) or any(
@@ -159,6 +166,10 @@ class Intake:
         due: float | None = None,
     ) -> None:
         """Write one instance down, with its parents. `due`: its Stable… events may never come, make them up then."""
+        with self.outbox.ledger.lock:  # what becomes stable meanwhile, becomes so after this
+            if due is None and self._is_ordinary(orthanc_ids, origin):
+                self._tell_one_more(dicom_ids, orthanc_ids, origin, received, found)
+                return
         instance, now = orthanc_ids[-1], time.time()
         touched = dict(zip(LEVELS, orthanc_ids[:-1], strict=False))
         with self.outbox.transaction() as db:
@@ -178,6 +189,33 @@ class Intake:
         if due is None:
             self._touched.update(dict.fromkeys(touched.values(), time.monotonic()))
 
+    def _tell_one_more(
+        self,
+        dicom_ids: tuple[str, ...],
+        orthanc_ids: tuple[str, ...],
+        origin: Mapping[str, str],
+        received: str,
+        found: Mapping[str, Any],
+    ) -> None:
+        instance = orthanc_ids[3]
+        tags = self._tags["Instance"].of(found) if self._tags["Instance"] else None
+        data = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, tags=tags))[:-1]
+        parts = (f'{data}, "counts": {{"instances": ', "}}")
+        self.outbox.add_stored(f"{instance}.{received}", orthanc_ids[2], instance, parts, self._reconcile)
+        self._touched.update(dict.fromkeys(orthanc_ids[:3], time.monotonic()))
+
+    def _is_ordinary(self, orthanc_ids: tuple[str, ...], origin: Mapping[str, str]) -> bool:
+        """Whether it is one more image of a series that is kept already, and is told at once."""
+        events = self.events
+        return (
+            all(each in self._touched for each in orthanc_ids[:-1])
+            and len(orthanc_ids) == 4
+            and events.stored_instance
+            and not events.stored_instance_throttle_ms
+            and not events.deleted_instance
+            and origin["kind"] not in events.stored_instance_skip_origin
+        )
+
     def _tell_stored(
         self,
         db: sqlite3.Connection,
@@ -189,8 +227,7 @@ class Intake:
         now: float,
     ) -> None:
         instance, key = orthanc_ids[-1], orthanc_ids[-2] if len(orthanc_ids) == 4 else orthanc_ids[-1]
-        db.execute("UPDATE resource SET received=received+1 WHERE id=?", (key,))
-        count = db.execute("SELECT received FROM resource WHERE id=?", (key,)).fetchone()
+        count = db.execute("UPDATE resource SET received=received+1 WHERE id=? RETURNING received", (key,)).fetchone()
         tags = self._tags["Instance"].of(found) if self._tags["Instance"] else None
         data = about(
             "Instance", orthanc_ids, dicom_ids, origin=origin, counts={"instances": count[0] if count else 1}, tags=tags

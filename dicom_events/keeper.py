@@ -387,9 +387,8 @@ class Keeper:
                 if level == "Instance":
                     db.execute("INSERT OR IGNORE INTO instance VALUES(?,?,?)", (each["ID"], uid, parent))
                 else:
-                    # `received` is how many are there: it goes on from here.
-                    row = (each["ID"], level, uid, parent, len(each.get("Instances", [])) if level == "Series" else 0)
-                    db.execute("INSERT OR IGNORE INTO resource VALUES(?,?,?,?,NULL,NULL,?,0,NULL,1,NULL)", row)
+                    row = (each["ID"], level, uid, parent)
+                    db.execute("INSERT OR IGNORE INTO resource VALUES(?,?,?,?,NULL,NULL,0,0,NULL,1,NULL)", row)
 
     # Telling again
 

@@ -46,10 +46,16 @@ class Lines(Broker):
 
     def deliver(self, events: list[Event]) -> list[Outcome]:
         assert self._file
-        lines = b"".join(self.form.body(event) + b"\n" for event in events)
-        if self._file.seek(0, os.SEEK_END) > 0 and self._file.tell() + len(lines) > self._most:
-            self._rotate()
-        self._write(lines)
+        size, together = self._file.seek(0, os.SEEK_END), b""
+        for event in events:
+            line = self.form.body(event) + b"\n"
+            if size and size + len(line) > self._most:
+                self._write(together)
+                self._rotate()
+                size, together = 0, b""
+            together += line
+            size += len(line)
+        self._write(together)
         return [Outcome(event.row) for event in events]
 
     def _write(self, lines: bytes) -> None:
