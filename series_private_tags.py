@@ -815,10 +815,8 @@ class PrivateTags:
 
     def _expanded_list(self, level: str, resource: str, page: Page) -> bytes:
         """Orthanc's own list, and the values from the ledger: to ask for the metadata of each would take ten times as long."""
-        shown = {
-            row["series"]: row["shown"]
-            for row in self._ledger.rows("SELECT series, shown FROM series WHERE shown!='{}'")
-        }
+        with self._ledger.transaction() as db:
+            shown = dict(db.execute("SELECT series, shown FROM series WHERE shown!='{}'").fetchall())
         short = "&short" if page.short else ""
         if level:
             found = self._loopback.get(f"/{level}/{resource}/series?expand{short}")[page.since :][: page.limit]

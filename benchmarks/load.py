@@ -12,14 +12,15 @@ from multiprocessing.connection import Connection
 FORK = multiprocessing.get_context("fork")
 
 
-def request_bytes(path: str, headers: Mapping[str, str] | None = None) -> bytes:
-    """A GET as it goes over the wire."""
+def request_bytes(path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> bytes:
+    """A GET, or with a body a POST, as it goes over the wire."""
+    length = {} if body is None else {"Content-Length": str(len(body))}
+    fields = {"Host": "127.0.0.1", **(headers or {}), **length}
     lines = [
-        f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
-        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        f"{'GET' if body is None else 'POST'} {path} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in fields.items()),
     ]
-    return "\r\n".join([*lines, "", ""]).encode()
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
 class Client:
