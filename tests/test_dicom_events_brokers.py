@@ -583,10 +583,8 @@ class Subscription:
         fifo = {"FifoTopic": "true"} if name.endswith(".fifo") else {}
         self.arn = aws_client("sns", endpoint).create_topic(Name=name, Attributes=fifo)["TopicArn"]
         self._sqs = aws_client("sqs", endpoint)
-        self._url = self._sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})["QueueUrl"]
-        queue = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])["Attributes"][
-            "QueueArn"
-        ]
+        self.url = self._sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})["QueueUrl"]
+        queue = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         aws_client("sns", endpoint).subscribe(
             TopicArn=self.arn,
             Protocol="sqs",
@@ -599,10 +597,10 @@ class Subscription:
 
         def enough() -> bool:
             answer = self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
+                QueueUrl=self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
             )
             for message in answer.get("Messages", []):
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+                self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
                 found.append(message)
             return len(found) >= number
 
