@@ -83,6 +83,52 @@ NO_IMAGES = {
 }
 
 
+# Orthanc Explorer builds its lists anew at each turn: whoever looks at what was added needs no function of it. The page of
+# a study or series has no link to itself, so its picture goes where the page describes it.
+EXPLORER = """
+(function () {
+  'use strict';
+  var LEVELS = {study: 'studies', series: 'series', instance: 'instances'};
+
+  function picture(level, id, size) {
+    var image = document.createElement('img');
+    image.className = 'series-thumbnail';
+    image.alt = '';
+    image.loading = 'lazy';
+    image.style.cssText = 'float: left; margin: 0 12px 6px 0; object-fit: contain; width: ' + size + 'px; height: ' + size + 'px';
+    image.onerror = function () { image.remove(); };
+    image.src = '../' + LEVELS[level] + '/' + id + '/thumbnail?format=jpeg';
+    return image;
+  }
+
+  function addToLists() {
+    document.querySelectorAll('li a[href*="uuid="]:not([data-thumbnail])').forEach(function (link) {
+      var found = /#(study|series|instance)\\?uuid=([0-9a-f-]{44})$/.exec(link.getAttribute('href'));
+      link.setAttribute('data-thumbnail', found ? found[1] : '');
+      if (found && link.querySelector('h3')) {
+        link.insertBefore(picture(found[1], found[2], 64), link.firstChild);
+      }
+    });
+  }
+
+  function addToPages() {
+    ['study', 'series'].forEach(function (level) {
+      var found = new RegExp('#' + level + '\\\\?uuid=([0-9a-f-]{44})').exec(window.location.hash);
+      document.querySelectorAll('#' + level + '-info > li').forEach(function (item) {
+        if (found && item.querySelector('h3') && !item.querySelector('.series-thumbnail, a')) {
+          item.insertBefore(picture(level, found[1], 128), item.firstChild);
+          item.style.minHeight = '134px';
+        }
+      });
+    });
+  }
+
+  new MutationObserver(function () { addToLists(); addToPages(); })
+    .observe(document.documentElement, {childList: true, subtree: true});
+})();
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `SeriesThumbnail`."""
@@ -931,6 +977,11 @@ def register() -> None:
         serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, thumbnails.again)
     serve("/series-thumbnail/status", {"GET": thumbnails.status}, unavailable)
     if refusal is None:
+        if settings.explorer:
+            if hasattr(orthanc, "ExtendOrthancExplorer2"):
+                orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
+            else:
+                orthanc.ExtendOrthancExplorer(EXPLORER)
         KEPT_ALIVE.append(thumbnails.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
