@@ -1393,7 +1393,7 @@ class Destination:
     def shown(self) -> dict[str, Any]:
         return {"Away": self.away, "Error": self.error}
 
-# common/forwarding.py, SHA-256 b279f24f3f1cbe92f4f7759b8841f1fb2ff5ac08d314e1d17f91458fc1367ae2
+# common/forwarding.py, SHA-256 380d587c2a8ba863bae1166d619efe661c2ff9faf4990b6f56078d29086a47d4
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1404,6 +1404,7 @@ GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -1454,7 +1455,7 @@ class Forwarder:
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
         self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed = threading.Event()
+        self._changed, self._started = threading.Event(), threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed = threading.Event()
         self._known_changed.set()
@@ -1486,12 +1487,20 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._started.wait(STARTS_WITHIN)
+        return self.unavailable
+
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            self._start()
+            try:
+                self._start()
+            finally:
+                self._started.set()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -2046,7 +2055,7 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 17265437e8b2718dd87cdb86e388d2cf91be88dcf954d11af37e2b8c8fb6577c
+# common/deliveries.py, SHA-256 b509dc25d3fb8980828ae016267ce110cbd3f8094d08c6ebcab697e5bb2dbf1a
 # The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 FILTERS = {
@@ -2080,7 +2089,7 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.unavailable)
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
 
     # To look at
 

@@ -47,7 +47,7 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.unavailable)
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
 
     # To look at
 

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -37,12 +38,12 @@ def routes(script: str) -> None:
 
 
 def _load(script: str) -> types.ModuleType:
+    for name in [each for each in sys.modules if each.partition(".")[0] == Path(script).parent.name]:
+        del sys.modules[name]  # the modules of a package hold the stand-in of the last time
     standin = StandIn("7.1")
     with standin.installed():
         module = standin.load(ROOT / script)
     # get_type_hints looks the module of a dataclass up by name.
-    import sys
-
     sys.modules[module.__name__] = module
     return module
 

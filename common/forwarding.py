@@ -31,6 +31,7 @@ GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -81,7 +82,7 @@ class Forwarder:
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
         self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed = threading.Event()
+        self._changed, self._started = threading.Event(), threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed = threading.Event()
         self._known_changed.set()
@@ -113,12 +114,20 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._started.wait(STARTS_WITHIN)
+        return self.unavailable
+
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            self._start()
+            try:
+                self._start()
+            finally:
+                self._started.set()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
