@@ -38,8 +38,18 @@ if not __package__:
     assert _spec.loader is not None
     sys.modules[_folder.name] = _module = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_module)
+    globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from .service import ROUTES as ROUTES
     from .service import Service
+    from .settings import BrokerSettings as BrokerSettings
+    from .settings import FileConfig as FileConfig
+    from .settings import KafkaConfig as KafkaConfig
+    from .settings import NatsConfig as NatsConfig
+    from .settings import RabbitConfig as RabbitConfig
+    from .settings import Settings as Settings
+    from .settings import SNSConfig as SNSConfig
+    from .settings import WebhookConfig as WebhookConfig
 
     _service = Service()
 

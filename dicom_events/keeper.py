@@ -196,7 +196,7 @@ class Keeper:
         return kept.key, data
 
     def _maybe(self, path: str) -> Any:
-        """What Orthanc answers, or None: the resource is gone."""
+        """What Orthanc answers, or None: the resource is gone, or broken, and its event must not hold up all others."""
         try:
             return self._ask(path)
         except LoopbackError as error:
@@ -208,8 +208,11 @@ class Keeper:
         return dict(self._maybe(f"/instances/{instance}/metadata?expand") or {})
 
     def _counts(self, level: str, resource: str) -> dict[str, int] | None:
-        found = self._maybe(f"/{ROUTES[level]}/{resource}/statistics")
-        return None if found is None else {name: int(found[key]) for key, name in COUNTS.items() if key in found}
+        """How much a series, study or patient has; None: it is gone, to which 1.13.0 answers with zeros and 200."""
+        found = self._maybe(f"/{ROUTES[level]}/{resource}/statistics") or {}
+        if not found.get("CountInstances"):
+            return None
+        return {name: int(found[key]) for key, name in COUNTS.items() if key in found}
 
     def _look_up(self, level: str, resource: str) -> Kept | None:
         """The identifiers of what was here before us, from Orthanc; None if it is deleted meanwhile."""
@@ -315,13 +318,13 @@ class Keeper:
                     self._intake.deleted(row["level"], row["id"])
 
     def _is_here(self, level: str, resource: str) -> bool:
+        path = f"/{ROUTES[level]}/{resource}" + ("" if level == "Instance" else "/statistics")
         try:
-            self._ask(f"/{ROUTES[level]}/{resource}/statistics")
+            return bool(self._ask(path).get("CountInstances", level == "Instance"))
         except LoopbackError as error:
             if error.status != 404:
-                raise
+                raise  # only what is certain is told
             return False
-        return True
 
     # What went, and what was here before us
 

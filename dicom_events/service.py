@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import sqlite3
@@ -75,8 +76,9 @@ class Service:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
         if not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        for path, handlers in self._routes().items():
-            serve(f"/dicom-events/{path}", handlers, lambda: self._unavailable)
+        for path, handlers in ROUTES.items():
+            bound = {method: functools.partial(handler, self) for method, handler in handlers.items()}
+            serve(path, bound, lambda: self._unavailable)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
             for named in self._brokers:
@@ -217,23 +219,13 @@ class Service:
 
     # Routes
 
-    def _routes(self) -> dict[str, dict[str, Callable[[Request], Any]]]:
-        return {
-            "status": {"GET": self.get_status},
-            "dead-letters": {"GET": self.get_dead_letters},
-            "dead-letters/retry": {"POST": self.retry_all},
-            "dead-letters/([0-9]+)/retry": {"POST": self.retry_one},
-            "dead-letters/([0-9]+)": {"GET": self.get_dead_letter, "DELETE": self.drop_dead_letter},
-            "replay": {"POST": self.replay},
-        }
-
     def _outbox(self) -> Outbox:
         if not (intake := self._open()):
             raise Refused(503, self._unavailable or "dicom_events has not started")
         return intake.outbox
 
     def get_status(self, _request: Request) -> dict[str, Any]:
-        """Answer `GET /dicom-events/status`: each broker with its backlog, oldest event, rate and last error."""
+        """The outbox, and each broker: backlog, seconds that the oldest event waits, rate, totals, last error."""
         outbox = self._outbox()
         return {
             "State": "running",
@@ -248,7 +240,7 @@ class Service:
         }
 
     def get_dead_letters(self, request: Request) -> dict[str, Any]:
-        """Answer `GET /dicom-events/dead-letters`: a page, oldest first; of one `broker` if asked for."""
+        """A page of what brokers did not take, oldest first: `since` (the last ID), `limit`, `broker`."""
         _only(request.query, {"broker", "since", "limit"})
         since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
         where, values = _of_broker(request.query.get("broker"), self._names())
@@ -259,21 +251,24 @@ class Service:
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
     def get_dead_letter(self, request: Request) -> dict[str, Any]:
+        """One of them, with its data."""
         row = self._letter(request)
         return {**_shown(row), "Data": json.loads(row["data"]) if row["data"] else None}
 
     def drop_dead_letter(self, request: Request) -> dict[str, Any]:
+        """Forget it."""
         row = self._letter(request)
         self._outbox().ledger.run("DELETE FROM letter WHERE id=? AND state='dead'", row["id"])
         return _shown(row)
 
     def retry_one(self, request: Request) -> dict[str, Any]:
+        """Try it again now."""
         row = self._letter(request)
         self._retry("l.state='dead' AND l.id=?", [row["id"]])
         return _shown(row)
 
     def retry_all(self, request: Request) -> dict[str, Any]:
-        """Answer `POST /dicom-events/dead-letters/retry`: all dead letters, or those of `Broker`, are tried again."""
+        """Try all of them again, or those of one: `{"Broker": …}`."""
         wanted = request.json()
         _only(wanted, {"Broker"})
         return {"Retried": self._retry(*_of_broker(wanted.get("Broker"), self._names()))}
@@ -297,9 +292,9 @@ class Service:
         return [named.name for named in self._brokers]
 
     def replay(self, request: Request) -> Answer:
-        """Answer `POST /dicom-events/replay`: publish again from what Orthanc has; 202 with how many studies.
+        """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 
-        `Study` (an Orthanc identifier or a StudyInstanceUID), or `From` and `To` (times as 2026-01-31T13:00:00Z, To not
+        `Study` is an Orthanc identifier or a StudyInstanceUID; `From` and `To` are times (2026-01-31T13:00:00Z, `To` not
         included) between which the study last changed.
         """
         self._outbox()
@@ -355,6 +350,14 @@ class Service:
                 return
 
 
+ROUTES: dict[str, dict[str, Callable[[Service, Request], Any]]] = {
+    "/dicom-events/status": {"GET": Service.get_status},
+    "/dicom-events/dead-letters": {"GET": Service.get_dead_letters},
+    "/dicom-events/dead-letters/retry": {"POST": Service.retry_all},
+    "/dicom-events/dead-letters/([0-9]+)": {"GET": Service.get_dead_letter, "DELETE": Service.drop_dead_letter},
+    "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Service.retry_one},
+    "/dicom-events/replay": {"POST": Service.replay},
+}
 LETTERS = "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event"
 
 

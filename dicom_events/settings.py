@@ -304,7 +304,7 @@ class BrokerSettings:
         default=("*",), metadata={"check": _patterns, "help": "Types that go there, as `dicom.study.*`."}
     )
     format: str | None = dataclasses.field(
-        default=None, metadata={"choices": (*FORMATS, None), "help": "Another `Format` than that of the section."}
+        default=None, metadata={"choices": FORMATS, "help": "Another `Format` than that of the section."}
     )
     tries: int = dataclasses.field(
         default=5,

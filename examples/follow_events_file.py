@@ -6,7 +6,9 @@ python3 follow_events_file.py /var/lib/orthanc/db-v6/dicom_events.jsonl
 Needs nothing but Python's standard library.
 """
 
+import itertools
 import json
+import os
 import sys
 import time
 from collections import OrderedDict
@@ -23,35 +25,47 @@ def work_on(event: dict[str, Any]) -> None:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """Each line when it is complete; of a file that was renamed all that is left, then of the new one."""
+    """Each line when it is complete, over all rotations."""
     while not path.exists():
         time.sleep(0.2)
-    with path.open() as file:
-        inode, line = path.stat().st_ino, ""
-        while True:
-            line += file.readline()
-            if line.endswith("\n"):
-                yield line
-                line = ""
-            elif not path.exists() or path.stat().st_ino != inode:
-                if not (rest := file.readline()):
-                    return
-                line += rest
-            else:
-                time.sleep(0.2)
+    file = path.open()
+    line = ""
+    while True:
+        line += file.readline()
+        if line.endswith("\n"):
+            yield line
+            line = ""
+        elif (following := next_file(path, os.fstat(file.fileno()).st_ino)) is None:
+            time.sleep(0.2)
+        elif not (rest := file.readline()):  # nothing was written between the last look and the rotation
+            file.close()
+            file = following.open()
+        else:
+            line += rest
+
+
+def next_file(path: Path, inode: int) -> Path | None:
+    """The file that came after this one: itself it is `….1` by now, or `….2`, when there were several rotations."""
+    newer = path
+    for number in itertools.count(1):
+        if newer.exists() and newer.stat().st_ino == inode:
+            return None if newer == path else path.with_name(f"{path.name}.{number - 2}" if number > 2 else path.name)
+        newer = path.with_name(f"{path.name}.{number}")
+        if not newer.exists():
+            return path if path.exists() else None  # it was so long ago that it is deleted
+    return None
 
 
 def main(path: Path) -> None:
     seen: OrderedDict[str, None] = OrderedDict()  # a program that keeps a database remembers the identifiers there
     print("ready", flush=True)
-    while True:
-        for line in lines(path):
-            event = json.loads(line)
-            if event["id"] not in seen:
-                work_on(event)
-                seen[event["id"]] = None
-                if len(seen) > REMEMBERED:
-                    seen.popitem(last=False)
+    for line in lines(path):
+        event = json.loads(line)
+        if event["id"] not in seen:
+            work_on(event)
+            seen[event["id"]] = None
+            if len(seen) > REMEMBERED:
+                seen.popitem(last=False)
 
 
 if __name__ == "__main__":
