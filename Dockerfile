@@ -7,12 +7,14 @@ ARG BASE=jodogne/orthanc-python:latest
 FROM ${BASE}
 # Both bases are Debian. The first comes without pip, and its Python belongs to the system: so the packages get a folder of
 # their own. Any pip will do, hence no version.
-COPY requirements.txt /tmp/
+COPY requirements.txt /tmp/scripts.txt
+COPY dicom_events/requirements.txt /tmp/events.txt
 # hadolint ignore=DL3008
 RUN if ! python3 -m pip --version >/dev/null 2>&1; then \
       apt-get update && apt-get install -y --no-install-recommends python3 python3-pip; \
     fi \
- && python3 -m pip install --no-cache-dir --target /opt/orthanc-scripts -r /tmp/requirements.txt \
- && rm -rf /var/lib/apt/lists/* /tmp/requirements.txt
+ && python3 -m pip install --no-cache-dir --target /opt/orthanc-scripts -r /tmp/scripts.txt -r /tmp/events.txt \
+ && rm -rf /var/lib/apt/lists/* /tmp/*.txt
 ENV PYTHONPATH=/opt/orthanc-scripts
 COPY *.py /etc/orthanc/scripts/
+COPY dicom_events /etc/orthanc/scripts/dicom_events

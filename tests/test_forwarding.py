@@ -56,7 +56,9 @@ class Node:
         entity = AE(ae_title=aet)
         for sop_class in (CTImageStorage, Verification):
             entity.add_supported_context(sop_class)
-        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self._server: Any = entity.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+        )
         assert self._server
 
     def _store(self, event: Any) -> int:
@@ -67,10 +69,10 @@ class Node:
         return 0x0000
 
     def as_modality(self) -> list[Any]:
-        return [self.aet, "127.0.0.1", self._server.socket.getsockname()[1]]  # type: ignore[union-attr]
+        return [self.aet, "127.0.0.1", self._server.socket.getsockname()[1]]
 
     def close(self) -> None:
-        self._server.shutdown()  # type: ignore[union-attr]
+        self._server.shutdown()
 
 
 @pytest.fixture
@@ -399,8 +401,8 @@ def test_every_instance_arrives_although_sender_and_destination_are_killed_again
     sent: list[bytes] = []
     chance = random.Random(7)
 
-    def send(patient: int) -> None:
-        for image in make_study(patient_id=f"P{patient}", instances=5):
+    def send(patients: range) -> None:
+        for image in [image for patient in patients for image in make_study(patient_id=f"P{patient}", instances=5)]:
             while True:
                 try:
                     source.store(image)
@@ -410,7 +412,7 @@ def test_every_instance_arrives_although_sender_and_destination_are_killed_again
             sent.append(image)
 
     for turn in range(6):
-        sender = threading.Thread(target=lambda turn=turn: [send(turn * 3 + number) for number in range(3)])
+        sender = threading.Thread(target=send, args=(range(turn * 3, turn * 3 + 3),))
         sender.start()
         time.sleep(chance.uniform(0.2, 1.5))
         victim = (source, node)[turn % 2]
