@@ -738,6 +738,7 @@ class Interceptor:
         move.job = self._mover.submit(move.fields, resources)
         move.total = self._mover.size(move.job)
         self._note(move)
+        self._follow(move, 1)  # where nothing can be sent, the caller gets what Orthanc alone would say
         return move
 
     def size(self, move: Move) -> int:
@@ -746,16 +747,20 @@ class Interceptor:
     def apply(self, move: Move) -> None:
         """Wait until one more image is sent; what is raised here ends the move with 0xB000: not all arrived."""
         move.applied += 1
+        self._follow(move, move.applied)
+        if move.ended and move.applied >= move.total:
+            move.sent = move.total
+
+    def _follow(self, move: Move, count: int) -> None:
+        """Wait until so many images are sent. Raises `Failed` if they can't be."""
         if move.job is None or not self._mover.synchronous:
             return
-        while move.ended is None and move.sent < move.applied:
+        while move.ended is None and move.sent < count:
             if self._mover.stopping.is_set():
                 raise Failed("Orthanc is stopping")
             share, move.ended, move.error = self._mover.look(move.job)
             move.sent = max(move.sent, int(share * move.total + 1e-6))
-        if move.ended and move.applied >= move.total:
-            move.sent = move.total
-        elif move.ended is False and move.sent < move.applied:
+        if move.ended is False and move.sent < count:
             raise Failed(move.error)
 
     def free(self, move: Move) -> None:

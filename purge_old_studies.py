@@ -807,7 +807,7 @@ class Purge:
 
     def run(self) -> str:
         """Delete what is still to go; the state that the purge is in then."""
-        self._recover()
+        self.complete_record()
         rows = self._rows("waiting")
         with ThreadPoolExecutor(1, "purge-looks-ahead") as ahead:
             # While one window goes, the next is looked at: a tenth of a second before, and deletions need not wait for it.
@@ -897,7 +897,7 @@ class Purge:
             sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number=?"
             db.executemany(sql, [(state, why, self.number, row["number"]) for row, why in rows])
 
-    def _recover(self) -> None:
+    def complete_record(self) -> None:
         """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
@@ -1113,8 +1113,10 @@ class Purges:
                 if row["continues"] or purge.cancelled:
                     self._run(purge)
                 else:
-                    purge._recover()
+                    purge.complete_record()
                     self._end(row["id"], "interrupted")
+        except Exception:  # noqa: BLE001 - what is not ended now is looked at again at the next start
+            orthanc.LogError(f"purge_old_studies can't go on now:\n{traceback.format_exc()}")
         finally:
             self._current = None
             self._busy.release()
