@@ -92,7 +92,7 @@ def test_rules_send_by_query_origin_level_and_matcher(start_orthanc: StartOrthan
     matcher.write_text(
         'def choose(resource):\n    return "C" if resource["Tags"]["PatientID"] == "MATCHED" else None\n'
     )
-    rules = [
+    rules: list[dict[str, Any]] = [
         {
             "Name": "ct and mr",
             "Destinations": ["A"],
@@ -133,7 +133,7 @@ def test_the_first_rule_that_matches_decides_and_a_rule_with_an_unknown_destinat
     start_orthanc: StartOrthanc,
 ) -> None:
     node = start_orthanc(aet="NODE")
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"Name": "secret", "Destinations": ["NOPE"], "Query": {"PatientID": "SECRET*"}},
         {"Name": "rest", "Destinations": ["NODE"]},
     ]
