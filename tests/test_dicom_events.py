@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -64,7 +65,12 @@ def wait_for(server: OrthancServer, kind: str, number: int = 1, timeout: float =
 def check(event: dict[str, Any]) -> None:
     """A CloudEvent by the package's own reading, with data as the schema says."""
     assert isinstance(JSONFormat().read(None, json.dumps(event)), CloudEvent)
-    jsonschema.validate(event["data"], {**SCHEMA, "$ref": f"#/$defs/{event['type']}"}, jsonschema.Draft202012Validator)
+    validator(event["type"]).validate(event["data"])
+
+
+@functools.cache
+def validator(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({**SCHEMA, "$ref": f"#/$defs/{kind}"})
 
 
 @pytest.fixture(scope="module")

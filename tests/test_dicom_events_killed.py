@@ -22,7 +22,7 @@ from tests.brokers import RabbitServer, wait_until
 from tests.test_dicom_events import SCRIPT, check
 from tests.test_dicom_events_brokers import RabbitConsumer, over_rabbit
 
-IMAGES = int(os.environ.get("DICOM_EVENTS_IMAGES", "800"))
+IMAGES = int(os.environ.get("DICOM_EVENTS_IMAGES", "600"))
 ROUNDS = 3 if IMAGES >= 10_000 else 1
 SERIES = 20
 
