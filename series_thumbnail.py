@@ -63,6 +63,7 @@ UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such fi
 OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
 QUESTIONS = 8  # ways to ask for one picture that are recognised at once
 TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
+SOURCES = 20_000  # instances whose tags need not be read again for another picture
 LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
 
 # What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
@@ -214,6 +215,7 @@ def from_the_middle(items: Sequence[str]) -> Iterator[str]:
 class Source:
     """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
 
+    series: str  # Orthanc's identifier, if the PatientID is ASCII
     kind: str
     frame: int | None
     rows: int
@@ -230,7 +232,10 @@ def source_of(tags: Mapping[str, Any]) -> Source:
     if not kind and (rows < 1 or columns < 1):
         kind = "other"
     frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
-    return Source(kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
+    uids = (str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    digest = hashlib.sha1("|".join(uids).encode()).hexdigest()
+    series = "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
 
 
 def pixel_aspect(tags: Mapping[str, Any]) -> float:
@@ -484,6 +489,7 @@ class Artist:
     def __init__(self, loopback: Any, chosen: str, kept: str, look: Look) -> None:
         self._loopback, self._chosen, self._kept, self.look = loopback, chosen, kept, look
         self._undecodable: set[str] = set()
+        self._sources: dict[str, Source] = {}
         self._extended_find: bool | None = None
         self.drawn = 0
 
@@ -575,25 +581,19 @@ class Artist:
     def _of_chosen(self, instance: str, series: str, look: Look) -> Picture | None:
         """The picture of the instance that the metadata names, if it is one of the series."""
         try:
-            tags = self._tags(instance)
+            if self._source(instance).series != series:
+                return None  # or a PatientID that Orthanc has in another encoding: then it is chosen again
+            return self._first_of(iter([instance]), look)
         except LoopbackError as error:
             if error.status not in (400, 404):
                 raise
             return None
-        uids = (str(tags.get(name) or "") for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-        digest = hashlib.sha1("|".join(uid.strip() for uid in uids).encode()).hexdigest()
-        if "-".join(digest[i : i + 8] for i in range(0, 40, 8)) != series:
-            return None  # or a PatientID that Orthanc has in another encoding: then it is chosen again
-        return self._first_of(iter([instance]), look, {instance: tags})
 
-    def _first_of(
-        self, instances: Iterator[str], look: Look, read: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Picture:
+    def _first_of(self, instances: Iterator[str], look: Look) -> Picture:
         """The picture of the first instance that can be drawn, else the icon of the very first."""
         icon, failures = None, 0
         for _, instance in zip(range(TRIES), instances, strict=False):
-            tags = (read or {}).get(instance) or self._tags(instance)
-            source = source_of(tags)
+            source = self._source(instance)
             content = None if source.kind else self._render(instance, source, look)
             if content is not None:
                 self.drawn += 1
@@ -605,6 +605,19 @@ class Artist:
         if icon is None:
             raise Refused(404, "There is no instance any more")
         return make_picture(self._with_pillow(draw_icon, icon[0], look), look, icon[1], is_icon=True)
+
+    def forget(self, instance: str) -> None:
+        """It was deleted, or stored anew."""
+        self._sources.pop(instance, None)
+
+    def _source(self, instance: str) -> Source:
+        source = self._sources.get(instance)
+        if source is None:
+            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            if len(self._sources) >= SOURCES:
+                self._sources.clear()
+            self._sources[instance] = source
+        return source
 
     def _render(self, instance: str, source: Source, look: Look) -> bytes | None:
         """The image as Orthanc renders it, windowed; None if Orthanc can't."""
@@ -625,6 +638,7 @@ class Artist:
         return self._with_pillow(stretched, content, width, height, look) if stretch else content
 
     def _say_undecodable(self, instance: str) -> None:
+        self.forget(instance)
         syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
         syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
         if syntax not in self._undecodable:
@@ -642,9 +656,6 @@ class Artist:
                 503,
                 f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
             ) from None
-
-    def _tags(self, instance: str) -> dict[str, Any]:
-        return dict(self._loopback.get(f"/instances/{instance}/simplified-tags"))
 
     def _instances(self, series: str) -> list[dict[str, Any]]:
         """The instances of a series with their main tags, as they arrived."""
@@ -733,6 +744,7 @@ class Thumbnails:
                 self._changed.discard(resource)
             for task in self._tasks.values():
                 task.spoiled = task.spoiled or task.resource == resource
+        self._artist.forget(resource)
         self._cache.drop(resource)
 
     def _start(self) -> None:
