@@ -1399,7 +1399,7 @@ class Destination:
     def shown(self) -> dict[str, Any]:
         return {"Away": self.away, "Error": self.error}
 
-# common/forwarding.py, SHA-256 380d587c2a8ba863bae1166d619efe661c2ff9faf4990b6f56078d29086a47d4
+# common/forwarding.py, SHA-256 43fc8480e9aa46cc3773e69c3e5f3101cf54e76f11d00dabecf4360a4ac165bc
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1935,7 +1935,8 @@ class Forwarder:
             if error.status != 404:
                 raise
             why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-        data = {**json.loads(row["data"]), "Suspect": True}
+        # Whoever could not be reached had nothing against the content.
+        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])

@@ -556,7 +556,8 @@ class Forwarder:
             if error.status != 404:
                 raise
             why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-        data = {**json.loads(row["data"]), "Suspect": True}
+        # Whoever could not be reached had nothing against the content.
+        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])

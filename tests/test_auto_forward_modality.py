@@ -73,7 +73,7 @@ def test_every_study_arrives_although_the_destination_was_away_and_orthanc_was_k
     source.kill()
     source.start()
     destination.start()
-    source.wait_until(lambda: states(source) == ["done"] * 5, what="deliver all")
+    source.wait_until(lambda: len(instances(destination)) == 10 and set(states(source)) == {"done"}, what="deliver all")
     assert instances(destination) == instances(source)
     assert len(instances(source)) == 10
 

@@ -58,7 +58,7 @@ def test_every_study_arrives_although_the_peer_was_away_and_orthanc_was_killed(s
     source.kill()
     source.start()
     peer.start()
-    source.wait_until(lambda: states(source) == ["done"] * 4, what="deliver all")
+    source.wait_until(lambda: len(instances(peer)) == 8 and set(states(source)) == {"done"}, what="deliver all")
     assert instances(peer) == instances(source)
 
 
