@@ -507,7 +507,7 @@ def test_a_ledger_that_is_lost_or_corrupt_runs_nothing_by_itself(start_orthanc: 
     assert ledger.stat().st_mode & 0o777 == 0o600
     ledger.write_bytes(bytes(range(256)) * 64)
     source.start()
-    assert source.log.count("was corrupt and is kept as") == 1
+    source.wait_until(lambda: source.log.count("was corrupt and is kept as") == 1, what="warn once")
     destination.start()
     send(source, study, "DEST", "peers")
     destination.wait_until(lambda: instances(destination) == instances(source), what="receive the new one")
