@@ -76,6 +76,9 @@ LONG_VRS = frozenset(
 )  # PS3.5 7.1.2
 IMPLICIT, EXPLICIT_BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 UNDEFINED = 0xFFFFFFFF
+SPECIFIC_CHARACTER_SET, SERIES_INSTANCE_UID = 0x00080005, 0x0020000E
+IDENTIFIERS = (0x00100020, 0x0020000D, SERIES_INSTANCE_UID)  # PatientID, StudyInstanceUID
+PUBLIC = frozenset({SPECIFIC_CHARACTER_SET, *IDENTIFIERS})
 EXPLICIT_HEAD, LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
 # Python's names of the character sets that a single value of SpecificCharacterSet names (DICOM PS3.3 C.12.1.1.2).
 CHARACTER_SETS = {
@@ -206,12 +209,13 @@ class Wanted:
 # What a file holds
 
 
-def elements(data: bytes, position: int, implicit: bool, last_group: int) -> Iterator[tuple[int, int, int, int]]:
-    """Group, element, start and end of the value of each element of a data set in Little Endian, up to `last_group`.
+def elements(data: bytes, position: int, implicit: bool, wanted: Wanted) -> Iterator[tuple[int, int, int]]:
+    """Tag, start and end of the value of those elements of a data set in Little Endian that are looked for.
 
     Raises ValueError, struct.error: it is cut or broken.
     """
-    while position + 8 <= len(data):
+    groups, last_group, size = wanted.groups, wanted.last_group, len(data)
+    while position + 8 <= size:
         group, element, vr, length = EXPLICIT_HEAD.unpack_from(data, position)
         if group > last_group:
             return
@@ -224,9 +228,11 @@ def elements(data: bytes, position: int, implicit: bool, last_group: int) -> Ite
         position = start + length
         if length == UNDEFINED:
             position = end_of_sequence(data, start, implicit or vr == b"UN")
-        if position > len(data):
+        if position > size:
             raise ValueError("an element ends beyond the file")
-        yield group, element, start, position
+        tag = group << 16 | element
+        if tag in PUBLIC or group in groups:
+            yield tag, start, position
 
 
 def end_of_sequence(data: bytes, position: int, implicit: bool, depth: int = 0) -> int:
@@ -275,31 +281,40 @@ def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Sca
 
     Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII).
     """
-    syntax, start = "", 132
-    for group, element, begin, end in elements(data, 132, False, 2):
-        start = end
-        if (group, element) == (2, 0x10):
-            syntax = data[begin:end].decode("ascii").rstrip("\0 ")
-    if data[128:132] != b"DICM" or syntax in ("", EXPLICIT_BIG_ENDIAN, DEFLATED):
-        raise ValueError(f"transfer syntax {syntax!r}")
-    identifiers: dict[tuple[int, int], str] = {}
+    syntax, start = syntax_of(data)
+    public: dict[int, str] = {}
     creators: dict[tuple[int, int], str] = {}
     scanned = Scanned("", "", {})
-    for group, element, begin, end in elements(data, start, syntax == IMPLICIT, wanted.last_group):
-        if group in wanted.groups:
-            note(scanned, wanted, creators, group, element, data[begin:end])
-        elif (group, element) in ((0x10, 0x20), (0x20, 0xD), (0x20, 0xE)):
-            identifiers[group, element] = data[begin:end].decode("ascii").strip(" \0")
-            if element == 0xE:
-                uids = (identifiers.get(tag, "") for tag in ((0x10, 0x20), (0x20, 0xD), (0x20, 0xE)))
-                scanned.series = orthanc_identifier(*uids)
-                if is_complete(scanned.series):
-                    break
-        elif (group, element) == (8, 5):
-            scanned.character_set = data[begin:end].decode("ascii").strip(" \0")
+    for tag, begin, end in elements(data, start, syntax == IMPLICIT, wanted):
+        if tag not in PUBLIC:
+            note(scanned, wanted, creators, tag >> 16, tag & 0xFFFF, data[begin:end])
+            continue
+        public[tag] = data[begin:end].decode("ascii").strip(" \0")
+        if tag == SERIES_INSTANCE_UID:
+            scanned.series = orthanc_identifier(*(public.get(each, "") for each in IDENTIFIERS))
+            if is_complete(scanned.series):
+                break
     if not scanned.series:
         raise ValueError("no SeriesInstanceUID")
+    scanned.character_set = public.get(SPECIFIC_CHARACTER_SET, "")
     return scanned
+
+
+def syntax_of(data: bytes) -> tuple[str, int]:
+    """The transfer syntax of a Part 10 file, and where its data set starts (DICOM PS3.10 7.1). Raises as `scan`."""
+    if data[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        raise ValueError("no file meta information")
+    end = 144 + LENGTH.unpack_from(data, 140)[0]
+    if (found := data.find(b"\x02\x00\x10\x00UI", 144, end)) < 0:
+        raise ValueError("no transfer syntax")
+    syntax = (
+        data[found + 8 : found + 8 + int.from_bytes(data[found + 6 : found + 8], "little")]
+        .decode("ascii")
+        .rstrip("\0 ")
+    )
+    if syntax in (EXPLICIT_BIG_ENDIAN, DEFLATED):
+        raise ValueError(f"transfer syntax {syntax}")
+    return syntax, end
 
 
 def note(

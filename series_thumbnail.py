@@ -139,7 +139,7 @@ class Settings:
         metadata={"minimum": SMALLEST, "maximum": LARGEST, "help": "Pixels of the longer side, without `?size=`."},
     )
     quality: int = dataclasses.field(
-        default=85, metadata={"minimum": 1, "maximum": 100, "help": "Of JPEG, without `?quality=`."}
+        default=80, metadata={"minimum": 1, "maximum": 100, "help": "Of JPEG, without `?quality=`."}
     )
     make_ahead: bool = dataclasses.field(
         default=True, metadata={"help": "Draw each series when it becomes stable; false: when somebody asks for it."}
@@ -899,7 +899,8 @@ class Thumbnails:
         if icon_will_do:
             question = request.uri, request.headers.get("accept"), tuple(request.query.items())
             self._cache.learn(question, request.groups[0], look, picture)
-        headers = {"ETag": picture.etag, "Cache-Control": "private, no-cache", "Vary": "Accept"}
+        # Each use asks whether it is still right, and every format has an ETag of its own: Vary would add nothing.
+        headers = {"ETag": picture.etag, "Cache-Control": "private, no-cache"}
         if is_known(picture, request.headers.get("if-none-match")):
             return Answer(b"", 304, headers=headers)
         return Answer(picture.content, mime=picture.mime, headers=headers)
@@ -914,7 +915,6 @@ class Thumbnails:
             return False
         output.SetHttpHeader("ETag", picture.etag)
         output.SetHttpHeader("Cache-Control", "private, no-cache")
-        output.SetHttpHeader("Vary", "Accept")
         if is_known(picture, headers.get("if-none-match")):
             output.SendHttpStatusCode(304)
         else:

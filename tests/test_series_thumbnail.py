@@ -133,7 +133,7 @@ def test_pixels_that_are_no_squares_are_shown_in_their_true_proportions(script: 
 
 
 def test_a_note_goes_into_a_picture_and_out_again_and_the_picture_stays_one(script: ModuleType) -> None:
-    look = script.Look(64, "image/jpeg", 85)
+    look = script.Look(64, "image/jpeg", 80)
     icon = script.draw_icon("plan", look)
     noted = script.with_note(icon, "made of this")
     assert script.without_note(noted) == (icon, "made of this")
@@ -143,7 +143,7 @@ def test_a_note_goes_into_a_picture_and_out_again_and_the_picture_stays_one(scri
 
 def test_memory_holds_no_more_than_it_may_and_the_least_used_goes_first(script: ModuleType) -> None:
     cache = script.Cache(10 * (script.OVERHEAD + 1000))
-    look = script.Look(128, "image/jpeg", 85)
+    look = script.Look(128, "image/jpeg", 80)
     pictures = {str(number): script.make_picture(bytes(1000), look, str(number)) for number in range(30)}
     for name, picture in pictures.items():
         cache.put(name, look, picture)
@@ -253,7 +253,7 @@ def test_what_is_no_image_gives_the_icon_of_its_kind_or_404(
 
     stored = gallery.store(make_study(patient_id=f"KIND{sop_class}", change=no_image))[0]
     answer = gallery.request("GET", f"/series/{stored['ParentSeries']}/thumbnail")
-    assert answer.content == script.draw_icon(kind, script.Look(128, "image/jpeg", 85))
+    assert answer.content == script.draw_icon(kind, script.Look(128, "image/jpeg", 80))
     for level, key in (("series", "ParentSeries"), ("studies", "ParentStudy"), ("instances", "ID")):
         assert gallery.request("GET", f"/{level}/{stored[key]}/thumbnail?icon=false").status_code == 404
         assert gallery.request("GET", f"/{level}/{stored[key]}/thumbnail?icon=true").status_code == 200
@@ -362,7 +362,7 @@ def test_jpeg_2000_is_the_icon_of_an_image_while_orthanc_can_not_decode_it(
     dataset.SeriesInstanceUID = uid("JPEG 2000")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid("an image")
     series = gallery.store(dataset)[0]["ParentSeries"]
-    icon = script.draw_icon("image", script.Look(128, "image/jpeg", 85))
+    icon = script.draw_icon("image", script.Look(128, "image/jpeg", 80))
     assert gallery.request("GET", f"/series/{series}/thumbnail").content == icon
 
 
@@ -592,7 +592,6 @@ def test_a_picture_that_the_caller_has_is_not_sent_again(gallery: OrthancServer)
     for _ in range(3):  # drawn, from memory, and in the same words
         first = gallery.request("GET", path)
         assert first.headers["Cache-Control"] == "private, no-cache"
-        assert first.headers["Vary"] == "Accept"
         for known in (first.headers["ETag"], f'"other", W/{first.headers["ETag"]}', "*"):
             again = gallery.request("GET", path, headers={"If-None-Match": known})
             assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
