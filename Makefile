@@ -3,8 +3,10 @@ PYTHON := .venv/bin/python
 # What cog fills: scripts and _contained.py with the shared pieces, docs/ with the tables of keys and routes.
 CONTAINING := $(filter-out combine.py,$(wildcard *.py)) $(wildcard */_contained.py) $(wildcard docs/*.md)
 COG := PYTHONPATH=. $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
-# Tests mostly wait for servers to end: more at a time than there are processors.
+# Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
+# alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
 AT_A_TIME ?= 6
+ALONE := -n 0 --last-failed --last-failed-no-failures none
 
 .PHONY: demo test test-all check sync clean
 
@@ -13,7 +15,7 @@ demo:  ## Combines the scripts, and shows real studies travel through them (DEMO
 	@$(PYTHON) -m testing.demo $(DEMO_ARGS)
 
 test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
-	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
+	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS) || $(PYTHON) -m pytest $(TEST_ARGS) $(ALONE)
 
 test-all: check  ## Everything, on three versions of Orthanc
 	tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
