@@ -464,7 +464,8 @@ class Archive:
 
     def chosen(self, asked: Conditions) -> list[Study]:
         """The studies that are to go, the oldest first, undated ones last."""
-        query = dict(asked.query)
+        # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
+        query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
         found = {
