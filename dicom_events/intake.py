@@ -201,7 +201,9 @@ class Intake:
         tags = self._tags["Instance"].of(found) if self._tags["Instance"] else None
         data = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, tags=tags))[:-1]
         parts = (f'{data}, "counts": {{"instances": ', "}}")
-        self.outbox.add_stored(f"{instance}.{received}", orthanc_ids[2], instance, parts, self._reconcile)
+        dicom = dicom_ids[3] if self.events.deleted_instance else None
+        uid = f"{instance}.{received}"
+        self.outbox.add_stored(uid, orthanc_ids[2], instance, parts, keep=self._reconcile, dicom=dicom)
         self._touched.update(dict.fromkeys(orthanc_ids[:3], time.monotonic()))
 
     def _is_ordinary(self, orthanc_ids: tuple[str, ...], origin: Mapping[str, str]) -> bool:
@@ -212,7 +214,6 @@ class Intake:
             and len(orthanc_ids) == 4
             and events.stored_instance
             and not events.stored_instance_throttle_ms
-            and not events.deleted_instance
             and origin["kind"] not in events.stored_instance_skip_origin
         )
 

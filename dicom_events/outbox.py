@@ -47,13 +47,14 @@ CREATE TABLE IF NOT EXISTS held(
 # What OnStoredInstance writes, in one statement: each statement lets go of the GIL, and with a busy publisher it takes
 # up to 5 ms to get it back. `count` of the data is filled in here.
 STORED = (
-    "CREATE TEMP VIEW stored(row,id,type,key,subject,created,data,rest,instance,keep) AS SELECT 0,0,0,0,0,0,0,0,0,0",
+    "CREATE TEMP VIEW stored(row,id,type,key,subject,created,data,rest,instance,keep,dicom) AS SELECT 0,0,0,0,0,0,0,0,0,0,0",
     """
     CREATE TEMP TRIGGER store INSTEAD OF INSERT ON stored BEGIN
         UPDATE resource SET received=received+1 WHERE id=NEW.key;
         INSERT INTO event SELECT NEW.row, NEW.id, NEW.type, NEW.key, NEW.subject, NEW.created,
             NEW.data || (SELECT received FROM resource WHERE id=NEW.key) || NEW.rest;
         INSERT OR REPLACE INTO recent SELECT NEW.instance, NEW.created WHERE NEW.keep;
+        INSERT OR REPLACE INTO instance SELECT NEW.instance, NEW.dicom, NEW.key WHERE NEW.dicom IS NOT NULL;
     END
     """,
 )
@@ -148,8 +149,13 @@ class Outbox:
                 (self._newest, uid, kind, key, subject, when or time.time(), data),
             )
 
-    def add_stored(self, uid: str, key: str, instance: str, data: tuple[str, str], keep: bool) -> None:
-        """Write an image of a series down that is kept already, with its count between the two parts of `data`."""
+    def add_stored(
+        self, uid: str, key: str, instance: str, data: tuple[str, str], *, keep: bool, dicom: str | None
+    ) -> None:
+        """Write an image of a series down that is kept already, with its count between the two parts of `data`.
+
+        `keep`: the feed will look for it; `dicom`: its SOPInstanceUID, if that is needed when it is deleted.
+        """
         with self.ledger.lock:
             if self.full and self._refuse:
                 self.refused += 1
@@ -157,8 +163,8 @@ class Outbox:
                 return
             self._newest += 1
             subject, now = f"instances/{instance}", time.time()
-            values = (self._newest, uid, "dicom.instance.stored", key, subject, now, *data, instance, keep)
-            self.ledger.execute("INSERT INTO stored VALUES(?,?,?,?,?,?,?,?,?,?)", values)
+            values = (self._newest, uid, "dicom.instance.stored", key, subject, now, *data, instance, keep, dicom)
+            self.ledger.execute("INSERT INTO stored VALUES(?,?,?,?,?,?,?,?,?,?,?)", values)
             self.added += 1
         for wake in self.publishers:
             wake()
