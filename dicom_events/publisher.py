@@ -24,7 +24,8 @@ from .settings import Named
 
 WINDOW = 4000  # events in memory
 PAGE = 1000
-LINGER = 0.02  # seconds in which events come together, so that not each wakes a thread
+# Seconds in which events come together, so that not each wakes a thread; the longer ones while many come.
+LINGER, LONG_LINGER, MANY = 0.02, 0.1, 5
 SETTLE = 0.2  # seconds between two writings of the cursor
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds without a broker
 IDLE = 1.0
@@ -149,6 +150,7 @@ class Publisher:
         self._behind: dict[str, deque[Event]] = {}  # of each key that is under way, what follows
         self._under_way: dict[int, Event] = {}
         self._letters: dict[int, int] = {}  # row and attempts of those that are under way again
+        self._came = 0
         self._confirmed, self._settle_at, self._look_at_letters = 0, 0.0, 0.0
 
     def _disconnect(self) -> None:
@@ -206,7 +208,8 @@ class Publisher:
         if time.monotonic() >= self._settle_at:
             self._settle()
         if not busy and not self._stopping.is_set():
-            self._stopping.wait(LINGER)
+            self._stopping.wait(LONG_LINGER if self._came >= MANY else LINGER)
+            self._came = 0
 
     def _fill(self) -> None:
         while len(self._order) < WINDOW - PAGE // 2 and self._read_some():
@@ -220,6 +223,7 @@ class Publisher:
         if parked:
             self._outbox.park(self.name, parked, "", "waiting", 0)
         behind_letters = {row for row, _ in parked}
+        self._came += len(events)
         for event in events:
             self._position = event.row
             if event.row in behind_letters or not self._is_mine(event):
