@@ -177,6 +177,12 @@ class Script:
         return self.callbacks[-1]
 
 
+def is_started_by_python() -> bool:
+    """Whether this is a thread of Python's own, not one of Orthanc's; `current_thread()` would make an object for each event."""
+    thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]
+    return thread is not None and not isinstance(thread, threading._DummyThread)
+
+
 class Worker(threading.Thread):
     """A thread that runs OnChange handlers, as the plugin's own does alone: one after the other, in the order of events."""
 
@@ -233,11 +239,11 @@ class Changes:
     def __call__(self, *event: Any) -> None:
         if event[0] == self.stopped:
             self.finish(event)
-        elif isinstance(threading.current_thread(), threading._DummyThread):
-            self.hand_over(event)
-        else:  # no thread of Orthanc's own, but a test, which looks when this returns
-            for callback in self.callbacks:
+        elif is_started_by_python():
+            for callback in self.callbacks:  # no thread of Orthanc's own, but a test, which looks when this returns
                 self.guard(callback, *event)
+        else:
+            self.hand_over(event)
 
     def hand_over(self, event: tuple[Any, ...]) -> Worker:
         if self.worker is None:

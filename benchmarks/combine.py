@@ -82,14 +82,14 @@ def meter(output, uri, **request):
         result["combined"] = min(until_all_ran(EVENTS) for _ in rounds)
         result["route"] = min(timed(lambda: route.function(Output(), "/x", **request), EVENTS) for _ in rounds)
         result["combined route"] = min(timed(lambda: route(Output(), "/x", **request), EVENTS) for _ in rounds)
-        cpu = time.process_time()
-        for _ in range(1000):
-            combined()
-            time.sleep(0.001)
-        slept = time.process_time()
-        for _ in range(1000):
-            time.sleep(0.001)
-        result["one by one"] = ((slept - cpu) - (time.process_time() - slept)) / 1000 * 1e6
+        def processor(function):
+            begin = time.process_time()
+            for _ in range(1000):
+                function()
+                time.sleep(0.001)
+            return (time.process_time() - begin) / 1000 * 1e6
+        nothing = lambda: None
+        result["one by one"] = statistics.median(processor(combined) - processor(nothing) for _ in range(7))
         done.release()
     done = _thread.allocate_lock()
     done.acquire()
@@ -122,8 +122,9 @@ def request_times(urls: list[str]) -> list[float]:
     return [statistics.median(found) * 1e6 for found in times]
 
 
-def measure_callbacks(folder: Path) -> None:
-    texts = [SCRIPT.replace("{n}", str(number)) for number in range(SCRIPTS)]
+def measure_callbacks(folder: Path, scripts: int) -> None:
+    folder.mkdir()
+    texts = [SCRIPT.replace("{n}", str(number)) for number in range(scripts)]
     texts.append(METER.replace("EVENTS", str(EVENTS)))
     (folder / "alone.py").write_text(SCRIPT.replace("{n}", "1") + ROUTES)
     together = OrthancServer(folder / "together", combine(folder, texts)).start()
@@ -135,7 +136,8 @@ def measure_callbacks(folder: Path) -> None:
         for server in (together, alone):
             server.stop()
             server.close()
-    per_script = {name: result[name] / SCRIPTS for name in ("straight", "combined", "one by one")}
+    per_script = {name: result[name] / scripts for name in ("straight", "combined", "one by one")}
+    print(f"{scripts} scripts")
     row("an event and script, in a burst", per_script["straight"], per_script["combined"])
     row("an event and script, each awaited (CPU)", per_script["straight"], per_script["one by one"])
     row("a call of a route", result["route"], result["combined route"])
@@ -194,7 +196,8 @@ def measure_load(folder: Path) -> None:
 def main() -> None:
     print(f"{'':<42} {'without':>13}  {'combined':>13}  {'more':>13}")
     with tempfile.TemporaryDirectory() as folder:
-        measure_callbacks(Path(folder))
+        for scripts in (2, SCRIPTS):
+            measure_callbacks(Path(folder) / f"{scripts}", scripts)
         measure_load(Path(folder) / "load")
     print(json.dumps({"scripts": SCRIPTS, "events": EVENTS, "python": sys.version.split()[0]}))
 

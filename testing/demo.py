@@ -251,7 +251,8 @@ def main() -> int:
     )
     parser.add_argument("--dicom-port", type=int, default=4242, help="likewise")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: what a shell starts in the background ignores it
+        signal.signal(number, stop)
     try:
         return journey(options)
     except KeyboardInterrupt:

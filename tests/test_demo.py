@@ -60,17 +60,21 @@ def test_every_study_arrives_taken_ports_are_left_alone_and_ctrl_c_leaves_nothin
         assert 0 < float(seconds) < 60
     assert "Everything arrived." in output
 
+    # As where a shell starts the tests in the background, which makes them and what they start ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = demo(*[word for pair in zip(("--http-port", "--dicom-port"), free_ports(), strict=True) for word in pair])
-    assert process.stdout
-    watchdog = threading.Timer(120, process.kill)
+    signal.signal(signal.SIGINT, before)
+    watchdog = threading.Timer(120, process.terminate)
     watchdog.start()
-    lines = iter(process.stdout.readline, "")
-    seen = "".join(line for line in iter(lambda: next(lines), "Press Ctrl-C to stop both.\n"))
-    assert "/auto-forward-modality/deliveries" in seen
-    assert running_below(ROOT / ".demo")
-    process.send_signal(signal.SIGINT)
-    process.stdout.read()
-    assert process.wait(60) == 0
+    with process:
+        assert process.stdout
+        lines = iter(process.stdout.readline, "")
+        seen = "".join(line for line in iter(lambda: next(lines), "Press Ctrl-C to stop both.\n"))
+        assert "/auto-forward-modality/deliveries" in seen
+        assert running_below(ROOT / ".demo")
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+    assert watchdog.is_alive(), "Ctrl-C did not end it"
     watchdog.cancel()
-    process.stdout.close()
+    assert process.returncode == 0
     assert running_below(ROOT / ".demo") == []
