@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Shows one instance as pydicom sees it: GET /pydicom/{instance id}.
+
+A text as pydicom prints it, with names for the private tags that pydicom or Orthanc's `Dictionary` knows, or DICOM JSON
+(PS3.18 F), by `Accept` or `?format=`. Pixel data is left out, long values are shortened. Needs no configuration:
+
+    curl http://127.0.0.1:8042/pydicom/{instance id}
+    curl http://127.0.0.1:8042/pydicom/{instance id}?format=json
+
+Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More: docs/instance_dump.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import encodings.idna  # noqa: F401
+import functools
+import http
+import http.client
+import io
+import json
+import math
+import re
+import ssl
+import threading
+import time
+import traceback
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orthanc
+
+try:
+    import pydicom
+    import pydicom.datadict
+    import pydicom.filewriter
+except ImportError:
+    pydicom = None
+
+__version__ = "0.1.0"
+
+LONGEST = 256  # characters of a value in the text
+BULK = 1024  # bytes, or characters, of a value from which JSON has only its address
+LARGEST = 512 << 20  # bytes of a file that is read
+AT_A_TIME = threading.BoundedSemaphore(2)  # files that are held in memory
+MAY_BE_BULK = frozenset(
+    [
+        "DS",
+        "FL",
+        "FD",
+        "IS",
+        "LT",
+        "OB",
+        "OD",
+        "OF",
+        "OL",
+        "OV",
+        "OW",
+        "SL",
+        "SS",
+        "ST",
+        "SV",
+        "UC",
+        "UL",
+        "UN",
+        "US",
+        "UT",
+        "UV",
+    ]
+)  # PS3.18 F.2.2, table F.2.3-1
+BYTES = re.compile("O[BDFLVW]|UN")  # VRs whose values pydicom gives as bytes, also "US or OW"
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a UI, which pydicom prints as it is
+PIXELS = 0x7FE0  # the group of pixel data
+FORMATS = {"text": "text/plain", "json": "application/json", "dicom+json": "application/dicom+json"}
+MISSING = (
+    "instance_dump stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+)
+
+
+# What is shown
+
+
+def readable(content: bytes) -> Any:
+    """The data set of a file, in which each element can be read: one that breaks its VR is OB, and shows its bytes.
+
+    Raises whatever pydicom raises: it can't read the file at all.
+    """
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    for each in (dataset.file_meta, dataset):
+        _make_readable(each)
+    return dataset
+
+
+def _make_readable(dataset: Any) -> None:
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag).value
+        try:
+            if (element := dataset[tag]).VR == "SQ":
+                for item in element.value:
+                    _make_readable(item)
+                continue
+            broken = "\n" in str(element) or (isinstance(element.value, bytes) and not BYTES.search(element.VR))
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever is wrong with a value, the others are shown
+            broken = True
+        if broken:  # of UN pydicom would guess the VR that it does not have
+            dataset[tag] = pydicom.DataElement(tag, "OB", raw if isinstance(raw, bytes) else b"")
+
+
+def as_text(dataset: Any) -> str:
+    """What pydicom prints; a line that is too long ends with how long it was."""
+    return "".join(f"{_shortened(line)}\n" for line in str(dataset).split("\n"))
+
+
+def _shortened(line: str) -> str:
+    head, mark, value = UNPRINTABLE.sub("\ufffd", line).partition(": ")
+    return f"{head}{mark}{value[:LONGEST]}" + (f"… (cut, of {len(value)} characters)" if len(value) > LONGEST else "")
+
+
+def as_json(dataset: Any, address: str) -> dict[str, Any]:
+    """DICOM JSON (PS3.18 F), without the file meta information; large values by their address in Orthanc's REST API."""
+    found = {}
+    for element in dataset:
+        group, number = element.tag.group, element.tag.element
+        found[f"{group:04X}{number:04X}"] = _element(element, f"{address}/{group:04x}-{number:04x}")
+    return found
+
+
+def _element(element: Any, address: str) -> dict[str, Any]:
+    if element.VR == "SQ":
+        items = [as_json(item, f"{address}/{number}") for number, item in enumerate(element.value)]
+        return {"vr": "SQ", **({"Value": items} if items else {})}
+    try:
+        found: dict[str, Any] = element.to_json_dict(lambda _: address, 0 if element.tag.group == PIXELS else BULK)
+    except Exception:  # noqa: BLE001 - a DS that is no number, say: JSON has strings, too (PS3.18 F.2.3)
+        texts = [str(element.value)] if isinstance(element.value, str | bytes) else [str(v) for v in element.value]
+        found = {"vr": str(element.VR), "Value": texts}
+    found["vr"] = found["vr"].partition(" or ")[0]  # "OB or OW" where the file does not tell, and nothing else in it
+    if "Value" in found:
+        found["Value"] = [_number(value) for value in found["Value"]]
+        if element.VR in MAY_BE_BULK and len(json.dumps(found["Value"])) > BULK:
+            return {"vr": found["vr"], "BulkDataURI": address}
+    return found
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN and no infinity: DICOM writes them as texts (PS3.18 F.2.3)."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# What is asked for
+
+
+def chosen_format(query: Mapping[str, str], accept: str) -> str:
+    """A key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 400 or 406."""
+    if unknown := sorted(query.keys() - {"format"}):
+        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: format")
+    if "format" in query:
+        if query["format"] not in FORMATS:
+            raise Refused(400, f"format is {one_line(query['format'])[:40]!r}, allowed: text, json, dicom+json")
+        return query["format"]
+    best, found = max((_quality(accept, mime), -number, name) for number, (name, mime) in enumerate(FORMATS.items()))[
+        ::2
+    ]
+    if not best:
+        raise Refused(406, f"Accept is {one_line(accept)[:100]!r}, here is: {', '.join(FORMATS.values())}")
+    return str(found)
+
+
+def _quality(accept: str, mime: str) -> float:
+    """How welcome a type is, from 0 to 1: the most specific range that names it counts (RFC 9110, 12.5.1)."""
+    ranges = (mime, f"{mime.partition('/')[0]}/*", "*/*")
+    found = {}
+    for part in (accept or "*/*").lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        found[name] = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 0.0
+    return next((found[each] for each in ranges if each in found), 0.0)
+
+
+def named_private_tags(dictionary: Mapping[str, Any]) -> Iterator[tuple[str, int, tuple[str, str, str]]]:
+    """Of Orthanc's `Dictionary`: creator, tag, and VR, multiplicity and name as pydicom wants them."""
+    for tag, value in dictionary.items():
+        number = re.fullmatch("([0-9a-fA-F]{4})[,-]([0-9a-fA-F]{4})", tag)
+        if number and isinstance(value, list) and len(value) > 4 and int(number[1], 16) % 2:
+            low, high = value[2:4]
+            multiplicity = str(low) if low == high else f"{low}-{high or 'n'}"
+            yield str(value[4]), int(number[1] + number[2], 16), (str(value[0]), multiplicity, str(value[1]))
+
+
+class Dump:
+    """Handler of the route."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._loopback = Loopback(configuration)
+        # Each request takes a second of Orthanc's HTTP threads, to read the file: all at once would wait for each other.
+        self._callers = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+
+    def get(self, request: Request) -> Answer:
+        """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
+        chosen = chosen_format(request.query, request.headers.get("accept", ""))
+        instance = request.groups[0]
+        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):
+            raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")
+        if not self._callers.acquire(blocking=False):
+            raise Refused(503, "Too many requests at a time; try again")
+        try:
+            with AT_A_TIME:
+                return _in_a_thread(functools.partial(shown, self._read(instance), instance, chosen))
+        finally:
+            self._callers.release()
+
+    def _read(self, instance: str) -> bytes:
+        try:
+            if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > LARGEST:
+                raise Refused(413, f"The file has {size} bytes, allowed: {LARGEST}")
+            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+        except LoopbackError as error:
+            if error.status == 404:
+                raise Refused(404, f"There is no instance {instance!r}") from None
+            raise Refused(503, f"Orthanc does not give the file: {error}") from None
+
+
+def shown(content: bytes, instance: str, chosen: str) -> Answer:
+    """The answer. Raises `Refused` (415): pydicom can't read it."""
+    try:
+        dataset = readable(content)
+        if chosen == "text":
+            body = as_text(dataset)
+        else:  # the address is relative, so that it is right behind a proxy too
+            with contextlib.suppress(Exception):
+                pydicom.filewriter.correct_ambiguous_vr(dataset, dataset.original_encoding[1])
+            body = json.dumps(as_json(dataset, f"../instances/{instance}/content"), indent=2, allow_nan=False) + "\n"
+    except Exception as error:  # noqa: BLE001 - pydicom raises whatever comes up
+        raise Refused(415, f"pydicom can't read this instance: {type(error).__name__}") from None
+    mime = FORMATS[chosen] + ("; charset=utf-8" if chosen == "text" else "")
+    # Values are a stranger's: no browser may take them for a page.
+    return Answer(body.encode("utf-8", "replace"), mime=mime, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _in_a_thread(work: Callable[[], Answer]) -> Answer:
+    """Do it in a thread of our own: the stack of Orthanc's is too small for sequences nested in sequences."""
+    outcome: list[Answer | Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="instance-dump", daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def register() -> None:
+    """Tell pydicom the private tags that Orthanc knows, and register the route."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    if pydicom is None:
+        orthanc.LogError(MISSING)
+    else:
+        for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
+            pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
+    dump = Dump(configuration)
+    serve("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("loopback", "answers")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+# fmt: on
+# <<<end>>>
+
+
+register()
