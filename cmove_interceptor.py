@@ -283,7 +283,8 @@ def _names(template: str) -> list[str]:
 
 def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
     def value(found: re.Match[str]) -> str:
-        return {"{{": "{", "}}": "}"}.get(found[0]) or encode(str(values.get(found[1], "")))
+        text = values.get(found[1])
+        return {"{{": "{", "}}": "}"}.get(found[0]) or encode("" if text is None else str(text))
 
     return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
 
@@ -647,6 +648,7 @@ class Move:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
         self.job: str | None = None
         self.total = self.applied = self.sent = 0
+        self.followed = True  # False: nobody knows how many of its images were sent
         self.ended: bool | None = None
         self.error = ""
         self.fetched: list[str] = []
@@ -696,13 +698,21 @@ class Interceptor:
         days = self._settings.keep_done_days
         self._ledger.forget_finished(days)
         self._ledger.run("DELETE FROM requests WHERE created<?", time.time() - days * 86400)
-        if self._mover.synchronous:
-            # Their callers are gone with the server that was killed; Orthanc's own moves would have ended there, jobs go on.
-            for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
-                if job := json.loads(row["result"]).get("Job"):
-                    self._mover.cancel(job)
-        self._ledger.run("UPDATE requests SET state='interrupted', ended=? WHERE state='moving'", time.time())
         self._notifier.start(self._ledger)
+        for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
+            self._end_interrupted(row)
+
+    def _end_interrupted(self, row: Mapping[str, Any]) -> None:
+        """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""
+        move = Move(row["id"], row["name"], json.loads(row["fields"]), row["mode"])
+        found = json.loads(row["result"])
+        move.job, move.total = found.get("Job"), found.get("Instances", 0)
+        move.followed, move.error = False, "Orthanc ended during the move"
+        if move.job and not self._mover.synchronous:
+            return self._finish(move, "submitted")
+        if move.job:
+            self._mover.cancel(move.job)  # Orthanc's own move would have ended there, a job goes on
+        return self._finish(move, "interrupted")
 
     # A move, by the callbacks of plugin 4.2 and later
 
@@ -768,7 +778,7 @@ class Interceptor:
         if move.job is None or (move.ended and move.applied >= move.total):
             state = "done"
         elif not self._mover.synchronous:
-            state = "submitted"
+            state, move.followed = "submitted", False
         elif move.ended is False:
             state = "failed"
         else:
@@ -803,12 +813,14 @@ class Interceptor:
             self._ledger.run("UPDATE requests SET result=? WHERE id=?", json.dumps(self._result(move)), move.number)
 
     def _result(self, move: Move) -> dict[str, Any]:
-        return {"Job": move.job, "Instances": move.total, "Completed": move.sent, "Error": move.error}
+        completed = move.sent if move.followed else None
+        return {"Job": move.job, "Instances": move.total, "Completed": completed, "Error": move.error}
 
     def _finish(self, move: Move, state: str) -> None:
-        sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
-        self._ledger.run(sql, state, json.dumps(self._result(move)), time.time(), move.number)
-        self._notifier.tell("after", {**self._values(move), **self._result(move), "State": state})
+        with self._ledger.transaction():  # killed in between, nobody would be told
+            sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
+            self._ledger.run(sql, state, json.dumps(self._result(move)), time.time(), move.number)
+            self._notifier.tell("after", {**self._values(move), **self._result(move), "State": state})
 
     def _values(self, move: Move) -> dict[str, Any]:
         return {"RequestID": move.name, **move.fields}
@@ -962,10 +974,10 @@ class Fetcher:
         """Copy from a peer the instances that it has and we have not; whether it had anything."""
         peer = Peer(self._configuration, name)
         level, route = TYPES[fields["Level"]], PATHS[fields["Level"]]
-        found = json.loads(peer.request("POST", "/tools/find", {"Level": level, "Query": {tag: token}}))
+        found = peer.ask("POST", "/tools/find", {"Level": level, "Query": {tag: token}})
         here = set(self._instances(fields)) if found else set()
         there = found if level == "Instance" else [
-            instance["ID"] for each in found for instance in json.loads(peer.request("GET", f"/{route}/{each}/instances"))
+            instance["ID"] for each in found for instance in peer.ask("GET", f"/{route}/{each}/instances")
         ]  # fmt: skip
         for instance in there:
             if instance not in here:  # the same image has the same identifier everywhere
@@ -994,6 +1006,16 @@ class Peer:
             certificate_file=entry.get("CertificateFile"),
             key_file=entry.get("CertificateKeyFile"),
         )
+
+    def ask(self, method: str, path: str, body: Any = None) -> list[Any]:
+        """A list that it answers with. Raises `Failed`."""
+        try:
+            found = json.loads(self.request(method, path, body))
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise Failed(f"{method} {path} was not answered as Orthanc does")
+        return found
 
     def request(self, method: str, path: str, body: Any = None) -> bytes:
         url, data = self._url, None if body is None else json.dumps(body).encode()

@@ -49,7 +49,7 @@ import typing
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +78,8 @@ QUERY_TAGS = (
 IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
 # Metadata of a study that Orthanc gives by itself and that can mean something to a person; others are the user's.
 KNOWN_METADATA = ("AnonymizedFrom", "ModifiedFrom", "RemoteAET")
+# Both ends and the inode in a row of /proc/net/tcp; others there are by the thousand.
+ESTABLISHED = re.compile(r"^ *\d+: (\w+:\w+) (\w+:\w+) 01 \S+ \S+ \S+ +\d+ +\d+ (\d+) ", re.MULTILINE)
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 TABLES = """
 CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
@@ -428,16 +430,20 @@ def gently(items: Iterable[T]) -> Iterator[T]:
             time.sleep(0)
 
 
-def in_batches(studies: Iterable[Study]) -> Iterator[list[Study]]:
-    """Consecutive studies of up to `BATCH` instances together; a larger one alone."""
-    batch: list[Study] = []
-    for study in studies:
-        if batch and sum(each.instances for each in batch) + study.instances > BATCH:
-            yield batch
-            batch = []
-        batch.append(study)
-    if batch:
-        yield batch
+def one_ahead(items: Iterator[T], name: str) -> Iterator[T]:
+    """The same items, the next of them always being made meanwhile by a thread `name`."""
+    end = object()
+    with ThreadPoolExecutor(1, name) as thread:
+        coming: Future[Any] = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
+
+
+def batch_length(instances: Iterable[int]) -> int:
+    """How many studies with so many instances, from the first on, go in one request: up to `BATCH`, a larger one alone."""
+    together = list(itertools.takewhile(lambda total: total <= BATCH, itertools.accumulate(instances)))
+    return max(1, len(together))
 
 
 class Archive:
@@ -468,23 +474,30 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        found = {
-            study.id: study
-            for study in gently(self._matching(query))
-            if is_meant(study, asked) and not self.why_kept(study)
-        }
-        aged = sorted((study.day(asked.by) or datetime.date.max, name) for name, study in gently(found.items()))
-        return [found[name] for _, name in aged[: asked.limit]]
+        meant = [study for study in gently(self._matching(query)) if is_meant(study, asked)]
+        # Not while a page is read: who is protected is a call of the SDK, and would wait for the page.
+        found = {study.id: study for study in gently(meant) if not self.why_kept(study)}
+        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+        aged = sorted(
+            (study.day(asked.by) or datetime.date.max, study.received, name) for name, study in gently(found.items())
+        )
+        return [found[name] for *_, name in aged[: asked.limit]]
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
-        if not self._extended:
-            yield from self.read(self._loopback.post("/tools/find", self._find(query, Expand=False)))
-            return
+        pages = self._pages(query) if self._extended else self._before_pages(query)
+        return map(self._study, itertools.chain.from_iterable(one_ahead(pages, "purge-reads-ahead")))
+
+    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         for since in itertools.count(0, PAGE):
             page = self._loopback.post("/tools/find", self._find(query, Since=since, Limit=PAGE))
-            yield from map(self._study, page)
+            yield page
             if len(page) < PAGE:
                 return
+
+    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
+        for start in range(0, len(studies), WINDOW):
+            yield self._content("Study", studies[start : start + WINDOW])
 
     def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
         # Without regard to case, since pages can't be had with it; `is_meant` has it.
@@ -493,49 +506,50 @@ class Archive:
             find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
         return find
 
-    def read(self, studies: Sequence[str]) -> Iterator[Study]:
-        """Those of some studies that are there, before 1.12.5."""
-        for start in range(0, len(studies), WINDOW):
-            some = {"Resources": studies[start : start + WINDOW], "Level": "Study"}
-            yield from map(self._study, self._loopback.post("/tools/bulk-content", some))
+    def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
+        """What is there of some studies at a level, before 1.12.5."""
+        some = {"Resources": studies, "Level": level, "Metadata": bool(self._settings.keep_metadata)}
+        found: list[dict[str, Any]] = self._loopback.post("/tools/bulk-content", some)
+        return found
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
-        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out."""
-        if not studies:
-            return {}
+        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+
+        Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
+        """
+        wanted = [study for study, _ in studies]
         if self._extended:
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
             find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"])  # refused along with Since
-            found = map(self._study, self._loopback.post("/tools/find", find))
+            found = self._loopback.post("/tools/find", find)
+            counts = {each["ID"]: int(each["RequestedTags"]["NumberOfStudyRelatedInstances"] or 0) for each in found}
         else:
-            found = (self._counted(study) for study in self.read([study for study, _ in studies]))  # type: ignore[assignment]
-        wanted = {study for study, _ in studies}
-        return {study.id: study for study in found if study.id in wanted}
+            found, counts = self._content("Study", wanted), Counter()
+            for series in self._content("Series", wanted):
+                counts[series["ParentStudy"]] += len(series["Instances"])
+        there = {each["ID"]: each for each in found}
+        return {
+            study: dataclasses.replace(self._study(there[study]), instances=counts.get(study, 0))
+            for study in wanted
+            if study in there
+        }
 
     def _study(self, found: Mapping[str, Any]) -> Study:
         metadata = found.get("Metadata", {})
-        names = list(metadata)
-        if self._settings.keep_metadata and not self._extended:
-            names = _if_there(f"/studies/{found['ID']}/metadata") or []
         return Study(
             found["ID"],
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
             str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
             frozenset(found.get("Labels", ())),
-            frozenset(names),
-            int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
+            frozenset(metadata),
         )
-
-    def _counted(self, study: Study) -> Study:
-        found = _if_there(f"/studies/{study.id}/statistics") or {}
-        return dataclasses.replace(study, instances=int(found.get("CountInstances", 0)))
 
     def why_kept(self, study: Study) -> str | None:
         """Why this study is never purged, or None."""
-        if held := study.labels & set(self._settings.keep_labels):
+        if held := study.labels.intersection(self._settings.keep_labels):
             return f"it has the label {', '.join(sorted(held))}"
-        if held := study.metadata & set(self._settings.keep_metadata):
+        if held := study.metadata.intersection(self._settings.keep_metadata):
             return f"it has the metadata {', '.join(sorted(held))}"
         if _if_there(f"/patients/{study.patient}/protected"):
             return "its patient is protected"
@@ -710,8 +724,7 @@ def connected_to(port: int) -> list[str]:
     ends = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
         with contextlib.suppress(OSError):
-            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
-            ends += [(row[1], row[2], row[9]) for row in rows if row[3] == "01"]  # ESTABLISHED
+            ends += ESTABLISHED.findall(Path(table).read_text())
     own = set()
     for file in Path("/proc/self/fd").glob("*") if ends else ():
         with contextlib.suppress(OSError):
@@ -800,6 +813,12 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
 # The work
 
 
+# What came of a batch: for each state the rows that are in it now, and why.
+Outcome = dict[str, list[tuple[dict[str, Any], str]]]
+# When some studies were looked at (monotonic), and what they are.
+Looked = tuple[float, dict[str, Study]]
+
+
 class Purge:
     """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
 
@@ -818,19 +837,18 @@ class Purge:
         return self._settled / max(time.monotonic() - self._began, 0.001)
 
     def run(self) -> str:
-        """Delete what is still to go; the state that the purge is in then."""
+        """Delete what is still to go; the state that the purge is in then.
+
+        While a batch is deleted the window after it is looked at, and what came of the batch before is written down.
+        """
         self.complete_record()
         rows = self._rows("waiting")
-        with ThreadPoolExecutor(1, "purge-looks-ahead") as ahead:
-            # While one window goes, the next is looked at: a tenth of a second before, and deletions need not wait for it.
-            windows = [rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW)]
-            looking = ahead.submit(self._look, windows[0] if windows else [])
-            for number, window in enumerate(windows, 1):
-                looked = looking.result()
-                if self._halted():
-                    break
-                looking = ahead.submit(self._look, windows[number] if number < len(windows) else [])
-                self._window(window, looked)
+        windows = (rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW))
+        looked = one_ahead(((window, self._look(window)) for window in windows), "purge-looks-ahead")
+        batches = (batch for window, found in looked for batch in self._window(window, found))
+        for settled in one_ahead(batches, "purge-deletes"):
+            for state, of_it in settled.items():
+                self._settle(of_it, state)
         if self._halted() and self._rows(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
         return "partly" if self._rows("kept", "failed") else "done"
@@ -844,29 +862,36 @@ class Purge:
         rows = self._ledger.rows(sql, self.number, *states)
         return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
 
-    def _look(self, rows: list[dict[str, Any]]) -> tuple[float, dict[str, Study]]:
+    def _look(self, rows: list[dict[str, Any]]) -> Looked:
         """What the studies of some rows are now, and when that was (monotonic)."""
         at = time.monotonic()
+        if self._halted():
+            return at, {}
         return at, self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
 
-    def _window(self, rows: list[dict[str, Any]], looked: tuple[float, Mapping[str, Study]]) -> None:
+    def _window(self, rows: list[dict[str, Any]], looked: Looked) -> Iterator[Outcome]:
         """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
         while rows and not self._halted():
             if time.monotonic() - looked[0] > STALE:
                 looked = self._look(rows)
-            rows = self._batch(rows, looked[1])
+            studies = [looked[1].get(row["study"]) for row in rows]
+            length = batch_length(study.instances if study else 0 for study in studies)
+            yield self._batch(list(zip(rows[:length], studies, strict=False)))
+            rows = rows[length:]
 
-    def _batch(self, rows: list[dict[str, Any]], found: Mapping[str, Study]) -> list[dict[str, Any]]:
-        """Delete the first batch of some rows; give those that are left."""
-        why_not = {row["study"]: self._why_not(row, found.get(row["study"])) for row in rows}
-        for state in ("gone", "kept"):
-            self._settle([(row, why[1]) for row in rows if (why := why_not[row["study"]]) and why[0] == state], state)
-        rows = [row for row in rows if why_not[row["study"]] is None]
-        if rows:
-            batch = next(in_batches(found[row["study"]] for row in rows))
-            self._delete(rows[: len(batch)], large=batch[0].instances > 2 * PIECE)
-            rows = rows[len(batch) :]
-        return rows
+    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
+        """Delete of some rows those whose study still fits; what came of each."""
+        outcome: Outcome = {"gone": [], "kept": []}
+        batch = []
+        for row, study in looked:
+            if why := self._why_not(row, study):
+                outcome[why[0]].append((row, why[1]))
+            else:
+                batch.append((row, study))
+        if batch:
+            large = batch[0][1] is not None and batch[0][1].instances > 2 * PIECE
+            outcome |= self._delete([row for row, _ in batch], large=large)
+        return outcome
 
     def _why_not(self, row: Mapping[str, Any], study: Study | None) -> tuple[str, str] | None:
         if study is None:
@@ -880,18 +905,19 @@ class Purge:
         reason = self._archive.why_kept(study)
         return ("kept", reason) if reason else None
 
-    def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> None:
+    def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
         if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
-            return
+            return {}
         left = self._archive.delete([row["study"] for row in rows])
-        self._settle([(row, "") for row in rows if row["study"] not in left], "deleted")
-        self._settle([(row, left[row["study"]]) for row in rows if row["study"] in left], "failed")
+        return {
+            "deleted": [(row, "") for row in rows if row["study"] not in left],
+            "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
+        }
 
-    def _mark(self, rows: list[dict[str, Any]], state: str) -> None:
-        with self._ledger.transaction() as db:
-            sql = "UPDATE studies SET state=? WHERE purge=? AND number=?"
-            db.executemany(sql, [(state, self.number, row["number"]) for row in rows])
+    def _mark(self, rows: list[dict[str, Any]], state: str, reason: str = "") -> None:
+        sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number IN (SELECT value FROM json_each(?))"
+        self._ledger.run(sql, state, reason, self.number, json.dumps([row["number"] for row in rows]))
 
     def _settle(
         self, rows: list[tuple[dict[str, Any], str]], state: str, *, written: frozenset[str] = frozenset()
@@ -906,9 +932,8 @@ class Purge:
             if row["study"] not in written
         )
         self._settled += len(rows)
-        with self._ledger.transaction() as db:
-            sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number=?"
-            db.executemany(sql, [(state, why, self.number, row["number"]) for row, why in rows])
+        for reason in {why for _, why in rows}:
+            self._mark([row for row, why in rows if why == reason], state, reason)
 
     def complete_record(self) -> None:
         """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
@@ -927,7 +952,8 @@ class Purge:
         """Half a study is worse than none: one begun goes, unless it has been received anew."""
         why = self._why_not(row, self._look([row])[1].get(row["study"]))
         if why is None:
-            self._delete([row], large=True)
+            for state, of_it in self._delete([row], large=True).items():
+                self._settle(of_it, state)
         elif why[0] == "kept":
             self._settle([(row, why[1])], "kept")
 
@@ -1089,9 +1115,12 @@ class Purges:
         if state == "interrupted" and self._stopping.is_set() and row["continues"]:
             return  # the next start goes on
         try:
+            purge.complete_record()  # where something was raised: a batch that went meanwhile
             self._end(purge.number, state)
-        except (OSError, sqlite3.Error) as error:
-            orthanc.LogError(f"purge_old_studies: the end of purge {purge.number} can't be written down: {error}")
+        except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
+            # It counts as going on: the next start completes its record.
+            what = f"the end of purge {purge.number} can't be written down"
+            orthanc.LogError(f"purge_old_studies: {what}: {one_line(error)}")
 
     def _patiently(self, purge: Purge) -> str:
         """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""

@@ -99,7 +99,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--studies", type=int, default=5000, help="that each way deletes, over all rounds")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     studies = arguments.studies // arguments.rounds
     with tempfile.TemporaryDirectory() as folder:

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from testing.pytest_plugin import StartOrthanc
+from testing.server import OrthancServer
 
 # The machines are shared: how long an example takes says nothing. In CI the same examples each time.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -40,3 +45,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path.write_text(made.stdout)
     return path
+
+
+@pytest.fixture
+def start_briefly(start_orthanc: StartOrthanc) -> Iterator[StartOrthanc]:
+    """As `start_orthanc`, where how a server ends is not the matter: it is killed, since stopping takes 3.5 s."""
+    servers: list[OrthancServer] = []
+
+    def start(*arguments: Any, **more: Any) -> OrthancServer:
+        servers.append(start_orthanc(*arguments, **more))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()

@@ -122,16 +122,16 @@ def test_what_a_person_types_into_the_address_bar_works(unharmed: OrthancServer)
     assert unharmed.request("GET", "/purge-old-studies?since=19000101", headers=headers).text.strip() == "0"
 
 
-def test_more_studies_than_a_batch_all_go(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_more_studies_than_a_batch_all_go(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     for number in range(60):
         server.store(make_study(patient_id=f"P{number}", study_date="20010203"))
     assert server.get("/purge-old-studies", since="20010203", format="json")["Deleted"] == 60
     assert server.get("/studies") == []
 
 
-def test_a_server_that_stands_open_is_told_so_at_start(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(
+def test_a_server_that_stands_open_is_told_so_at_start(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(
         SCRIPT, {"RemoteAccessAllowed": True, "AuthenticationEnabled": False, "HttpBindAddresses": ["127.0.0.1"]}
     )
     assert "whoever reaches this server may use its routes" in server.log
@@ -257,8 +257,8 @@ def test_parameters_made_up_at_random_never_give_a_500_and_never_delete(
 # What goes
 
 
-def test_by_age_the_same_days_go_as_by_the_day_it_means(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_by_age_the_same_days_go_as_by_the_day_it_means(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     today = datetime.date.today()  # noqa: DTZ011
     days = [f"{today - datetime.timedelta(back):%Y%m%d}" for back in (0, 89, 90, 91, 400)]
     fill(server, days)
@@ -267,19 +267,19 @@ def test_by_age_the_same_days_go_as_by_the_day_it_means(start_orthanc: StartOrth
 
 
 def test_undated_studies_go_only_if_asked_for_and_by_their_arrival_if_that_is_asked_for(
-    start_orthanc: StartOrthanc,
+    start_briefly: StartOrthanc,
 ) -> None:
-    server = start_orthanc(SCRIPT)
+    server = start_briefly(SCRIPT)
     fill(server, DATES)
     assert server.post("/purge-old-studies", {"since": "19990101", "undated": "received"}) == 1
     assert server.post("/purge-old-studies", {"since": "19990101", "undated": True}) == 5
     assert dates_left(server) == ["19991231", "20000101", "20000102", "20240101"]
 
 
-def test_by_received_the_last_update_counts_in_the_servers_local_days(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT, environment={"TZ": "Pacific/Kiritimati"})  # UTC+14
+def test_by_received_the_last_update_counts_in_the_servers_local_days(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, environment={"TZ": "Pacific/Kiritimati"})  # UTC+14
     fill(server, ["20240101", "20240102", "", "19700101"])
-    server.stop()
+    server.kill()
     with sqlite3.connect(server.folder / "storage" / "index") as index:
         # 7 is LastUpdate, 3 in ResourceType a study; 20:00 UTC on the first is the second, over there.
         sql = (
@@ -296,15 +296,15 @@ def test_by_received_the_last_update_counts_in_the_servers_local_days(start_orth
     assert dates_left(server) == ["", "19700101"]
 
 
-def test_the_limit_takes_the_oldest_first(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_the_limit_takes_the_oldest_first(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     fill(server, ["20030101", "20010101", "", "20020101", "20010101"])
     assert server.post("/purge-old-studies", {"since": "20200101", "limit": 3, "undated": True}) == 3
     assert dates_left(server) == ["", "20030101"]
 
 
-def test_a_query_narrows_as_in_dicom_with_regard_to_case(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_a_query_narrows_as_in_dicom_with_regard_to_case(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     for patient, modality, description in (
         ("a", "CT", "Head"),
         ("A", "MR", "head"),
@@ -336,8 +336,8 @@ def test_a_query_narrows_as_in_dicom_with_regard_to_case(start_orthanc: StartOrt
     ]
 
 
-def test_a_dry_run_tells_what_would_go_and_nothing_goes(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_a_dry_run_tells_what_would_go_and_nothing_goes(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     for number, (date, modality) in enumerate([("19991231", "CT"), ("19990101", "MR"), ("20010101", "CT"), ("", "CR")]):
         server.store(
             make_study(
@@ -371,10 +371,10 @@ def test_a_dry_run_tells_what_would_go_and_nothing_goes(start_orthanc: StartOrth
 
 
 def test_protected_patients_labels_and_metadata_keep_a_study(
-    start_orthanc: StartOrthanc, orthanc_version: tuple[int, ...]
+    start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
     labels = orthanc_version >= (1, 12, 0)
-    server = start_orthanc(
+    server = start_briefly(
         SCRIPT,
         {"UserMetadata": {"Keep": 5000}, "PurgeOldStudies": {"KeepLabels": ["teaching"], "KeepMetadata": ["Keep"]}},
     )
@@ -391,9 +391,9 @@ def test_protected_patients_labels_and_metadata_keep_a_study(
 
 
 def test_labels_choose_where_orthanc_has_them_and_are_a_400_where_not(
-    start_orthanc: StartOrthanc, orthanc_version: tuple[int, ...]
+    start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
-    server = start_orthanc(SCRIPT)
+    server = start_briefly(SCRIPT)
     fill(server, ["20010101"] * 4)
     asked: dict[str, Any] = {"since": "20200101", "Labels": ["a", "b"]}
     if orthanc_version < (1, 12, 0):
@@ -412,8 +412,8 @@ def test_labels_choose_where_orthanc_has_them_and_are_a_400_where_not(
     assert server.get("/purge-old-studies", since="20200101", Labels="a,b") == 1
 
 
-def test_more_than_max_studies_or_max_percent_is_refused_without_force(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT, {"PurgeOldStudies": {"MaxStudies": 3, "MaxPercent": 50}})
+def test_more_than_max_studies_or_max_percent_is_refused_without_force(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, {"PurgeOldStudies": {"MaxStudies": 3, "MaxPercent": 50}})
     fill(server, ["20010101", "20010102", "20010103", "20010104", "20240101", "20240102"])
 
     def ask(**more: Any) -> tuple[int, str]:
@@ -531,11 +531,11 @@ def deleted_in_history(server: OrthancServer) -> list[str]:
     return sorted(line["ID"] for line in lines if line["Event"] == "deleted")
 
 
-def test_a_study_that_fails_is_reported_and_the_others_go(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT)
+def test_a_study_that_fails_is_reported_and_the_others_go(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT)
     fill(server, ["20010101"] * 30)
     bad = server.get("/studies")[7]
-    server.stop()
+    server.kill()
     with contextlib.closing(sqlite3.connect(server.folder / "storage" / "index")) as index:
         index.execute(
             f"CREATE TRIGGER refuses BEFORE DELETE ON Resources WHEN OLD.publicId='{bad}' "
@@ -554,9 +554,9 @@ def test_a_study_that_fails_is_reported_and_the_others_go(start_orthanc: StartOr
 
 
 def test_what_changes_between_choice_and_deletion_is_kept(
-    start_orthanc: StartOrthanc, orthanc_version: tuple[int, ...]
+    start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
-    server = start_orthanc(
+    server = start_briefly(
         changed(WINDOW=1, STALE=0), {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}}
     )
     fill(server, [f"2001010{number}" for number in range(1, 8)])
@@ -581,8 +581,8 @@ def test_what_changes_between_choice_and_deletion_is_kept(
     assert sorted(each["ID"] for each in found["NotDeleted"]) == sorted(kept)
 
 
-def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(WINDOW=1, STALE=0))
+def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(changed(WINDOW=1, STALE=0))
     fill(server, ["20010101", "20010102", "20010103"])
     number, go_on = start_held(server)
     # Deletions wait, Orthanc's own routes don't.
@@ -593,8 +593,8 @@ def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_ortha
     assert server.get("/studies") == []
 
 
-def test_one_purge_at_a_time_and_it_can_be_looked_at_and_cancelled(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(BATCH=10, WINDOW=5))
+def test_one_purge_at_a_time_and_it_can_be_looked_at_and_cancelled(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(changed(BATCH=10, WINDOW=5))
     fill(server, ["20010101"] * 20)
     number, go_on = start_held(server)
     refused = server.request("GET", "/purge-old-studies", params={"since": "20200101"})
@@ -609,7 +609,8 @@ def test_one_purge_at_a_time_and_it_can_be_looked_at_and_cancelled(start_orthanc
     assert (found["State"], found["Deleted"], found["Remaining"]) == ("cancelled", 5, 15)
     assert server.request("POST", f"/purge-old-studies/jobs/{number}/cancel").status_code == 409
     assert len(server.get("/studies")) == 15
-    server.restart()
+    server.kill()
+    server.start()
     assert job(server, number)["State"] == "cancelled"
     assert server.get("/purge-old-studies", since="20200101") == 15
 
@@ -622,9 +623,9 @@ def test_an_unknown_purge_is_a_404(unharmed: OrthancServer) -> None:
 
 @pytest.mark.parametrize("continues", [True, False], ids=["async", "sync"])
 def test_killed_half_way_an_asynchronous_purge_goes_on_and_the_history_is_complete(
-    start_orthanc: StartOrthanc, continues: bool
+    start_briefly: StartOrthanc, continues: bool
 ) -> None:
-    server = start_orthanc(SCRIPT)
+    server = start_briefly(SCRIPT)
     fill(server, ["20010101"] * 300)
     before = set(server.get("/studies"))
     if continues:
@@ -655,9 +656,9 @@ def _ignore_errors(call: Callable[[], object]) -> None:
 
 
 def test_killed_while_a_batch_is_deleted_nothing_is_missing_from_the_history_and_nothing_stands_there_twice(
-    start_orthanc: StartOrthanc,
+    start_briefly: StartOrthanc,
 ) -> None:
-    server = start_orthanc(changed())
+    server = start_briefly(changed())
     fill(server, ["20010101"] * 10)
     before = server.get("/studies")
     number, go_on = start_held(server)  # marked as being deleted, and not deleted yet
@@ -671,12 +672,12 @@ def test_killed_while_a_batch_is_deleted_nothing_is_missing_from_the_history_and
                 json.dumps({"Time": "2024-01-01T00:00:00Z", "Purge": number, "Event": "deleted", "ID": study}) + "\n"
             )
         history.write('{"Time": "2024-01-01T00:00:00Z", "Purge": 1, "Ev')
-    other = start_orthanc(
+    other = start_briefly(
         None, {"StorageDirectory": str(server.folder / "storage"), "IndexDirectory": str(server.folder / "storage")}
     )
     for study in before[:8]:
         other.delete(f"/studies/{study}")
-    other.stop()
+    other.kill()
     (server.folder / "hold").unlink()
     server.start()
     found = ended(server, number)
@@ -697,8 +698,8 @@ def test_stopped_half_way_it_ends_well_and_goes_on_at_the_next_start(start_ortha
     assert len(deleted_in_history(server)) == 40
 
 
-def test_a_large_study_goes_in_pieces_and_is_not_left_half(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(PIECE=5))
+def test_a_large_study_goes_in_pieces_and_is_not_left_half(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(changed(PIECE=5))
     server.store(make_study(patient_id="LARGE", instances=12, series=2, study_date="20010101"))
     fill(server, ["20010102"])
     number, go_on = start_held(server)
@@ -712,8 +713,8 @@ def test_a_large_study_goes_in_pieces_and_is_not_left_half(start_orthanc: StartO
 # Record and rules
 
 
-def test_the_history_tells_who_asked_when_and_what_went(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT, {"AuthenticationEnabled": True, "RegisteredUsers": {"anna": "secret"}})
+def test_the_history_tells_who_asked_when_and_what_went(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, {"AuthenticationEnabled": True, "RegisteredUsers": {"anna": "secret"}})
     server.store(make_study(study_date="20010101", AccessionNumber="A1", patient_id="P1"))
     study = server.get("/studies?expand")[0]
     headers = {"X-Forwarded-For": "10.0.0.9, 10.0.0.1"}
@@ -738,8 +739,8 @@ def test_a_list_is_asked_for_properly_or_it_is_a_400(unharmed: OrthancServer, qu
     assert unharmed.request("GET", f"/purge-old-studies/history?{query}").status_code == 400
 
 
-def test_a_purge_that_can_not_be_recorded_deletes_nothing(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(SCRIPT, start=False)
+def test_a_purge_that_can_not_be_recorded_deletes_nothing(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, start=False)
     (server.folder / "storage").mkdir()
     (server.folder / "storage" / "purge_old_studies.jsonl").symlink_to("/dev/full")
     server.start()
@@ -848,6 +849,8 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
         for study in server.get("/studies"):
             server.delete(f"/studies/{study}")
         studies = store_archive(server, archive, labels=orthanc_version >= (1, 12, 0))
+        for study in server.get("/studies?expand"):
+            studies[study["ID"]]["received"] = study["LastUpdate"]
         expected, status = model(studies, asked)
         answer = server.request("POST", "/purge-old-studies", json={**asked, "format": "json"})
         left = set(server.get("/studies"))
@@ -911,7 +914,8 @@ def model(studies: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[li
         return study["date"] <= asked["since"] if study["date"] in real else asked.get("undated") is True
 
     going = [name for name, study in studies.items() if goes(study)]
-    going.sort(key=lambda name: (studies[name]["date"] if studies[name]["date"] in real else "9", name))
+    day = {name: studies[name]["date"] if studies[name]["date"] in real else "9" for name in going}
+    going.sort(key=lambda name: (day[name], studies[name]["received"], name))
     going = going[: asked.get("limit")]
     if asked.get("dry-run"):
         return [], 200
