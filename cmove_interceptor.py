@@ -38,7 +38,7 @@ import types
 import typing
 import urllib.parse
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -470,12 +470,22 @@ class Notifier:
         caller, wake = self.callers[number], self._wake[number]
         while not self._stopping.is_set():
             try:
-                if not self._deliver(caller, number):
+                if self._deliver(caller, number):
+                    self._measure()
+                else:
                     wake.wait(TICK)
                     wake.clear()
             except Exception:  # noqa: BLE001 - the next notification is not lost for it
                 orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
                 self._stopping.wait(TICK)
+
+    def _measure(self) -> None:
+        """Tell Orthanc's metrics how many notifications are in which state."""
+        for state, count in self._ledger.totals().items():
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(
+                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
+                )
 
     def _deliver(self, caller: Caller, number: int) -> bool:
         """Deliver what is due to a service; whether there was something."""
@@ -667,6 +677,7 @@ class Interceptor:
         self._mover = Mover(self._loopback, self._jobs, configuration)
         self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
         self._opening, self._opened = threading.Lock(), False
+        self._ended: Counter[str] = Counter()
 
     # From start to stop
 
@@ -821,6 +832,9 @@ class Interceptor:
             sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
             self._ledger.run(sql, state, json.dumps(self._result(move)), time.time(), move.number)
             self._notifier.tell("after", {**self._values(move), **self._result(move), "State": state})
+            self._ended[state] += 1
+        count = float(self._ended[state])
+        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 
     def _values(self, move: Move) -> dict[str, Any]:
         return {"RequestID": move.name, **move.fields}
@@ -1095,6 +1109,7 @@ def _serve(interceptor: Interceptor) -> None:
     KEPT_ALIVE.append(interceptor)
     KEPT_ALIVE.append(interceptor.on_change)
     orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
         KEPT_ALIVE.extend(callbacks)

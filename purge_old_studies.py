@@ -846,9 +846,12 @@ class Purge:
         windows = (rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW))
         looked = one_ahead(((window, self._look(window)) for window in windows), "purge-looks-ahead")
         batches = (batch for window, found in looked for batch in self._window(window, found))
+        left = len(rows)
         for settled in one_ahead(batches, "purge-deletes"):
             for state, of_it in settled.items():
                 self._settle(of_it, state)
+            left -= sum(map(len, settled.values()))
+            orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
         if self._halted() and self._rows(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
         return "partly" if self._rows("kept", "failed") else "done"
@@ -1137,6 +1140,8 @@ class Purges:
         found = self._job(self._row(number))
         totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
         who = json.loads(self._row(number)["asked"])
+        for name, count in totals.items():
+            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
         self._tell("ended", number, who, State=state, **totals)
         self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
         orthanc.LogWarning(

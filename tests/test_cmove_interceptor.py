@@ -236,6 +236,10 @@ def has_counts(server: OrthancServer) -> bool:
     return tuple(map(int, str(server.get("/plugins/python")["Version"]).split("."))) >= (4, 2)
 
 
+def metrics(server: OrthancServer) -> str:
+    return server.request("GET", "/tools/metrics-prometheus").text
+
+
 # As Orthanc itself
 
 
@@ -495,6 +499,8 @@ def test_each_service_is_told_as_templated(
     found = last(server)
     assert (found["State"], found["Instances"], found["Completed"]) == ("done", 2, 2)
     server.wait_until(lambda: {each["State"] for each in last(server)["Notifications"]} == {"done"}, what="settle")
+    server.wait_until(lambda: "cmove_interceptor_notifications_done 4 " in metrics(server), what="measure")
+    assert "cmove_interceptor_moves_done 1 " in metrics(server)
     ledger = server.folder / "storage" / "cmove_interceptor.sqlite"
     assert not any(secret in ledger.read_bytes() for secret in (b"t0ken", b"p:w", b"dTpwOnc="))
 
