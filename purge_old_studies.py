@@ -1123,7 +1123,8 @@ class Purges:
 
     def _run(self, purge: Purge) -> None:
         try:
-            state = self._patiently(purge)
+            with in_short_turns():
+                state = self._patiently(purge)
         except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
@@ -1142,8 +1143,7 @@ class Purges:
         """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
         for _ in range(9):
             try:
-                with in_short_turns():
-                    return purge.run()
+                return purge.run()
             except LoopbackError as error:
                 orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
                 if self._stopping.wait(AFTER_ERROR):
