@@ -1,0 +1,1509 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Writes down what happens to studies: received, sent, moved, modified, anonymized, deleted, asked for over REST.
+
+One line of JSON each, in files that are only appended to. Each line carries an HMAC over itself and that of the line before, so
+that a changed or a missing line shows; the newest one, kept elsewhere, shows a log that was cut. It decides nothing about access.
+
+A smallest configuration (without the section, the key is made and kept in the folder of the index):
+
+    "AuditLog": {"Key": "${AUDIT_LOG_KEY}", "Path": "/var/log/orthanc-audit"}
+
+To look at, with curl, and to verify without Orthanc:
+
+    GET /audit-log?patient=…&since=20240101       also study=, event=, until=, after=, limit=
+    GET /audit-log/newest                         {"Number": …, "Mac": …}: to be kept elsewhere
+    GET /audit-log/status
+    AUDIT_LOG_KEY=… python3 audit_log.py --verify FOLDER [--newest NUMBER:MAC]
+
+Needs nothing but Python's standard library. All keys, and what each line says: docs/audit_log.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import collections
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import fcntl
+import functools
+import hashlib
+import hmac
+import http
+import http.client
+import json
+import os
+import random
+import re
+import secrets
+import sqlite3
+import ssl
+import sys
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+if __name__ == "__main__":  # to verify a log takes no Orthanc
+    sys.modules.setdefault("orthanc", types.ModuleType("orthanc"))
+
+import orthanc
+
+__version__ = "0.1.0"
+
+SECTION = "AuditLog"
+SHORTEST_KEY = 32  # characters
+PAUSE = 0.2  # seconds in which lines are gathered, to be written together
+QUIET = 10.0  # seconds without another of its kind until what was counted is written
+LONGEST = 600.0  # seconds after which it is written although more comes
+AFTER_ERROR = 2.0  # seconds until the next try when the log or the ledger can't be written
+MOST_WAITING = 200_000  # events in memory while nothing can be written; what comes then is counted
+PAGE = 500  # studies a request, when the archive is looked through
+BLOCK = 1 << 22  # bytes that are searched at a time
+MAC = re.compile(rb', "Mac": "([0-9a-f]{64})"\}$')
+
+# Routes that give images, or documents, or what they were made from.
+CONTENT = re.compile(
+    r"^/(?:(?:patients|studies|series|instances)/[^/]+/(?:archive|media|file|preview|rendered|image-|frames|pdf|raw|matlab"
+    r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom)|dicom-web/studies/|wado"
+    r"|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log$)"
+)
+RESOURCE = re.compile(r"^/(patients|studies|series|instances)/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:/([a-z-]*))?")
+DICOMWEB = re.compile(r"^/dicom-web/studies/([0-9.]+)")
+GET = 1  # of orthanc.HttpMethod
+METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}
+REQUEST_EVENTS = {"GET": "retrieve-attempt", "DELETE": "delete-attempt", "POST": "post-attempt", "PUT": "put-attempt"}
+JOB_EVENTS = {
+    "DicomModalityStore": "sent",
+    "OrthancPeerStore": "sent",
+    "DicomWebStowClient": "sent",
+    "PushTransfer": "sent",
+    "DicomMoveScu": "moved",
+    "DicomGetScu": "moved",
+    "Archive": "archived",
+    "Media": "archived",
+}
+# Whose is which: the lines tell of studies and patients, events of identifiers only.
+TABLES = """
+CREATE TABLE IF NOT EXISTS places(
+    resource TEXT PRIMARY KEY, study TEXT NOT NULL, uid TEXT NOT NULL, patient TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS places_by_uid ON places(uid);
+"""
+
+
+def wrong_key(key: str | None) -> str | None:
+    """What is allowed, if this is no key."""
+    return None if key is None or len(key) >= SHORTEST_KEY else f"at least {SHORTEST_KEY} characters"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AuditLog`."""
+
+    key: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": wrong_key,
+            "help": "Of the HMACs, at least 32 characters; null: made, and kept in `audit_log.key` beside the index.",
+        },
+    )
+    path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the log; null: `audit-log` in that of the index."}
+    )
+    watch_requests: bool | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
+    )
+    max_file_size: float = dataclasses.field(
+        default=64, metadata={"minimum": 0.001, "help": "Megabytes after which a new file begins."}
+    )
+    keep_days: float | None = dataclasses.field(
+        default=None,
+        metadata={"minimum": 1, "help": "Days after which files are deleted, and a line says so; null: never."},
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: what is written also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+
+
+# The log
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def mac_of(key: bytes, previous: str, text: bytes) -> str:
+    """The HMAC-SHA256 of a line without its end, and of the MAC of the line before ("" for the first of all)."""
+    return hmac.new(key, previous.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+
+
+def log_files(folder: Path) -> list[Path]:
+    """The files of a log, oldest first: each is called by the number of its first line."""
+    return sorted(folder.glob("audit-*.jsonl"))
+
+
+class Line(NamedTuple):
+    """One line of a file: its text without the MAC, its content, its MAC."""
+
+    text: bytes
+    content: dict[str, Any]
+    mac: str
+
+
+def parse_line(raw: bytes) -> Line | None:
+    """A line, or None if it is none."""
+    if not (found := MAC.search(raw)):
+        return None
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("Number"), int):
+        return None
+    return Line(raw[: found.start()], content, found[1].decode())
+
+
+class Log:
+    """The files of a folder, to append to: by one process only.
+
+    Raises
+    ------
+    OSError : the folder or its files can't be written, or another process has them.
+    """
+
+    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool) -> None:
+        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OSError(f"another process writes to {folder}") from None
+        self.number, self.mac = 0, ""
+        files = log_files(folder)
+        if not files:
+            self._begin_file()
+            return
+        self._open(files[-1])
+        self._take_up(files)
+
+    def _open(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._file).st_size
+
+    def _begin_file(self) -> None:
+        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
+
+    def _take_up(self, files: Sequence[Path]) -> None:
+        """Go on behind the last whole line; of one that was cut by a crash, a line tells."""
+        broken = b""
+        for path in reversed(files):
+            lines = path.read_bytes().split(b"\n")
+            for raw in reversed(lines):
+                if line := parse_line(raw):
+                    self.number, self.mac = line.content["Number"], line.mac
+                    break
+                broken = broken or raw
+            if self.number:
+                break
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+            self._write(b"\n")
+        if broken:
+            self.append([{"At": now(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
+
+    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines; all of them, or none. Raises OSError: a full disk, for example."""
+        if self._size >= self._max_bytes:
+            os.close(self._file)
+            self._begin_file()
+            entries = [{"At": now(), "Event": "continued", "Previous": self.mac}, *entries]
+        number, mac, data = self.number, self.mac, []
+        for number, entry in enumerate(entries, start=self.number + 1):
+            text = json.dumps({"Number": number, **entry}).encode()[:-1]
+            mac = mac_of(self._key, mac, text)
+            data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
+        self._write(b"".join(data))
+        self.number, self.mac = number, mac
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError("the disk is full")
+            if self._sync:
+                os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
+            raise
+        self._size += len(data)
+
+    def drop_before(self, at: str) -> None:
+        """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
+        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
+            if (first := next(entries_of(following), None)) is None or first["At"] >= at:
+                return
+            self.append([{"At": now(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
+            path.unlink()
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._lock)
+
+
+def entries_of(path: Path, needles: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
+    """The lines of a file that hold all of these texts."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        rest = b""
+        while block := file.read(BLOCK):
+            whole, mark, rest = (rest + block).rpartition(b"\n")
+            if mark and all(needle in whole for needle in needles):
+                for raw in whole.split(b"\n"):
+                    if all(needle in raw for needle in needles) and (line := parse_line(raw)):
+                        yield line.content
+
+
+def entries_since(folder: Path, since: str, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of a log from a time on; files that end before it are not read."""
+    files = log_files(folder)
+    for path, following in zip(files, [*files[1:], None], strict=True):
+        if since and following and (first := next(entries_of(following), None)) and first["At"] < since:
+            continue
+        yield from entries_of(path, needles)
+
+
+def verify(files: Sequence[Path], key: bytes, newest: tuple[int, str] | None = None) -> tuple[list[str], int, str]:
+    """What is wrong with a log, and the number and MAC of its last line.
+
+    Each line must follow the one before, and carry the MAC of both. `newest` is a line that was there, as `GET
+    /audit-log/newest` gave it: without one, nothing can tell whether the end was cut off.
+    """
+    problems: list[str] = []
+    number, mac, dropped, first, broken = 0, "", 0, 0, b""
+    for path in files:
+        for position, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if not raw:
+                continue
+            where = f"{path.name}, line {position}"
+            if (line := parse_line(raw)) is None:
+                problems += [f"{where}: it is no line of the log"] if broken else []
+                broken = raw
+                continue
+            found = line.content["Number"]
+            if broken and line.content.get("Broken") != hashlib.sha256(broken).hexdigest():
+                problems.append(f"{where}: the line before it has been changed, or is none of the log")
+            broken = b""
+            first = first or found
+            if not number and found > 1:  # files before were dropped: a line further on must say so
+                number, mac = found - 1, str(line.content.get("Previous", ""))
+            if found <= number:
+                problems.append(f"{where}: number {found} comes after {number}")
+            elif found > number + 1:
+                problems.append(f"{where}: {_lines(number + 1, found - 1)} missing")
+            elif not hmac.compare_digest(mac_of(key, mac, line.text), line.mac):
+                problems.append(f"{where}: number {found} has been changed (or the key is another)")
+            if line.content.get("Event") == "dropped":
+                dropped = max(dropped, line.content["UpTo"])
+            if newest and found == newest[0] and line.mac != newest[1]:
+                problems.append(f"{where}: number {found} is not the line that was the newest then")
+            number, mac = found, line.mac
+    if broken:
+        problems.append(f"{path.name}: its last line is cut")
+    if first > dropped + 1:
+        problems.append(f"{_lines(dropped + 1, first - 1)} missing at the beginning")
+    if newest and number < newest[0]:
+        problems.append(f"{_lines(number + 1, newest[0])} missing at the end")
+    return problems, number, mac
+
+
+def _lines(first: int, last: int) -> str:
+    return f"number {first} is" if first == last else f"numbers {first} to {last} are"
+
+
+def main(words: Sequence[str]) -> int:
+    """`python3 audit_log.py --verify FOLDER`: 0 if all is well, 1 if not, 2 if it can't be told."""
+    parser = argparse.ArgumentParser(description="Verifies a log of audit_log.py.")
+    parser.add_argument("--verify", metavar="FOLDER", type=Path, required=True, help="the folder of the log")
+    parser.add_argument(
+        "--key-file", type=Path, help="the key, as audit_log.key; without: AUDIT_LOG_KEY of the environment"
+    )
+    parser.add_argument("--newest", metavar="NUMBER:MAC", help="what GET /audit-log/newest gave, once")
+    given = parser.parse_args(words)
+    key = given.key_file.read_text().strip() if given.key_file else os.environ.get("AUDIT_LOG_KEY", "")
+    files = log_files(given.verify)
+    if wrong_key(key) or not files:
+        sys.stderr.write(f"no log in {given.verify}\n" if not files else "no key: --key-file or AUDIT_LOG_KEY\n")
+        return 2
+    newest = None
+    if given.newest:
+        number, _, mac = given.newest.partition(":")
+        newest = int(number), mac
+    problems, number, mac = verify(files, key.encode(), newest)
+    sys.stdout.write("".join(f"{problem}\n" for problem in problems))
+    sys.stdout.write(f"{'WRONG' if problems else 'ok'}: {number} lines, the newest is {number}:{mac}\n")
+    return 1 if problems else 0
+
+
+# What happens
+
+
+class Seen(NamedTuple):
+    """A request, as the filter saw it."""
+
+    at: str
+    method: str
+    uri: str
+    ip: str
+    user: str
+    forwarded: str
+    study_uid: str
+
+
+def user_of(authorization: str) -> str:
+    """The name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""
+
+
+class Counter:
+    """Lines of one kind: the first is written at once, how many there were when it has been quiet for a while."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Any, ...], tuple[dict[str, Any], int, float, float]] = {}
+
+    def note(self, key: tuple[Any, ...], entry: dict[str, Any]) -> dict[str, Any] | None:
+        """The line to write now, or None: it is counted."""
+        first, count, began, _ = self._open.get(key, (entry, 0, time.monotonic(), 0.0))
+        self._open[key] = first, count + 1, began, time.monotonic()
+        return None if count else entry
+
+    def ended(self, everything: bool = False) -> list[dict[str, Any]]:
+        """The lines of what has become quiet; the counting of that begins anew."""
+        found = []
+        for key, (entry, count, began, last) in list(self._open.items()):
+            if everything or time.monotonic() > min(last + QUIET, began + LONGEST):
+                del self._open[key]
+                if count > 1:
+                    found.append({**entry, "At": now(), "Since": entry["At"], "Count": count})
+        return found
+
+
+def sent_to(content: Mapping[str, Any]) -> str:
+    """Where a job of sending went: an AET, or the URL of a peer."""
+    peer = content.get("Peer")
+    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
+
+
+class Recorder:
+    """Takes what Orthanc tells into memory; one thread finds out whose it is, and writes."""
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = "audit_log has not started yet"
+        self._settings, self._configuration = settings, configuration
+        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._heard: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
+        self._lines: list[dict[str, Any]] = []
+        self._counter, self._lost = Counter(), 0
+        self._known: dict[str, dict[str, str]] = {}
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="audit-log", daemon=True)
+        self._complaint, self._caught_up, self._next_drop = "", False, 0.0
+        self.watching = False
+        change = orthanc.ChangeType
+        self._events = {int(getattr(change, name)): name for name in
+                        ("ORTHANC_STARTED", "ORTHANC_STOPPED", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")}  # fmt: skip
+
+    # What Orthanc tells: return at once
+
+    def on_request(self, uri: str, **request: Any) -> bool:
+        """The filter of requests: always true. Most are not written down, and cost a look at their route."""
+        method = request["method"]
+        if method == GET and not CONTENT.match(uri):
+            return True
+        headers = request["headers"]
+        if headers.get("authorization", "") != self._loopback._token or not self._loopback._token:
+            seen = Seen(
+                now(),
+                METHODS.get(method, "?"),
+                uri,
+                request["ip"],
+                user_of(headers.get("authorization", "")),
+                headers.get("x-forwarded-for", ""),
+                request.get("get", {}).get("studyUID", ""),
+            )
+            self._hear(self._take_request, seen)
+        return True
+
+    def on_stored(self, dicom: Any, instance: str) -> None:
+        self._arrivals.stored(dicom, instance)
+        self._hear(self._take_stored, now(), instance)
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        event = self._events.get(change)
+        if event == "ORTHANC_STARTED":
+            self._start()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event == "DELETED":
+            self._hear(self._take_deleted, now(), level, resource)
+        elif event:
+            try:
+                job = json.loads(orthanc.RestApiGet(f"/jobs/{resource}"))  # it may be forgotten soon
+            except orthanc.OrthancException:
+                job = {"ID": resource, "Type": "", "Content": {}}
+            self._hear(self._take_job, now(), job, event == "JOB_SUCCESS")
+
+    def _hear(self, what: Callable[..., Any], *arguments: Any) -> None:
+        if len(self._heard) >= MOST_WAITING:
+            self._lost += 1
+            return
+        self._heard.append((what, arguments))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _start(self) -> None:
+        try:
+            folder = state_folder(self._settings.state_path, self._configuration)
+            self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=self._settings.durability)
+            key = self._settings.key or kept_key(folder / "audit_log.key")
+            self.folder = configuration_folder() / self._settings.path if self._settings.path else folder / "audit-log"
+            self.log = Log(
+                self.folder,
+                key.encode(),
+                int(self._settings.max_file_size * 1e6),
+                sync=self._settings.durability == "full",
+            )
+        except (OSError, sqlite3.Error) as error:
+            self.unavailable = f"audit_log stays idle: {one_line(error)}"
+            orthanc.LogError(self.unavailable)
+            return
+        if self._settings.key is None:
+            orthanc.LogWarning(
+                f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
+            )
+        self.unavailable = None
+        self._heard.appendleft((self._line, (now(), "started")))
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+            self.unavailable = "audit_log has stopped"
+
+    # The one thread
+
+    def _work(self) -> None:
+        while True:
+            stopping = self._stopping.is_set()
+            self._wake.clear()
+            try:
+                self._take_all()
+                self._lines += self._counter.ended(everything=stopping)
+                if stopping:
+                    self._line(now(), "stopped")
+                self._write()
+                if stopping:
+                    self.log.close()
+                    self._ledger.close()
+                    return
+                busy = self._catch_up()
+                self._complaint, wait = "", 0.0 if busy else QUIET / 2
+            except (LoopbackError, sqlite3.Error, OSError) as error:
+                self._complain(f"audit_log goes on when this is over: {one_line(error)}")
+                wait = AFTER_ERROR
+            except Exception:  # noqa: BLE001 - one odd event never ends the thread that writes all
+                self._complain(f"audit_log met an error, please report it:\n{traceback.format_exc()}")
+                wait = AFTER_ERROR
+            if stopping:
+                return
+            if self._wake.wait(wait):
+                self._stopping.wait(PAUSE)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            orthanc.LogError(text)
+        self._complaint = text
+
+    def _line(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
+        self._lines.append({"At": at, "Event": event, **(place or {}), **more})
+
+    def _take_all(self) -> None:
+        while self._heard:
+            take, arguments = self._heard[0]
+            try:
+                take(*arguments)
+            except sqlite3.Error:
+                raise  # a full disk: it is taken later
+            except Exception:  # noqa: BLE001 - one odd event never keeps the others from the log
+                self._complain(f"audit_log met an error, please report it:\n{traceback.format_exc()}")
+            self._heard.popleft()
+            if len(self._lines) >= PAGE:
+                self._write()
+
+    def _write(self) -> None:
+        if self._lost:
+            self._line(now(), "lost", Count=self._lost)
+            self._lost = 0
+        if self._lines:
+            self.log.append(self._lines)
+            self._lines = []
+        if self._settings.keep_days and time.monotonic() > self._next_drop:
+            self._next_drop = time.monotonic() + 3600
+            oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self._settings.keep_days)
+            self.log.drop_before(oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+
+    def _take_stored(self, at: str, instance: str) -> None:
+        arrival = self._arrivals.get(instance)
+        if arrival is None:
+            return
+        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
+        self._arrivals.forget(instance)
+        made = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
+        place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
+        if not parents:  # identifiers that are not ASCII
+            place = self._place(instance, ("instances",)) or place
+        for resource in parents.values():
+            self._keep(resource, place)
+        entry = {
+            "At": at,
+            "Event": "received",
+            **place,
+            "From": origin,
+            **({"Made": made[0][:-4].lower()} if made else {}),
+        }
+        if line := self._counter.note(("received", place["Study"], *origin.items(), *made), entry):
+            self._lines.append(line)
+        # A job of modification does not tell, before 1.12.5, what it was made from; its instances do.
+        change = {"At": at, "Event": entry.get("Made", "")}
+        if made and self._counter.note((made[0], place["Study"]), change):
+            change |= {**self._place(arrival.origin[made[0]], ("instances",)), "Made": place["Study"]}
+            self._lines.append(change)
+
+    def _keep(self, resource: str, place: dict[str, str]) -> None:
+        if resource not in self._known:
+            if len(self._known) > PAGE * 100:
+                self._known.clear()
+            self._known[resource] = place
+            values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
+            self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
+
+    def _place(self, resource: str, levels: Sequence[str] = ("studies", "series", "instances")) -> dict[str, str]:
+        """The study and patient of a resource: as known, else as Orthanc says, if it is still there."""
+        if resource in self._known:
+            return self._known[resource]
+        rows = self._ledger.rows(
+            "SELECT study, uid, patient FROM places WHERE resource=? OR uid=? LIMIT 1", resource, resource
+        )
+        if rows:
+            return {"Study": rows[0]["study"], "StudyInstanceUID": rows[0]["uid"], "Patient": rows[0]["patient"]}
+        for level in levels:
+            with contextlib.suppress(LoopbackError):
+                found = self._loopback.get(f"/{level}/{resource}" + ("" if level == "studies" else "/study"))
+                self._known[resource] = place_of(found)
+                return self._known[resource]
+        return {}
+
+    def _take_deleted(self, at: str, level: int, resource: str) -> None:
+        if level == orthanc.ResourceType.INSTANCE:
+            entry = {"At": at, "Event": "deleted", "Level": "Instance"}
+            if line := self._counter.note(("deleted",), {**entry, "Resource": resource}):
+                self._lines.append(line)
+            return
+        name = {0: "Patient", 1: "Study", 2: "Series"}[level]
+        place = dict(self._place(resource, ()))
+        if name == "Patient":
+            place = {"Patient": place["Patient"]} if place else {}
+        self._line(at, "deleted", place, Level=name, Resource=resource)
+        self._known.pop(resource, None)
+        self._ledger.run("DELETE FROM places WHERE resource=?", resource)
+
+    def _take_job(self, at: str, job: Mapping[str, Any], success: bool) -> None:
+        content = job.get("Content", {})
+        event = JOB_EVENTS.get(job["Type"], "job")
+        more = {"Job": job["ID"], "Type": job["Type"], "Result": "success" if success else "failure"}
+        if not success:
+            more["Error"] = one_line(job.get("ErrorDescription", ""))
+        optional = {
+            "To": sent_to(content) if event == "sent" else content.get("TargetAet"),
+            "From": content.get("RemoteAet") if event == "moved" else None,
+            "Result": more["Result"],
+            "Made": content.get("ID") or content.get("TargetStudy"),
+            "MoveOriginator": content.get("MoveOriginatorAET"),
+            "Query": content.get("Query") if event == "moved" else None,
+        }
+        more |= {name: value for name, value in optional.items() if value}
+        resources = [
+            *content.get("ParentResources", ()),
+            *([content["SourceStudy"]] if content.get("SourceStudy") else ()),
+        ]
+        places = {tuple(place.items()): place for place in map(self._place, resources)}
+        for place in places.values() or [{}]:
+            self._line(at, event, place, **more)
+
+    def _take_request(self, seen: Seen) -> None:
+        found, dicomweb = RESOURCE.match(seen.uri), DICOMWEB.match(seen.uri)
+        place: dict[str, str] = {}
+        if found and found[1] != "patients":
+            place = self._place(found[2], (found[1],))
+        elif found:
+            place = {"Patient": self._place(found[2], ()).get("Patient", "")}
+        elif dicomweb or seen.study_uid:
+            place = self._place(dicomweb[1] if dicomweb else seen.study_uid, ())
+        who = {
+            "User": seen.user,
+            "IP": seen.ip,
+            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
+        }
+        event = REQUEST_EVENTS.get(seen.method, "attempt")
+        entry = {"At": seen.at, "Event": event, **place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
+        if seen.method != "GET":
+            self._lines.append(entry)
+            return
+        kind = (found[1], found[3]) if found else (seen.uri,)
+        if line := self._counter.note((*who.values(), *place.values(), *kind), entry):
+            self._lines.append(line)
+
+    def _catch_up(self) -> bool:
+        """Learn whose the studies are that were here before; whether there is more."""
+        if self._caught_up or not self._loopback.enabled:
+            return False
+        since = self._ledger.number("looked_through")
+        studies = self._loopback.get(f"/studies?expand&since={since}&limit={PAGE}") if since >= 0 else []
+        with self._ledger.transaction() as db:
+            rows = []
+            for study in studies:
+                values = place_of(study)
+                for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
+                    rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
+            db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
+            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
+        self._caught_up = not studies
+        return bool(studies)
+
+    # Routes
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs and watches requests, how many lines there are, and what waits to be written."""
+        return {
+            "State": "running",
+            "Lines": self.log.number,
+            "WatchesRequests": self.watching,
+            "Waiting": len(self._heard) + len(self._lines),
+            "Error": self._complaint,
+        }
+
+    def newest(self, _request: Request) -> dict[str, Any]:
+        """The number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""
+        return {"Number": self.log.number, "Mac": self.log.mac}
+
+    def page(self, request: Request) -> dict[str, Any]:
+        """The lines, oldest first: `?patient=`, `?study=`, `?event=`, `?since=`, `?until=`, `?after=`, `?limit=`."""
+        asked = Asked.of(request.query)
+        needles = [json.dumps(value).encode() for value in (asked.patient, asked.study, asked.event) if value]
+        total = 0
+        items: list[dict[str, Any]] = []
+        for entry in entries_since(self.folder, asked.since, needles):
+            if asked.includes(entry):
+                total += 1
+                if entry["Number"] > asked.after and len(items) <= asked.limit:
+                    items.append(entry)
+        more = len(items) > asked.limit
+        return {
+            "Total": total,
+            "Items": items[: asked.limit],
+            "Next": items[asked.limit - 1]["Number"] if more else None,
+        }
+
+
+def place_of(study: Mapping[str, Any]) -> dict[str, str]:
+    """Of a study as Orthanc gives it, what lines say."""
+    return {
+        "Study": study["ID"],
+        "StudyInstanceUID": study["MainDicomTags"].get("StudyInstanceUID", ""),
+        "Patient": study["PatientMainDicomTags"].get("PatientID", ""),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What lines are asked for."""
+
+    patient: str
+    study: str
+    event: str
+    since: str
+    until: str
+    after: int
+    limit: int
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Asked:
+        """Read it off the parameters. Raises `Refused` (400)."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(query.keys() - set(names)):
+            raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: {', '.join(names)}")
+        after, limit = whole(query, "after", 0, 2**62, 0), whole(query, "limit", 1, 1000, 100)
+        since, until = moment(query, "since"), moment(query, "until")
+        return cls(query.get("patient", ""), query.get("study", ""), query.get("event", ""), since, until, after, limit)
+
+    def includes(self, entry: Mapping[str, Any]) -> bool:
+        return (
+            self.patient in ("", entry.get("Patient"))
+            and self.study in ("", entry.get("Study"), entry.get("StudyInstanceUID"))
+            and self.event in ("", entry["Event"])
+            and self.since <= entry["At"]
+            and (not self.until or entry["At"] < self.until)
+        )
+
+
+def whole(query: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    """A parameter that is a whole number. Raises `Refused` (400)."""
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and least <= int(text) <= most):
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
+    return int(text)
+
+
+def moment(query: Mapping[str, str], name: str) -> str:
+    """A parameter that is a day or a time, in UTC, as lines have it. Raises `Refused` (400)."""
+    text = query.get(name, "")
+    if not text:
+        return ""
+    if day := parse_day(text):
+        return f"{day.isoformat()}T00:00:00.000Z"
+    try:
+        found = datetime.datetime.fromisoformat(text.replace(" ", "+"))
+        found = (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        allowed = "YYYYMMDD, or a time as 2024-01-31T12:00:00Z"
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: {allowed}") from None
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def kept_key(path: Path) -> str:
+    """The key of a file, which is made if it is not there. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    if wrong_key(key := path.read_text().strip()):
+        raise OSError(f"{path} holds no key of at least {SHORTEST_KEY} characters")
+    return key
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls; as a program, verify."""
+    if __name__ == "__main__":
+        sys.exit(main(sys.argv[1:]))
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+    except SettingsError as error:
+        refusal = f"{error}. audit_log is idle until this is corrected."
+        orthanc.LogError(refusal)
+    recorder = Recorder(settings, configuration)
+    for pattern, handler in {"": recorder.page, "/newest": recorder.newest, "/status": recorder.status}.items():
+        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.unavailable)
+    if refusal is not None:
+        return
+    warn_if_open("audit_log", configuration)
+    KEPT_ALIVE.extend((recorder.on_change, recorder.on_stored, recorder.on_request))
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
+    orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
+    # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.
+    recorder.watching = settings.watch_requests is True or (
+        settings.watch_requests is None and hasattr(orthanc.RestOutput, "StartStreamAnswer")
+    )
+    if recorder.watching:
+        orthanc.RegisterIncomingHttpRequestFilter(KEPT_ALIVE[-1])
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("settings", "loopback", "answers", "ledger", "days", "arrivals")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = False
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+
+# common/days.py, SHA-256 fad68c4242558f1e820dc71ae6d13f380e8d8e4bd50748f65e04f69cdc63ecf3
+# Days as DICOM writes them.
+
+def parse_day(text: object) -> datetime.date | None:
+    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+# common/arrivals.py, SHA-256 7c2616f1aa64e6f65ee24a6ae4afb21a303e001bea424f965f6d0bf4855a5903
+# What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.2 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        tags = json.loads(dicom.GetInstanceSimplifiedJson())
+        uids = tuple(
+            str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+        )
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+# fmt: on
+# <<<end>>>
+
+
+register()
