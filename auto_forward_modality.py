@@ -58,6 +58,7 @@ import orthanc
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardModality"
+COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,13 @@ class DestinationOptions:
     )
     windows: tuple[Window, ...] = dataclasses.field(
         default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+    )
+    proof: str = dataclasses.field(
+        default="StorageCommitment",
+        metadata={
+            "choices": ("StorageCommitment", "C-FIND"),
+            "help": "How it proves what it has (`DeleteAfterForward`).",
+        },
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -113,6 +121,12 @@ class Settings:
     skip_modified: bool = dataclasses.field(
         default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
     )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Delete here what every destination has proved to have: by Storage Commitment or C-FIND (`Proof`)."
+        },
+    )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,
@@ -122,7 +136,7 @@ class Settings:
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
     )
     reconcile: bool = dataclasses.field(
         default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
@@ -157,6 +171,51 @@ def probe(loopback: Loopback, name: str) -> None:
     loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
 
 
+def prove(
+    settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
+    path = f"/modalities/{urllib.parse.quote(name)}"
+    options = settings.destination_options.get(name)
+    if options and options.proof == "C-FIND":
+        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    if name not in asked:
+        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
+        asked[name] = [answer["ID"], time.time()]
+        return None
+    transaction, since = asked[name]
+    try:
+        report = loopback.get(f"/storage-commitment/{transaction}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        del asked[name]  # Orthanc keeps them in memory, and a hundred at most: ask again
+        return None
+    if report["Status"] == "Pending" and abs(time.time() - since) < COMMITTED_WITHIN:
+        return None
+    if report["Status"] == "Pending":
+        raise ValueError(f"{name} has sent no report of storage commitment within {COMMITTED_WITHIN:g} s")
+    return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
+
+
+def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The SOP Instance UIDs that a node says it has in these instances' series."""
+    found = set()
+    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
+    for series in loopback.post("/tools/bulk-content", body):
+        study = loopback.get(f"/studies/{series['ParentStudy']}")
+        query = {
+            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+            "SOPInstanceUID": "",
+        }
+        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
+        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
+        loopback.request("DELETE", f"/queries/{answer}")
+    return found
+
+
 def register() -> None:
     """Read the settings and register what Orthanc calls."""
     configuration = json.loads(orthanc.GetConfiguration())
@@ -170,7 +229,8 @@ def register() -> None:
     except SettingsError as error:
         refusal = f"{error}. auto_forward_modality is idle until this is corrected."
         orthanc.LogError(refusal)
-    kind = Kind("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe)
+    proves = functools.partial(prove, settings)
+    kind = Kind("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
     forwarder = Forwarder("auto-forward-modality", kind, Settings() if refusal else settings, configuration)
     Deliveries(forwarder).register(refusal)
     if refusal is None:
@@ -184,7 +244,7 @@ def register() -> None:
 # import common.contain
 # common.contain.emit(
 #     "settings", "loopback", "answers", "ledger", "feed", "days", "rules", "routing", "arrivals", "destinations",
-#     "forwarding", "deliveries")
+#     "deletion", "forwarding", "deliveries")
 # >>>
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
@@ -1138,7 +1198,7 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         if patterns
     )
 
-# common/routing.py, SHA-256 53de726c988a4e842030742584dbaec6584c47a4a48112be06970d7b7fad4d75
+# common/routing.py, SHA-256 17414f83d2ab9a1667c9760e37403196f45f45c448ed0409c0560c914a1bb026
 # Rules applied to what arrived: which instances go to which destination, and why.
 
 Matcher = Callable[[dict[str, Any]], Any]
@@ -1164,6 +1224,7 @@ class Verdict:
     instances: tuple[str, ...] | None = ()
     why: str = ""
     matched: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -1239,9 +1300,8 @@ class Router:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
             names = [name for name in names if name in known]
-            return Verdict(
-                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
-            )
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
@@ -1399,7 +1459,171 @@ class Destination:
     def shown(self) -> dict[str, Any]:
         return {"Away": self.away, "Error": self.error}
 
-# common/forwarding.py, SHA-256 43fc8480e9aa46cc3773e69c3e5f3101cf54e76f11d00dabecf4360a4ac165bc
+# common/deletion.py, SHA-256 9749e8ab3c3b0d430e375a2d63a2c65e717b3b09c7ca08237dcf05d1505a1e9a
+# DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
+
+TO_DELETE = "/delete"  # the queue of what is to be deleted; no destination is called so
+PROVE_AGAIN = 2.0  # seconds between looks at a proof under way
+BLOCKED = 20.0  # seconds until the next look at what is not delivered yet, if no delivery ends before
+DELETE_AT_ONCE = 100  # instances a request: others want Orthanc too
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+
+
+class Deleter:
+    """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
+
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+    """
+
+    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Any) -> None:
+        self._name, self._ledger, self._loopback, self._prove, self._retry = name, ledger, loopback, prove, retry
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"{name} deletes", daemon=True)
+        self._thread.start()
+
+    def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
+        """It goes to these: inside the transaction that adds the rows for them."""
+        sql = "SELECT id, data FROM work WHERE queue=? AND subject=? AND state IN ('waiting', 'dead')"
+        kept = self._ledger.rows(sql, TO_DELETE, resource)
+        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        data = {"Level": level, "Instances": None, "Destinations": names}
+        if not kept:
+            self._ledger.add(TO_DELETE, resource, data)
+            return
+        again = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=?, data=? WHERE id=?"
+        self._ledger.run(again, time.time(), json.dumps(data), kept[0]["id"])
+
+    def delivered(self, resource: str) -> None:
+        """A delivery of it has ended, or all that arrived of it has been routed: look at it now."""
+        sql = "UPDATE work SET next_attempt=0 WHERE queue=? AND subject=? AND state='waiting' AND attempts=0"
+        if self._ledger.run(sql, TO_DELETE, resource):
+            self._wake.set()
+
+    def stop(self, seconds: float) -> bool:
+        """Whether it has ended within this time."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        complaint = ""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
+                    if not self._stopping.is_set():
+                        self._look_at(row)
+                complaint, wait = "", 1.0
+            except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
+                expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
+                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
+                if text != complaint and not self._stopping.is_set():
+                    orthanc.LogError(text)
+                complaint, wait = text, 5.0
+            self._wake.wait(wait)
+
+    def _look_at(self, row: Mapping[str, Any]) -> None:
+        data, resource = json.loads(row["data"]), row["subject"]
+        if self._is_unfinished([resource]):  # without a question to Orthanc: there may be thousands
+            self._later(row, data, BLOCKED)
+            return
+        instances = self._content(resource, "Instance")
+        if not instances:
+            self._ledger.end(row["id"], "gone")
+        elif self._is_under_way(resource, instances):
+            self._later(row, data, BLOCKED)
+        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+            self._ledger.end(row["id"], "done")
+            orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
+        else:
+            try:
+                if self._all_have(data, instances):
+                    self._delete(row, data, list(instances))
+                else:
+                    self._later(row, data, PROVE_AGAIN)
+            except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+                if isinstance(error, LoopbackError) and error.status == 0:
+                    raise
+                self._fail(row, data, str(error))
+
+    def _content(self, resource: str, level: str) -> dict[str, Mapping[str, Any]]:
+        body = {"Resources": [resource], "Level": level, "Metadata": level == "Instance"}
+        return {found["ID"]: found for found in self._loopback.post("/tools/bulk-content", body)}
+
+    def _is_protected(self, patient: str) -> bool:
+        return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
+
+    def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
+        """Whether a rule, of whatever level, has still to do with any of it."""
+        family = {resource, *instances, *(key for level in PLURALS for key in self._content(resource, level))}
+        return self._is_unfinished(sorted(family)) or self._arrives(instances)
+
+    def _is_unfinished(self, resources: list[str]) -> bool:
+        sql = "SELECT 1 FROM work WHERE subject IN (SELECT value FROM json_each(?)) AND queue<>? AND state IN (?,?,?) LIMIT 1"
+        return bool(self._ledger.rows(sql, json.dumps(resources), TO_DELETE, "waiting", "sending", "dead"))
+
+    def _arrives(self, instances: Iterable[str]) -> bool:
+        """Whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+        some = json.dumps(list(instances))
+        if any(self._ledger.rows(arrived, level, some) for level in PLURALS):
+            return True
+        cursor = self._ledger.number("cursor", -1)
+        if cursor < 0:
+            return False  # Reconcile is false: all that came has been noted at once
+        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+        return not page["Done"] or not new.isdisjoint(instances)
+
+    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether each destination has proved to have each; False: it is not known yet."""
+        pending, asked = False, data.setdefault("Asked", {})
+        for destination in data["Destinations"]:
+            proved = self._prove(destination, instances, asked)
+            if proved is None:
+                pending = True
+            elif missing := len(instances.keys() - proved):
+                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+        return not pending
+
+    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
+        for start in range(0, len(instances), DELETE_AT_ONCE):
+            some = instances[start : start + DELETE_AT_ONCE]
+            if self._stopping.is_set() or self._arrives(some):
+                self._later(row, data, PROVE_AGAIN)  # what is left is proved again
+                return
+            self._loopback.post("/tools/bulk-delete", {"Resources": some})
+        self._ledger.end(row["id"], "done")
+        what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
+        orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
+
+    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
+        # Not if it has been noted anew meanwhile.
+        sql = "UPDATE work SET next_attempt=?, data=? WHERE id=? AND data=?"
+        self._ledger.run(sql, time.time() + seconds, json.dumps(data), row["id"], row["data"])
+
+    def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
+        retry = self._retry
+        with self._ledger.transaction():
+            kept = {key: value for key, value in data.items() if key != "Asked"}
+            sql = "UPDATE work SET attempts=attempts+1, data=? WHERE id=? AND data=?"
+            if not self._ledger.run(sql, json.dumps(kept), row["id"], row["data"]):
+                return  # noted anew meanwhile, or dropped
+            hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
+            state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
+        text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] == 0:
+            orthanc.LogWarning(f"{text}. It will be asked again")
+
+# common/forwarding.py, SHA-256 7c649a797be4bb69abc01b23d099b6eb644cdce6d63aeea891cbcbb2719394c5
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1440,6 +1664,7 @@ class Kind:
     is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]  # whether a job's content names this destination
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
 
 
 class Forwarder:
@@ -1470,6 +1695,7 @@ class Forwarder:
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._deleter: Deleter | None = None
         self.complaint = ""
         self._next_look = 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -1555,6 +1781,9 @@ class Forwarder:
         self._feed = Feed(
             self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
         )
+        if self.settings.delete_after_forward:
+            prove = functools.partial(self.kind.prove, self.loopback)
+            self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
         self.unavailable = None
         self._thread.start()
 
@@ -1562,8 +1791,10 @@ class Forwarder:
         self._stopping.set()
         self.wake.set()
         if self._thread.is_alive():
+            asked = time.monotonic()
             self._thread.join(2)
-            if not self._thread.is_alive():
+            left = asked + 2 - time.monotonic()
+            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
                 self.unavailable = f"{self.name} has stopped"
                 self.ledger.close()
 
@@ -1677,16 +1908,23 @@ class Forwarder:
             return
         verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
         with self.ledger.transaction():
+            sent_to: set[str] = set()
             for verdict in verdicts:
                 for destination in verdict.destinations:
                     wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
                     new = self._not_given(destination, wanted, data["Instances"], batch.origins)
                     if new:
                         self.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        sent_to.add(destination)
+            if self._deleter and sent_to:
+                left_out = {name for verdict in verdicts for name in verdict.unknown}
+                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
+        if self._deleter and data["Last"]:
+            self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -1847,7 +2085,8 @@ class Forwarder:
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
         sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
         busy = {row["queue"]: row["n"] for row in sending}
-        waiting = self.ledger.rows("SELECT queue FROM work WHERE state='waiting' AND queue<>? GROUP BY queue", TO_ROUTE)
+        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
+        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
         for name in [row["queue"] for row in waiting]:
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
@@ -1927,6 +2166,8 @@ class Forwarder:
             self.ledger.end(row["id"], "done")
             self.destination(row["queue"]).succeeded()
             orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+            if self._deleter:
+                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -2029,7 +2270,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        oldest = self.ledger.rows("SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending')")[0]["at"]
+        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
+        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
         lag = max(0.0, time.time() - oldest) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
 
@@ -2040,6 +2282,11 @@ def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | N
     for number, rule in enumerate(settings.rules):
         if complaint := wrong_with(rule, extra):
             return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
     for name, options in settings.destination_options.items():
         if taken := [key for key in options.options if key in OURS]:
             why = (
@@ -2062,7 +2309,7 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 b509dc25d3fb8980828ae016267ce110cbd3f8094d08c6ebcab697e5bb2dbf1a
+# common/deliveries.py, SHA-256 1ed5a131ae48275f90bb8d1563f28023b7cedeb53993ae1d10bf52f251cfb7df
 # The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 FILTERS = {
@@ -2347,7 +2594,8 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Level": level,
         "Resource": row["subject"],
         "Study": study,
-        "Destination": None if row["queue"] == TO_ROUTE else row["queue"],
+        "Task": {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send"),
+        "Destination": None if row["queue"] in (TO_ROUTE, TO_DELETE) else row["queue"],
         "State": row["state"],
         "Attempts": row["attempts"],
         "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,

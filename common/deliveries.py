@@ -10,6 +10,7 @@ from typing import Any
 
 from common.answers import Answer, Refused, Request, one_line, serve
 from common.days import parse_day
+from common.deletion import TO_DELETE
 from common.feed import PLURALS
 from common.forwarding import TO_ROUTE, Forwarder
 from common.ledger import STATES
@@ -298,7 +299,8 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Level": level,
         "Resource": row["subject"],
         "Study": study,
-        "Destination": None if row["queue"] == TO_ROUTE else row["queue"],
+        "Task": {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send"),
+        "Destination": None if row["queue"] in (TO_ROUTE, TO_DELETE) else row["queue"],
         "State": row["state"],
         "Attempts": row["attempts"],
         "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,

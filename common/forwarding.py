@@ -3,6 +3,7 @@
 
 import dataclasses
 import datetime
+import functools
 import json
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, one_line
 from common.arrivals import Arrivals
+from common.deletion import TO_DELETE, Deleter
 from common.destinations import Destination
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
 from common.ledger import Ledger, configuration_folder, state_folder
@@ -61,6 +63,7 @@ class Kind:
     is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]  # whether a job's content names this destination
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
 
 
 class Forwarder:
@@ -91,6 +94,7 @@ class Forwarder:
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._deleter: Deleter | None = None
         self.complaint = ""
         self._next_look = 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -176,6 +180,9 @@ class Forwarder:
         self._feed = Feed(
             self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
         )
+        if self.settings.delete_after_forward:
+            prove = functools.partial(self.kind.prove, self.loopback)
+            self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
         self.unavailable = None
         self._thread.start()
 
@@ -183,8 +190,10 @@ class Forwarder:
         self._stopping.set()
         self.wake.set()
         if self._thread.is_alive():
+            asked = time.monotonic()
             self._thread.join(2)
-            if not self._thread.is_alive():
+            left = asked + 2 - time.monotonic()
+            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
                 self.unavailable = f"{self.name} has stopped"
                 self.ledger.close()
 
@@ -298,16 +307,23 @@ class Forwarder:
             return
         verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
         with self.ledger.transaction():
+            sent_to: set[str] = set()
             for verdict in verdicts:
                 for destination in verdict.destinations:
                     wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
                     new = self._not_given(destination, wanted, data["Instances"], batch.origins)
                     if new:
                         self.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        sent_to.add(destination)
+            if self._deleter and sent_to:
+                left_out = {name for verdict in verdicts for name in verdict.unknown}
+                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
+        if self._deleter and data["Last"]:
+            self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -468,7 +484,8 @@ class Forwarder:
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
         sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
         busy = {row["queue"]: row["n"] for row in sending}
-        waiting = self.ledger.rows("SELECT queue FROM work WHERE state='waiting' AND queue<>? GROUP BY queue", TO_ROUTE)
+        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
+        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
         for name in [row["queue"] for row in waiting]:
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
@@ -548,6 +565,8 @@ class Forwarder:
             self.ledger.end(row["id"], "done")
             self.destination(row["queue"]).succeeded()
             orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+            if self._deleter:
+                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -650,7 +669,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        oldest = self.ledger.rows("SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending')")[0]["at"]
+        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
+        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
         lag = max(0.0, time.time() - oldest) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
 
@@ -661,6 +681,11 @@ def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | N
     for number, rule in enumerate(settings.rules):
         if complaint := wrong_with(rule, extra):
             return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
     for name, options in settings.destination_options.items():
         if taken := [key for key in options.options if key in OURS]:
             why = (

@@ -34,6 +34,7 @@ class Verdict:
     instances: tuple[str, ...] | None = ()
     why: str = ""
     matched: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -109,9 +110,8 @@ class Router:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
             names = [name for name in names if name in known]
-            return Verdict(
-                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
-            )
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +52,71 @@ def test_a_stable_study_reaches_the_peer_with_its_user_and_password(start_orthan
     source.wait_until(lambda: states(source) == ["done"], what="deliver")
     assert instances(peer) == instances(source)
     assert "opensesame" not in source.log
+
+
+@contextlib.contextmanager
+def tls_in_front_of(server: OrthancServer, certificate: Path) -> Iterator[int]:
+    """A port that speaks TLS, asks for a client certificate, and passes on: Debian's Orthanc itself crashes over HTTPS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate)
+
+    def serve(client: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(client, server_side=True) as outside,
+            socket.create_connection(("127.0.0.1", server.http_port)) as inside,
+        ):
+            back = threading.Thread(target=copy, args=(inside, outside))
+            back.start()
+            copy(outside, inside)
+            back.join()
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_peer_over_https_with_its_own_authority_gets_our_certificate_and_proves_what_it_has(
+    start_orthanc: StartOrthanc, certificate: Path, tmp_path: Path
+) -> None:
+    peer = start_orthanc(aet="PEER")
+    files = {name: tmp_path / f"{name}.pem" for name in ("client", "key", "authority")}
+    for file in files.values():
+        shutil.copy(certificate, file)
+    with tls_in_front_of(peer, certificate) as port:
+        known = {
+            "Url": f"https://localhost:{port}/",
+            "CertificateFile": str(files["client"]),
+            "CertificateKeyFile": str(files["key"]),
+        }
+        configuration = {
+            "OrthancPeers": {"PEER": known},
+            "HttpsCACertificates": str(files["authority"]),
+            "AutoForwardPeer": {**QUICK, "DeleteAfterForward": True},
+        }
+        source = start_orthanc(SCRIPT, configuration)
+        source.store_scu(make_study(instances=3))
+        source.wait_until(lambda: len(instances(peer)) == 3, what="deliver")
+        source.wait_until(lambda: not instances(source), what="delete what the peer proved to have")
+    with tls_in_front_of(peer, certificate) as port:
+        without = {**configuration, "OrthancPeers": {"PEER": [f"https://localhost:{port}/"]}}
+        stranger = start_orthanc(SCRIPT, without, aet="STRANGER")
+        stranger.store_scu(make_study(patient_id="OTHER"))
+        stranger.wait_for_log("did not reach PEER")
+    assert len(instances(peer)) == 3
 
 
 def test_every_study_arrives_although_the_peer_was_away_and_orthanc_was_killed(start_orthanc: StartOrthanc) -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import random
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from benchmarks.forward_kills import COUNTER, COUNTS, SECTION, kill_in_turn
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
@@ -387,42 +386,13 @@ def test_metrics_tell_what_waits(start_orthanc: StartOrthanc) -> None:
 
 
 def test_every_instance_arrives_although_sender_and_destination_are_killed_again_and_again(
-    start_orthanc: StartOrthanc,
+    start_orthanc: StartOrthanc, tmp_path: Path
 ) -> None:
-    node = start_orthanc(aet="NODE", configuration={"StableAge": 60})
-    source = start_orthanc(
-        SCRIPT,
-        {
-            "DicomModalities": {"NODE": node.as_modality()},
-            "AutoForwardModality": {"Retry": {"First": 1, "Longest": 2}},
-            "StableAge": 1,
-        },
-    )
-    sent: list[bytes] = []
-    chance = random.Random(7)
-
-    def send(patients: range) -> None:
-        for image in [image for patient in patients for image in make_study(patient_id=f"P{patient}", instances=5)]:
-            while True:
-                try:
-                    source.store(image)
-                    break
-                except Exception:  # noqa: BLE001 - the sender's modality tries again too
-                    time.sleep(0.1)
-            sent.append(image)
-
-    for turn in range(6):
-        sender = threading.Thread(target=send, args=(range(turn * 3, turn * 3 + 3),))
-        sender.start()
-        time.sleep(chance.uniform(0.2, 1.5))
-        victim = (source, node)[turn % 2]
-        victim.kill()
-        victim.start()
-        sender.join()
-    source.wait_until(lambda: len(instances(source)) == 90, what="have all")
-    source.wait_until(lambda: instances(node) == instances(source), what="deliver all", timeout=60)
-    source.wait_until(
-        lambda: {item["State"] for item in deliveries(source, limit=1000)} <= {"done", "gone"},
-        what="settle all",
-        timeout=60,
-    )
+    (tmp_path / "counter.py").write_text(COUNTER)
+    node = start_orthanc(tmp_path / "counter.py", COUNTS, aet="NODE")
+    section = {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": SECTION}
+    found = kill_in_turn(start_orthanc(SCRIPT, section), node, rounds=6, studies=3, seed=7)
+    assert found.stored == 6 * 3 * 5
+    assert found.missing == 0
+    assert found.states.keys() <= {"done", "gone"}
+    assert found.again < found.stored
