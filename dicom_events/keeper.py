@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from .outbox import new_id
 
 PAGE = 1000  # changes, or resources, a request
 MISSED_AFTER = 5.0  # seconds after which an instance that /changes names and no callback told was missed
+MOST_SUSPECTS = 10_000  # in memory; after weeks without this script there may be millions
 GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a restart swallowed is made up
 PARENTS_WITHIN = 2.0  # seconds that a New… event waits for the instance that it came with
 TICK = 1.0  # seconds
@@ -107,9 +109,22 @@ class Keeper:
     def _begin(self) -> None:
         if self._reconcile:
             newest = self._newest_at_start = int(self._ask("/changes?last")["Last"])
+            place = self._outbox.ledger.number("cursor", -1)
+            if place < 0:
+                place = self._place_of_new(newest)
             # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
-            self._outbox.ledger.set_number("cursor", min(newest, self._outbox.ledger.number("cursor", newest)))
-            self._read_to = self._outbox.ledger.number("cursor")
+            self._read_to = min(newest, place)
+            self._outbox.ledger.set_number("cursor", self._read_to)
+
+    def _place_of_new(self, newest: int) -> int:
+        """Where a new outbox begins: at what came since it was made, which may be before this thread asked; a page at most."""
+        begin = max(0, newest - PAGE)
+        made = datetime.datetime.fromtimestamp(self._outbox.ledger.number("made", 2**32), datetime.UTC)
+        text = made.strftime("%Y%m%dT%H%M%S")  # as Orthanc writes the UTC of a change
+        earlier = [
+            each["Seq"] for each in self._ask(f"/changes?since={begin}&limit={PAGE}")["Changes"] if each["Date"] < text
+        ]
+        return int(max(earlier, default=begin))
 
     def _turn(self) -> float:
         self._intake.write_what_was_kept()
@@ -250,7 +265,7 @@ class Keeper:
                 if change["ID"] not in told:
                     self._suspects[change["ID"]] = (change["Seq"], time.monotonic(), change)
             self._read_to = max(self._read_to, int(page["Last"]))
-            if page["Done"]:
+            if page["Done"] or len(self._suspects) >= MOST_SUSPECTS:
                 break
         self._settle_suspects()
         self._forget_told()
@@ -273,7 +288,7 @@ class Keeper:
         return told
 
     def _settle_suspects(self) -> None:
-        late = time.monotonic() - MISSED_AFTER
+        late, until = time.monotonic() - MISSED_AFTER, time.monotonic() + TICK
         told = self._told(
             [name for name, (_, _, change) in self._suspects.items() if change["ChangeType"] == "NewInstance"]
         )
@@ -281,7 +296,7 @@ class Keeper:
             level = change["ResourceType"]
             if name in told or (level != "Instance" and self._is_announced(level, name)):
                 del self._suspects[name]
-            elif seen < late:
+            elif seen < late and time.monotonic() < until:  # other events wait meanwhile
                 if level == "Instance":
                     self._make_up_instance(name)
                 else:

@@ -93,6 +93,8 @@ class Outbox:
 
     def __init__(self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool) -> None:
         self.ledger = Ledger(path, TABLES, durability=durability)
+        if self.ledger.fresh:
+            self.ledger.set_number("made", int(time.time()))
         # Checkpoints wait for the disk: never in a callback, always in our own thread (`tidy`).
         self.ledger.rows("PRAGMA wal_autocheckpoint=0")
         for statement in STORED:
@@ -321,7 +323,7 @@ def new_id() -> str:
 
 def _delay(attempts: int) -> float:
     return (
-        float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** max(0, attempts - 1)) * random.uniform(0.5, 1))
+        float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1))
         if attempts
         else 0.0
     )
