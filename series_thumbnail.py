@@ -1005,7 +1005,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# common/settings.py, SHA-256 0c625beb15c20b7b2992e6957cedead5e84b4f01533ed1a3f805f0819039749c
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -1105,6 +1105,8 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
 # common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c

@@ -106,4 +106,6 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."

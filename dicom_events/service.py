@@ -38,6 +38,7 @@ from .outbox import Outbox, new_id
 from .publisher import Publisher
 from .settings import SECTION, Named, Settings, read_brokers
 
+SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 STOP_WITHIN = 1.8  # seconds in which all threads end, or are left behind
 TAG_KEYS = {
     "Instance": "stored_instance_publish_tags",
@@ -387,11 +388,10 @@ def _secrets(named: Named) -> list[str]:
     """What must not be shown, should an error quote it: passwords of URLs, and whole secrets."""
     config = named.config
     urls = [getattr(config, "url", ""), *getattr(config, "more_urls", ())]
-    passwords = [urllib.parse.urlsplit(url).password or "" for url in urls if url]
+    addresses = [urllib.parse.urlsplit(url) for url in urls if url]
+    passwords = [each.password or each.username or "" for each in addresses]  # alone, a user is a token of NATS
     others = [getattr(config, "secret", ""), *map(str, getattr(config, "headers", {}).values())]
-    options = [
-        str(value) for key, value in getattr(config, "options", {}).items() if "password" in key or "secret" in key
-    ]
+    options = [str(value) for key, value in getattr(config, "options", {}).items() if SECRET_OPTIONS.search(key)]
     return [*urls, *passwords, *map(urllib.parse.unquote, passwords), *others, *options]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
 import re
+import urllib.parse
 from typing import Any
 
-from ._contained import S, SettingsError, read_settings
+from ._contained import S, SettingsError, one_line, read_settings
 from .events import KINDS_OF_EVENTS, ORIGINS
 
 SECTION = "DicomEvents"
@@ -26,6 +28,15 @@ def _origins(values: tuple[str, ...]) -> str | None:
 
 def _tags(text: str) -> Any:
     return dataclasses.field(default=(), metadata={"help": text})
+
+
+def _pattern(pattern: str, allowed: str) -> Any:
+    """A `check`: all of the text matches."""
+    return {"check": lambda value: None if re.fullmatch(pattern, value) else allowed}
+
+
+def _path(text: str) -> Any:
+    return dataclasses.field(default=None, metadata={**_pattern(r"[^\0-\x1f]+", "a path"), "help": text})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +97,10 @@ class Settings:
 
     events: EventSettings = dataclasses.field(default=EventSettings(), metadata={"help": "Which events there are."})
     broker: dict[str, Any] | None = dataclasses.field(
-        default=None, metadata={"help": "Where they go; none at all: to a `file`."}
+        default=None, metadata={"secret": True, "help": "Where they go; none at all: to a `file`."}
     )
     brokers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "More of them: a name for each, and what `Broker` has."}
+        default_factory=dict, metadata={"secret": True, "help": "More of them: a name for each, and what `Broker` has."}
     )
     format: str = dataclasses.field(
         default="structured",
@@ -99,7 +110,11 @@ class Settings:
         },
     )
     source: str | None = dataclasses.field(
-        default=None, metadata={"help": "`source` of each event; null: `/orthanc/` and Orthanc's `Name`."}
+        default=None,
+        metadata={
+            **_pattern("[!-~]+", "a URI or its path"),
+            "help": "`source` of each event; null: `/orthanc/` and Orthanc's `Name`.",
+        },
     )
     outbox: OutboxSettings = dataclasses.field(default=OutboxSettings(), metadata={"help": "The bounds of what waits."})
     reconcile: bool = dataclasses.field(
@@ -109,24 +124,41 @@ class Settings:
         default="normal",
         metadata={"choices": ("normal", "full"), "help": "`full`: the outbox also survives the loss of power."},
     )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-
-
-def _required(what: str) -> Any:
-    return {"check": lambda value: None if value else what}
+    state_path: str | None = _path("Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`.")
 
 
 def _url(*schemes: str) -> Any:
-    allowed = " or ".join(f"{scheme}://HOST…" for scheme in schemes)
-    pattern = re.compile(rf"({'|'.join(schemes)})://[^\s/]+\S*", re.IGNORECASE)
+    allowed = (
+        " or ".join(f"{scheme}://HOST…" for scheme in schemes) + ", in passwords % and two digits for / ? # [ ] @ :"
+    )
 
     def check(value: str | tuple[str, ...]) -> str | None:
-        values = (value,) if isinstance(value, str) else value
-        return None if all(pattern.fullmatch(each) for each in values) else allowed
+        return None if all(map(is_one, (value,) if isinstance(value, str) else value)) else allowed
+
+    def is_one(url: str) -> bool:
+        try:
+            found = urllib.parse.urlsplit(url)
+            return bool(found.scheme in schemes and found.hostname and found.port != 0 and re.fullmatch("[!-~]+", url))
+        except ValueError:  # the port, or brackets
+            return False
 
     return check
+
+
+def _ca_certificate(scheme: str) -> Any:
+    field = _path(f"Whom to trust over `{scheme}`; null: the system's.")
+    return dataclasses.field(default=None, metadata={**field.metadata, "key": "CACertificate"})
+
+
+def _headers(headers: dict[str, Any]) -> str | None:
+    """One with a line break would be two; http.client's complaint of it would show the value."""
+    fits = all(
+        re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
+        and isinstance(value, str)
+        and re.fullmatch("[ -~]*", value)
+        for name, value in headers.items()
+    )
+    return None if fits else "names and texts of one line, in ASCII"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,15 +179,19 @@ class RabbitConfig:
         },
     )
     exchange: str = dataclasses.field(
-        default="orthanc", metadata={**_required("a name"), "help": "Its name; durable, of the kind topic."}
+        default="orthanc",
+        metadata={
+            **_pattern(r"[^\0-\x1f]{1,60}|[!-~]{1,255}", "a name of at most 255 bytes"),
+            "help": "Its name; durable, of the kind topic.",
+        },
     )
     passive: bool = _switch(False, "True: the exchange must be there; it is not declared.")
-    heartbeat: int = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds between two heartbeats."})
-    ca_certificate: str | None = dataclasses.field(
-        default=None, metadata={"key": "CACertificate", "help": "Whom to trust over `amqps`; null: the system's."}
+    heartbeat: int = dataclasses.field(
+        default=30, metadata={"minimum": 1, "maximum": 3600, "help": "Seconds between two heartbeats."}
     )
-    certificate: str | None = dataclasses.field(default=None, metadata={"help": "Ours, for the server (PEM)."})
-    certificate_key: str | None = dataclasses.field(default=None, metadata={"help": "Its key (PEM)."})
+    ca_certificate: str | None = _ca_certificate("amqps")
+    certificate: str | None = _path("Ours, for the server (PEM).")
+    certificate_key: str | None = _path("Its key (PEM); null: it is in the same file.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +201,7 @@ class SNSConfig:
     topic_arn: str = dataclasses.field(
         default="",
         metadata={
-            "check": lambda value: (
-                None if re.fullmatch(r"arn:[^:\s]+:sns:[^:\s]*:[^:\s]*:[\w.-]+", value) else "arn:aws:sns:…"
-            ),
+            **_pattern(r"arn:[!-9;-~]+:sns:[a-z0-9-]*:[0-9]*:[A-Za-z0-9_.-]+", "arn:aws:sns:REGION:ACCOUNT:NAME"),
             "help": "`arn:aws:sns:REGION:ACCOUNT:NAME`; standard topics keep no order, `….fifo` do.",
         },
     )
@@ -175,7 +209,10 @@ class SNSConfig:
         default=None,
         metadata={"key": "EndpointURL", "check": _url("http", "https"), "help": "Another service that speaks SNS."},
     )
-    region: str | None = dataclasses.field(default=None, metadata={"help": "Null: that of the topic."})
+    region: str | None = dataclasses.field(
+        default=None,
+        metadata={**_pattern("[a-z0-9-]{1,63}", "a region, as eu-west-1"), "help": "Null: that of the topic."},
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,22 +240,20 @@ class NatsConfig:
     stream: str = dataclasses.field(
         default="ORTHANC",
         metadata={
-            "check": lambda value: None if re.fullmatch(r"[^\s.*>/\\]+", value) else "a name without dots and spaces",
+            **_pattern(r"[^\0-\x1f\s.*>/\\]+", "a name without dots and spaces"),
             "help": "Made if it is not there; else it must take our subjects.",
         },
     )
     prefix: str = dataclasses.field(
         default="orthanc.",
         metadata={
-            "check": lambda value: None if re.fullmatch(r"([\w-]+\.)+", value) else "words that each end with a dot",
+            **_pattern(r"([\w-]+\.)+", "words that each end with a dot"),
             "help": "What subjects begin with.",
         },
     )
     passive: bool = _switch(False, "True: the stream must be there; it is not made.")
-    ca_certificate: str | None = dataclasses.field(
-        default=None, metadata={"key": "CACertificate", "help": "Whom to trust over `tls`; null: the system's."}
-    )
-    credentials_file: str | None = dataclasses.field(default=None, metadata={"help": "A file that `nsc` made."})
+    ca_certificate: str | None = _ca_certificate("tls")
+    credentials_file: str | None = _path("A file that `nsc` made.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,9 +261,16 @@ class KafkaConfig:
     """A topic of Kafka; the key is the study."""
 
     bootstrap_servers: str = dataclasses.field(
-        default="", metadata={**_required("HOST:PORT,HOST:PORT"), "help": "`HOST:PORT`, several with commas."}
+        default="",
+        metadata={
+            **_pattern(r"[\w.:\[\]-]+(,[\w.:\[\]-]+)*", "HOST:PORT,HOST:PORT"),
+            "help": "`HOST:PORT`, several with commas.",
+        },
     )
-    topic: str = dataclasses.field(default="orthanc", metadata={**_required("a name"), "help": "Its name."})
+    topic: str = dataclasses.field(
+        default="orthanc",
+        metadata={**_pattern("[A-Za-z0-9._-]{1,249}", "a name of A-Z a-z 0-9 . _ -"), "help": "Its name."},
+    )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
         metadata={"secret": True, "help": "More of librdkafka's own (`sasl.password`, `ssl.ca.location`)."},
@@ -247,27 +289,26 @@ class WebhookConfig:
         default="", metadata={"secret": True, "help": "Key of the signature (HMAC-SHA256); none: not signed."}
     )
     headers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"secret": True, "help": "More headers (`Authorization`)."}
+        default_factory=dict, metadata={"secret": True, "check": _headers, "help": "More headers (`Authorization`)."}
     )
-    timeout: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds for one answer."})
+    timeout: float = dataclasses.field(
+        default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds for one answer."}
+    )
     connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
-    ca_certificate: str | None = dataclasses.field(
-        default=None, metadata={"key": "CACertificate", "help": "Whom to trust over `https`; null: the system's."}
-    )
+    ca_certificate: str | None = _ca_certificate("https")
 
 
 @dataclasses.dataclass(frozen=True)
 class FileConfig:
     """A file of lines, one JSON object each."""
 
-    path: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Null: `dicom_events.jsonl` beside the outbox (a relative path starts there too)."},
-    )
+    path: str | None = _path("Null: `dicom_events.jsonl` beside the outbox (a relative path starts there too).")
     max_megabytes: float = dataclasses.field(
         default=100, metadata={"minimum": 0.001, "help": "A file of this size becomes `….1`, that one `….2`."}
     )
-    keep: int = dataclasses.field(default=10, metadata={"minimum": 1, "help": "How many of these there are at most."})
+    keep: int = dataclasses.field(
+        default=10, metadata={"minimum": 1, "maximum": 1000, "help": "How many of these there are at most."}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,9 +372,13 @@ def read_brokers(settings: Settings) -> tuple[list[Named], list[str]]:
         kind = content.get("Type") if isinstance(content, dict) else None
         name = name or (kind if kind in TYPES else "broker")
         try:
+            if one_line(name) != name:
+                raise SettingsError(
+                    f"{SECTION}.Brokers: found the name {json.dumps(name)}, allowed: a text of one line"
+                )
             named.append(Named(name, *_read_broker(path, content, warnings)))
         except SettingsError as error:
-            named.append(Named(name, complaint=str(error)))
+            named.append(Named(one_line(name), complaint=str(error)))
     seen: set[str] = set()
     for each in [each for each in named if each.name in seen or seen.add(each.name)]:  # type: ignore[func-returns-value]
         named[named.index(each)] = Named(f"{each.name}-2", complaint=f"{SECTION}: two brokers are named {each.name}")
@@ -350,6 +395,8 @@ def _read_broker(path: str, content: Any, warnings: list[str]) -> tuple[BrokerSe
     key, cls = CONFIGS[general.type]
     for other in sorted(keys & content.keys() - {key}):
         warnings.append(f"{path}.{other} is ignored: a broker of the type {general.type} reads {key}")
+    if not isinstance(content.get(key, {}), dict):  # it may be a secret: not shown
+        raise SettingsError(f"{path}.{key}: allowed: an object of keys and values")
     config = _read(cls, f"{path}.{key}", content.get(key, {}), warnings)
     for field in dataclasses.fields(cls):
         # What has no useful default has to be there.

@@ -48,15 +48,22 @@ def stop_process(process: Process | None) -> None:
 class RabbitServer:
     """Debian's rabbitmq-server, without its service: ended at once by `stop()`, with what it has on disk after `start()`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Path | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self._reserved = [reserve_port() for _ in range(3)]
-        self.port, self._distribution, self._epmd_port = (each.getsockname()[1] for each in self._reserved)
+        self._reserved = [reserve_port() for _ in range(4)]
+        self.port, self._distribution, self._epmd_port, self.tls_port = (
+            each.getsockname()[1] for each in self._reserved
+        )
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._process: Process | None = None
         self._epmd: Process | None = None
-        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\nloopback_users = none\n")
+        settings = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "loopback_users = none"]
+        if certificate:  # clients have to show it too
+            settings += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", "ssl_options.verify = verify_peer"]
+            settings += [f"ssl_options.{each}file = {certificate}" for each in ("cacert", "cert", "key")]
+            settings.append("ssl_options.fail_if_no_peer_cert = true")
+        (folder / "rabbitmq.conf").write_text("\n".join([*settings, ""]))
         (folder / "enabled_plugins").write_text("[].\n")
 
     def start(self) -> RabbitServer:

@@ -89,6 +89,13 @@ def test_a_secret_is_never_shown() -> None:
         error_of({"URL": ["amqp://user:opensesame@host"]})
         == "Our.URL: found a value that is not shown here, allowed: a text"
     )
+    # Nor where it should not stand.
+    for section in (
+        "amqp://user:opensesame@host",
+        {"Mode": "amqp://user:opensesame@host"},
+        {"Inner": ["http://u:opensesame@h"]},
+    ):
+        assert "found a value that is not shown here, allowed" in error_of(section)
 
 
 def test_a_long_value_is_cut() -> None:

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import http.server
 import json
+import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,13 +71,13 @@ def same(event: Any, structured: dict[str, Any]) -> bool:
 class RabbitConsumer:
     """A queue of its own, bound to an exchange; what it got, in order."""
 
-    def __init__(self, server: RabbitServer, exchange: str, key: str = "#", declare: bool = True) -> None:
+    def __init__(self, server: RabbitServer, exchange: str, key: str = "#", declare_queue: bool = True) -> None:
         self._server, self.queue = server, f"queue-{exchange}"
         self.messages: list[tuple[Any, Any, bytes]] = []
         with self._channel() as channel:
-            if declare:
-                channel.exchange_declare(exchange, "topic", durable=True)
-            channel.queue_declare(self.queue, durable=True)
+            channel.exchange_declare(exchange, "topic", durable=True)
+            if declare_queue:
+                channel.queue_declare(self.queue, durable=True)
             channel.queue_bind(self.queue, exchange, key)
 
     def _channel(self) -> Any:
@@ -284,6 +288,90 @@ def test_a_broker_that_hangs_delays_the_end_of_orthanc_by_two_seconds_at_most(
     own_rabbit.resume()
 
 
+def test_rabbitmq_over_tls_is_verified_and_a_client_certificate_shown(
+    start_orthanc: StartOrthanc, tmp_path: Path, certificate: Path
+) -> None:
+    ours = tmp_path / "ours.pem"  # signed by the server's
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=orthanc",
+        "-keyout",
+        "-",
+        "-CA",
+    ]
+    made = subprocess.run([*command, certificate, "-CAkey", certificate], check=True, capture_output=True, text=True)
+    ours.write_text(made.stdout)
+    rabbit = RabbitServer(tmp_path / "rabbit", certificate).start()
+    try:
+        consumer = RabbitConsumer(rabbit, "tls")
+        url = f"amqps://guest:guest@127.0.0.1:{rabbit.tls_port}/"
+        trusting = {"URL": url, "CACertificate": str(certificate)}
+        brokers = {
+            "right": over_rabbit(rabbit, "tls", RabbitConfig={**trusting, "Certificate": str(ours)}),
+            "anonymous": over_rabbit(rabbit, "tls", RabbitConfig=trusting),
+            "distrusting": over_rabbit(rabbit, "tls", RabbitConfig={"URL": url, "Certificate": str(ours)}),
+            "missing": over_rabbit(rabbit, "tls", RabbitConfig={"URL": url, "CACertificate": str(tmp_path / "none")}),
+        }
+        server = start_orthanc(SCRIPT, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE})
+        server.store(make_study(instances=3))
+        assert len(consumer.read(3)) == 3
+        server.wait_for_log("broker anonymous is away")
+        assert "certificate verify failed" in server.wait_for_log("broker distrusting is away")
+        server.wait_for_log("broker missing is off: its URL or certificates can't be used")
+        found = brokers_of(server)
+        assert [found[name]["Published"] for name in ("right", "anonymous", "distrusting")] == [3, 0, 0]
+    finally:
+        rabbit.close()
+
+
+def test_a_rabbitmq_that_hangs_is_noticed_by_its_heartbeat_and_gets_all_when_it_goes_on(
+    start_orthanc: StartOrthanc, own_rabbit: RabbitServer
+) -> None:
+    consumer = RabbitConsumer(own_rabbit, "orthanc")
+    broker = over_rabbit(own_rabbit, "orthanc", RabbitConfig={"Heartbeat": 1})
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": broker}, **NEVER_STABLE})
+    server.wait_until(lambda: brokers_of(server)["rabbitmq"]["State"] == "connected")
+    own_rabbit.pause()
+    server.store(make_study(instances=5))
+    server.wait_for_log("broker rabbitmq is away")
+    own_rabbit.resume()
+    assert [event["data"]["counts"]["instances"] for event in consumer.read(5)] == [1, 2, 3, 4, 5]
+
+
+def test_what_a_full_queue_refuses_is_tried_again_and_then_a_dead_letter(
+    start_orthanc: StartOrthanc, rabbit: RabbitServer
+) -> None:
+    """RabbitMQ answers basic.nack, as the queue takes three messages and refuses more."""
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        limits = {"x-max-length": 3, "x-overflow": "reject-publish"}
+        connection.channel().queue_declare("queue-full", durable=True, arguments=limits)
+    consumer = RabbitConsumer(rabbit, "full", declare_queue=False)
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": over_rabbit(rabbit, "full", Tries=2)}, **NEVER_STABLE})
+    server.store(make_study(instances=5))
+    letters = server.wait_until(lambda: (page := server.get("/dicom-events/dead-letters"))["Total"] == 2 and page)
+    assert [(each["Attempts"], each["Error"]) for each in letters["Items"]] == [
+        (2, "RabbitMQ could not keep it (basic.nack)")
+    ] * 2
+    assert len(consumer.read(3)) == 3
+    assert server.post("/dicom-events/dead-letters/retry", {}) == {"Retried": 2}
+    assert [event["data"]["counts"]["instances"] for event in consumer.read(5)] == [1, 2, 3, 4, 5]
+
+
+def test_what_waits_too_long_is_dropped_and_counted(start_orthanc: StartOrthanc) -> None:
+    settings = {"Broker": {"Type": "rabbitmq", "RabbitConfig": {"URL": "amqp://127.0.0.1:1/"}}}
+    server = start_orthanc(SCRIPT, {"DicomEvents": {**settings, "Outbox": {"MaxAgeDays": 1e-6}}, **NEVER_STABLE})
+    server.store(make_study(instances=3))
+    server.wait_until(lambda: server.get("/dicom-events/status")["Outbox"]["Dropped"] == 3)
+    assert brokers_of(server)["rabbitmq"]["OldestSeconds"] is None
+    assert "events were dropped unpublished" in server.wait_for_log("the outbox is beyond its bounds")
+
+
 # -- NATS -----------------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +474,45 @@ def test_a_passive_stream_and_one_that_takes_other_subjects_are_waited_for(
     assert len(read_stream(nats_server, "LATER", 2)) == 2
 
 
+def test_nats_over_tls_is_verified_and_a_password_is_decoded(
+    start_orthanc: StartOrthanc, tmp_path: Path, certificate: Path
+) -> None:
+    options = (
+        "--user",
+        "me",
+        "--pass",
+        "p@ss/word",
+        "--tls",
+        "--tlscert",
+        str(certificate),
+        "--tlskey",
+        str(certificate),
+    )
+    nats_server = NatsServer(tmp_path / "nats", *options).start()
+    try:
+        url = f"tls://me:p%40ss%2Fword@127.0.0.1:{nats_server.port}"
+        brokers = {
+            "right": {"Type": "nats", "NatsConfig": {"URL": url, "CACertificate": str(certificate)}},
+            "wrong": {
+                "Type": "nats",
+                "NatsConfig": {"URL": url.replace("word", "w0rd"), "CACertificate": str(certificate)},
+            },
+            "distrusting": {"Type": "nats", "NatsConfig": {"URL": url}},
+        }
+        server = start_orthanc(SCRIPT, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE}, verbose=True)
+        server.store(make_study(instances=3))
+        server.wait_until(lambda: brokers_of(server)["right"]["Published"] == 3)
+        server.wait_for_log("broker wrong is away")
+        server.wait_for_log("broker distrusting is away")
+        status = brokers_of(server)
+        assert "certificate verify failed" in status["distrusting"]["LastError"]
+        assert "Authorization" in status["wrong"]["LastError"]
+        for password in ("p@ss", "p%40ss"):
+            assert password not in server.log + json.dumps(status)
+    finally:
+        nats_server.close()
+
+
 # -- webhook --------------------------------------------------------------------------------------------------------
 
 
@@ -394,12 +521,16 @@ class Hook(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), HookHandler)
         self.taken: list[tuple[dict[str, str], bytes]] = []
         self.asked: list[str] = []
         self.answers: Callable[[dict[str, Any]], int] = lambda _event: 200
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/hook?x=1"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.server_address[1]}/hook?x=1"
+        if certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def events(self) -> list[dict[str, Any]]:
@@ -465,6 +596,27 @@ def test_a_webhook_gets_signed_posts_in_order_in_both_forms(start_orthanc: Start
     assert "t0ken" not in server.log
     other.shutdown()
     other.server_close()
+
+
+def test_a_webhook_over_tls_is_verified_and_gets_the_user_of_its_url(
+    start_orthanc: StartOrthanc, certificate: Path
+) -> None:
+    secure = Hook(certificate)
+    url = secure.url.replace("://", "://me:p%40ss@")
+    brokers = {
+        "right": over_webhook(secure, WebhookConfig={"URL": url, "CACertificate": str(certificate)}),
+        "distrusting": over_webhook(secure, WebhookConfig={"URL": url}),
+    }
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE})
+    server.store(make_study(instances=3))
+    wait_until(lambda: len(secure.taken) == 3)
+    assert {headers["Authorization"] for headers, _ in secure.taken} == {
+        f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+    }
+    assert "certificate verify failed" in server.wait_for_log("broker distrusting is away")
+    assert brokers_of(server)["distrusting"]["Published"] == 0
+    secure.shutdown()
+    secure.server_close()
 
 
 def test_what_a_webhook_refuses_for_good_is_dead_and_what_fails_is_tried_again(
@@ -774,7 +926,36 @@ def test_a_kafka_that_is_not_there_is_waited_for_and_what_is_too_large_is_dead(
     assert brokers_of(server)["away"]["Backlog"] == 3
 
 
-# -- what is missing ------------------------------------------------------------------------------------------------
+# -- what hangs, what is missing ------------------------------------------------------------------------------------
+
+
+def test_brokers_that_take_a_connection_and_never_answer_delay_the_end_of_orthanc_by_two_seconds_at_most(
+    start_orthanc: StartOrthanc,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        topic = {"TopicArn": "arn:aws:sns:eu-west-1:123456789012:x", "EndpointURL": f"http://{address}"}
+        brokers = {
+            "rabbit": {"Type": "rabbitmq", "RabbitConfig": {"URL": f"amqp://{address}/"}},
+            "sns": {"Type": "sqs-sns", "SNSConfig": topic},
+            "nats": {"Type": "nats", "NatsConfig": {"URL": f"nats://{address}"}},
+            "kafka": {"Type": "kafka", "KafkaConfig": {"BootstrapServers": address}},
+            "webhook": {"Type": "webhook", "WebhookConfig": {"URL": f"http://{address}/"}},
+        }
+        quiet = start_orthanc("import orthanc\n", NEVER_STABLE)
+        server = start_orthanc(
+            SCRIPT, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE}, environment=AWS_ENVIRONMENT
+        )
+        server.store(make_study(instances=3))
+        server.wait_until(lambda: {each["Backlog"] for each in brokers_of(server).values()} == {3})
+        started = time.monotonic()
+        quiet.terminate()
+        assert quiet.finish() == 0
+        without = time.monotonic() - started
+        started = time.monotonic()
+        server.terminate()
+        assert server.finish() == 0
+        assert time.monotonic() - started < without + 2
 
 
 def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_on(start_orthanc: StartOrthanc) -> None:

@@ -55,10 +55,31 @@ class JetStream(Broker):
         except (OSError, ssl.SSLError) as error:
             raise BrokerUnusableError(f"CACertificate {self._config.ca_certificate} can't be read: {error}") from None
         encrypted = self._config.ca_certificate or any(urllib.parse.urlsplit(url).scheme == "tls" for url in urls)
-        self._connection = await nats.connect(
-            urls,
+        errors = []
+        for url in urls:
+            self._lost = None
+            try:
+                self._connection = await self._connect(url, tls if encrypted else None)
+                break
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                errors.append(self._lost or f"{type(error).__name__}: {error}")
+        else:
+            raise BrokerAwayError("; ".join(errors))
+        self._stream = self._connection.jetstream(timeout=CONNECT_WITHIN)
+        await self._check_stream()
+
+    async def _connect(self, url: str, tls: ssl.SSLContext | None) -> Any:
+        address = urllib.parse.urlsplit(url)
+        # The client takes what stands in a URL as it is: a password with an @ would never fit.
+        user, password = (each and urllib.parse.unquote(each) for each in (address.username, address.password))
+        who = {"user": user, "password": password} if password else {"token": user} if user else {}
+        return await nats.connect(
+            address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),
             name="orthanc",
-            allow_reconnect=False,  # the publisher does that, with what is not confirmed
+            # To go on is the publisher's, with what is not confirmed; else it tries for two minutes, and says nothing.
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=int(CONNECT_WITHIN),
             ping_interval=10,
             max_outstanding_pings=2,
@@ -66,10 +87,9 @@ class JetStream(Broker):
             disconnected_cb=self._on_closed,
             error_cb=self._on_error,
             user_credentials=self._config.credentials_file,
-            tls=tls if encrypted else None,
+            tls=tls,
+            **who,
         )
-        self._stream = self._connection.jetstream(timeout=CONNECT_WITHIN)
-        await self._check_stream()
 
     async def _check_stream(self) -> None:
         wanted = f"{self._config.prefix}>"

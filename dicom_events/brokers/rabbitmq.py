@@ -191,6 +191,8 @@ class Rabbit(Broker):
         )
 
     def _on_lost(self, error: Any) -> None:
+        while inner := getattr(error, "exceptions", None) or getattr(error, "exception", None):
+            error = inner[-1] if isinstance(inner, tuple) else inner  # pika says what failed, its cause says why
         self._lost = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
 
     def _on_channel_closed(self, _channel: Any, reason: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import encodings.idna  # noqa: F401 - http.client needs it, and imports it where it is late for that
 import hashlib
 import hmac
@@ -32,6 +33,7 @@ class Webhook(ThreadedBroker):
         self._config = config
         self.most_under_way = self.threads = config.connections
         address = urllib.parse.urlsplit(config.url)
+        self._user = f"{address.username or ''}:{address.password or ''}" if "@" in address.netloc else ""
         self._https, self._host, self._port = address.scheme.lower() == "https", address.hostname or "", address.port
         self._path = (address.path or "/") + (f"?{address.query}" if address.query else "")
         self._context: ssl.SSLContext | None = None
@@ -86,6 +88,9 @@ class Webhook(ThreadedBroker):
     def _message(self, event: Event) -> tuple[bytes, dict[str, str]]:
         own = {str(name): str(value) for name, value in self._config.headers.items()}
         own |= {"User-Agent": "orthanc-dicom-events"}
+        if self._user:
+            user = base64.b64encode(urllib.parse.unquote_to_bytes(self._user)).decode()
+            own = {"Authorization": f"Basic {user}", **own}
         if self.form.form != "binary":
             return self.form.body(event), {**own, "Content-Type": self.form.mime}
         from cloudevents.core.bindings import http as binding
