@@ -6,7 +6,8 @@ Which Orthanc comes from the environment:
 - `ORTHANC`: the executable (default: `Orthanc` on PATH, else /usr/sbin/Orthanc);
 - `ORTHANC_PYTHON_PLUGIN`: libOrthancPython.so (default: /usr/share/orthanc/plugins/libOrthancPython.so);
 - `ORTHANC_SITE`: a folder of packages for the Python inside the plugin (default: those of the Python that runs the
-  tests, if both are of one version).
+  tests, if both are of one version);
+- `ORTHANC_ALLOW_THREADS`: if set, scripts run with `"Python": {"AllowThreads": true}` where a test does not say otherwise.
 """
 
 from __future__ import annotations
@@ -189,7 +190,9 @@ class OrthancServer:
             path = Path(script).absolute()
             if not path.is_file():
                 raise FileNotFoundError(f"no script {path}: give the path of a file, or a source text of several lines")
-        return {"Plugins": [str(python_plugin())], "PythonScript": str(path)}
+        # Older plugins ignore the section.
+        threads = {"Python": {"AllowThreads": True}} if os.environ.get("ORTHANC_ALLOW_THREADS") else {}
+        return {"Plugins": [str(python_plugin())], "PythonScript": str(path), **threads}
 
     def _choose_ports(self) -> None:
         for each in self._reserved:
