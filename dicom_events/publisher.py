@@ -47,7 +47,7 @@ class Publisher:
         self._outbox, self._make, self._say, self._secrets = outbox, make, say, [each for each in secrets if each]
         self._broker: Broker | None = None
         self._reader: sqlite3.Connection | None = None
-        self._stopping, self._idle, self._asked_again = threading.Event(), True, False
+        self._stopping, self._idle, self._asked_again, self._opening = threading.Event(), True, False, False
         self.connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
         self._forget()
@@ -78,8 +78,9 @@ class Publisher:
                 broker.wake()
 
     def join(self, until: float) -> None:
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, until - time.monotonic()))
+        # One that is still connecting has nothing to settle, and may take long.
+        while self._thread.is_alive() and not self._opening and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, 0.1))
 
     @functools.cached_property
     def _patterns(self) -> re.Pattern[str]:
@@ -141,7 +142,11 @@ class Publisher:
         self._position = self._written = self._outbox.cursor(self.name)
         self._parked = self._outbox.parked(self.name)
         self._broker = self._make()
-        self._broker.open()
+        self._opening = True
+        try:
+            self._broker.open()
+        finally:
+            self._opening = False
 
     def _forget(self) -> None:
         self._order: deque[int] = deque()  # rows in the window, oldest first
