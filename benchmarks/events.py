@@ -284,10 +284,10 @@ def processor_seconds(server: OrthancServer) -> float:
 
 
 def write_files(folder: Path, size: int, number: int, seed: int) -> list[Path]:
-    """Two folders, one for each association, of ten series each."""
+    """Two folders, one for each association, of series of a hundred images."""
     for half in range(2):
         (folder / str(half)).mkdir(parents=True)
-        study = make_study(seed=(seed, half), series=10, instances=number // 10, rows=size, columns=size)
+        study = make_study(seed=(seed, half), series=number // 100, instances=100, rows=size, columns=size)
         for each, content in enumerate(study):
             (folder / str(half) / f"{each:06}.dcm").write_bytes(content)
     return [folder / str(half) for half in range(2)]

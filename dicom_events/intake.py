@@ -47,6 +47,7 @@ CHANGES = {
     "UPDATED_MODALITIES": ("updated_modalities", "orthanc.modalities.updated"),
     "UPDATED_PEERS": ("updated_peers", "orthanc.peers.updated"),
 }
+KNOWN_CHANGES = {int(getattr(orthanc.ChangeType, name)): name for name in (*CHANGES, "DELETED")}
 
 
 class Tags:
@@ -109,7 +110,6 @@ class Intake:
         self._unwritten: deque[Callable[[], None]] = deque(maxlen=KEPT_CHANGES)
         self._writing = threading.RLock()
         self._complaint = ""
-        self._changes = {int(getattr(orthanc.ChangeType, name)): name for name in (*CHANGES, "DELETED")}
 
     # Instances
 
@@ -274,10 +274,9 @@ class Intake:
 
     # Changes
 
-    def on_change(self, change: int, level: int, resource: str) -> None:
-        name = self._changes.get(change)
-        if name is not None:
-            self._guarded(lambda: self._changed(name, LEVELS[level] if 0 <= level < 4 else "", resource), keep=True)
+    def on_change(self, name: str, level: int, resource: str) -> None:
+        """One of `KNOWN_CHANGES` has happened."""
+        self._guarded(lambda: self._changed(name, LEVELS[level] if 0 <= level < 4 else "", resource), keep=True)
 
     def _changed(self, name: str, level: str, resource: str) -> None:
         with self.outbox.transaction():

@@ -32,7 +32,7 @@ from ._contained import (
 )
 from .brokers import maker
 from .events import utc
-from .intake import Intake, Tags
+from .intake import KNOWN_CHANGES, Intake, Tags
 from .keeper import Keeper
 from .outbox import Outbox, new_id
 from .publisher import Publisher
@@ -105,12 +105,13 @@ class Service:
     # What Orthanc calls
 
     def on_change(self, change: int, level: int, resource: str) -> None:
-        started = change == orthanc.ChangeType.ORTHANC_STARTED
+        if change not in KNOWN_CHANGES:  # three in four that come with an image
+            return
         if intake := self._open():
-            if started:
+            if KNOWN_CHANGES[change] == "ORTHANC_STARTED":
                 self._start(intake)
-            intake.on_change(change, level, resource)
-        if change == orthanc.ChangeType.ORTHANC_STOPPED:
+            intake.on_change(KNOWN_CHANGES[change], level, resource)
+        if KNOWN_CHANGES[change] == "ORTHANC_STOPPED":
             self._stop()
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:

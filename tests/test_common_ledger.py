@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -183,3 +184,24 @@ def test_it_lies_with_orthancs_own_index(
     orthanc_standin.returns["GetConfigurationPath"] = str(tmp_path / "orthanc.json")
     assert piece.state_folder(None, configuration) == tmp_path / expected
     assert piece.state_folder("mine", configuration) == tmp_path / "mine"
+
+
+def test_it_opens_and_works_where_cursors_outlive_their_lines(
+    piece: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Python 3.14 in an HTTP thread of Orthanc, whose small stack makes it put off what is to be freed."""
+    kept: list[sqlite3.Cursor] = []
+
+    class Keeping(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            kept.append(super().execute(*arguments))
+            return kept[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Keeping))
+    ledger = piece.Ledger(path)
+    row = ledger.add("queue", "subject", {})
+    ledger.start(row)
+    assert fail(ledger, row) == "waiting"
+    ledger.set_number("n", 1)
+    assert ledger.number("n") == 1
+    ledger.close()
