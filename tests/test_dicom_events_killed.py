@@ -94,15 +94,20 @@ def test_no_event_is_missing_when_orthanc_is_killed_and_the_broker_stopped(
 
 
 def collect(server: OrthancServer, consumer: RabbitConsumer, instances: set[str]) -> list[dict[str, Any]]:
-    """All different events, once each image and each patient has its own and nothing is to come."""
+    """All different events, once each image and each patient has its own, and of each series the last is that it is stable.
+
+    An image whose callback was killed is told after its series was stable; then the series is told once more.
+    """
     patients = set(server.get("/patients"))
 
     def complete() -> list[dict[str, Any]]:
         found = consumer.read()
         stored = {event["data"]["id"] for event in found if event["type"] == "dicom.instance.stored"}
         stable = {event["data"]["id"] for event in found if event["type"] == "dicom.patient.stable"}
+        last = {event["data"]["orthanc"].get("series"): event["type"] for event in found}
+        settled = {kind for series, kind in last.items() if series} == {"dicom.series.stable"}
         waits = server.get("/dicom-events/status")["Brokers"]["rabbitmq"]["Backlog"]
-        return found if instances <= stored and patients <= stable and not waits else []
+        return found if instances <= stored and patients <= stable and settled and not waits else []
 
     return list(wait_until(complete, 120, "an event for each image and each patient"))
 
