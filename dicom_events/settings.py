@@ -27,7 +27,10 @@ def _origins(values: tuple[str, ...]) -> str | None:
 
 
 def _tags(text: str) -> Any:
-    return dataclasses.field(default=(), metadata={"help": text})
+    def check(names: tuple[str, ...]) -> str | None:
+        return None if all(re.fullmatch(r"[\w ,.-]+", name) for name in names) else "keywords, or gggg,eeee"
+
+    return dataclasses.field(default=(), metadata={"check": check, "help": text})
 
 
 def _pattern(pattern: str, allowed: str) -> Any:

@@ -162,6 +162,7 @@ def test_whatever_stands_at_a_key_is_taken_or_told_by_that_key_and_orthanc_runs(
 @example({"Broker": "amqp://me:pa55Word@host"})
 @example({"Broker": {"Type": "webhook", "WebhookConfig": "pa55Word"}})
 @example({"Broker": {"Type": "amqp://me:pa55Word@host"}})
+@example({"Events": {"StoredInstancePublishTags": ["amqp://me:pa55Word@host"]}})
 @example({"Brokers": {"a\nW1121 forged": {"Type": "nowhere"}}})
 def test_whatever_stands_for_the_section_is_taken_or_told(package: StandIn, folder: Path, section: Any) -> None:
     check(package, folder, section, ())
