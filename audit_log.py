@@ -848,7 +848,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# common/settings.py, SHA-256 0c625beb15c20b7b2992e6957cedead5e84b4f01533ed1a3f805f0819039749c
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -948,6 +948,8 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
 # common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
@@ -1249,7 +1251,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# common/ledger.py, SHA-256 4af139e7b5ba8f9aaa1a44b9bb4ce918189bd1bcb8dedb692cd8800b8c622d01
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1319,7 +1321,9 @@ class Ledger:
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
         try:
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
