@@ -1627,7 +1627,7 @@ class Deleter:
         elif row["attempts"] == 0:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
-# common/forwarding.py, SHA-256 7c649a797be4bb69abc01b23d099b6eb644cdce6d63aeea891cbcbb2719394c5
+# common/forwarding.py, SHA-256 3ce7bb64bcc5aee82391629ddd21e7cc85154a37f3d77e96fbe5683ed331a6ad
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1700,6 +1700,7 @@ class Forwarder:
         self._early_ends: dict[str, tuple[bool, float]] = {}
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
+        self._delivered, self._measured = 0, time.monotonic()  # instances since then
         self.complaint = ""
         self._next_look = 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -2169,6 +2170,7 @@ class Forwarder:
         if success:
             self.ledger.end(row["id"], "done")
             self.destination(row["queue"]).succeeded()
+            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
             orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
             if self._deleter:
                 self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
@@ -2270,7 +2272,10 @@ class Forwarder:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
 
     def _measure(self) -> None:
-        """Tell Orthanc's metrics (`/tools/metrics-prometheus`) how many rows are in which state, and how old the oldest is."""
+        """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
+
+        Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
+        """
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
@@ -2278,6 +2283,9 @@ class Forwarder:
         oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
         lag = max(0.0, time.time() - oldest) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
+        rate = self._delivered / max(0.001, time.monotonic() - self._measured)
+        orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)
+        self._delivered, self._measured = 0, time.monotonic()
 
 
 def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:

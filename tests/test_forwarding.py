@@ -372,14 +372,18 @@ def test_permissive_is_refused_by_name(start_orthanc: StartOrthanc) -> None:
     assert source.request("GET", f"{ROUTE}/status").status_code == 503
 
 
-def test_metrics_tell_what_waits(start_orthanc: StartOrthanc) -> None:
+def test_metrics_tell_what_waits_and_how_much_goes_out(start_orthanc: StartOrthanc) -> None:
     node = start_orthanc(aet="NODE")
     source = start_orthanc(SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": QUICK})
-    source.store(make_study())
-    source.wait_until(
-        lambda: "auto_forward_modality_done 1" in source.request("GET", "/tools/metrics-prometheus").text,
-        what="count it",
-    )
+    seen: set[str] = set()
+
+    def measured() -> bool:
+        text = source.request("GET", "/tools/metrics-prometheus").text
+        seen.update(line.split()[0] for line in text.splitlines() if float(line.split()[1]) > 0)
+        return {"auto_forward_modality_done", "auto_forward_modality_instances_per_second"} <= seen
+
+    source.store(make_study(instances=3))
+    source.wait_until(measured, what="tell")
 
 
 # Killed
