@@ -66,6 +66,7 @@ PAUSE = 0.2  # seconds in which lines are gathered, to be written together
 QUIET = 10.0  # seconds without another of its kind until what was counted is written
 LONGEST = 600.0  # seconds after which it is written although more comes
 AFTER_ERROR = 2.0  # seconds until the next try when the log or the ledger can't be written
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 MOST_WAITING = 200_000  # events in memory while nothing can be written; what comes then is counted
 PAGE = 500  # studies a request, when the archive is looked through
 BLOCK = 1 << 22  # bytes that are searched at a time
@@ -423,6 +424,7 @@ class Recorder:
         self._lines: list[dict[str, Any]] = []
         self._counter, self._lost = Counter(), 0
         self._known: dict[str, dict[str, str]] = {}
+        self._started = threading.Event()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="audit-log", daemon=True)
         self._complaint, self._caught_up, self._next_drop = "", False, 0.0
@@ -430,6 +432,11 @@ class Recorder:
         change = orthanc.ChangeType
         self._events = {int(getattr(change, name)): name for name in
                         ("ORTHANC_STARTED", "ORTHANC_STOPPED", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")}  # fmt: skip
+
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._started.wait(STARTS_WITHIN)
+        return self.unavailable
 
     # What Orthanc tells: return at once
 
@@ -459,7 +466,10 @@ class Recorder:
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            self._start()
+            try:
+                self._start()
+            finally:
+                self._started.set()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event == "DELETED":
@@ -826,7 +836,7 @@ def register() -> None:
         orthanc.LogError(refusal)
     recorder = Recorder(settings, configuration)
     for pattern, handler in {"": recorder.page, "/newest": recorder.newest, "/status": recorder.status}.items():
-        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.unavailable)
+        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.why_not())
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

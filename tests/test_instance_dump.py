@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,11 +30,18 @@ SCRIPT = ROOT / "instance_dump.py"
 DICTIONARY = {"0029,1010": ["DS", "AcmeFactor", 1, 9, "ACME DUMPS"], "0010,1234": ["LO", "NotPrivate", 1, 1]}
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
+def load() -> ModuleType:
     standin = StandIn("4.0")
     with standin.installed():
-        yield standin.load(SCRIPT)
+        return standin.load(SCRIPT)
+
+
+SHARED = load()
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    return SHARED
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +172,7 @@ def test_an_element_that_breaks_its_vr_is_shown_by_its_bytes(script: ModuleType)
 @settings(max_examples=200)
 @given(st.integers(0, 2**32), st.sampled_from(["text", "json"]))
 def test_a_broken_file_is_shown_or_refused(seed: int, chosen: str) -> None:
-    standin = StandIn("4.0")
-    with standin.installed():
-        module = standin.load(SCRIPT)
+    module = SHARED
     chance = random.Random(seed)
     content = bytearray(chance.choice([p for p in pydicom_files() if p.stat().st_size < 20_000]).read_bytes())
     for _ in range(chance.randint(1, 8)):
@@ -211,9 +215,7 @@ def test_accept_chooses_the_format(script: ModuleType, accept: str, chosen: str 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
 def test_whatever_accept_says_it_is_a_format_or_a_406(accept: str) -> None:
-    standin = StandIn("4.0")
-    with standin.installed():
-        module = standin.load(SCRIPT)
+    module = SHARED
     try:
         chosen = module.chosen_format({}, accept)
     except module.Refused as refused:

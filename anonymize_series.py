@@ -1,0 +1,2245 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""De-identifies stable series or studies by rules, sends the copies on, and takes what comes back to its patient.
+
+UIDs and pseudonyms are made from a secret: the next series of a patient gets the same. What may show a face or a name in
+its pixels, and what is no image, is held back; each copy is read again, and held back if it still tells who the patient is.
+
+A smallest configuration (the secret has at least 32 characters; without one the script stays idle):
+
+    "AnonymizeSeries": {
+      "Secret": "${ANONYMIZE_SECRET}",
+      "Recipes": {"ai": {"Modality": "AI", "DeleteCopy": true}},
+      "Rules": [{"Level": "Series", "Query": {"Modality": "MR"}, "Destinations": ["ai"]}]
+    }
+
+To look at and to act on, with curl:
+
+    POST /anonymize-series/{id}                   {"Recipe": "ai"}: a study or a series, whatever the rules say
+    POST /anonymize-series/{id}/re-identify       what came back for a copy (with "ReIdentify": true)
+    GET  /anonymize-series/status                 and /work?state=dead  /work/{id}  /held  /register?patient=
+    POST /anonymize-series/work/{id}/retry        and DELETE /anonymize-series/work/{id}
+
+Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All keys: docs/anonymize_series.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import fnmatch
+import functools
+import hashlib
+import hmac
+import http
+import http.client
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import sqlite3
+import ssl
+import sys
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import orthanc
+
+try:
+    import pydicom
+    import pydicom.datadict
+except ImportError:
+    pydicom = None
+
+__version__ = "0.1.0"
+
+SECTION = "AnonymizeSeries"
+NAME = "anonymize-series"
+SHORTEST_SECRET = 32  # characters
+SHORTEST_TOLD = 4  # characters of a value that is looked for everywhere in a copy
+SOON, TICK, AFTER_ERROR = (
+    1.0,
+    5.0,
+    2.0,
+)  # seconds between looks: while something waits, when nothing does, after an error
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
+UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+
+# Both ways: of what was de-identified, and of the results that were taken back (so that no rule takes them again).
+TABLES = """
+CREATE TABLE IF NOT EXISTS uids(pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS studies(
+    pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL, patient TEXT NOT NULL, patient_pseudonym TEXT NOT NULL,
+    tags TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_patient ON studies(patient);
+CREATE INDEX IF NOT EXISTS studies_by_original ON studies(original);
+CREATE TABLE IF NOT EXISTS copies(
+    instance TEXT NOT NULL, original TEXT NOT NULL, recipe TEXT NOT NULL, PRIMARY KEY(instance, original)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS results(uid TEXT PRIMARY KEY, came_as TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held(
+    number INTEGER PRIMARY KEY, instance TEXT NOT NULL, recipe TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL,
+    UNIQUE(instance, recipe));
+"""
+
+# Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
+# Photographs and endoscopy show faces.
+PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
+# Values of the same tag must differ; those of IDENTIFIERS stand nowhere else either. Of VR PN, UI, DA and DT: all (PS3.15 E.1).
+IDENTIFIERS = frozenset(
+    """PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID IssuerOfPatientID DeviceSerialNumber PlateID CassetteID
+    GantryID DetectorID GeneratorID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest MedicalRecordLocator
+    PatientTelephoneNumbers PatientTelecomInformation PersonTelephoneNumbers ServiceEpisodeID DeviceUID SpecimenIdentifier
+    ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
+    MilitaryRank""".split()  # noqa: SIM905
+)
+IDENTIFYING = IDENTIFIERS | frozenset(
+    """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
+    InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
+    ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers PersonAddress RequestAttributesComments StudyComments
+    ImageComments VisitComments CurrentPatientLocation PatientInstitutionResidence AdmittingDiagnosesDescription
+    PerformedStationName ScheduledStationName PerformedLocation ScheduledStationAETitle PerformedStationAETitle
+    ResponsibleOrganization""".split()  # noqa: SIM905
+)
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # of pseudonyms: no word is made of these, and no number
+NAMES_OF_THE_STANDARD = "1.2.840.10008."  # UIDs of SOP classes, transfer syntaxes, …: the same everywhere
+NO_INSTANCES = re.compile("(SOPClass|TransferSyntax|ContextGroup|Mapping|CodingScheme|ImplementationClass).*UID")
+# What a study hands on to what is taken back to it (PS3.3 C.7.1.1, C.7.2.1).
+STUDY_TAGS = (
+    *(
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyInstanceUID",
+        "StudyDate",
+    ),
+    *("StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription", "SpecificCharacterSet"),
+)
+KEPT_OF_META = (0x0000, 0x0001, 0x0002, 0x0003, 0x0010, 0x0012, 0x0013)  # others name a sender (PS3.10 7.1)
+TOLD_OF_ANONYMIZATION = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
+
+
+def wrong_secret(secret: str | None) -> str | None:
+    """What is allowed, if this is none."""
+    return None if secret is None or len(secret) >= SHORTEST_SECRET else f"at least {SHORTEST_SECRET} characters"
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How something is de-identified, and where the copy goes."""
+
+    keep: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Tags that stay, by keyword or `gggg,eeee`; they are not looked at afterwards."}
+    )
+    replace: dict[str, str] = dataclasses.field(default_factory=dict, metadata={"help": "Tags that get another value."})
+    remove: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Tags that go, besides those of the profile."}
+    )
+    keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
+    dicom_version: str | None = dataclasses.field(
+        default=None, metadata={"help": "Of PS3.15 whose profile Orthanc follows (`2021b`, …); null: its newest."}
+    )
+    allow_burned_in: bool = dataclasses.field(
+        default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
+    )
+    allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
+    modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this DICOM node."})
+    peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this Orthanc."})
+    stow: str | None = dataclasses.field(
+        default=None, metadata={"help": "The copy goes to this server of the DICOMweb plugin."}
+    )
+    delete_copy: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete the copy when it has arrived there."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AnonymizeSeries`."""
+
+    secret: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": wrong_secret,
+            "help": "Of UIDs and pseudonyms, at least 32 characters. Keep it: with another one, everything gets others.",
+        },
+    )
+    recipes: dict[str, Recipe] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: how, and where to (below)."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What is de-identified by itself; `Destinations` are names of recipes."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    pseudonym_prefix: str = dataclasses.field(
+        default="ANON-", metadata={"help": "What PatientID and PatientName of copies begin with."}
+    )
+    re_identify: bool = dataclasses.field(
+        default=False, metadata={"help": "Whether results may be taken back, and the register be read over HTTP."}
+    )
+    results: Origin | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Origin of results that are taken back by themselves, when their series is stable."},
+    )
+    delete_results: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete a result as it came, when it is in the original study."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When what failed is tried again."})
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the register also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished work stays in the list."}
+    )
+
+
+def wrong_with_settings(settings: Settings, configuration: Mapping[str, Any]) -> str | None:
+    """What is wrong beyond types, by its key."""
+    extra = [tag for tags in (configuration.get("ExtraMainDicomTags") or {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+        if rule.level == "Patient":
+            return f'Rules[{number}].Level: found "Patient", allowed: "Study", "Series"'
+        if unknown := [name for name in rule.destinations if name not in settings.recipes]:
+            return f"Rules[{number}].Destinations: found {json.dumps(unknown[0])}, allowed: {_names(settings.recipes)}"
+        if not settings.recipes:
+            return f"Recipes: found none, allowed: at least one, for Rules[{number}]"
+    for name, recipe in settings.recipes.items():
+        if not name or name == RE_IDENTIFY:
+            return f"Recipes: found {json.dumps(name)}, allowed: another name"
+        if len(places := [each for each in (recipe.modality, recipe.peer, recipe.stow) if each is not None]) > 1:
+            return f"Recipes.{name}: found {' and '.join(places)}, allowed: one of Modality, Peer, Stow"
+        if recipe.delete_copy and not places:
+            return f"Recipes.{name}.DeleteCopy: found true, allowed: only with Modality, Peer or Stow"
+        for key, tags in (("Keep", recipe.keep), ("Remove", recipe.remove), ("Replace", recipe.replace)):
+            if wrong := [tag for tag in tags if tag_number(tag) is None]:
+                return f"Recipes.{name}.{key}: found {json.dumps(wrong[0])}, allowed: DICOM keywords, or gggg,eeee"
+        if wrong := [tag for tag, value in recipe.replace.items() if not isinstance(value, str)]:
+            return f"Recipes.{name}.Replace.{wrong[0]}: found {json.dumps(recipe.replace[wrong[0]])}, allowed: a text"
+        if ours := [
+            tag for tag in (*recipe.keep, *recipe.replace) if tag in ("PatientID", "PatientName") or _is_uid(tag)
+        ]:
+            return (
+                f"Recipes.{name}: found {ours[0]}, allowed: no UID, no PatientID, no PatientName: the script makes them"
+            )
+    if settings.results is not None and not settings.re_identify:
+        return 'ReIdentify: found false, allowed: true, with "Results"'
+    return None
+
+
+def _names(recipes: Iterable[str]) -> str:
+    return ", ".join(map(json.dumps, recipes)) or "none, for there are no Recipes"
+
+
+def tag_number(text: str) -> int | None:
+    """The number of a tag by its keyword, or as gggg,eeee; None if it is none."""
+    if found := re.fullmatch("([0-9A-Fa-f]{4})[,-]?([0-9A-Fa-f]{4})", text):
+        return int(found[1] + found[2], 16)
+    number = pydicom.datadict.tag_for_keyword(text) if pydicom else 0
+    return None if number is None else int(number)
+
+
+def _is_uid(tag: str) -> bool:
+    number = tag_number(tag)
+    with contextlib.suppress(KeyError):
+        return bool(pydicom and number and pydicom.datadict.dictionary_VR(number) == "UI")
+    return False
+
+
+# De-identifying
+
+
+class Pseudonyms:
+    """UIDs and patients' identifiers that only the secret can make, the same each time (HMAC-SHA256)."""
+
+    def __init__(self, secret: str, prefix: str) -> None:
+        self._secret, self._prefix = secret.encode(), prefix
+
+    def _digest(self, kind: str, value: str) -> bytes:
+        return hmac.new(self._secret, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+
+    def uid(self, original: str, kind: str = "uid") -> str:
+        """A UID of 2.25 and a UUID of version 8 as a decimal number (PS3.5 B.2)."""
+        number = int.from_bytes(self._digest(kind, original)[:16])
+        number = number & ~(0xF << 76) | 0x8 << 76
+        return f"2.25.{number & ~(0x3 << 62) | 0x2 << 62}"
+
+    def patient(self, patient: str, study_uid: str) -> str:
+        """Of a PatientID; a patient without one is another in each study."""
+        digest = self._digest("patient", patient) if patient else self._digest("no patient", study_uid)
+        return self._prefix + "".join(LETTERS[byte % len(LETTERS)] for byte in digest[:16])
+
+
+def text_of(dataset: Any, keyword: str) -> str:
+    """A value as text, "" if it is not there."""
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def why_held(dataset: Any, recipe: Recipe) -> str | None:
+    """Why an image is not for this recipe, before anything is made of it."""
+    is_image = "Rows" in dataset and any(tag in dataset for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010))
+    if not is_image and not recipe.allow_non_images:
+        return "it is no image, and may hold names as text"
+    if recipe.allow_burned_in or not is_image:
+        return None
+    burned, sop_class = text_of(dataset, "BurnedInAnnotation").upper(), text_of(dataset, "SOPClassUID")
+    if burned == "YES":
+        return "BurnedInAnnotation is YES"
+    if text_of(dataset, "RecognizableVisualFeatures").upper() == "YES":
+        return "RecognizableVisualFeatures is YES"
+    if burned != "NO" and PRONE_TO_BURN_IN.fullmatch(sop_class):
+        return "BurnedInAnnotation does not say NO, and images of this kind often show names, or faces"
+    return None
+
+
+def is_uid_of_ours(element: Any, value: str) -> bool:
+    """Whether a UID names an instance of something, and not what the standard or a maker calls a kind of things."""
+    return bool(value) and not value.startswith(NAMES_OF_THE_STANDARD) and not NO_INSTANCES.search(element.keyword)
+
+
+def elements_of(dataset: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """Each element, in sequences too: where it stands, the data set that holds it, itself."""
+    for element in dataset:
+        yield (*path, int(element.tag)), dataset, element
+        if element.VR == "SQ":
+            for number, item in enumerate(element.value or ()):
+                yield from elements_of(item, (*path, int(element.tag), number))
+
+
+def values_of(element: Any) -> list[str]:
+    """The values of an element as texts."""
+    value = element.value
+    if value is None or element.VR == "SQ" or isinstance(value, bytes):
+        return []
+    if isinstance(value, str) or not hasattr(value, "__iter__") or (element.VR == "PN" and element.VM <= 1):
+        return [str(value)]
+    return [str(each) for each in value]
+
+
+def map_uids(dataset: Any, change: Callable[[Any, str], str], original: Any = None) -> None:
+    """Replace the UIDs that name instances: by what `change` makes of that which stands there, or there in the original."""
+    before = {path: element for path, _, element in elements_of(original)} if original is not None else None
+    for path, holder, element in list(elements_of(dataset)):
+        source = element if before is None else before.get(path)
+        if element.VR != "UI" or source is None:
+            continue
+        new = [change(source, value) if is_uid_of_ours(source, value) else value for value in values_of(source)]
+        if len(values_of(element)) or before is None:
+            holder[element.tag].value = new if len(new) != 1 else new[0]
+
+
+def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]], dict[str, str]]:
+    """What must not stay: values by tag, and values that must not stand anywhere, each with what it is."""
+    by_tag: dict[int, set[str]] = {}
+    anywhere: dict[str, str] = {}
+    for _, _, element in elements_of(dataset):
+        if int(element.tag) in kept:
+            continue
+        told = element.VR in ("PN", "DA", "DT") or element.keyword in IDENTIFIERS
+        for value in map(str.strip, values_of(element)):
+            is_uid = element.VR == "UI" and is_uid_of_ours(element, value)
+            if value and (told or is_uid or element.keyword in IDENTIFYING):
+                by_tag.setdefault(int(element.tag), set()).add(value)
+            if told or is_uid:
+                parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
+                parts += [value[:8]] if element.VR == "DT" else []
+                anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= SHORTEST_TOLD}
+    return by_tag, anywhere
+
+
+def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
+    """The first tag of a copy that still tells who it is: the keyword alone, never the value."""
+    by_tag, anywhere = identifying(original, kept)
+    needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+    for _, _, element in elements_of(copy):
+        if int(element.tag) in kept or element.tag.group == 0x7FE0:
+            continue
+        name = element.keyword or f"{element.tag}"
+        values = [value.strip() for value in values_of(element)]
+        if set(values) & by_tag.get(int(element.tag), set()):
+            return f"{name} has the value of the original"
+        if element.VR in ("DS", "IS", "TM", "AS", "UI", "CS") or element.keyword in ("PatientID", "PatientName"):
+            if found := anywhere.keys() & {value.lower() for value in values}:
+                return f"{name} has the value of {anywhere[found.pop()]} of the original"
+            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+        text = "\\".join(values).lower() if values else ""
+        data = element.value.lower() if isinstance(element.value, bytes) else b""
+        for needle, (keyword, encoded) in needles.items():
+            if needle in text or encoded in data:
+                return f"{name} holds the {keyword} of the original"
+    return None
+
+
+class Copy(NamedTuple):
+    """A de-identified instance: its file, its Orthanc identifier, and the UIDs of it by those of the original."""
+
+    content: bytes
+    instance: str
+    uids: dict[str, str]
+
+
+def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudonyms) -> Copy | str:
+    """What Orthanc's anonymization made, with the UIDs and the patient that it shall have; or why it is held back."""
+    copy = pydicom.dcmread(io.BytesIO(made), force=True)
+    uids: dict[str, str] = {}
+
+    def change(_element: Any, value: str) -> str:
+        return uids.setdefault(value, pseudonyms.uid(value))
+
+    map_uids(copy, change, original)
+    for tag in [tag for tag in copy.keys() if tag.group & 0xFF00 == 0x6000]:  # noqa: SIM118 - pydicom's is another
+        del copy[tag]  # overlays may show names
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):  # a private root may look like a kind's
+        value = text_of(original, keyword)
+        setattr(copy, keyword, uids.setdefault(value, pseudonyms.uid(value)))
+    copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
+    kept = frozenset(number for tag in (*recipe.keep, *recipe.replace) if (number := tag_number(tag)))
+    by_tag, _ = identifying(original, kept)
+    for _, holder, element in list(elements_of(copy)):
+        # What the profile leaves: Orthanc's 1.10.1 leaves InstanceCreationDate, for one.
+        if element.VR != "UI" and set(map(str.strip, values_of(element))) & by_tag.get(int(element.tag), set()):
+            holder[element.tag].value = ""
+    patient = pseudonyms.patient(text_of(original, "PatientID"), text_of(original, "StudyInstanceUID"))
+    copy.PatientID = copy.PatientName = patient
+    content = written(copy)
+    if remains := what_remains(pydicom.dcmread(io.BytesIO(content)), original, kept):
+        return remains
+    identifiers = (patient, copy.StudyInstanceUID, copy.SeriesInstanceUID, copy.SOPInstanceUID)
+    return Copy(content, orthanc_identifier(*map(str, identifiers)), uids)
+
+
+def written(dataset: Any) -> bytes:
+    """The file of a data set; its preamble is empty, for that can hold anything (PS3.10 7.1)."""
+    dataset.preamble = b"\0" * 128
+    for tag in [tag for tag in dataset.file_meta.keys() if tag.element not in KEPT_OF_META]:  # noqa: SIM118
+        del dataset.file_meta[tag]
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Orthanc's identifier of what has this PatientID, StudyInstanceUID, …: their SHA-1, in groups of eight digits."""
+    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+# The way back
+
+
+def re_identified(
+    content: bytes, study: Mapping[str, Any], original_of: Callable[[str], str | None], pseudonyms: Pseudonyms
+) -> Any:
+    """What came back, in the study that it is about: UIDs of copies become those of the originals, its own become others.
+
+    `study` are the tags of the original study, as DICOM JSON; `original_of` is the register of UIDs.
+    """
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    map_uids(dataset, lambda _, value: original_of(value) or pseudonyms.uid(value, "result"))
+    original = pydicom.Dataset.from_json(dict(study))
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # of both: pydicom writes all texts anew
+    for keyword in STUDY_TAGS[:-1]:
+        if keyword in original:
+            dataset[keyword] = original[keyword]
+        elif keyword in dataset:
+            del dataset[keyword]
+    for keyword in TOLD_OF_ANONYMIZATION:
+        if keyword in dataset:
+            del dataset[keyword]
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+class Stopping(Exception):  # noqa: N818 - it is no fault
+    """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
+
+
+class Impossible(Exception):  # noqa: N818 - it is an answer
+    """Trying again changes nothing, with the reason."""
+
+
+class Anonymizer:
+    """Takes what is stable, and works its rows off one after the other, in one thread.
+
+    Each step leaves the same behind if it is done twice: identifiers are the same each time.
+    """
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = f"{NAME} has not started yet"
+        self.settings, self._configuration = settings, configuration
+        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
+        self._started = threading.Event()
+        self._wake, self._stopping, self._changed = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
+        self._complaint = ""
+        names = (
+            "ORTHANC_STARTED",
+            "ORTHANC_STOPPED",
+            "NEW_INSTANCE",
+            "STABLE_SERIES",
+            "STABLE_STUDY",
+            "JOB_SUCCESS",
+            "JOB_FAILURE",
+        )
+        self._events = {int(getattr(orthanc.ChangeType, name)): name for name in names}
+
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._started.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    # What Orthanc tells: return at once
+
+    def on_stored(self, dicom: Any, instance: str) -> None:
+        self._arrivals.stored(dicom, instance)
+
+    def on_change(self, change: int, _level: int, resource: str) -> None:
+        event = self._events.get(change)
+        if event == "ORTHANC_STARTED":
+            try:
+                self._start()
+            finally:
+                self._started.set()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event is None or self.unavailable is not None:
+            return
+        elif event.startswith("JOB_"):
+            self._wake.set()
+        elif event == "NEW_INSTANCE":
+            self._feed.hear("NewInstance", resource)
+        else:
+            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._changed.set()
+            self._wake.set()
+
+    def _start(self) -> None:
+        try:
+            if not self._loopback.enabled:
+                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+            matchers = {
+                rule.matcher: load_matcher(rule.matcher, configuration_folder())
+                for rule in self.settings.rules
+                if rule.matcher
+            }
+            path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
+            self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
+        except (OSError, sqlite3.Error, ValueError) as error:
+            self.unavailable = f"{NAME} stays idle: {one_line(error)}"
+            orthanc.LogError(self.unavailable)
+            return
+        if self.ledger.moved:
+            orthanc.LogError(
+                f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.moved}; "
+                "what comes back for copies that were made before can't be taken back"
+            )
+        self.router = Router(self._loopback, self.settings.rules, self.settings.rule_mode == "first", matchers)
+        levels = {rule.level for rule in self.settings.rules} | ({"Series"} if self.settings.results else set())
+        self._feed = Feed(
+            *(self.ledger, self._loopback, self._settled, sorted(levels)),
+            *(float(self._configuration.get("StableAge", 60)), self.settings.reconcile, self._arrivals.parents),
+        )
+        self.unavailable = None
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2)
+            self.unavailable = f"{NAME} has stopped"
+
+    # The one thread
+
+    def _work(self) -> None:
+        begun, next_poll = False, 0.0
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                if not begun:
+                    self._begin()
+                    begun = True
+                if self._changed.is_set() or time.monotonic() >= next_poll:
+                    self._changed.clear()
+                    self._feed.poll()
+                    next_poll = time.monotonic() + SOON
+                for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
+                    self._work_off(queue)
+                self._look_at_jobs()
+                self.ledger.forget_finished(self.settings.keep_done_days)
+                self._complaint = ""
+                wait = (
+                    SOON
+                    if self.ledger.rows("SELECT 1 FROM work WHERE state IN ('waiting','sending') LIMIT 1")
+                    else TICK
+                )
+            except Stopping:
+                break
+            except (LoopbackError, sqlite3.Error, OSError) as error:
+                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
+                begun, wait, next_poll = False, AFTER_ERROR, 0.0
+            except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
+                wait, next_poll = TICK, 0.0
+            self._wake.wait(wait)
+        self._loopback.close()
+
+    def _begin(self) -> None:
+        self._feed.begin()
+        # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
+        self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
+        if refused := self.router.check():
+            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
+            orthanc.LogError(self.unavailable)
+            self._stopping.set()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint and not self._stopping.is_set():
+            orthanc.LogError(text)
+        self._complaint = text
+
+    def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """It is stable: in the feed's transaction, a row that says what is to be looked at."""
+        arrivals = [arrival for each in instances if (arrival := self._arrivals.get(each))]
+        data = {
+            "Level": level,
+            "Instances": list(instances),
+            "UID": arrivals[0].uids[level] if arrivals else "",
+            "Origins": {each: dict(arrival.origin) for each in instances if (arrival := self._arrivals.get(each))},
+        }
+        self.ledger.add(FROM_RULES, resource, data)
+
+    def _work_off(self, queue: str) -> None:
+        while rows := self.ledger.due(queue, 10, self.settings.retry.longest):
+            for row in rows:
+                self._go_on()
+                self.ledger.start(row["id"])
+                row["attempts"] += 1
+                try:
+                    step = {FROM_RULES: self._route, RE_IDENTIFY: self._re_identify}.get(queue, self._anonymize)
+                    step(row, json.loads(row["data"]))
+                except Impossible as reason:
+                    self._fail(row, str(reason), give_up=True)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        self.ledger.run("UPDATE work SET state='waiting' WHERE id=?", row["id"])
+                        raise
+                    self._fail(row, str(error))
+                except (Stopping, sqlite3.Error, OSError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
+                    self._fail(row, f"{type(error).__name__} at {_where(error)}")
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise Stopping
+
+    def _fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
+        retry = self.settings.retry
+        hours = 0.0 if give_up else retry.give_up_hours
+        state = self.ledger.fail(
+            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
+        )
+        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        if state == "dead":
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/work/{row['id']}/retry tries again")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+
+    # Rules
+
+    def _route(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Find out what is to be done with what has become stable: a row for each recipe, or one to take it back."""
+        origins = dict(data["Origins"])
+        resource, level, uid = row["subject"], data["Level"], data["UID"]
+        still = set(self._feed._instances_of(level, resource))
+        unknown = [each for each in data["Instances"] if each in still and each not in origins]
+        if unknown:
+            found = self._loopback.post("/tools/bulk-content", {"Resources": unknown, "Metadata": True})
+            origins |= {each["ID"]: each.get("Metadata", {}) for each in found}
+        here = tuple(each for each in data["Instances"] if each in still and each in origins)
+        new: list[tuple[str, tuple[str, ...], int]] = []
+        results = self._results(level, here, origins)
+        if results:
+            new.append((RE_IDENTIFY, results, 0))
+        elif ours := tuple(
+            each for each in here if not self.ledger.rows("SELECT 1 FROM copies WHERE instance=?", each)
+        ):
+            if not uid and any(rule.query for rule in self.settings.rules):
+                uid = self._loopback.get(f"/{PLURALS[level]}/{resource}")["MainDicomTags"].get(UID_TAG[level], "")
+            batch = Batch(level, resource, uid, ours, {each: origins[each] for each in ours})
+            for verdict in self.router.verdicts(batch, list(self.settings.recipes), list(self.settings.recipes)):
+                instances = ours if verdict.instances is None else verdict.instances
+                new += [(recipe, instances, verdict.rule.priority) for recipe in verdict.destinations if instances]
+        with self.ledger.transaction():
+            for queue, instances, priority in new:
+                self.ledger.add(queue, resource, {"Level": level, "Instances": list(instances)}, priority)
+            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
+        for each in data["Instances"]:
+            self._arrivals.forget(each)
+
+    def _results(
+        self, level: str, instances: Sequence[str], origins: Mapping[str, Mapping[str, str]]
+    ) -> tuple[str, ...]:
+        """Those that came back for a copy, from where results come from."""
+        if self.settings.results is None or level != "Series":
+            return ()
+        found = [each for each in instances if has_origin(self.settings.results, origins[each])]
+        if not found:
+            return ()
+        study = self._loopback.get(f"/instances/{found[0]}/study")["MainDicomTags"]["StudyInstanceUID"]
+        return tuple(found) if self._study(study) else ()
+
+    # There
+
+    def _anonymize(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """Make the copies, then send them: two steps, so that a destination that is away costs nothing."""
+        recipe = self.settings.recipes[row["queue"]]
+        if "Copies" not in data:
+            counts = {"Held": 0, "Gone": 0, "Copy": 0}
+            copies = []
+            for instance in data["Instances"]:
+                self._go_on()
+                made = self._copy(instance, row["queue"], recipe)
+                if made in counts:
+                    counts[made] += 1
+                else:
+                    copies.append(made)
+            data |= {"Copies": copies, "HeldBack": counts["Held"]}
+            self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+        if data["Copies"] and (route := _destination(recipe)):
+            try:
+                job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
+            except LoopbackError as error:
+                if (
+                    error.status == 404
+                ):  # somebody has deleted a copy, or there is no such destination: make them anew then
+                    self.ledger.run("UPDATE work SET data=json_remove(data, '$.Copies') WHERE id=?", row["id"])
+                raise
+            self.ledger.run("UPDATE work SET job=? WHERE id=?", job.get("ID") or Path(job["Path"]).name, row["id"])
+        else:
+            self.ledger.end(row["id"], "done")
+
+    def _copy(self, instance: str, name: str, recipe: Recipe) -> str:
+        """The Orthanc identifier of the copy of an instance; or `Gone`, `Held` or `Copy` (it is one itself)."""
+        if (content := self._file(instance)) is None:
+            return "Gone"
+        original = pydicom.dcmread(io.BytesIO(content), force=True)
+        uid = text_of(original, "SOPInstanceUID")
+        if self._study(text_of(original, "StudyInstanceUID")) or self.ledger.rows(
+            "SELECT 1 FROM results WHERE uid=?", uid
+        ):
+            return "Copy"
+        made: Copy | str = why_held(original, recipe) or ""
+        if not made:
+            body = {"Keep": list(recipe.keep), "Replace": recipe.replace, "Remove": list(recipe.remove), "Force": True,
+                    "KeepPrivateTags": recipe.keep_private_tags}  # fmt: skip
+            if recipe.dicom_version:
+                body["DicomVersion"] = recipe.dicom_version
+            answer = self._loopback.exchange("POST", f"/instances/{instance}/anonymize", body)[1]
+            made = de_identified(answer, original, recipe, self._pseudonyms)
+        if isinstance(made, str):
+            self._hold_back(instance, name, made)
+            return "Held"
+        self._register(original, made, instance, name)
+        self._loopback.post("/instances", made.content)
+        return made.instance
+
+    def _file(self, instance: str) -> bytes | None:
+        try:
+            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def _hold_back(self, instance: str, recipe: str, reason: str) -> None:
+        sql = "INSERT OR REPLACE INTO held(instance, recipe, reason, at) VALUES(?,?,?,?)"
+        self.ledger.run(sql, instance, recipe, reason, time.time())
+        orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {recipe}: {reason}")
+
+    def _register(self, original: Any, copy: Copy, instance: str, recipe: str) -> None:
+        """Write down what belongs together, before the copy is there."""
+        study = pydicom.Dataset()
+        for keyword in STUDY_TAGS:
+            if keyword in original:
+                study[keyword] = original[keyword]
+        study_uid, patient = text_of(original, "StudyInstanceUID"), text_of(original, "PatientID")
+        pseudonym = self._pseudonyms.patient(patient, study_uid)
+        with self.ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO uids VALUES(?,?)", ((new, old) for old, new in copy.uids.items()))
+            values = (copy.uids[study_uid], study_uid, patient, pseudonym, study.to_json(suppress_invalid_tags=True))
+            db.execute("INSERT OR IGNORE INTO studies VALUES(?,?,?,?,?)", values)
+            db.execute("INSERT OR REPLACE INTO copies VALUES(?,?,?)", (copy.instance, instance, recipe))
+            db.execute("DELETE FROM held WHERE instance=? AND recipe=?", (instance, recipe))
+
+    def _look_at_jobs(self) -> None:
+        """Settle the rows whose job has ended."""
+        for row in self.ledger.rows("SELECT * FROM work WHERE state='sending' AND job IS NOT NULL"):
+            try:
+                job = self._loopback.get(f"/jobs/{row['job']}")
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                job = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
+            if job["State"] == "Success":
+                self._arrived(row, json.loads(row["data"]))
+            elif job["State"] not in UNFINISHED:
+                self._fail(row, f"the job of sending failed: {job.get('ErrorDescription') or job['State']}")
+
+    def _arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        if self.settings.recipes.get(row["queue"], Recipe()).delete_copy:
+            for instance in data["Copies"]:
+                # Never anything but a copy that the register knows.
+                if self.ledger.rows("SELECT 1 FROM copies WHERE instance=?", instance):
+                    self._delete(instance)
+        self.ledger.end(row["id"], "done")
+
+    def _delete(self, instance: str) -> None:
+        try:
+            self._loopback.request("DELETE", f"/instances/{instance}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+
+    # And back
+
+    def _study(self, pseudonym: str) -> dict[str, Any] | None:
+        """What the register has of the study with this UID of a copy."""
+        return next(iter(self.ledger.rows("SELECT * FROM studies WHERE pseudonym=?", pseudonym)), None)
+
+    def _original_of(self, uid: str) -> str | None:
+        return next(
+            (row["original"] for row in self.ledger.rows("SELECT original FROM uids WHERE pseudonym=?", uid)), None
+        )
+
+    def _re_identify(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """Put each result into the original study, with the original's identity."""
+        made: dict[str, str] = {}
+        for instance in data["Instances"]:
+            self._go_on()
+            if (content := self._file(instance)) is None:
+                continue
+            came = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, force=True)
+            if self._original_of(text_of(came, "SOPInstanceUID")):
+                continue  # a copy, maybe sent back: with its original's UID it might overwrite that
+            if (study := self._study(text_of(came, "StudyInstanceUID"))) is None:
+                raise Impossible(f"the register has no study of which instance {instance} would be a result")
+            dataset = re_identified(content, json.loads(study["tags"]), self._original_of, self._pseudonyms)
+            self.ledger.run("INSERT OR REPLACE INTO results VALUES(?,?)", str(dataset.SOPInstanceUID), instance)
+            made[instance] = self._loopback.post("/instances", written(dataset))["ID"]
+        data["Copies"] = list(made.values())
+        self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+        for instance, result in made.items():
+            if self.settings.delete_results and instance != result:
+                self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
+                self._delete(instance)
+        self.ledger.end(row["id"], "done")
+
+
+def _destination(recipe: Recipe) -> str | None:
+    for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
+                       ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
+        if name is not None:
+            return base.format(urllib.parse.quote(name, safe=""))
+    return None
+
+
+def _where(error: BaseException) -> str:
+    """Where an error was raised: its text may hold a patient's data."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+# Routes
+
+
+class Routes:
+    """Handlers of `/anonymize-series/…`."""
+
+    def __init__(self, anonymizer: Anonymizer) -> None:
+        self._anonymizer = anonymizer
+
+    def register(self, unavailable: Callable[[], str | None]) -> None:
+        identifier = "([0-9a-f-]+)"
+        routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+            "status": {"GET": self.status},
+            "work": {"GET": self.work},
+            "work/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
+            "work/([0-9]+)/retry": {"POST": self.retry},
+            "held": {"GET": self.held},
+            "register": {"GET": self.entries},
+            identifier: {"POST": self.anonymize},
+            f"{identifier}/re-identify": {"POST": self.re_identify},
+        }
+        for pattern, handlers in routes.items():
+            serve(f"/{NAME}/{pattern}", handlers, unavailable)
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, and how much work is in which state, held back, and in the register."""
+        ledger = self._anonymizer.ledger
+        count = {
+            name: ledger.rows(f"SELECT COUNT(*) n FROM {name}")[0]["n"]
+            for name in ("held", "copies", "studies", "results")
+        }
+        return {
+            "State": "running",
+            "Work": ledger.totals(),
+            **{name.capitalize(): number for name, number in count.items()},
+            "Recipes": list(self._anonymizer.settings.recipes),
+            "Error": self._anonymizer._complaint,
+        }
+
+    def work(self, request: Request) -> dict[str, Any]:
+        """What was, is or will be done: `?state=`, `?since=`, `?limit=`."""
+        state = request.query.get("state")
+        if state is not None and state not in STATES:
+            raise Refused(400, f"state is {one_line(state)[:40]!r}, allowed: {', '.join(STATES)}")
+        where, values = ("state=?", (state,)) if state else ("queue<>''", ())
+        return self._page(request, "work", "id", where, values, _shown, {"state"})
+
+    def one(self, request: Request) -> dict[str, Any]:
+        """One piece of work: its state, what was made, its last error."""
+        return _shown(self._row(request))
+
+    def drop(self, request: Request) -> dict[str, Any]:
+        """Give a piece of work up that waits or is dead."""
+        row = self._row(request)
+        if not self._anonymizer.ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+            raise Refused(409, "It is being done just now")
+        return {}
+
+    def retry(self, request: Request) -> dict[str, Any]:
+        """Try a piece of work again that is dead or waits."""
+        row = self._row(request)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, created=? WHERE id=? AND state IN ('dead','waiting')"
+        if not self._anonymizer.ledger.run(sql, time.time(), row["id"]):
+            raise Refused(409, f"It is {row['state']}")
+        self._anonymizer._wake.set()
+        return {}
+
+    def held(self, request: Request) -> dict[str, Any]:
+        """The instances that were held back, each with the reason: `?since=`, `?limit=`."""
+        return self._page(request, "held", "number", "1", (), lambda row: {
+            "ID": row["number"], "Instance": row["instance"], "Recipe": row["recipe"], "Reason": row["reason"],
+            "At": _time(row["at"])}, set())  # fmt: skip
+
+    def entries(self, request: Request) -> dict[str, Any]:
+        """Which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
+        self._must_re_identify()
+        named = {"patient": "patient", "study": "original", "pseudonym": "pseudonym"}
+        if request.query.keys() - {*named} or len(request.query) != 1:
+            raise Refused(400, "allowed: one of patient, study, pseudonym")
+        [(name, value)] = request.query.items()
+        where = "pseudonym=?1 OR patient_pseudonym=?1" if name == "pseudonym" else f"{named[name]}=?1"
+        rows = self._anonymizer.ledger.rows(f"SELECT * FROM studies WHERE {where} LIMIT 1000", value)
+        items = [{"PatientID": row["patient"], "Pseudonym": row["patient_pseudonym"], "StudyInstanceUID": row["original"],
+                  "PseudonymStudyInstanceUID": row["pseudonym"]} for row in rows]  # fmt: skip
+        return {"Total": len(items), "Items": items, "Next": None}
+
+    def anonymize(self, request: Request) -> dict[str, Any]:
+        """De-identify a study or a series by a `Recipe`, whatever the rules say; answers the work."""
+        asked, recipes = request.json(), self._anonymizer.settings.recipes
+        recipe = asked.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
+        if asked.keys() - {"Recipe"} or not isinstance(recipe, str) or recipe not in recipes:
+            raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {_names(recipes)}")
+        return self._add(request, recipe)
+
+    def re_identify(self, request: Request) -> dict[str, Any]:
+        """Take a result (a study, series or instance) back to the original study; answers the work."""
+        self._must_re_identify()
+        if request.json():
+            raise Refused(400, "The body must be empty")
+        return self._add(request, RE_IDENTIFY)
+
+    def _must_re_identify(self) -> None:
+        if not self._anonymizer.settings.re_identify:
+            raise Refused(403, f"{SECTION}.ReIdentify is false: nobody is told whose a copy is")
+
+    def _add(self, request: Request, queue: str) -> dict[str, Any]:
+        resource, loopback = request.groups[0], self._anonymizer._loopback
+        for level in ("Study", "Series", "Instance"):
+            try:
+                path = f"/{PLURALS.get(level, 'instances')}/{resource}"
+                found = loopback.get(path)  # of another level, 1.10.1 answers 400 to …/instances
+                if level != "Instance":
+                    found = loopback.get(f"{path}/instances?expand=false")
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise Refused(503, f"Orthanc does not answer: {error}") from None
+                continue
+            found = found if isinstance(found, list) else [found]
+            instances = [each if isinstance(each, str) else each["ID"] for each in found]
+            if not instances:
+                break
+            if queue == RE_IDENTIFY:
+                uid = loopback.get(f"/instances/{instances[0]}/study")["MainDicomTags"].get("StudyInstanceUID", "")
+                if self._anonymizer._study(uid) is None:
+                    raise Refused(409, "The register knows no original of its study")
+            row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
+            self._anonymizer._wake.set()
+            return {"ID": row, "Path": f"/{NAME}/work/{row}", "Instances": len(instances)}
+        raise Refused(404, f"There is no study, series or instance {resource}")
+
+    def _row(self, request: Request) -> dict[str, Any]:
+        rows = self._anonymizer.ledger.rows("SELECT * FROM work WHERE id=?", min(int(request.groups[0]), 2**62))
+        if not rows:
+            raise Refused(404, f"There is no work {request.groups[0][:20]}")
+        return rows[0]
+
+    def _page(self, request: Request, table: str, key: str, where: str, values: Sequence[Any],
+              shown: Callable[[Mapping[str, Any]], dict[str, Any]], more: set[str]) -> dict[str, Any]:  # fmt: skip
+        query, ledger = request.query, self._anonymizer.ledger
+        if unknown := sorted(query.keys() - {"since", "limit"} - more):
+            allowed = ", ".join(sorted({"since", "limit"} | more))
+            raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: {allowed}")
+        since, limit = whole(query, "since", 0, 2**62, 0), whole(query, "limit", 1, 1000, 100)
+        total = ledger.rows(f"SELECT COUNT(*) n FROM {table} WHERE {where}", *values)[0]["n"]
+        sql = f"SELECT * FROM {table} WHERE {where} AND {key}>? ORDER BY {key} LIMIT ?"
+        items = [shown(row) for row in ledger.rows(sql, *values, since, limit + 1)]
+        return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["ID"] if len(items) > limit else None}
+
+
+def whole(query: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    """A parameter that is a whole number. Raises `Refused` (400)."""
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and least <= int(text) <= most):
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
+    return int(text)
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    data = json.loads(row["data"])
+    return {
+        "ID": row["id"],
+        "What": row["queue"],
+        "Resource": row["subject"],
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "Instances": len(data["Instances"]),
+        "Copies": data.get("Copies"),
+        "HeldBack": data.get("HeldBack", 0),
+        "Error": row["error"],
+        "Created": _time(row["created"]),
+        "Updated": _time(row["updated"]),
+    }
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+        if wrong := wrong_with_settings(settings, configuration):
+            raise SettingsError(f"{SECTION}.{wrong}")
+        if settings.secret is None and SECTION in configuration:
+            raise SettingsError(f"{SECTION}.Secret: found none, allowed: at least {SHORTEST_SECRET} characters")
+        if pydicom is None:
+            raise SettingsError(MISSING)
+    except SettingsError as error:
+        refusal = f"{error}. anonymize_series is idle until this is corrected."
+        orthanc.LogError(refusal)
+    if refusal is None and settings.secret is None:
+        refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
+        orthanc.LogWarning(refusal)
+    anonymizer = Anonymizer(settings, configuration)
+    Routes(anonymizer).register(lambda: refusal or anonymizer.why_not())
+    if refusal is None:
+        warn_if_open("anonymize_series", configuration)
+        KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+
+
+# <<<cog
+# import common.contain
+# common.contain.emit("settings", "loopback", "answers", "ledger", "feed", "rules", "routing", "arrivals")
+# >>>
+# fmt: off
+# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
+
+# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# One section of Orthanc's configuration, read into a frozen dataclass.
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
+        self._port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._certificate is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# A parameter that only we send, to learn how parameters arrive.
+PROBE = "arrives-decoded"
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+Handler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+
+
+def decoded(text: str | bytes) -> Any:
+    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
+    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
+    return json.loads(content, object_pairs_hook=_named_once)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def serve(
+    pattern: str,
+    handlers: Mapping[str, Handler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
+    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        if shortcut is not None and shortcut(output, uri, raw):
+            return
+        method = raw["method"]
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        try:
+            if reason := unavailable():
+                raise Refused(503, reason)
+            query = raw.get("get", {})
+            if query.keys() == {PROBE}:
+                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+                return
+            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
+                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
+            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
+            refuse_strangers(request)
+            answer = handlers[method](request)
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def refuse_strangers(request: Request) -> None:
+    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
+
+    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
+    (what an HTML form of any page can send without being asked for permission).
+    """
+    if request.method == "GET":
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
+    if site not in (None, "same-origin", "none") or (
+        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
+    ):
+        raise Refused(
+            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
+        )
+    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
+    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if browser and request.body and mime != "application/json":
+        raise Refused(415, "From a browser the body must be application/json")
+
+
+@functools.cache
+def _arrives_decoded(uri: str) -> bool:
+    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
+    try:
+        return bool(
+            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
+        )
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        _send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+def _send_status(output: Any, status: int, body: str) -> None:
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+
+
+def configuration_folder() -> Path:
+    """The folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    """
+
+    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+        self.path, self._lock = path, threading.RLock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.moved: Path | None = None
+        self.fresh = False
+        try:
+            self._open(tables, durability, version)
+        except sqlite3.DatabaseError as error:
+            if isinstance(
+                error, sqlite3.OperationalError
+            ):  # locked, full, not allowed: nothing is wrong with the content
+                raise
+            self._move_aside()
+            self._open(tables, durability, version)
+
+    def _open(self, tables: str, durability: str, version: int) -> None:
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+        try:
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _move_aside(self) -> None:
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.rollback()
+                raise
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def forget_finished(self, days: float) -> None:
+        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+
+# common/feed.py, SHA-256 0fa017462770c300544c72b79c699f4c56e0c83419f1c92a780c39a95466dad8
+# What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
+FEED_TABLES = """
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+"""
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
+    process was told through `hear` counts.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._look_again: dict[tuple[str, str], float] = {}
+        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
+            ledger.set_number("began", int(LOADED))
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
+            kept = self._ledger.number("cursor", -1)
+            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def hear(self, change: str, resource: str) -> None:
+        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            self._arrive([(resource, 0)])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = self._instances_of(row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.number("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_number("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return self._instances_of(level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _instances_of(self, level: str, resource: str) -> list[str]:
+        try:
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []  # deleted meanwhile
+        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = self._instances_of(level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+        else:
+            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+# common/rules.py, SHA-256 4840d9f103305c7919469ce3a2d2e0d7a5eb34290f62b86d6b9f8948dbb07e3d
+# Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) must hold the value, an empty one is no condition."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "CalledAET", "help": "AE titles under which the sender called Orthanc."}
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."}
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names of destinations; none: all of the section."}
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(
+        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
+        for patterns, name in pairs
+        if patterns
+    )
+
+# common/routing.py, SHA-256 53de726c988a4e842030742584dbaec6584c47a4a48112be06970d7b7fad4d75
+# Rules applied to what arrived: which instances go to which destination, and why.
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+    matched: bool = False
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """The function of `module.py:function`, the path relative to the configuration's folder.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    path, _, name = spec.rpartition(":")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each `Query`; what it refuses, by its key."""
+        for rule in self._rules:
+            query = {**rule.query, UID_TAG[rule.level]: "0"}
+            try:
+                self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise
+                return f"rule {rule.name!r}: Query: found {', '.join(rule.query)}, which Orthanc refuses: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """What each rule says, up to the first that matches where only that counts.
+
+        `known` are the destinations there are, `every` those of a rule that names none.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
+                break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = rule.destinations or every
+        if rule.matcher:
+            chosen = self._matchers[rule.matcher](self._describe(batch))
+            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            return Verdict(
+                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
+            )
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        query = {**rule.query, UID_TAG[batch.level]: batch.uid}
+        if UID_TAG[batch.level] in rule.query:  # both must hold: ask for one, then compare
+            query = dict(rule.query)
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        return batch.resource in self._loopback.post("/tools/find", {"Level": batch.level, "Query": query})
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+# common/arrivals.py, SHA-256 7c2616f1aa64e6f65ee24a6ae4afb21a303e001bea424f965f6d0bf4855a5903
+# What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.2 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        tags = json.loads(dicom.GetInstanceSimplifiedJson())
+        uids = tuple(
+            str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+        )
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+# fmt: on
+# <<<end>>>
+
+
+register()
