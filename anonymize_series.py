@@ -1107,7 +1107,7 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 3085bab22775ccecaa3be4e45386cc526172df24e7ec553e39afb51138ca2820
+# common/settings.py, SHA-256 0c625beb15c20b7b2992e6957cedead5e84b4f01533ed1a3f805f0819039749c
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -1207,6 +1207,8 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
 # common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
@@ -1508,7 +1510,7 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# common/ledger.py, SHA-256 4af139e7b5ba8f9aaa1a44b9bb4ce918189bd1bcb8dedb692cd8800b8c622d01
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1578,7 +1580,9 @@ class Ledger:
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
         try:
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
@@ -2044,7 +2048,7 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         if patterns
     )
 
-# common/routing.py, SHA-256 53de726c988a4e842030742584dbaec6584c47a4a48112be06970d7b7fad4d75
+# common/routing.py, SHA-256 17414f83d2ab9a1667c9760e37403196f45f45c448ed0409c0560c914a1bb026
 # Rules applied to what arrived: which instances go to which destination, and why.
 
 Matcher = Callable[[dict[str, Any]], Any]
@@ -2070,6 +2074,7 @@ class Verdict:
     instances: tuple[str, ...] | None = ()
     why: str = ""
     matched: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -2145,9 +2150,8 @@ class Router:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
             names = [name for name in names if name in known]
-            return Verdict(
-                rule, tuple(names), instances, f"unknown destinations are left out: {', '.join(unknown)}", True
-            )
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
