@@ -60,7 +60,7 @@ __version__ = "0.2.0"
 T = TypeVar("T")
 SECTION = "PurgeOldStudies"
 PAGE = 200  # studies read at a time: their JSON holds the interpreter for two milliseconds
-WINDOW = 60  # studies looked at once more before they go: a tenth of a second of deletions
+WINDOW = 120  # studies looked at once more before they go: two tenths of a second of deletions
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances a request: a store in between waits for one
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
@@ -531,8 +531,9 @@ class Archive:
         """
         wanted = [study for study, _ in studies]
         if self._extended:
+            # With regard to case, that is a sixth faster; UIDs have none. Both are refused along with Since.
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
-            find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"])  # refused along with Since
+            find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"], CaseSensitive=True)
             found = self._loopback.post("/tools/find", find)
             counts = {each["ID"]: int(each["RequestedTags"]["NumberOfStudyRelatedInstances"] or 0) for each in found}
         else:

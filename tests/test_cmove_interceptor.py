@@ -700,7 +700,7 @@ def test_tls_is_verified_and_a_client_certificate_shown(
     assert c_move(server, "PATIENT", PatientID="P1")[-1].status == SUCCESS
     assert [request["path"] for request in service.requests] == ["/P1"]
     for wrong in ({"CaFile": None}, {"CertificateFile": None}):
-        server.stop()
+        server.kill()
         server.configuration["CMoveInterceptor"] = {"Notify": [{**good, **wrong}]}
         server.start()
         assert c_move(server, "PATIENT", PatientID="P1")[-1].status != SUCCESS

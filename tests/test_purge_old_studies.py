@@ -766,7 +766,8 @@ def test_a_rule_runs_at_its_time_once_although_orthanc_restarts(start_orthanc: S
     found = ended(server, 1)
     assert (found["Rule"], found["Deleted"], found["State"]) == ("old", 1, "done")
     server.store(make_study(patient_id="OLD", study_date="20010101"))
-    server.restart()
+    server.kill()
+    server.start()
     server.wait_until(lambda: server.get("/purge-old-studies/status")["State"] == "running", what="start")
     assert server.get("/purge-old-studies/jobs")["Total"] == 1
     assert len(server.get("/studies")) == 2
@@ -935,5 +936,6 @@ def test_combined_with_others_it_does_the_same(start_orthanc: StartOrthanc, tmp_
     assert server.get("/purge-old-studies", since="20000101") == 3
     assert server.post("/purge-old-studies", {"since": "20200101", "async": True})["ID"] == 2
     assert ended(server, 2)["Deleted"] == 1
-    server.restart()
+    server.kill()
+    server.start()
     assert len(deleted_in_history(server)) == 4
