@@ -91,15 +91,21 @@ EXPLORER = """
   'use strict';
   var LEVELS = {study: 'studies', series: 'series', instance: 'instances'};
 
-  function picture(level, id, size) {
+  function addPicture(place, level, id, size) {
     var image = document.createElement('img');
     image.className = 'series-thumbnail';
     image.alt = '';
     image.loading = 'lazy';
-    image.style.cssText = 'float: left; margin: 0 12px 6px 0; object-fit: contain; width: ' + size + 'px; height: ' + size + 'px';
+    image.width = image.height = size;
+    image.style.cssText = 'position: absolute; left: 15px; top: 12px; object-fit: contain';
+    place.style.position = 'relative';
+    image.onload = function () {
+      place.style.paddingLeft = size + 27 + 'px';
+      place.style.minHeight = size + 8 + 'px';
+    };
     image.onerror = function () { image.remove(); };
     image.src = '../' + LEVELS[level] + '/' + id + '/thumbnail?format=jpeg';
-    return image;
+    place.insertBefore(image, place.firstChild);
   }
 
   function addToLists() {
@@ -107,7 +113,7 @@ EXPLORER = """
       var found = /#(study|series|instance)\\?uuid=([0-9a-f-]{44})$/.exec(link.getAttribute('href'));
       link.setAttribute('data-thumbnail', found ? found[1] : '');
       if (found && link.querySelector('h3')) {
-        link.insertBefore(picture(found[1], found[2], 64), link.firstChild);
+        addPicture(link, found[1], found[2], 64);
       }
     });
   }
@@ -117,8 +123,7 @@ EXPLORER = """
       var found = new RegExp('#' + level + '\\\\?uuid=([0-9a-f-]{44})').exec(window.location.hash);
       document.querySelectorAll('#' + level + '-info > li').forEach(function (item) {
         if (found && item.querySelector('h3') && !item.querySelector('.series-thumbnail, a')) {
-          item.insertBefore(picture(level, found[1], 128), item.firstChild);
-          item.style.minHeight = '134px';
+          addPicture(item, level, found[1], 128);
         }
       });
     });

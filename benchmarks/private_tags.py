@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What series_private_tags.py costs: lists beside Orthanc's own, and storing beside a script whose callbacks do nothing.
 
-- 5,000 series with tags: at most 1.3 times the time of `/series?expand`;
+- 5,000 series with tags: at most 1.3 times the time of `/series?expand`, of the fastest of the rounds each: whatever else the
+  machine does only ever adds;
 - storing 64x64 images in series of 20: at least 0.9 of the rate with the script that does nothing. Each round stores the same
   number of studies on both servers, in turns; the ratio is that of the rounds' medians, since the machine's pace drifts.
 
@@ -70,7 +71,7 @@ def lists(server: OrthancServer, series: int, rounds: int) -> None:
     for _ in range(rounds):
         for request, column in zip(requests_, times, strict=True):
             column += latencies(server.http_port, [request])
-    ours, own = (1000 * statistics.median(column) for column in times)
+    ours, own = (1000 * min(column) for column in times)
     missed = "" if ours <= 1.3 * own else "   MISSED"
     print(
         f"list of {series} series: {ours:.0f} ms   /series?expand {own:.0f} ms   ratio {ours / own:.2f} (at most 1.3){missed}",

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -252,6 +254,8 @@ def test_lists_are_as_orthanc_gives_them_with_the_tags(server: OrthancServer) ->
     server.store(make_study(patient_id="PLAIN", series=2))
     for series in {each["ParentSeries"] for each in stored}:
         wait_for(server, series, EXPECTED)
+    for way in ("modify", "anonymize"):
+        server.post(f"/studies/{stored[0]['ParentStudy']}/{way}", {"Replace": {"StudyDescription": way}})
     for ours, theirs in (
         ("series", "series?expand"),
         ("series?short", "series?expand&short"),
@@ -327,6 +331,48 @@ def test_a_series_that_was_deleted_and_comes_again_has_its_tags_again(server: Or
         assert server.request("GET", f"/with-private-tags/series/{series}").status_code == 404
 
 
+def in_lists(server: OrthancServer, stored: dict[str, Any]) -> list[Any]:
+    """The tags of a series in each list that has it; the last is that of all series."""
+    parents = f"studies/{stored['ParentStudy']}", f"patients/{stored['ParentPatient']}"
+    paths = ["series?limit=1000", *(f"{parent}/series" for parent in parents), "series"]
+    listed = [each for path in paths for each in server.get(f"/with-private-tags/{path}")]
+    return [each["MainPrivateDicomTags"] for each in listed if each["ID"] == stored["ParentSeries"]]
+
+
+def test_what_somebody_else_writes_into_the_metadata_is_what_lists_show(server: OrthancServer) -> None:
+    stored = server.store(study(patient_id="EDITED"))[0]
+    path = f"/series/{stored['ParentSeries']}/metadata/SeriesPrivateTags"
+    wait_for(server, stored["ParentSeries"], EXPECTED)
+    server.wait_until(lambda: in_lists(server, stored) == [EXPECTED] * 4)
+    for written, shown in (('{"Factor": "3"}', {"Factor": "3"}), ("no JSON", {}), ("[1, 2]", {}), (None, {})):
+        if written is None:
+            server.delete(path)
+        else:
+            server.request("PUT", path, data=written)
+        assert in_lists(server, stored)[:3] == [shown] * 3
+        server.wait_until(functools.partial(lambda shown: in_lists(server, stored)[3] == shown, shown), timeout=15)
+
+
+def test_a_series_that_comes_again_without_tags_shows_none(server: OrthancServer) -> None:
+    stored = server.store(study(patient_id="BARE"))[0]
+    server.wait_until(lambda: in_lists(server, stored) == [EXPECTED] * 4)
+    dataset = pydicom.dcmread(io.BytesIO(study(patient_id="BARE")[0]))
+    dataset.remove_private_tags()
+    server.delete(f"/series/{stored['ParentSeries']}")
+    server.store(dataset)
+    server.wait_until(lambda: in_lists(server, stored) == [{}] * 4)
+
+
+def test_lists_are_right_also_where_others_follow_the_log(start_orthanc: StartOrthanc) -> None:
+    section = {"Tags": TAGS, "Reconcile": False, "CatchUp": False}
+    server = start_orthanc(SCRIPT, {**LISTED, "SeriesMainPrivateDicomTags": section, "StableAge": 3600})
+    stored = server.store(study(patient_id="OTHERS"))[0]
+    wait_for(server, stored["ParentSeries"], EXPECTED)
+    assert in_lists(server, stored) == [EXPECTED] * 4
+    server.request("PUT", f"/series/{stored['ParentSeries']}/metadata/SeriesPrivateTags", data='{"Factor": "3"}')
+    assert in_lists(server, stored) == [{"Factor": "3"}] * 4
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -395,21 +441,29 @@ def test_whatever_is_asked_is_never_a_500(
 # What was there before
 
 
-def test_what_was_there_before_is_caught_up_also_when_a_tag_is_added_and_nothing_is_read_twice(
-    start_orthanc: StartOrthanc,
-) -> None:
-    counted = f"""
+COUNTED = f"""
+import pathlib
 import sys
+import threading
 sys.path.insert(0, {str(ROOT)!r})
 import orthanc
 import series_private_tags
-read = series_private_tags.PrivateTags._read
+read, reads = series_private_tags.PrivateTags._read, []
 def counted(self, instance, wanted):
+    reads.append(instance)
     orthanc.LogWarning(f"READ {{instance}} for {{sorted(wanted.entries)}}")
+    if len(reads) == HANGS_AT:
+        threading.Event().wait()
     return read(self, instance, wanted)
 series_private_tags.PrivateTags._read = counted
+HANGS_AT = 0
 """
-    server = start_orthanc(counted, {**LISTED, "SeriesMainPrivateDicomTags": ["0001,1001"], "StableAge": 3600})
+
+
+def test_what_was_there_before_is_caught_up_also_when_a_tag_is_added_and_nothing_is_read_twice(
+    start_orthanc: StartOrthanc,
+) -> None:
+    server = start_orthanc(COUNTED, {**LISTED, "SeriesMainPrivateDicomTags": ["0001,1001"], "StableAge": 3600})
     wait_until_caught_up(server)  # what is stored while the script starts may be looked at twice
     without = make_study(patient_id="WITHOUT", instances=3)
     stored = server.store([*study(patient_id="BEFORE", series=4, instances=3), *without])
@@ -427,6 +481,25 @@ series_private_tags.PrivateTags._read = counted
     server.restart()
     wait_until_caught_up(server)
     assert len(re.findall("READ", server.log)) == len(reads)
+
+
+def test_catching_up_goes_on_where_it_was_killed(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(COUNTED, {**LISTED, "SeriesMainPrivateDicomTags": ["0001,1001"], "StableAge": 3600})
+    wait_until_caught_up(server)
+    stored = server.store([each for number in range(12) for each in study(patient_id=f"P{number}")])
+    server.wait_until(lambda: server.get("/with-private-tags/status")["Series"] == 12)
+    server.configuration["SeriesMainPrivateDicomTags"] = ["0001,1001", "Factor"]
+    script = Path(server.configuration["PythonScript"])
+    script.write_text(COUNTED.replace("HANGS_AT = 0", "HANGS_AT = 8"))
+    server.restart()
+    server.wait_until(lambda: server.log.count("READ") == 8)
+    assert server.get("/with-private-tags/status")["CatchUp"] == {"Total": 12, "Done": 7, "Running": True}
+    server.kill()
+    script.write_text(COUNTED)
+    server.start()
+    assert wait_until_caught_up(server)["CatchUp"] == {"Total": 12, "Done": 12, "Running": False}
+    assert [values(server, each["ParentSeries"]) for each in stored] == [{"Factor": "1.50\\2"}] * 12
+    assert server.log.count("READ") == 12 + 1  # the one that was being read
 
 
 def test_a_kill_loses_nothing(start_orthanc: StartOrthanc) -> None:
@@ -460,6 +533,37 @@ def test_reconstruct_looks_at_all_anew_also_where_metadata_was_lost(start_orthan
         assert server.post("/with-private-tags/reconstruct", body) == {"Series": count}
         for each in which:
             wait_for(server, each, EXPECTED)
+
+
+@pytest.mark.parametrize("form", ["first", "current"])
+def test_a_series_that_came_again_while_the_script_was_away_is_looked_at_anew(
+    start_orthanc: StartOrthanc, form: str
+) -> None:
+    server = start_orthanc(SCRIPT, {**LISTED, "StableAge": 3600})
+    path = server.folder / "storage" / "series_private_tags.sqlite"
+
+    def store(name: str) -> str:
+        return str(server.store(study(patient_id=name))[0]["ParentSeries"])
+
+    followed = store("FOLLOWED")
+    wait_for(server, followed, EXPECTED)
+    with contextlib.closing(sqlite3.connect(path)) as ledger:
+        server.wait_until(lambda: ledger.execute("SELECT born FROM series WHERE born>0").fetchall())
+    just_came = store("JUST CAME")
+    wait_for(server, just_came, EXPECTED)
+    with_script = {key: server.configuration[key] for key in ("Plugins", "PythonScript")}
+    server.configuration["Plugins"] = []
+    server.restart()
+    for series in (followed, just_came):
+        server.delete(f"/series/{series}")
+    assert [store(name) for name in ("FOLLOWED", "JUST CAME")] == [followed, just_came]
+    if form == "first":  # ledgers of the first version came without that column
+        with contextlib.closing(sqlite3.connect(path)) as ledger:
+            ledger.execute("ALTER TABLE series DROP COLUMN born")
+    server.configuration.update(with_script)
+    server.restart()
+    for series in (followed, just_came):
+        wait_for(server, series, EXPECTED)
 
 
 def test_a_page_of_another_site_reconstructs_nothing(server: OrthancServer) -> None:
@@ -497,11 +601,15 @@ def test_what_is_misconfigured_is_one_line_and_orthanc_runs(
     start_orthanc: StartOrthanc, configuration: dict[str, Any], complaint: str
 ) -> None:
     server = start_orthanc(SCRIPT, configuration)
-    server.store(make_study())
+    series = server.store(study())[0]["ParentSeries"]
     answer = server.request("GET", "/with-private-tags/series")
     assert answer.status_code == 503
     assert complaint in answer.json()["Message"]
     assert server.log.count(complaint) == 1
+    level = "W" if "names no tags" in complaint else "E"
+    assert re.search(f"^{level}.*{re.escape(complaint)}", server.log, re.MULTILINE)
+    server.restart()  # whatever was to be written is
+    assert set(server.get(f"/series/{series}/metadata")) <= {"LastUpdate", "RemoteAET", "MainDicomTagsSignature"}
 
 
 def test_where_users_must_log_in_and_revisions_are_checked_tags_are_kept_and_completed(

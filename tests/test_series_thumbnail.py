@@ -30,7 +30,7 @@ from pydicom.dataset import Dataset
 
 from testing.dicom import make_study, pydicom_files, uid
 from testing.pytest_plugin import StartOrthanc
-from testing.server import OrthancServer
+from testing.server import OrthancServer, python_plugin
 from testing.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
@@ -307,6 +307,18 @@ def reference(dataset: Dataset, content: bytes) -> Image.Image:
     return ImageChops.invert(image) if dataset.PhotometricInterpretation == "MONOCHROME1" else image
 
 
+def assert_looks_as(found: Image.Image, expected: Image.Image) -> None:
+    assert found.mode == expected.mode
+    if expected.width < 64:
+        expected = expected.resize(found.size, Image.Resampling.NEAREST)
+    # How Orthanc makes an image smaller is its own: what both are in the large is compared.
+    coarse, wanted = (each.resize((16, 16), Image.Resampling.BOX) for each in (found, expected))
+    difference = max(ImageStat.Stat(ImageChops.difference(coarse, wanted)).mean)
+    opposite = max(ImageStat.Stat(ImageChops.difference(ImageChops.invert(coarse), wanted)).mean)
+    assert difference < 8, difference
+    assert opposite > 4 * difference + 8, (difference, opposite)
+
+
 @pytest.mark.parametrize(
     "name",
     ["CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MONOCHROME1",
@@ -344,15 +356,7 @@ def test_a_thumbnail_looks_as_the_reference_picture(gallery: OrthancServer, name
     stored = gallery.store(dataset)[0]
     found = thumbnail(gallery, "series", stored["ParentSeries"], size=64, format="png")
     expected = reference(dataset, content)
-    assert found.mode == expected.mode
-    if expected.width < 64:
-        expected = expected.resize(found.size, Image.Resampling.NEAREST)
-    # How Orthanc makes an image smaller is its own: what both are in the large is compared.
-    coarse, wanted = (each.resize((16, 16), Image.Resampling.BOX) for each in (found, expected))
-    difference = max(ImageStat.Stat(ImageChops.difference(coarse, wanted)).mean)
-    opposite = max(ImageStat.Stat(ImageChops.difference(ImageChops.invert(coarse), wanted)).mean)
-    assert difference < 8, difference
-    assert opposite > 4 * difference + 8, (difference, opposite)
+    assert_looks_as(found, expected)
 
 
 def test_jpeg_2000_is_the_icon_of_an_image_while_orthanc_can_not_decode_it(
@@ -364,6 +368,20 @@ def test_jpeg_2000_is_the_icon_of_an_image_while_orthanc_can_not_decode_it(
     series = gallery.store(dataset)[0]["ParentSeries"]
     icon = script.draw_icon("image", script.Look(128, "image/jpeg", 80))
     assert gallery.request("GET", f"/series/{series}/thumbnail").content == icon
+
+
+def test_jpeg_2000_is_shown_where_a_plugin_decodes_it(start_orthanc: StartOrthanc) -> None:
+    plugins = [python_plugin(), python_plugin().with_name("libOrthancGdcm.so")]
+    server = start_orthanc(SCRIPT, {"Plugins": [str(plugin) for plugin in plugins], "StableAge": 3600})
+    colour, magnetic, same = (
+        pydicom.dcmread(next(path for path in pydicom_files() if path.name == name))
+        for name in ("SC_rgb_gdcm_KY.dcm", "MR_small_jp2klossless.dcm", "MR_small.dcm")
+    )
+    frame = next(pydicom.encaps.generate_frames(colour.PixelData, number_of_frames=1))
+    for dataset, expected in ((colour, picture_of(frame)), (magnetic, reference(same, same.PixelData))):
+        series = server.store(dataset)[0]["ParentSeries"]
+        assert_looks_as(thumbnail(server, "series", series, size=64, format="png"), expected)
+    assert "an icon is shown" not in server.log
 
 
 def test_of_several_frames_the_middle_one_is_shown(gallery: OrthancServer) -> None:
@@ -681,6 +699,11 @@ def test_what_is_misconfigured_is_one_error_and_orthanc_runs(
     assert answer.status_code == 503
     assert complaint in answer.json()["Message"]
     assert server.log.count(complaint) == 1
+    assert re.search(f"^E.*{re.escape(complaint)}", server.log, re.MULTILINE)
+    server.wait_until_stable()
+    server.restart()  # whatever was to be written is
+    assert set(server.get(f"/series/{series}/metadata")) <= {"LastUpdate", "RemoteAET", "MainDicomTagsSignature"}
+    assert server.get(f"/series/{series}/attachments") == []
 
 
 def test_where_users_must_log_in_and_revisions_are_checked_pictures_are_drawn_and_replaced(
