@@ -94,6 +94,12 @@ CHARACTER_SETS = {
     }.items()},
     "GB18030": "gb18030", "GBK": "gbk", "ISO 2022 IR 87": "iso2022_jp", "ISO 2022 IR 149": "euc_kr",
 }  # fmt: skip
+# One metadata a line, in an answer that Orthanc has indented: no text holds a line break.
+TEXT_OF_METADATA = re.compile(
+    rb'\n      "Metadata" : *\n      \{((?:\n         [^\n]*)+)\n      \},'
+    rb'(?=\n      "ParentStudy" : "[^"]*",\n      "Status" : "(\w+)")'
+)
+TEXT_OF_ONE = re.compile(rb'\n         "([^"\n]*)" : ("[^\n]*")')
 FIELDS = [
     "MainDicomTags",
     "Metadata",
@@ -440,17 +446,12 @@ def with_tags(series: dict[str, Any], values: Mapping[str, Any], instances: bool
     return series
 
 
-def shown_metadata(metadata: Mapping[str, str], status: str) -> dict[str, Any]:
-    """What `/series?expand` tells of the metadata, beside the status."""
-    expected = metadata.get("ExpectedNumberOfInstances") if status != "Unknown" else None
-    shown = {name: metadata[name] for name in ("AnonymizedFrom", "LastUpdate", "ModifiedFrom") if name in metadata}
-    return {**shown, "ExpectedNumberOfInstances": int(expected) if expected else None}
-
-
 def decoded_values(text: str | None) -> dict[str, Any]:
     """What the metadata holds; nothing, if it is not ours."""
-    with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(found := json.loads(text or "{}"), dict):
+    text = text or "{}"
+    decode = json.loads if text.count("{") + text.count("[") < 100 else decoded  # the stack is small
+    with contextlib.suppress(ValueError):
+        if isinstance(found := decode(text), dict):
             return found
     return {}
 
@@ -470,6 +471,32 @@ def spliced(listing: bytes, values: Mapping[bytes, bytes], instances: bool) -> b
     return found if count == listing.count(b'"ParentStudy"') else None
 
 
+def found_with_tags(listing: bytes, name: str) -> bytes:
+    """What `/tools/find` gave with `FIELDS`, as `/series?expand` gives it, with the private tags of the metadata `name`."""
+
+    def put_in(match: re.Match[bytes]) -> bytes:
+        metadata = dict(TEXT_OF_ONE.findall(match[1]))
+        return b",".join(b'\n      "%s" : %s' % each for each in shown(metadata, match[2]).items()) + b","
+
+    def shown(metadata: Mapping[bytes, bytes], status: bytes) -> dict[bytes, bytes]:
+        kept = {key: metadata[key] for key in (b"AnonymizedFrom", b"LastUpdate", b"ModifiedFrom") if key in metadata}
+        expected = metadata.get(b"ExpectedNumberOfInstances", b"null") if status != b"Unknown" else b"null"
+        values = decoded_values(json.loads(metadata.get(name.encode(), b'""')))
+        kept[b"ExpectedNumberOfInstances"] = expected.strip(b'"')
+        kept[b"MainPrivateDicomTags"] = json.dumps(values).encode()
+        return kept
+
+    text, count = TEXT_OF_METADATA.subn(put_in, listing)
+    if count == listing.count(b'"ParentStudy"'):
+        return text
+    found = json.loads(listing)  # it is not indented as expected
+    for series in found:
+        metadata = {key.encode(): json.dumps(value).encode() for key, value in series.pop("Metadata").items()}
+        for key, value in shown(metadata, series["Status"].encode()).items():
+            series[key.decode()] = json.loads(value)
+    return json.dumps(found).encode()
+
+
 class PrivateTags:
     """Keeps the tags of each series as its metadata, and what is known of it in the ledger.
 
@@ -486,6 +513,7 @@ class PrivateTags:
         self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
         self._overdue: tuple[str, float] = ("", 0.0)
         self._followed = 0.0
+        self._written: set[str] = set()  # series whose metadata the log of changes has yet to name
         self._writes = 0  # into the ledger, of what is shown; counted when it is there
         self._shown: tuple[int, dict[bytes, bytes]] = (-1, {})
         self._wake, self._stopping = threading.Event(), threading.Event()
@@ -531,7 +559,8 @@ class PrivateTags:
         seen = self._seen.get(scanned.series, set())
         if not (new := scanned.present.keys() - seen):
             return scanned.series, {}
-        tags = json.loads(dicom.GetInstanceJson())
+        valued = any(not self._wanted.entries[key].exists_only for key in new)
+        tags = json.loads(dicom.GetInstanceJson()) if valued else {}
         values = {}
         for key in new:
             number, content = scanned.present[key]
@@ -647,7 +676,8 @@ class PrivateTags:
     def _follow(self, newest_at_start: int) -> bool:
         """One page of the log of changes; whether there is more."""
         page = self._loopback.get(f"/changes?since={self._ledger.number('cursor')}&limit={PAGE}")
-        last, new_series, edited = page["Last"], [], set()
+        last, new_series = page["Last"], []
+        edited: set[str] = set()
         for change in page["Changes"]:
             if change["ChangeType"] == "NewSeries":
                 if change["Seq"] <= newest_at_start:
@@ -657,7 +687,7 @@ class PrivateTags:
                 last = change["Seq"] - 1
                 break
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
-                edited.add(change["ID"])
+                (self._written.discard if change["ID"] in self._written else edited.add)(change["ID"])
         if not self._finds_more():
             self._follow_edits(edited)
         with self._ledger.transaction() as db:
@@ -670,6 +700,7 @@ class PrivateTags:
         self._writes += 1
         if page["Done"] and last == page["Last"]:
             self._handed_over.clear()  # what is left was stored before: the log does not name it again
+            self._written.clear()
         return not page["Done"] and last == page["Last"]
 
     def _came_unseen(self, series: str) -> None:
@@ -681,7 +712,7 @@ class PrivateTags:
                 self._ledger.run("INSERT OR REPLACE INTO todo VALUES(?,1)", series)
 
     def _follow_edits(self, series: Iterable[str]) -> None:
-        """Where lists are made of the ledger: what anybody, we too, has written into the metadata."""
+        """Where lists are made of the ledger: what somebody else has written into the metadata."""
         for each in series:
             shown = json.dumps(self._values_of(each))
             self._ledger.run("UPDATE series SET shown=?1 WHERE series=?2 AND shown<>?1", shown, each)
@@ -767,6 +798,7 @@ class PrivateTags:
                 if error.status != 404:
                     raise
                 return False
+        self._written.add(series)
         return True
 
     def _was_deleted(self, series: str) -> None:
@@ -874,12 +906,8 @@ class PrivateTags:
         query["ResponseContent"] = [*FIELDS, *(["Children"] if page.instances else [])]
         query |= {f"Parent{parent}": resource} if parent else {}
         query |= {"Limit": page.limit} if page.limit is not None else {}
-        found = self._loopback.post("/tools/find", query)
-        for series in found:
-            metadata = series.pop("Metadata")
-            series |= shown_metadata(metadata, series["Status"])
-            with_tags(series, decoded_values(metadata.get(self._metadata)), page.instances)
-        return json.dumps(found).encode()
+        _, listing = self._loopback.exchange("POST", "/tools/find", query)
+        return found_with_tags(listing, self._metadata)
 
     def _expanded_list(self, parent: str, resource: str, page: Page) -> bytes:
         """Orthanc's own list and the metadata of each; for a list of all, which that would slow down, what the ledger knows."""

@@ -203,6 +203,41 @@ def test_bytes_are_text_where_they_are_text(script: ModuleType) -> None:
     assert read(b"", "") == ""
 
 
+def test_the_answer_of_a_search_is_read_the_same_whether_it_is_indented_or_not(script: ModuleType) -> None:
+    series = """[
+   {
+      "ID" : "a",
+      "MainDicomTags" : 
+      {
+         "SeriesDescription" : "\\"Metadata\\" : {}, \\"ParentStudy\\""
+      },
+      "Metadata" : 
+      {
+         "ExpectedNumberOfInstances" : "7",
+         "LastUpdate" : "20240101T000000",
+         "Mine" : "{\\"A\\": \\"1\\\\\\\\2, \\\\\\"x\\\\\\"\\"}",
+         "ModifiedFrom" : "b"
+      },
+      "ParentStudy" : "c",
+      "Status" : "STATUS",
+      "Type" : "Series"
+   }
+]
+"""  # noqa: W291 (as Orthanc writes it)
+    for status, expected in (("Complete", 7), ("Unknown", None)):
+        text = series.replace("STATUS", status).encode()
+        compact = json.dumps(json.loads(text)).encode()
+        first, second = (json.loads(script.found_with_tags(each, "Mine")) for each in (text, compact))
+        assert first == second
+        assert first[0] == {
+            "ID": "a", "MainDicomTags": json.loads(text)[0]["MainDicomTags"], "ExpectedNumberOfInstances": expected,
+            "LastUpdate": "20240101T000000", "ModifiedFrom": "b", "MainPrivateDicomTags": {"A": '1\\2, "x"'},
+            "ParentStudy": "c", "Status": status, "Type": "Series",
+        }  # fmt: skip
+        assert script.TEXT_OF_METADATA.search(text)
+        assert json.loads(script.found_with_tags(text, "Yours"))[0]["MainPrivateDicomTags"] == {}
+
+
 # On a real Orthanc
 
 
@@ -344,7 +379,13 @@ def test_what_somebody_else_writes_into_the_metadata_is_what_lists_show(server: 
     path = f"/series/{stored['ParentSeries']}/metadata/SeriesPrivateTags"
     wait_for(server, stored["ParentSeries"], EXPECTED)
     server.wait_until(lambda: in_lists(server, stored) == [EXPECTED] * 4)
-    for written, shown in (('{"Factor": "3"}', {"Factor": "3"}), ("no JSON", {}), ("[1, 2]", {}), (None, {})):
+    for written, shown in (
+        ('{"Factor": "3"}', {"Factor": "3"}),
+        ("no JSON", {}),
+        ("[1, 2]", {}),
+        ("[" * 9999, {}),
+        (None, {}),
+    ):
         if written is None:
             server.delete(path)
         else:
