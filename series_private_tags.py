@@ -63,6 +63,8 @@ PAUSE = 0.3  # seconds between looks while instances arrive: what belongs togeth
 IDLE = 10.0  # seconds between looks when nothing arrives
 FOLLOW = 2.0  # seconds between looks at the log of changes while instances arrive
 PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not handed over, is read
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+LEVEL_OF_SERIES = 2  # as OnChange numbers them
 REMEMBERED = 50_000  # series, and instances, known in memory
 MOST_NESTED = 30  # sequences in sequences
 STATES_TABLE = """
@@ -516,7 +518,7 @@ class PrivateTags:
         self._written: set[str] = set()  # series whose metadata the log of changes has yet to name
         self._writes = 0  # into the ledger, of what is shown; counted when it is there
         self._shown: tuple[int, dict[bytes, bytes]] = (-1, {})
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._wake, self._has_started, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="series-private-tags", daemon=True)
         self._listings = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 2))
         self._complaint = ""
@@ -529,7 +531,7 @@ class PrivateTags:
 
     def on_stored(self, dicom: Any, instance: str) -> None:
         """Take the tags that are new to the series out of the instance."""
-        if self.unavailable is not None or len(self._taken) > REMEMBERED:
+        if self._is_idle() or len(self._taken) > REMEMBERED:
             return  # the log of changes has it
         series, values = "", None
         if dicom.GetInstanceSize() <= LARGEST:
@@ -539,17 +541,28 @@ class PrivateTags:
         self._wake.set()
 
     def on_change(self, change: int, level: int, resource: str) -> None:
-        if change == self._deleted and level == 2:
+        if change == self._deleted and level == LEVEL_OF_SERIES and not self._is_idle():
             self._seen.pop(resource, None)
             self._taken.append(("", resource, None))
             self._wake.set()
         elif change == self._started:
-            self._start()
+            try:
+                self._start()
+            finally:
+                self._has_started.set()
         elif change == self._stopped:
             self._stopping.set()
             self._wake.set()
             if self._thread.is_alive():
                 self._thread.join(2)
+
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._has_started.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def _is_idle(self) -> bool:
+        return self._has_started.is_set() and self.unavailable is not None
 
     def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
         data = dicom.GetInstanceData()
@@ -1022,7 +1035,7 @@ def register() -> None:
     private_tags = PrivateTags(settings, wanted, metadata, configuration)
 
     def unavailable() -> str | None:
-        return refusal or private_tags.unavailable
+        return refusal or private_tags.why_not()
 
     serve("/with-private-tags/series", {"GET": private_tags.series}, unavailable)
     serve("/with-private-tags/series/([^/]+)", {"GET": private_tags.one_series}, unavailable)

@@ -57,6 +57,7 @@ KEPT, KEPT_NUMBER = "SeriesThumbnail", 4301  # of UserContentType
 SMALLEST, LARGEST = 16, 1024  # pixels of the longer side
 JPEG, PNG = "image/jpeg", "image/png"
 BELIEVED = 1.0  # seconds that a picture in memory is believed without asking Orthanc whether its series is as it was
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 PATIENCE = 60.0  # seconds that a request waits for its picture
 TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
 UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
@@ -719,6 +720,7 @@ class Thumbnails:
         self._stopping = False
         self._complaint = ""
         self._threads: list[threading.Thread] = []
+        self._has_started = threading.Event()
         self._idle = threading.Event()  # nobody waits for a picture
         self._idle.set()
         change = orthanc.ChangeType
@@ -737,9 +739,17 @@ class Thumbnails:
             else:
                 self._changed.discard(resource)
         elif change == self._started:
-            self._start()
+            try:
+                self._start()
+            finally:
+                self._has_started.set()
         elif change == self._stopped:
             self._stop()
+
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._has_started.wait(STARTS_WITHIN)
+        return self.unavailable
 
     def _forget(self, resource: str, grew: bool) -> None:
         with self._lock:
@@ -987,7 +997,7 @@ def register() -> None:
     thumbnails = Thumbnails(settings, artist, configuration)
 
     def unavailable() -> str | None:
-        return refusal or thumbnails.unavailable
+        return refusal or thumbnails.why_not()
 
     handlers = {"series": thumbnails.of_series, "studies": thumbnails.of_study, "instances": thumbnails.of_instance}
     for level, handler in handlers.items():
