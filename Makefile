@@ -8,11 +8,15 @@ COG := PYTHONPATH=. $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
 AT_A_TIME ?= 6
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: demo test test-all check sync clean
+.PHONY: demo dev test test-all check sync clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
 	@$(PYTHON) -m testing.demo $(DEMO_ARGS)
+
+dev:  ## An Orthanc to write a script with: make dev SCRIPT=path.py; it starts again at each change (DEV_ARGS goes to it)
+	@testing/install demo
+	@$(PYTHON) -m testing.dev $(or $(SCRIPT),$(error say which: make dev SCRIPT=path.py)) $(DEV_ARGS)
 
 test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
 	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS) || $(PYTHON) -m pytest $(TEST_ARGS) $(ALONE)

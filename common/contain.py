@@ -70,9 +70,10 @@ def _without_block(text: str) -> str:
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """Each import of a module, a line of its own: `import os`, `from typing import Any`."""
+    """Each import of a module, a line of its own: `import os`, `from typing import Any`; also one in a `try`."""
     found = set()
-    for node in tree.body:
+    tried = (inner for node in tree.body if isinstance(node, ast.Try) for inner in node.body)
+    for node in (*tree.body, *tried):
         if isinstance(node, ast.Import):
             found |= {f"import {alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -33,7 +33,7 @@ class Feed:
     Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts.
+    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
     """
 
     def __init__(
@@ -45,9 +45,11 @@ class Feed:
         stable_age: float,
         reconcile: bool,
         parents: Parents = lambda _instance: None,
+        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._told = told
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -105,6 +107,8 @@ class Feed:
         stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
         instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
+            for change in changes:
+                self._told(change)
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
             self._ledger.set_number("cursor", max(since, page["Last"]))

@@ -3,6 +3,7 @@
 
 - `testing.standin`: a strict stand-in for the `orthanc` module; a test takes milliseconds.
 - `testing.server`: a real Orthanc in a folder of its own on free ports; a test takes seconds.
+- `testing.waiting`, `testing.logs`: `wait_until`, and assertions on what was logged.
 - `testing.dicom`: real and generated DICOM files to send to it.
 - `testing.pytest_plugin`: all of them as pytest fixtures, by `pytest -p testing.pytest_plugin`.
 

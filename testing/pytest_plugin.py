@@ -103,6 +103,12 @@ def start_orthanc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
     yield from _servers(request.node, lambda: tmp_path)
 
 
+@pytest.fixture
+def orthanc_server(start_orthanc: StartOrthanc) -> StartOrthanc:
+    """As `start_orthanc`, for a test of one server: `orthanc_server(script, configuration)`."""
+    return start_orthanc
+
+
 @pytest.fixture(scope="module")
 def start_orthanc_for_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -31,6 +31,8 @@ from typing import Any
 import requests
 
 from testing.dicom import Storable, part10_files
+from testing.logs import assert_logged, assert_not_logged, orthanc_lines
+from testing.waiting import wait_until
 
 READY_WITHIN = 30.0  # seconds; it takes 0.2 on an idle machine
 STOPPED_WITHIN = 90.0  # seconds; it takes 3.5 with no job in flight
@@ -428,24 +430,37 @@ class OrthancServer:
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 30, what: str = "") -> Any:
         """Ask `condition` until it is true, and give its value; it fails if that takes too long or Orthanc ends."""
-        deadline = time.monotonic() + timeout
-        pause = 0.01
-        while not (value := condition()):
-            what = what or getattr(condition, "__name__", "the condition")
-            if not self.running:
+        what = what or getattr(condition, "__name__", "the condition")
+
+        def asked() -> Any:
+            value = condition()
+            if not value and not self.running:
                 raise OrthancFailedError(
                     f"{self.aet} ended with status {self._exit_status()} while waiting for: {what}\n{self._log_tail()}"
                 )
-            if time.monotonic() > deadline:
-                raise OrthancFailedError(f"{self.aet}: {timeout} s were not enough for: {what}\n{self._log_tail()}")
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.2)
-        return value
+            return value
+
+        try:
+            return wait_until(asked, timeout, what)
+        except TimeoutError as error:
+            raise OrthancFailedError(f"{self.aet}: {error}\n{self._log_tail()}") from None
 
     def wait_for_log(self, text: str, timeout: float = 30) -> str:
         """Wait until the log holds `text`, over restarts too, and give the log."""
         self.wait_until(lambda: text in self.log, timeout, f"{text!r} in the log")
         return self.log
+
+    def log_lines(self) -> list[tuple[str, str]]:
+        """The log as (level, text), as a stand-in's `logs`; a traceback is part of the text that it follows."""
+        return orthanc_lines(self.log)
+
+    def assert_logged(self, text: str, level: str | None = None) -> None:
+        """Fail unless `text` is in the log by now, at that level ("error", "warning", "info") where one is given."""
+        assert_logged(self.log_lines(), text, level)
+
+    def assert_not_logged(self, text: str = "", level: str | None = None) -> None:
+        """Fail if `text` is in the log, or anything at all of that level."""
+        assert_not_logged(self.log_lines(), text, level)
 
     def wait_until_stable(self, timeout: float | None = None) -> None:
         """Wait until no patient, study or series waits for its Stable… event, and those events are logged.

@@ -9,6 +9,7 @@ prepared answer raises an AssertionError that says how to prepare one.
 from __future__ import annotations
 
 import builtins
+import concurrent.futures
 import functools
 import json
 import re
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from testing.logs import assert_logged, assert_not_logged
 
 API = Path(__file__).parent / "api"
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -219,6 +222,14 @@ class StandIn:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 (a script is run)
         return module
 
+    def assert_logged(self, text: str, level: str | None = None) -> None:
+        """Fail unless `text` was logged, at that level ("error", "warning", "info") where one is given."""
+        assert_logged(self.logs, text, level)
+
+    def assert_not_logged(self, text: str = "", level: str | None = None) -> None:
+        """Fail if `text` was logged, or anything at all of that level."""
+        assert_not_logged(self.logs, text, level)
+
     def callback(self, name: str) -> Any:
         """The callback that was registered with the function of that name, the last; several as a tuple."""
         if not self.registered.get(name):
@@ -238,12 +249,22 @@ class StandIn:
         made.prepared = prepared
         return made
 
-    def change(self, change_type: int, level: int, identifier: str) -> None:
-        """Call the script's OnChange callback."""
+    def change(self, change_type: int, level: int, identifier: str) -> Any:
+        """Call the script's OnChange callback, and give what it returns; of futures, their results, or their errors.
+
+        (Orthanc ignores what OnChange returns. Futures are what `event_dispatcher.py` returns: one for each handler.)
+        """
         for name, value in (("ChangeType", change_type), ("ResourceType", level)):
             if value not in self.api["enumerations"][name].values():
                 raise AssertionError(f"{value!r} is no orthanc.{name} of plugin {self.version}")
-        self.callback("RegisterOnChangeCallback")(change_type, level, identifier)
+        returned = self.callback("RegisterOnChangeCallback")(change_type, level, identifier)
+        return [outcome(each) for each in returned] if isinstance(returned, list) else returned
+
+    def on_change(self, event: Any, level: int | None = None, identifier: str = "") -> Any:
+        """As `change`, for an event with `change_type`, `resource_type` and `resource_id`; or for these three."""
+        if hasattr(event, "change_type"):
+            event, level, identifier = event.change_type, event.resource_type, event.resource_id
+        return self.change(event, self.module.ResourceType.NONE if level is None else level, identifier or "")
 
     def _route(self, path: str) -> tuple[re.Match[str], Callable[..., Any]] | None:
         for pattern, handler in self.registered.get("RegisterRestCallback", []):
@@ -297,6 +318,28 @@ class StandIn:
         if self.api["decodes"]:
             sent = [(urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value)) for name, value in sent]
         return dict(sent)
+
+
+class OrthancApiHandler(StandIn):
+    """A stand-in that is handed over as the module itself: `register_event_handlers(handlers, OrthancApiHandler(), session)`.
+
+    It has an authorization token, and may be common to several tests: a later registration of a callback replaces the
+    earlier one, which on a real Orthanc ends the server (the fixture `orthanc_standin` refuses it).
+    """
+
+    def __init__(self, version: str = "4.0", configuration: dict[str, Any] | None = None) -> None:
+        super().__init__(version, configuration)
+        self.returns["GenerateRestApiAuthorizationToken"] = "token"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module":  # not made yet
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+    def _register(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name != "RegisterRestCallback":
+            self.registered.pop(name, None)
+        super()._register(name, arguments)
 
 
 # ruff: noqa: N802 (the names of the methods below are the plugin's)
@@ -377,6 +420,15 @@ def given(prepared: Any, *arguments: Any) -> Any:
     if isinstance(prepared, BaseException):
         raise prepared
     return prepared(*arguments) if callable(prepared) else prepared
+
+
+def outcome(future: Any, within: float = 60) -> Any:
+    """The result of a future, or the error it ended with; of anything else, that itself."""
+    if not isinstance(future, concurrent.futures.Future):
+        return future
+    if not concurrent.futures.wait([future], within).done:
+        raise AssertionError(f"a handler has not ended within {within:g} s")
+    return concurrent.futures.CancelledError() if future.cancelled() else future.exception() or future.result()
 
 
 def as_bytes(value: Any) -> bytes:

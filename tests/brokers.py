@@ -8,26 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pika  # type: ignore[import-untyped]
 
 from testing.server import Process, reserve_port, start_process
+from testing.waiting import wait_until as wait_until
 
 STARTED_WITHIN = 60.0  # seconds; RabbitMQ takes 4 on an idle machine
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 30, what: str = "the condition") -> Any:
-    """Ask until it is true, and give its value."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{timeout} s were not enough for {what}")
-        time.sleep(0.02)
-    return value
 
 
 def listens(port: int) -> bool:

@@ -32,6 +32,11 @@ def test_a_missing_import_is_refused_by_name(tmp_path: Path) -> None:
         contain.block(script(tmp_path, "import datetime\n"), ("days",))
 
 
+def test_an_import_that_may_fail_is_an_import(tmp_path: Path) -> None:
+    head = "import datetime\ntry:\n    import re\nexcept ImportError:\n    re = None\n"
+    assert "def parse_day" in contain.block(script(tmp_path, head), ("days",))
+
+
 def test_a_piece_that_needs_another_is_refused_without_it(tmp_path: Path) -> None:
     head = (
         (Path(contain.__file__).parent / "feed.py").read_text().partition("FEED_TABLES")[0].replace("from common", "# ")

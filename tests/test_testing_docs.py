@@ -43,5 +43,5 @@ def test_the_page_names_all_fixtures_and_all_that_the_stand_in_can_do() -> None:
     fixtures = {name for name, value in vars(pytest_plugin).items() if isinstance(value, FixtureFunctionDefinition)}
     assert {"start_orthanc", "orthanc_standin"} < fixtures
     methods = {name for name in vars(StandIn) if not name.startswith("_")} - {"installed", "refuse"}  # the fixture's
-    functions = {"make_study", "pydicom_files", "orthanc_identifier"}
+    functions = {"make_study", "pydicom_files", "orthanc_identifier", "wait_until", "log_lines"}
     assert {name for name in fixtures | methods | functions if not re.search(rf"`{name}\b", PAGE)} == set()
