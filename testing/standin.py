@@ -327,7 +327,7 @@ class OrthancApiHandler(StandIn):
     earlier one, which on a real Orthanc ends the server (the fixture `orthanc_standin` refuses it).
     """
 
-    def __init__(self, version: str = "4.0", configuration: dict[str, Any] | None = None) -> None:
+    def __init__(self, configuration: dict[str, Any] | None = None, version: str = "4.0") -> None:
         super().__init__(version, configuration)
         self.returns["GenerateRestApiAuthorizationToken"] = "token"
 
