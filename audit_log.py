@@ -962,7 +962,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# common/loopback.py, SHA-256 a7420feac6a3c88560765bd166a1921a61eaf58ff30335feed9e98cc54341cde
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -985,8 +985,8 @@ class Loopback:
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self.enabled = bool(configuration.get("HttpServerEnabled", True))
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
-        self._port = int(configuration.get("HttpPort", 8042))
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
@@ -1053,14 +1053,21 @@ class Loopback:
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+            return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
         context = ssl.create_default_context(cafile=self._certificate)
         context.check_hostname = False
         if self._mutual:
             context.load_cert_chain(self._certificate)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+        return context
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

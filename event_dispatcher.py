@@ -1131,7 +1131,7 @@ class Loopback:
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/ledger.py, SHA-256 9144799080510ad9d256361ef6325494a5a10f2c653770bd005a0e020a4cef04
+# common/ledger.py, SHA-256 4af139e7b5ba8f9aaa1a44b9bb4ce918189bd1bcb8dedb692cd8800b8c622d01
 # Work that must not be lost: one SQLite file a script, written before anything is done.
 
 WORK_TABLES = """
@@ -1201,7 +1201,9 @@ class Ledger:
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
         try:
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
