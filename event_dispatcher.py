@@ -420,7 +420,7 @@ class Executor:
             call.is_canceled = True
             if call.task and self._loop:
                 self._loop.call_soon_threadsafe(call.task.cancel)
-        concurrent.futures.wait([call.future for call in canceled], 0.2)  # they may clean up
+        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
         with self._changed:
             self._calls.clear()
             self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running

@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# I1121 14:20:38.218448 PluginsManager.cpp:161] (plugins) The text          (1.12 has the thread before the file)
-LINE = re.compile(r"([EWIT])\d{4} [\d:.]+ +(?:\S+ +)*?[\w.]+:\d+\] (?:\([a-z]+\) )?(.*)")
+# I1121 14:20:38.218448 PluginsManager.cpp:161] (plugins) The text          (1.12: "MAIN python:/File.cpp:161] …")
+LINE = re.compile(r"([EWIT])\d{4} [\d:.]+ +[^]]*:\d+\] (?:\([a-z]+\) )?(.*)")
 LEVELS = {"E": "error", "W": "warning", "I": "info", "T": "trace"}
 
 Logged = Sequence[tuple[str, str]]

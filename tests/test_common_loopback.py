@@ -126,4 +126,4 @@ def test_no_answer_is_an_error_of_status_0(piece: ModuleType) -> None:
     ],
 )
 def test_it_goes_where_orthanc_listens(piece: ModuleType, addresses: list[str] | None, host: str) -> None:
-    assert piece.Loopback({"HttpBindAddresses": addresses})._host == host
+    assert piece.Loopback({"HttpBindAddresses": addresses}).host == host

@@ -40,7 +40,7 @@ def test_a_real_log_is_read_as_levels_and_texts_with_tracebacks_in_one_piece(sta
 
 def test_the_lines_of_all_versions_are_understood() -> None:
     old = "W1121 14:20:38.218448 main.cpp:2017] Orthanc version: 1.10.1"
-    new = "E1121 14:20:38.218448             MAIN PluginsManager.cpp:208] (plugins) Error\nTraceback"
+    new = "E1121 14:20:38.218448             MAIN python:/OnChangeCallback.cpp:208] (plugins) Error\nTraceback"
     assert orthanc_lines(f"begin\n{old}\n{new}") == [
         ("", "begin"),
         ("warning", "Orthanc version: 1.10.1"),
