@@ -296,7 +296,11 @@ STUDY_IS_DONE = f"done STABLE_STUDY STUDY {STUDY}"
 
 
 def kept(start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes, **configuration: Any) -> OrthancServer:
-    return start_orthanc(written(tmp_path / "scripts", KEPT), {**notes.configuration, **configuration})
+    server = start_orthanc(written(tmp_path / "scripts", KEPT), {**notes.configuration, **configuration})
+    server.wait_until(
+        lambda: "started" in notes.lines(), what="the ledger"
+    )  # what came before there is one is not promised
+    return server
 
 
 def test_an_event_whose_handler_was_killed_is_handled_after_the_restart(
