@@ -1211,7 +1211,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 ea9d20fe98c5de20dd8b35872843264e4bfea7f119e72d95813f5169a15db39c
+# common/loopback.py, SHA-256 a7420feac6a3c88560765bd166a1921a61eaf58ff30335feed9e98cc54341cde
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -1234,8 +1234,8 @@ class Loopback:
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self.enabled = bool(configuration.get("HttpServerEnabled", True))
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self._host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else addresses[0]  # noqa: S104
-        self._port = int(configuration.get("HttpPort", 8042))
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
@@ -1302,14 +1302,21 @@ class Loopback:
         return connection
 
     def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+            return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
         context = ssl.create_default_context(cafile=self._certificate)
         context.check_hostname = False
         if self._mutual:
             context.load_cert_chain(self._certificate)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+        return context
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -1684,7 +1691,7 @@ class Ledger:
     def forget_finished(self, days: float) -> None:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
-# common/feed.py, SHA-256 0fa017462770c300544c72b79c699f4c56e0c83419f1c92a780c39a95466dad8
+# common/feed.py, SHA-256 540c15e75f40db149ed18ee0f4f266b9991f063458d2d95e1e8a1280d4937916
 # What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 FEED_TABLES = """
@@ -1712,7 +1719,7 @@ class Feed:
     Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts.
+    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
     """
 
     def __init__(
@@ -1724,9 +1731,11 @@ class Feed:
         stable_age: float,
         reconcile: bool,
         parents: Parents = lambda _instance: None,
+        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._told = told
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -1784,6 +1793,8 @@ class Feed:
         stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
         instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
+            for change in changes:
+                self._told(change)
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
             self._ledger.set_number("cursor", max(since, page["Last"]))
