@@ -25,8 +25,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def test_every_script_of_the_examples_is_run_by_a_test() -> None:
-    tests = (ROOT / "tests/test_examples.py").read_text() + (ROOT / "tests/test_dicom_events_examples.py").read_text()
-    tests += (ROOT / "tests/test_containers.py").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     scripts = [path.name for path in EXAMPLES.rglob("*.py")]
     assert [name for name in scripts if f'{name}"' not in tests] == []
 
