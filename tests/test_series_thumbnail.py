@@ -204,6 +204,11 @@ def wait_until_kept(server: OrthancServer, series: str) -> None:
     server.wait_until(is_kept)
 
 
+def let_the_second_pass() -> None:
+    """In which an old picture may be given: who asks from now on gets the new one, however busy this machine is."""
+    time.sleep(1.01)
+
+
 @pytest.fixture(scope="module")
 def gallery(start_orthanc_for_module: StartOrthanc) -> OrthancServer:
     """All that pydicom carries, and no configuration at all; nothing becomes stable."""
@@ -444,7 +449,8 @@ def test_a_study_shows_its_first_series_of_images(gallery: OrthancServer) -> Non
     assert abs(value - 120) < 3
     for each in stored[2:]:
         gallery.delete(f"/series/{each['ParentSeries']}")
-    gallery.wait_until(lambda: is_icon(thumbnail(gallery, "studies", study)), timeout=2)
+    let_the_second_pass()
+    assert is_icon(thumbnail(gallery, "studies", study))
 
 
 # Kept, once, and never old
@@ -472,7 +478,8 @@ def test_later_instances_that_move_the_middle_give_another_picture(ward: Orthanc
     assert chosen(ward, series) == stored[1]["ID"]
     first = ward.request("GET", f"/series/{series}/thumbnail").content
     stored += ward.store(files[3:])
-    ward.wait_until(lambda: ward.request("GET", f"/series/{series}/thumbnail").content != first, timeout=1.5)
+    let_the_second_pass()
+    assert ward.request("GET", f"/series/{series}/thumbnail").content != first
     ward.wait_until(lambda: chosen(ward, series) == stored[4]["ID"])
 
 
@@ -489,7 +496,8 @@ def test_an_image_that_replaces_the_one_shown_is_shown(ward: OrthancServer) -> N
     assert shown(30)
     wait_until_kept(ward, series)
     ward.store(bright[1])
-    ward.wait_until(lambda: shown(220), timeout=1.5)
+    let_the_second_pass()
+    assert shown(220)
     ward.wait_until_stable()
     ward.restart()
     assert shown(220)
@@ -501,7 +509,8 @@ def test_what_is_deleted_is_gone_from_memory_too(ward: OrthancServer) -> None:
              (("series", "ParentSeries"), ("studies", "ParentStudy"), ("instances", "ID"))]  # fmt: skip
     assert {ward.request("GET", path).status_code for path in paths} == {200}
     ward.delete(f"/patients/{stored['ParentPatient']}")
-    ward.wait_until(lambda: {ward.request("GET", path).status_code for path in paths} == {404}, timeout=1)
+    let_the_second_pass()
+    assert [ward.request("GET", path).status_code for path in paths] == [404] * 3
 
 
 def test_when_events_never_come_an_old_picture_is_given_for_one_second_at_most(start_orthanc: StartOrthanc) -> None:
@@ -524,8 +533,8 @@ import series_thumbnail
     series = stored[0]["ParentSeries"]
     first = server.request("GET", f"/series/{series}/thumbnail").content
     stored += server.store(files[1:])
-    begun = time.monotonic()
-    server.wait_until(lambda: server.request("GET", f"/series/{series}/thumbnail").content != first, timeout=1.5)
+    let_the_second_pass()
+    assert server.request("GET", f"/series/{series}/thumbnail").content != first
     server.wait_until(lambda: chosen(server, series) == stored[2]["ID"])
     server.delete(f"/instances/{stored[2]['ID']}")  # the one that is shown
     server.wait_until(
@@ -535,9 +544,8 @@ import series_thumbnail
              (("series", "ParentSeries"), ("studies", "ParentStudy"), ("instances", "ID"))]  # fmt: skip
     assert [server.request("GET", path).status_code for path in paths] == [200] * 3
     server.delete(f"/series/{series}")
-    begun = time.monotonic()
-    server.wait_until(lambda: {server.request("GET", path).status_code for path in paths} == {404}, timeout=3)
-    assert time.monotonic() - begun < 1.4
+    let_the_second_pass()
+    assert [server.request("GET", path).status_code for path in paths] == [404] * 3
 
 
 # Orthanc Explorer, in a real browser
@@ -771,4 +779,5 @@ def test_it_works_combined_with_other_scripts(start_orthanc: StartOrthanc, tmp_p
     assert max(thumbnail(server, "studies", stored[0]["ParentStudy"]).size) == 128
     server.delete(f"/studies/{stored[0]['ParentStudy']}")
     path = f"/series/{stored[0]['ParentSeries']}/thumbnail"
-    server.wait_until(lambda: server.request("GET", path).status_code == 404, timeout=1)
+    let_the_second_pass()
+    assert server.request("GET", path).status_code == 404
