@@ -172,7 +172,8 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="Orthanc's INFO lines too")
     parser.add_argument("--color", action="store_true", default=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: what a shell starts in the background ignores it
+        signal.signal(number, stop)
     for path in filter(None, (options.script, options.config)):
         if not path.is_file():
             parser.error(f"there is no file {path}")

@@ -672,8 +672,8 @@ def test_a_move_that_a_kill_interrupts_is_told_of_and_not_carried_on(
         None,
         "Orthanc ended during the move",
     )
+    destination.takes.set()  # a job that waits for an answer ends with it
     server.wait_until(lambda: not unfinished_jobs(server), what="cancel the job")
-    destination.takes.set()
     assert len(destination.take()) < 10
     server.kill()
     server.start()

@@ -684,7 +684,9 @@ def test_without_any_configuration_it_works_and_says_which_lines_to_add(gallery:
     stored = gallery.store(make_study(patient_id="NONE"))[0]
     thumbnail(gallery, "series", stored["ParentSeries"])
     wait_until_kept(gallery, stored["ParentSeries"])
-    assert gallery.get(f"/series/{stored['ParentSeries']}/metadata/2001") == stored["ID"]
+    chosen = f"/series/{stored['ParentSeries']}/metadata/2001"
+    gallery.wait_until(lambda: gallery.request("GET", chosen).ok, what="keep what was chosen")
+    assert gallery.get(chosen) == stored["ID"]
     assert 'add "UserMetadata": {"ThumbnailInstanceID": 2001}' in gallery.log
     assert 'add "UserContentType": {"SeriesThumbnail": 4301}' in gallery.log
 
