@@ -16,8 +16,8 @@ To look at and to act on, with curl:
 
     POST /anonymize-series/{id}                   {"Recipe": "ai"}: a study or a series, whatever the rules say
     POST /anonymize-series/{id}/re-identify       what came back for a copy (with "ReIdentify": true)
-    GET  /anonymize-series/status                 and /work?state=dead  /work/{id}  /held  /register?patient=
-    POST /anonymize-series/work/{id}/retry        and DELETE /anonymize-series/work/{id}
+    GET  /anonymize-series/status                 and /jobs?state=dead  /jobs/{id}  /held  /register?patient=
+    POST /anonymize-series/jobs/{id}/retry        and DELETE /anonymize-series/jobs/{id}
 
 Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All keys: docs/anonymize_series.md.
 """
@@ -684,7 +684,7 @@ class Anonymizer:
         )
         text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
         if state == "dead":
-            orthanc.LogError(f"{text}. Given up; POST /{NAME}/work/{row['id']}/retry tries again")
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
         elif row["attempts"] <= 1:
             orthanc.LogWarning(f"{text}. It will be tried again")
 
@@ -906,9 +906,9 @@ class Routes:
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "status": {"GET": self.status},
-            "work": {"GET": self.work},
-            "work/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
-            "work/([0-9]+)/retry": {"POST": self.retry},
+            "jobs": {"GET": self.work},
+            "jobs/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
+            "jobs/([0-9]+)/retry": {"POST": self.retry},
             "held": {"GET": self.held},
             "register": {"GET": self.entries},
             identifier: {"POST": self.anonymize},
@@ -1020,7 +1020,7 @@ class Routes:
                     raise Refused(409, "The register knows no original of its study")
             row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
             self._anonymizer._wake.set()
-            return {"ID": row, "Path": f"/{NAME}/work/{row}", "Instances": len(instances)}
+            return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
         raise Refused(404, f"There is no study, series or instance {resource}")
 
     def _row(self, request: Request) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def anonymize(server: OrthancServer, resource: str, recipe: str) -> dict[str, An
 
 def ended(server: OrthancServer, work: int) -> dict[str, Any]:
     def done() -> dict[str, Any] | None:
-        found: dict[str, Any] = server.get(f"/anonymize-series/work/{work}")
+        found: dict[str, Any] = server.get(f"/anonymize-series/jobs/{work}")
         return found if found["State"] in ("done", "dead") else None
 
     return dict(server.wait_until(done, 120, f"work {work}"))
@@ -139,7 +139,7 @@ def test_no_copy_of_pydicoms_files_tells_who_the_patient_is(archive: OrthancServ
     assert len(originals) > 80
     work = [archive.post(f"/anonymize-series/{study}", {"Recipe": "open"})["ID"] for study in studies]
     for each in work:
-        assert ended(archive, each)["State"] == "done", archive.get(f"/anonymize-series/work/{each}")
+        assert ended(archive, each)["State"] == "done", archive.get(f"/anonymize-series/jobs/{each}")
     rows = register_of(archive).execute("SELECT instance, original FROM copies WHERE recipe='open'").fetchall()
     held = {each["Instance"]: each["Reason"] for each in archive.get("/anonymize-series/held", limit=1000)["Items"]}
     assert {original for _, original in rows} | set(held) == set(originals)
@@ -329,10 +329,10 @@ def test_a_destination_that_is_not_there_is_tried_again_then_dead_until_a_person
     assert done["State"] == "dead"
     assert set(done["Copies"]) <= set(server.get("/instances"))  # what did not arrive is not deleted
     storescp.start()
-    server.post(f"/anonymize-series/work/{done['ID']}/retry")
+    server.post(f"/anonymize-series/jobs/{done['ID']}/retry")
     assert ended(server, done["ID"])["State"] == "done"
     assert len(storescp.files()) == 1
-    assert server.request("POST", f"/anonymize-series/work/{done['ID']}/retry").status_code == 409
+    assert server.request("POST", f"/anonymize-series/jobs/{done['ID']}/retry").status_code == 409
 
 
 # The way back
@@ -421,8 +421,8 @@ def test_nobody_is_told_whose_a_copy_is_unless_that_is_configured(start_orthanc:
         ("POST", "00000000-00000000-00000000-00000000-00000000", {"Recipe": "open", "Keep": []}, 400),
         ("POST", "00000000-00000000-00000000-00000000-00000000/re-identify", {}, 404),
         ("POST", "{original}/re-identify", {}, 409),
-        ("GET", "work/999999999999999999999", None, 404),
-        ("GET", "work?state=lost", None, 400),
+        ("GET", "jobs/999999999999999999999", None, 404),
+        ("GET", "jobs?state=lost", None, 400),
         ("GET", "held?limit=0", None, 400),
         ("GET", "register", None, 400),
         ("DELETE", "status", None, 405),
