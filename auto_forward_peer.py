@@ -1645,7 +1645,7 @@ class Deleter:
         elif row["attempts"] == 0:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
-# common/forwarding.py, SHA-256 3ce7bb64bcc5aee82391629ddd21e7cc85154a37f3d77e96fbe5683ed331a6ad
+# common/forwarding.py, SHA-256 7d25a16c97df4a59d1ffc10b1f51ce33ad25ee311e3ce5bc4b693e90dba88372
 # The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
@@ -1864,6 +1864,8 @@ class Forwarder:
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
             self._stopping.set()
+            if self._deleter:
+                self._deleter.stop(0)
 
     def _complain(self, text: str) -> None:
         if text != self.complaint and not self._stopping.is_set():

@@ -241,6 +241,8 @@ class Forwarder:
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
             self._stopping.set()
+            if self._deleter:
+                self._deleter.stop(0)
 
     def _complain(self, text: str) -> None:
         if text != self.complaint and not self._stopping.is_set():
