@@ -35,7 +35,7 @@ import orthanc
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/settings.py, SHA-256 0c625beb15c20b7b2992e6957cedead5e84b4f01533ed1a3f805f0819039749c
+# common/settings.py, SHA-256 36d766f4033f198474700c185afcc98583373bf73df6c3e42c7b33df9fdd8ab6
 # One section of Orthanc's configuration, read into a frozen dataclass.
 
 S = TypeVar("S")
@@ -83,7 +83,7 @@ def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
     for key in found.keys() - fields.keys():
         near = difflib.get_close_matches(key, fields, 1, 0.5)
         known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{key} is not a known key and is ignored; {known}")
+        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
     hints = typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
@@ -113,7 +113,8 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
     elif origin is dict:
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
         if fits and dataclasses.is_dataclass(arguments[1]):
-            value = {key: _read_value(arguments[1], {}, f"{path}.{key}", each, warnings) for key, each in found.items()}
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -129,6 +130,11 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
     if not fits:
         raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
     return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    return key if key.isprintable() else json.dumps(key)[1:-1]
 
 
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:

@@ -46,6 +46,11 @@ def test_without_the_section_all_is_default() -> None:
     assert read_settings(Settings, "Our", {"Our": None}) == (Settings(), [])
 
 
+def test_a_key_can_not_make_up_a_line_of_the_log() -> None:
+    [warning] = read_settings(Settings, "Our", {"Our": {"a\nW1121 forged": 1}})[1]
+    assert warning.startswith("Our.a\\nW1121 forged is not a known key")
+
+
 def test_every_key_is_read_by_its_name_in_camel_case() -> None:
     section = {
         "Names": ["x"],

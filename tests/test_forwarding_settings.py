@@ -164,6 +164,8 @@ def test_an_unknown_key_is_one_warning_wherever_it_stands(forwarder: Forwarder, 
         (("DestinationOptions", "A", "Windows", 0, "Days"), ["Monday"], "Mon, Tue"),
         (("DestinationOptions", "A", "Options"), {"Permissive": True}, "dead port"),
         (("DestinationOptions", "A", "Options"), {"Synchronous": True}, "not allowed"),
+        (("DestinationOptions",), {"A\nW1121 forged": None}, "an object"),
+        (("Rules", 0, "Query"), {"A\nW1121 forged": None}, "a text"),
     ],
 )
 def test_what_can_not_be_is_told_with_what_can(
@@ -177,3 +179,4 @@ def test_what_can_not_be_is_told_with_what_can(
     [line] = forwarder.errors(section)
     assert line.startswith(f"{forwarder.section}{as_text(path)}")
     assert allowed in line
+    assert "\n" not in line
