@@ -441,7 +441,7 @@ class Notifier:
             )
         seconds = min(caller.service.timeout, REQUIRED_SECONDS)
         outcome: list[str | None] = []
-        done = threading.Event()
+        done, deadline = threading.Event(), time.monotonic() + seconds
 
         def ask() -> None:
             try:
@@ -454,7 +454,8 @@ class Notifier:
                 done.set()
 
         threading.Thread(target=ask, name="cmove-required", daemon=True).start()
-        if not done.wait(seconds):
+        # The timeout of its socket may be the first to end.
+        if not done.wait(seconds) or (outcome[0] is not None and time.monotonic() >= deadline):
             raise NotDeliveredError(f"{_place(caller)} did not answer within {seconds:g} s")
         if outcome[0] is not None:
             raise NotDeliveredError(f"{_place(caller)}: {outcome[0]}")
