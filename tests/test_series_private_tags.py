@@ -516,8 +516,8 @@ def test_what_was_there_before_is_caught_up_also_when_a_tag_is_added_and_nothing
     assert "READ" not in server.log  # the callback took all
     server.configuration["SeriesMainPrivateDicomTags"] = ["0001,1001", "Factor"]
     server.restart()
-    status = wait_until_caught_up(server)
-    assert status["CatchUp"] == {"Total": 5, "Done": 5, "Running": False}
+    caught_up = {"Total": 5, "Done": 5, "Running": False}
+    server.wait_until(lambda: server.get("/with-private-tags/status")["CatchUp"] == caught_up)
     assert [values(server, series) for series in all_series] == [{"Factor": "1.50\\2"}] * 4 + [{}]
     reads = re.findall(r"READ (\S+) for (.*)", server.log)
     assert len(reads) == 4 + 3  # the first instance of each that has the tag, and all of the one that has it nowhere
