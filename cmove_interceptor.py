@@ -26,6 +26,7 @@ import functools
 import http
 import http.client
 import json
+import math
 import os
 import random
 import re
@@ -62,8 +63,9 @@ REQUIRED_AT_A_TIME = 2  # each holds one of Orthanc's few DICOM threads
 REQUIRED_SECONDS = 5.0
 REQUIRED_TURN = 1.0  # seconds that a move waits until fewer than that are under way
 FETCHES_AT_A_TIME = 2
-LOOK = 0.1  # seconds between looks at a job that sends
+FIRST_LOOK, LOOK = 0.005, 0.1  # seconds until looking at a job that sends, and between looks
 END_EVENT = 5.0  # seconds until a job that is not listed any more counts as failed, unless its end was heard of
+MANY = 100  # images for which a second association is worth its while
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
@@ -227,6 +229,14 @@ class Settings:
         default=(), metadata={"help": "Whom to tell (below); none: the log."}
     )
     fetch: Fetch = dataclasses.field(default=Fetch(), metadata={"help": "From where `fetch` gets what is missing."})
+    associations: int = dataclasses.field(
+        default=2,
+        metadata={
+            "minimum": 1,
+            "maximum": 8,
+            "help": f"How many at a time send the series of what has {MANY} images or more; each whole by one.",
+        },
+    )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a notification that failed goes again."})
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
@@ -592,6 +602,16 @@ class Mover:
                 return name, entry
         raise Failed(f"no modality has the AE title {one_line(aet)!r}")
 
+    def series(self, level: str, resources: Sequence[str]) -> dict[str, list[str]]:
+        """The series of patients, studies or series, each with its instances: Orthanc's identifiers."""
+        if level == "SERIES":
+            found = [self._loopback.get(f"/series/{resource}") for resource in resources]
+        else:
+            found = [
+                each for resource in resources for each in self._loopback.get(f"/{PATHS[level]}/{resource}/series")
+            ]
+        return {each["ID"]: each["Instances"] for each in found}
+
     def submit(self, fields: Mapping[str, str], resources: Sequence[str]) -> str:
         """Let a job of Orthanc send resources to the request's destination; its identifier."""
         name, entry = self.destination(fields["TargetAET"])
@@ -602,38 +622,37 @@ class Mover:
             body["LocalAet"] = entry["LocalAet"]
         return str(self._loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store", body)["ID"])
 
-    def size(self, job: str) -> int:
-        return int(self._state(job)["Content"]["InstancesCount"])
-
-    def _state(self, job: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._loopback.get(f"/jobs/{job}")
-        return found
-
-    def look(self, job: str) -> tuple[float, bool | None, str]:
-        """The share of a job that is sent, whether it ended well (None: it goes on), and why not."""
-        ended = self._jobs.wait(job, LOOK)
+    def look(self, job: str, pause: float = LOOK) -> tuple[int, bool | None, str]:
+        """After a pause: the percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
+        ended = self._jobs.wait(job, pause)
         try:
-            state = self._state(job)
+            state = self._loopback.get(f"/jobs/{job}")
         except LoopbackError as error:
             if error.status != 404:
                 raise
             ended = self._jobs.wait(job, END_EVENT) if ended is None else ended
-            return float(bool(ended)), bool(ended), "" if ended else "the job is not known any more"
+            return 100 * bool(ended), bool(ended), "" if ended else "the job is not known any more"
         if state["State"] == "Success":
-            return 1.0, True, ""
+            return 100, True, ""
         failed = state["State"] in ("Failure", "Paused")
         return (
-            state["Progress"] / 100,
+            state["Progress"],
             False if failed else None,
             state.get("ErrorDetails") or state["ErrorDescription"],
         )
 
-    def cancel(self, job: str) -> None:
-        with contextlib.suppress(LoopbackError):
-            self._loopback.post(f"/jobs/{job}/cancel", {})
+    def cancel(self, *jobs: str) -> None:
+        for job in jobs:
+            with contextlib.suppress(LoopbackError):
+                self._loopback.post(f"/jobs/{job}/cancel", {})
 
     def remove(self, instances: Sequence[str]) -> None:
         self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
+
+
+def least_sent(percent: int, total: int) -> int:
+    """The least number of images of which Orthanc, rounding, says that so many percent are sent: up to 100 the very number."""
+    return math.ceil((percent - 0.5) * total / 100)
 
 
 def _normalized(value: str) -> str:
@@ -652,17 +671,34 @@ def _key(fields: Mapping[str, str]) -> tuple[str, str]:
     return tag, fields[tag]
 
 
+class Part:
+    """What one association sends of a move."""
+
+    def __init__(self, resources: Sequence[str], total: int, job: str) -> None:
+        self.resources, self.total, self.job = resources, total, job
+        self.sent, self.again = 0, False
+        self.ended: bool | None = None
+        self.error = ""
+
+
 class Move:
     """One request on its way: what `create` returns, `apply` follows and `free` ends."""
 
     def __init__(self, number: int, name: str, fields: Mapping[str, str], mode: str) -> None:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
-        self.job: str | None = None
-        self.total = self.applied = self.sent = 0
+        self.parts: list[Part] = []
+        self.total = self.applied = 0
         self.followed = True  # False: nobody knows how many of its images were sent
-        self.ended: bool | None = None
         self.error = ""
         self.fetched: list[str] = []
+
+    @property
+    def sent(self) -> int:
+        return sum(part.sent for part in self.parts)
+
+    @property
+    def jobs(self) -> list[str]:
+        return [part.job for part in self.parts]
 
 
 class Interceptor:
@@ -718,12 +754,11 @@ class Interceptor:
         """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""
         move = Move(row["id"], row["name"], json.loads(row["fields"]), row["mode"])
         found = json.loads(row["result"])
-        move.job, move.total = found.get("Job"), found.get("Instances", 0)
+        move.parts, move.total = [Part((), 0, job) for job in found.get("Jobs", [])], found.get("Instances", 0)
         move.followed, move.error = False, "Orthanc ended during the move"
-        if move.job and not self._mover.synchronous:
+        if move.parts and not self._mover.synchronous:
             return self._finish(move, "submitted")
-        if move.job:
-            self._mover.cancel(move.job)  # Orthanc's own move would have ended there, a job goes on
+        self._mover.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job goes on
         return self._finish(move, "interrupted")
 
     # A move, by the callbacks of plugin 4.2 and later
@@ -744,6 +779,7 @@ class Interceptor:
             self._notifier.tell("before", self._values(move))
             return self._begin(move)
         except Exception as error:
+            self._mover.cancel(*move.jobs)
             move.error = one_line(error)
             self._finish(move, "failed")
             orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
@@ -757,11 +793,28 @@ class Interceptor:
         resources = self._mover.resources(move.fields)
         if not resources:
             raise Failed("nothing here is what the request means")
-        move.job = self._mover.submit(move.fields, resources)
-        move.total = self._mover.size(move.job)
-        self._note(move)
-        self._follow(move, 1)  # where nothing can be sent, the caller gets what Orthanc alone would say
+        shares = self._shares(move, resources)
+        move.total = sum(count for _, count in shares)
+        for share, count in shares:
+            move.parts.append(Part(share, count, self._mover.submit(move.fields, share)))
+            self._note(move)
+            # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
+            self._follow(move, 1, FIRST_LOOK)
         return move
+
+    def _shares(self, move: Move, resources: Sequence[str]) -> list[tuple[Sequence[str], int]]:
+        """What each association sends, and how many images that is: one all of it, or, where it is much, each whole series."""
+        level = move.fields["Level"]
+        if level == "INSTANCE":
+            return [(resources, len(resources))]
+        series = {each: len(found) for each, found in self._mover.series(level, resources).items()}
+        number = min(self._settings.associations, len(series))
+        if number == 1 or sum(series.values()) < MANY or not self._mover.synchronous:
+            return [(resources, sum(series.values()))]
+        shares: list[list[str]] = [[] for _ in range(number)]
+        for each in sorted(series, key=lambda each: -series[each]):  # the longest first, where there is least
+            min(shares, key=lambda share: sum(series[other] for other in share)).append(each)
+        return [(share, sum(series[each] for each in share)) for share in shares]
 
     def size(self, move: Move) -> int:
         return move.total
@@ -770,31 +823,43 @@ class Interceptor:
         """Wait until one more image is sent; what is raised here ends the move with 0xB000: not all arrived."""
         move.applied += 1
         self._follow(move, move.applied)
-        if move.ended and move.applied >= move.total:
-            move.sent = move.total
 
-    def _follow(self, move: Move, count: int) -> None:
+    def _follow(self, move: Move, count: int, pause: float = LOOK) -> None:
         """Wait until so many images are sent. Raises `Failed` if they can't be."""
-        if move.job is None or not self._mover.synchronous:
+        if not move.parts or not self._mover.synchronous:
             return
-        while move.ended is None and move.sent < count:
-            if self._mover.stopping.is_set():
-                raise Failed("Orthanc is stopping")
-            share, move.ended, move.error = self._mover.look(move.job)
-            move.sent = max(move.sent, int(share * move.total + 1e-6))
-        if move.ended is False and move.sent < count:
-            raise Failed(move.error)
+        while move.sent < count and (running := [part for part in move.parts if part.ended is None]):
+            for part in running:
+                if self._mover.stopping.is_set():
+                    raise Failed("Orthanc is stopping")
+                percent, part.ended, part.error = self._mover.look(part.job, pause)
+                part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
+            self._once_more(move)
+            pause = min(2 * pause, LOOK)
+        if move.sent < count:
+            raise Failed(next(part.error for part in move.parts if part.ended is False))
+
+    def _once_more(self, move: Move) -> None:
+        """A destination may take one association at a time: what another got nothing through goes after the first."""
+        failed = [part for part in move.parts if part.ended is False]
+        if any(part.ended is None for part in move.parts) or len(failed) == len(move.parts):
+            return
+        for part in failed:
+            if not part.sent and not part.again:
+                part.job, part.ended, part.again = self._mover.submit(move.fields, part.resources), None, True
+                self._note(move)
 
     def free(self, move: Move) -> None:
         """The end of a move: all was sent, it failed, or the caller has gone."""
-        if move.job is None or (move.ended and move.applied >= move.total):
+        errors = [part.error for part in move.parts if part.ended is False]
+        if not move.parts or (self._mover.synchronous and move.applied >= move.total == move.sent):
             state = "done"
         elif not self._mover.synchronous:
             state, move.followed = "submitted", False
-        elif move.ended is False:
-            state = "failed"
+        elif errors:
+            state, move.error = "failed", errors[0]
         else:
-            self._mover.cancel(move.job)
+            self._mover.cancel(*move.jobs)
             state, move.error = "abandoned", "the caller went away"
         if move.fetched and not self._settings.fetch.keep and state != "submitted":
             self._mover.remove(move.fetched)
@@ -821,12 +886,12 @@ class Interceptor:
             )
 
     def _note(self, move: Move) -> None:
-        if move.job:
+        if move.parts:
             self._ledger.run("UPDATE requests SET result=? WHERE id=?", json.dumps(self._result(move)), move.number)
 
     def _result(self, move: Move) -> dict[str, Any]:
         completed = move.sent if move.followed else None
-        return {"Job": move.job, "Instances": move.total, "Completed": completed, "Error": move.error}
+        return {"Jobs": move.jobs, "Instances": move.total, "Completed": completed, "Error": move.error}
 
     def _finish(self, move: Move, state: str) -> None:
         with self._ledger.transaction():  # killed in between, nobody would be told
@@ -933,14 +998,10 @@ class Fetcher:
             self._turns.release()
 
     def _instances(self, fields: Mapping[str, str]) -> list[str]:
-        if fields["Level"] == "INSTANCE":
-            return self._mover.resources(fields)
-        route = PATHS[fields["Level"]]
-        return [
-            instance["ID"]
-            for resource in self._mover.resources(fields)
-            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
-        ]
+        resources, level = self._mover.resources(fields), fields["Level"]
+        if level == "INSTANCE":
+            return resources
+        return [instance for found in self._mover.series(level, resources).values() for instance in found]
 
     def _fetch(self, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> None:
         """Ask one source after the other until as much is here as the fullest of them has."""

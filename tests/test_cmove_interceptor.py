@@ -50,6 +50,8 @@ class Destination:
         self.received: list[tuple[str, bytes, str, int]] = []
         self.refuse_after: int | None = None
         self.pause = 0.0
+        self.most_at_once = 0
+        self._counting = threading.Lock()
         self.takes = threading.Event()  # cleared: each C-STORE waits
         self.takes.set()
         entity = AE(aet)
@@ -57,13 +59,24 @@ class Destination:
             entity.add_supported_context(context.abstract_syntax, ALL_SYNTAXES)
         entity.add_supported_context(Verification)
         entity.maximum_associations = 50
-        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self._entity = entity
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
+        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         self.port: int = self._server.socket.getsockname()[1]
         self._open = True
 
+    def take_one_association_at_a_time(self) -> None:
+        self._entity.maximum_associations = 1
+
+    def _accepted(self, _event: Any) -> None:
+        self.most_at_once = max(self.most_at_once, len(self._server.active_associations))
+
     def _store(self, event: Any) -> int:
-        if self.refuse_after is not None and len(self.received) >= self.refuse_after:
-            return 0xA700  # out of resources
+        if self.refuse_after is not None:
+            with self._counting:
+                if not self.refuse_after:
+                    return 0xA700  # out of resources
+                self.refuse_after -= 1
         time.sleep(self.pause)
         self.takes.wait(120)
         request = event.request
@@ -431,6 +444,64 @@ def test_a_destination_that_refuses_half_way_is_told_to_the_caller(
     assert found["Error"]
 
 
+@pytest.mark.parametrize("associations", [1, 2, 3])
+def test_many_images_arrive_the_same_by_several_associations(
+    start_briefly: StartOrthanc, destination: Destination, associations: int
+) -> None:
+    servers = [
+        start_briefly(None, configuration(destination)),
+        start_briefly(SCRIPT, configuration(destination, {"Associations": associations}, ConcurrentJobs=4)),
+    ]
+    for server in servers:
+        server.store(make_study(instances=30, series=4, patient_id="P1"))
+    destination.pause = 0.002
+    arrived, told = [], []
+    for server in servers:
+        destination.most_at_once = 0
+        told.append(c_move(server, "STUDY", StudyInstanceUID=identifiers(server, "P1")["STUDY"][0]))
+        arrived.append(destination.take())
+    assert len(arrived[0]) == 120 == len(set(arrived[0]))
+    assert arrived[1] == arrived[0]
+    assert destination.most_at_once == associations
+    if has_counts(servers[1]):
+        assert told[1] == told[0]
+    found = last(servers[1])
+    assert (found["State"], found["Completed"], len(found["Jobs"])) == ("done", 120, associations)
+
+
+def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing_twice(
+    start_briefly: StartOrthanc, destination: Destination
+) -> None:
+    destination.take_one_association_at_a_time()
+    server = start_briefly(SCRIPT, configuration(destination))
+    server.store(make_study(instances=60, series=2, patient_id="P1"))
+    destination.pause = 0.005
+    answer = c_move(server, "PATIENT", PatientID="P1")[-1]
+    assert answer.status == SUCCESS
+    if has_counts(server):
+        assert (answer.completed, answer.failed) == (120, 0)
+    arrived = [content for _, content, _, _ in destination.take()]
+    assert len(arrived) == len(set(arrived)) == 120
+    assert destination.most_at_once == 1
+    assert (last(server)["State"], last(server)["Completed"]) == ("done", 120)
+
+
+def test_of_two_associations_that_are_refused_half_way_each_image_that_arrived_counts(
+    start_briefly: StartOrthanc, destination: Destination
+) -> None:
+    server = start_briefly(SCRIPT, configuration(destination))
+    server.store(make_study(instances=60, series=2, patient_id="P1"))
+    destination.refuse_after = 70
+    answer = c_move(server, "PATIENT", PatientID="P1")[-1]
+    assert answer.status == WARNING
+    assert len(destination.received) == 70
+    found = last(server)
+    assert (found["State"], found["Completed"]) == ("failed", 70)
+    if has_counts(server):
+        assert (answer.completed, answer.failed) == (71, 1)  # Orthanc counts the failed one as completed too
+    assert not unfinished_jobs(server)
+
+
 def test_a_destination_that_takes_nothing_fails_as_with_orthanc(
     start_briefly: StartOrthanc, destination: Destination
 ) -> None:
@@ -448,7 +519,7 @@ def test_a_caller_that_goes_away_stops_the_move(start_briefly: StartOrthanc, des
     server = start_briefly(SCRIPT, configuration(destination))
     if not has_counts(server):
         return  # one sub-operation: the plugin learns of the caller only at the end
-    server.store(make_study(instances=40, patient_id="P1"))
+    server.store(make_study(instances=70, series=2, patient_id="P1"))
     destination.pause = 0.1
     entity = AE("MOVER")
     model = PatientRootQueryRetrieveInformationModelMove
@@ -460,7 +531,8 @@ def test_a_caller_that_goes_away_stops_the_move(start_briefly: StartOrthanc, des
     next(iter(responses))
     association.abort()
     server.wait_until(lambda: last(server)["State"] == "abandoned", what="notice that the caller is gone")
-    assert len(destination.received) < 40
+    server.wait_until(lambda: not unfinished_jobs(server), what="cancel the jobs")
+    assert len(destination.received) < 140
 
 
 # Telling services
@@ -655,26 +727,28 @@ def test_a_move_that_a_kill_interrupts_is_told_of_and_not_carried_on(
 ) -> None:
     notify = {"Url": f"{service.url}/{{State}}?n={{Instances}}&done={{Completed}}", "When": "after"}
     server = start_briefly(SCRIPT, configuration(destination, {"Notify": [notify]}, DicomScuTimeout=120))
-    server.store(make_study(patient_id="P1", instances=10))
-    destination.takes.clear()
+    server.store(make_study(patient_id="P1", instances=100, series=2))
+    destination.pause = 1
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(c_move, server, "PATIENT", PatientID="P1")
         asked = "/cmove-interceptor/requests"
-        server.wait_until(lambda: [item for item in server.get(asked)["Items"] if "Job" in item], what="begin to send")
+        server.wait_until(
+            lambda: [item for item in server.get(asked)["Items"] if len(item.get("Jobs", [])) == 2],
+            what="begin to send",
+        )
         server.kill()
         caller.exception()  # whatever it is that the caller sees
     server.start()
     server.wait_until(lambda: service.requests, what="tell")
-    assert [request["path"] for request in service.requests] == ["/interrupted?n=10&done="]
+    assert [request["path"] for request in service.requests] == ["/interrupted?n=200&done="]
     found = last(server)
     assert (found["State"], found["Completed"], found["Error"]) == (
         "interrupted",
         None,
         "Orthanc ended during the move",
     )
-    destination.takes.set()  # a job that waits for an answer ends with it
-    server.wait_until(lambda: not unfinished_jobs(server), what="cancel the job")
-    assert len(destination.take()) < 10
+    server.wait_until(lambda: not unfinished_jobs(server), what="cancel the jobs")
+    assert len(destination.take()) < 200
     server.kill()
     server.start()
     assert last(server)["State"] == "interrupted"
