@@ -38,6 +38,7 @@ EXPLICIT, IMPLICIT = struct.Struct("<HH2sH").unpack_from, struct.Struct("<HHI").
 LENGTH = struct.Struct("<I").unpack_from
 TRANSFER_SYNTAX, LAST = 0x00020010, 0x0020000E
 WANTED = {0x00100020: 0, 0x0020000D: 1, LAST: 2, 0x00080018: 3}
+JSON_NAMES = tuple(f'"{tag}":"' for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018"))
 IMPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2"
 # Big endian; deflated.
 OTHERS = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
@@ -76,6 +77,21 @@ def _identifiers_of_file(data: bytes) -> tuple[str, ...] | None:
             syntax = data[position : position + length].rstrip(b"\0 ")
         position += length  # an undefined one leads beyond the end: nothing is found
     return tuple(value.decode("ascii").strip("\0 ") for value in found) if all(found[1:]) else None
+
+
+def identifiers_of_json(text: str) -> tuple[str, ...] | None:
+    """The same from Orthanc's JSON of an instance (`gggg,eeee`), in a tenth of the time that decoding all of it takes.
+
+    What it finds may be those of an item of a sequence: compare the identifier that Orthanc gives. None: decode it.
+    """
+    values = []
+    for name in JSON_NAMES:
+        start = text.find(name)
+        end = text.find('"', start + len(name))
+        if min(start, end) < 0 or "\\" in (value := text[start + len(name) : end]):
+            return None
+        values.append(value.strip("\0 "))
+    return tuple(values)
 
 
 def orthanc_identifier(values: tuple[str, ...]) -> str:

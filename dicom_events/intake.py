@@ -15,7 +15,7 @@ from typing import Any
 import orthanc
 
 from ._contained import one_line
-from .events import LEVELS, ORIGINS, about, identifiers_of_file, orthanc_identifier
+from .events import LEVELS, ORIGINS, about, identifiers_of_file, identifiers_of_json, orthanc_identifier
 from .outbox import Outbox, new_id
 from .settings import EventSettings
 
@@ -132,9 +132,12 @@ class Intake:
         known = self._orthanc_ids(values) if values else ()
         if values and known[-1] == instance and not self._wants_tags(known):
             return values, known, {}
-        found = json.loads(
-            dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
-        )
+        text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
+        values = identifiers_of_json(text)
+        known = self._orthanc_ids(values) if values else ()
+        if values and known[-1] == instance and not self._wants_tags(known):
+            return values, known, {}
+        found = json.loads(text)
         values = tuple(
             str(found.get(tag) or "").strip("\0 ") for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018")
         )

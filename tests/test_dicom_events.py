@@ -204,6 +204,32 @@ def test_every_real_file_is_told_with_the_identifiers_that_orthanc_gave_it(share
             assert found[instance]["data"]["orthanc"][level] == shared.get(f"/instances/{instance}/{level}")["ID"]
 
 
+def test_large_images_are_told_with_their_own_identifiers_and_not_those_of_others_within(
+    start_orthanc: StartOrthanc,
+) -> None:
+    def refer(dataset: pydicom.Dataset) -> None:
+        other = pydicom.Dataset()
+        other.SeriesInstanceUID, other.StudyInstanceUID, other.PatientID = "1.2.3", "1.2.4", "OTHER"
+        dataset.ReferencedSeriesSequence = pydicom.Sequence([other])
+
+    large = {"rows": 256, "columns": 256}
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Events": {"StoredInstance": True}}})
+    stored = []
+    for patient, change in (("PLAIN", None), ("REFERS", refer), ('A"B', None), ("A/B", refer), ("  SPACES ", None)):
+        stored += server.store(make_study(patient_id=patient, instances=2, change=change, **large))
+    found = {
+        event["data"]["id"]: event["data"] for event in wait_for(server, "dicom.instance.stored", number=len(stored))
+    }
+    assert len(found) == 10
+    for instance, data in found.items():
+        for level in ("patient", "study", "series"):
+            assert data["orthanc"][level] == server.get(f"/instances/{instance}/{level}")["ID"]
+        tags = server.get(f"/instances/{instance}/simplified-tags")
+        assert {name: value.strip() for name, value in data["dicom"].items()} == {
+            name: tags[name].strip() for name in data["dicom"]
+        }
+
+
 def test_events_of_one_series_are_in_order_and_ids_are_all_different(shared: OrthancServer) -> None:
     found = events(shared)
     # The same image, sent twice in one second, has the same id.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import importlib
@@ -44,11 +45,8 @@ class Outcome:
     final: bool = False
 
 
-class Broker:
-    """What a publisher needs of a broker; its thread alone calls all but `wake`.
-
-    This one hands a few events over at a time and waits (`deliver`); those that confirm later have their own `collect`.
-    """
+class Broker(abc.ABC):
+    """What a publisher needs of a broker; its thread alone calls all but `wake`."""
 
     most_under_way = 100
     in_order = False
@@ -59,24 +57,16 @@ class Broker:
         self._waiting: list[Event] = []
         self._woken = threading.Event()
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 - some have nothing to open
         """Connect. Raises `BrokerAwayError`, or `BrokerUnusableError`."""
 
     def submit(self, event: Event) -> None:
         """Take one event; what becomes of it, `collect` tells."""
         self._waiting.append(event)
 
+    @abc.abstractmethod
     def collect(self, seconds: float) -> list[Outcome]:
         """What became of events; waits at most so long, less if there is something or `wake` is called."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            return self.deliver(waiting)
-        self._woken.wait(seconds)
-        self._woken.clear()
-        return []
-
-    def deliver(self, events: list[Event]) -> list[Outcome]:
-        raise NotImplementedError
 
     def wake(self) -> None:
         """End a waiting `collect`; called by any thread."""
@@ -86,8 +76,24 @@ class Broker:
         """More for the status."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nor to close
         """Let go, within a moment."""
+
+
+class PromptBroker(Broker):
+    """One that takes events at once, or not at all."""
+
+    def collect(self, seconds: float) -> list[Outcome]:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            return self.deliver(waiting)
+        self._woken.wait(seconds)
+        self._woken.clear()
+        return []
+
+    @abc.abstractmethod
+    def deliver(self, events: list[Event]) -> list[Outcome]:
+        """Hand events over; what became of each."""
 
 
 class ThreadedBroker(Broker):
@@ -112,9 +118,9 @@ class ThreadedBroker(Broker):
         """What goes together."""
         return [[event] for event in events]
 
+    @abc.abstractmethod
     def call(self, events: list[Event]) -> list[Outcome]:
         """Hand one batch over, in one of the threads. Any exception means that the broker is away."""
-        raise NotImplementedError
 
     def end_call(self) -> None:
         """A thread ends, or a call in it has failed: let go of what it holds."""

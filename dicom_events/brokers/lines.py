@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from ..events import Event, Form
 from ..settings import FileConfig
-from . import Broker, Outcome
+from . import Outcome, PromptBroker
 
 
-class Lines(Broker):
+class Lines(PromptBroker):
     """Appends to a file of mode 0600; a line is confirmed when the operating system has it."""
 
     most_under_way, in_order = 1000, True

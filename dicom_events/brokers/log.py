@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..events import Event, Form
 from ..settings import LogConfig
-from . import Broker, Outcome
+from . import Outcome, PromptBroker
 
 
-class Log(Broker):
+class Log(PromptBroker):
     """Writes warnings: what is lower is not shown unless Orthanc is verbose."""
 
     in_order = True
