@@ -212,11 +212,10 @@ def test_large_images_are_told_with_their_own_identifiers_and_not_those_of_other
         other.SeriesInstanceUID, other.StudyInstanceUID, other.PatientID = "1.2.3", "1.2.4", "OTHER"
         dataset.ReferencedSeriesSequence = pydicom.Sequence([other])
 
-    large = {"rows": 256, "columns": 256}
     server = start_orthanc(SCRIPT, {"DicomEvents": {"Events": {"StoredInstance": True}}})
     stored = []
     for patient, change in (("PLAIN", None), ("REFERS", refer), ('A"B', None), ("A/B", refer), ("  SPACES ", None)):
-        stored += server.store(make_study(patient_id=patient, instances=2, change=change, **large))
+        stored += server.store(make_study(patient_id=patient, instances=2, rows=256, columns=256, change=change))
     found = {
         event["data"]["id"]: event["data"] for event in wait_for(server, "dicom.instance.stored", number=len(stored))
     }
