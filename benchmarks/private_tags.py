@@ -6,7 +6,7 @@
 - storing 64x64 images in series of 20: at least 0.9 of the rate with the script that does nothing. Each round stores the same
   number of studies on both servers, in turns; the ratio is that of the rounds' medians, since the machine's pace drifts.
 
-    make bench-private-tags          BENCH_ARGS="--series 5000 --rounds 15"
+    make bench-private-tags          BENCH_ARGS="--series 5000 --rounds 25"
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def storing(ours: OrthancServer, theirs: OrthancServer, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         servers = [OrthancServer(Path(folder) / name, script, CONFIGURATION)
