@@ -602,15 +602,18 @@ class Mover:
                 return name, entry
         raise Failed(f"no modality has the AE title {one_line(aet)!r}")
 
-    def series(self, level: str, resources: Sequence[str]) -> dict[str, list[str]]:
-        """The series of patients, studies or series, each with its instances: Orthanc's identifiers."""
-        if level == "SERIES":
-            found = [self._loopback.get(f"/series/{resource}") for resource in resources]
+    @functools.cached_property
+    def _extended(self) -> bool:
+        return bool(self._loopback.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def series(self, level: str, resource: str) -> dict[str, int]:
+        """The series of a patient or study, and how many images each has."""
+        if self._extended:  # a quarter of the time: reading one resource costs in proportion to the archive there
+            find = {"Level": "Series", "Query": {}, f"Parent{TYPES[level]}": resource, "ResponseContent": ["Children"]}
+            found = self._loopback.post("/tools/find", find)
         else:
-            found = [
-                each for resource in resources for each in self._loopback.get(f"/{PATHS[level]}/{resource}/series")
-            ]
-        return {each["ID"]: each["Instances"] for each in found}
+            found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
+        return {each["ID"]: len(each["Instances"]) for each in found}
 
     def submit(self, fields: Mapping[str, str], resources: Sequence[str]) -> str:
         """Let a job of Orthanc send resources to the request's destination; its identifier."""
@@ -621,6 +624,9 @@ class Mover:
         if entry.get("LocalAet"):
             body["LocalAet"] = entry["LocalAet"]
         return str(self._loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store", body)["ID"])
+
+    def size(self, job: str) -> int:
+        return int(self._loopback.get(f"/jobs/{job}")["Content"]["InstancesCount"])
 
     def look(self, job: str, pause: float = LOOK) -> tuple[int, bool | None, str]:
         """After a pause: the percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
@@ -793,25 +799,26 @@ class Interceptor:
         resources = self._mover.resources(move.fields)
         if not resources:
             raise Failed("nothing here is what the request means")
-        shares = self._shares(move, resources)
-        move.total = sum(count for _, count in shares)
-        for share, count in shares:
-            move.parts.append(Part(share, count, self._mover.submit(move.fields, share)))
+        for share, count in self._shares(move.fields["Level"], resources):
+            job = self._mover.submit(move.fields, share)
+            move.parts.append(Part(share, count or self._mover.size(job), job))
+            move.total += move.parts[-1].total
             self._note(move)
             # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
             self._follow(move, 1, FIRST_LOOK)
         return move
 
-    def _shares(self, move: Move, resources: Sequence[str]) -> list[tuple[Sequence[str], int]]:
-        """What each association sends, and how many images that is: one all of it, or, where it is much, each whole series."""
-        level = move.fields["Level"]
-        if level == "INSTANCE":
-            return [(resources, len(resources))]
-        series = {each: len(found) for each, found in self._mover.series(level, resources).items()}
-        number = min(self._settings.associations, len(series))
-        if number == 1 or sum(series.values()) < MANY or not self._mover.synchronous:
-            return [(resources, sum(series.values()))]
-        shares: list[list[str]] = [[] for _ in range(number)]
+    def _shares(self, level: str, resources: Sequence[str]) -> list[tuple[Sequence[str], int]]:
+        """What each association sends, and how many images that is (0: not known).
+
+        One sends all of it, or, of patients and studies with much, each some whole series.
+        """
+        if level not in ("PATIENT", "STUDY") or self._settings.associations == 1 or not self._mover.synchronous:
+            return [(resources, 0)]
+        series = {each: n for resource in resources for each, n in self._mover.series(level, resource).items()}
+        if len(series) < 2 or sum(series.values()) < MANY:
+            return [(resources, 0)]
+        shares: list[list[str]] = [[] for _ in range(min(self._settings.associations, len(series)))]
         for each in sorted(series, key=lambda each: -series[each]):  # the longest first, where there is least
             min(shares, key=lambda share: sum(series[other] for other in share)).append(each)
         return [(share, sum(series[each] for each in share)) for share in shares]
@@ -998,10 +1005,14 @@ class Fetcher:
             self._turns.release()
 
     def _instances(self, fields: Mapping[str, str]) -> list[str]:
-        resources, level = self._mover.resources(fields), fields["Level"]
-        if level == "INSTANCE":
-            return resources
-        return [instance for found in self._mover.series(level, resources).values() for instance in found]
+        if fields["Level"] == "INSTANCE":
+            return self._mover.resources(fields)
+        route = PATHS[fields["Level"]]
+        return [
+            instance["ID"]
+            for resource in self._mover.resources(fields)
+            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
+        ]
 
     def _fetch(self, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> None:
         """Ask one source after the other until as much is here as the fullest of them has."""
