@@ -87,7 +87,7 @@ class Forwarder:
         self.wake, self._stopping = threading.Event(), threading.Event()
         self._changed, self._started = threading.Event(), threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
-        self._known_changed = threading.Event()
+        self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
         self.health: dict[str, Destination] = {}
         self._ended: deque[tuple[str, bool]] = deque()
@@ -394,20 +394,24 @@ class Forwarder:
 
     def known(self) -> dict[str, Mapping[str, Any]]:
         """The destinations that Orthanc knows now, from its configuration and its database, with their settings."""
-        if self._known_changed.is_set():
-            self._known_changed.clear()  # first: what changes during the question is asked again
-            try:
-                self._known = self.loopback.get(f"/{self.kind.route}?expand")
-            except LoopbackError:
-                self._known_changed.set()
-                raise
-            wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
-            if unknown := sorted(wanted - self._known.keys()):
-                orthanc.LogError(
-                    f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
-                    f"known are: {', '.join(self._known) or 'none'}. The others are served."
-                )
-        return self._known
+        with self._knowing:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
+            if self._known_changed.is_set():
+                self._known_changed.clear()  # first: what changes during the question is asked again
+                try:
+                    self._known = self.loopback.get(f"/{self.kind.route}?expand")
+                except LoopbackError:
+                    self._known_changed.set()
+                    raise
+                self._complain_of_unknown()
+            return self._known
+
+    def _complain_of_unknown(self) -> None:
+        wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
+        if unknown := sorted(wanted - self._known.keys()):
+            orthanc.LogError(
+                f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
 
     def destinations(self) -> list[str]:
         """The destinations of a rule that names none: those listed that Orthanc knows, or all that it knows."""

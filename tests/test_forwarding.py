@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,23 @@ def test_a_destination_that_hangs_holds_up_the_others_for_one_timeout_at_most(
     source.wait_until(lambda: len(instances(node)) == 4, what="deliver to the one that answers", timeout=20)
     assert time.monotonic() - begin < 5 + 3
     source.kill()  # its jobs hang
+
+
+def test_who_asks_while_the_destinations_are_read_is_not_told_that_there_are_none(start_orthanc: StartOrthanc) -> None:
+    slow = """
+import time
+import orthanc
+
+def modalities(output, uri, **request):
+    time.sleep(2)
+    output.AnswerBuffer(orthanc.RestApiGet("/modalities?expand"), "application/json")
+
+orthanc.RegisterRestCallback("/modalities", modalities)
+"""
+    source = start_orthanc(SCRIPT.read_text() + slow, {"DicomModalities": {"NODE": ["NODE", "127.0.0.1", 1]}})
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(source.get, f"{ROUTE}/destinations") for _ in range(3)]
+        assert [list(each.result()) for each in asked] == [["NODE"]] * 3
 
 
 def test_a_destination_gets_work_again_as_soon_as_it_answers(start_orthanc: StartOrthanc) -> None:
