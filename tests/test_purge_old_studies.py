@@ -557,7 +557,8 @@ def test_what_changes_between_choice_and_deletion_is_kept(
     start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
     server = start_briefly(
-        changed(WINDOW=1, STALE=0), {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}}
+        changed(WINDOW=1, WINDOWS_OF_A_SEARCH=1, STALE=0),
+        {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}},
     )
     fill(server, [f"2001010{number}" for number in range(1, 8)])
     ids = [
@@ -582,7 +583,7 @@ def test_what_changes_between_choice_and_deletion_is_kept(
 
 
 def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_briefly: StartOrthanc) -> None:
-    server = start_briefly(changed(WINDOW=1, STALE=0))
+    server = start_briefly(changed(WINDOW=1, WINDOWS_OF_A_SEARCH=1, STALE=0))
     fill(server, ["20010101", "20010102", "20010103"])
     number, go_on = start_held(server)
     # Deletions wait, Orthanc's own routes don't.
@@ -594,7 +595,7 @@ def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_brief
 
 
 def test_one_purge_at_a_time_and_it_can_be_looked_at_and_cancelled(start_briefly: StartOrthanc) -> None:
-    server = start_briefly(changed(BATCH=10, WINDOW=5))
+    server = start_briefly(changed(BATCH=10, WINDOW=5, WINDOWS_OF_A_SEARCH=1))
     fill(server, ["20010101"] * 20)
     number, go_on = start_held(server)
     refused = server.request("GET", "/purge-old-studies", params={"since": "20200101"})
@@ -686,7 +687,7 @@ def test_killed_while_a_batch_is_deleted_nothing_is_missing_from_the_history_and
 
 
 def test_stopped_half_way_it_ends_well_and_goes_on_at_the_next_start(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(WINDOW=5))
+    server = start_orthanc(changed(WINDOW=5, WINDOWS_OF_A_SEARCH=1))
     fill(server, ["20010101"] * 40)
     number, go_on = start_held(server)
     server.wait_until_stable()
@@ -837,7 +838,7 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     start_orthanc_for_module: StartOrthanc, orthanc_version: tuple[int, ...], part: int
 ) -> None:
     server = start_orthanc_for_module(
-        changed(PAGE=2, WINDOW=2, BATCH=1) if part else SCRIPT,
+        changed(PAGE=2, WINDOW=2, WINDOWS_OF_A_SEARCH=1, BATCH=1) if part else SCRIPT,
         {"UserMetadata": {"Keep": 5000}, "StableAge": 600,
          "PurgeOldStudies": {"KeepLabels": ["keep"], "KeepMetadata": ["Keep"], "MaxStudies": 3, "MaxPercent": 80}},
     )  # fmt: skip
