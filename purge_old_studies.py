@@ -583,8 +583,8 @@ class Archive:
         years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
         modalities: Counter[str] = Counter()
         size = 0
-        for start in range(0, len(studies), WINDOW):
-            window = {study.id: study for study in studies[start : start + WINDOW]}
+        for start in range(0, len(studies), self.window):
+            window = {study.id: study for study in studies[start : start + self.window]}
             of_each: dict[str, set[str]] = {}
             for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
                 of_each.setdefault(series["ParentStudy"], set()).add(
@@ -863,8 +863,8 @@ class Purge:
         """
         self.complete_record()
         rows = self._rows("waiting")
-        window = self._archive.window
-        windows = (rows[start : start + window] for start in range(0, len(rows), window))
+        length = self._archive.window
+        windows = (rows[start : start + length] for start in range(0, len(rows), length))
         looked = one_ahead(((window, self._look(window)) for window in windows), "purge-looks-ahead")
         batches = (batch for window, found in looked for batch in self._window(window, found))
         left = len(rows)
