@@ -25,6 +25,7 @@ import encodings.idna  # noqa: F401
 import functools
 import http
 import http.client
+import itertools
 import json
 import math
 import os
@@ -66,6 +67,8 @@ FETCHES_AT_A_TIME = 2
 FIRST_LOOK, LOOK = 0.005, 0.1  # seconds until looking at a job that sends, and between looks
 END_EVENT = 5.0  # seconds until a job that is not listed any more counts as failed, unless its end was heard of
 MANY = 100  # images for which a second association is worth its while
+PIECE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
+AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another goes again: that one may still be open
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
@@ -234,7 +237,7 @@ class Settings:
         metadata={
             "minimum": 1,
             "maximum": 8,
-            "help": f"How many at a time send the series of what has {MANY} images or more; each whole by one.",
+            "help": f"How many at a time send what has {MANY} images or more.",
         },
     )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a notification that failed goes again."})
@@ -549,12 +552,11 @@ class Jobs:
                 self._ended.popitem(last=False)
             self._changed.notify_all()
 
-    def wait(self, job: str, seconds: float) -> bool | None:
-        """Whether a job ended well; None if it has not ended yet."""
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
         with self._changed:
-            if job not in self._ended:
-                self._changed.wait(seconds)
-            return self._ended.get(job)
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 class Failed(Exception):  # noqa: N818 - the move failed, not the script
@@ -567,6 +569,7 @@ class Mover:
     def __init__(self, loopback: Any, jobs: Jobs, configuration: Mapping[str, Any]) -> None:
         self._loopback, self._jobs = loopback, jobs
         self.synchronous = bool(configuration.get("SynchronousCMove", True))
+        self.concurrent_jobs = int(configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
         self._strict = bool(configuration.get("StrictAetComparison", False))
         self.stopping = threading.Event()
 
@@ -606,14 +609,18 @@ class Mover:
     def _extended(self) -> bool:
         return bool(self._loopback.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
-    def series(self, level: str, resource: str) -> dict[str, int]:
-        """The series of a patient or study, and how many images each has."""
+    def series(self, level: str, resource: str) -> dict[str, list[str]]:
+        """The series of a patient or study, or the series itself, each with its images."""
         if self._extended:  # a quarter of the time: reading one resource costs in proportion to the archive there
-            find = {"Level": "Series", "Query": {}, f"Parent{TYPES[level]}": resource, "ResponseContent": ["Children"]}
-            found = self._loopback.post("/tools/find", find)
+            find = {"Query": {}, f"Parent{TYPES[level]}": resource}
+            if level == "SERIES":
+                return {resource: self._loopback.post("/tools/find", {**find, "Level": "Instance"})}
+            found = self._loopback.post("/tools/find", {**find, "Level": "Series", "ResponseContent": ["Children"]})
+        elif level == "SERIES":
+            found = [self._loopback.get(f"/series/{resource}")]
         else:
             found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
-        return {each["ID"]: len(each["Instances"]) for each in found}
+        return {each["ID"]: each["Instances"] for each in found}
 
     def submit(self, fields: Mapping[str, str], resources: Sequence[str]) -> str:
         """Let a job of Orthanc send resources to the request's destination; its identifier."""
@@ -628,16 +635,21 @@ class Mover:
     def size(self, job: str) -> int:
         return int(self._loopback.get(f"/jobs/{job}")["Content"]["InstancesCount"])
 
-    def look(self, job: str, pause: float = LOOK) -> tuple[int, bool | None, str]:
-        """After a pause: the percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
-        ended = self._jobs.wait(job, pause)
+    def wait(self, jobs: Sequence[str], pause: float = LOOK) -> list[str]:
+        """Those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
+        return list(self._jobs.wait(jobs, pause)) or list(jobs)
+
+    def look(self, job: str) -> tuple[int, bool | None, str]:
+        """The percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
+        if self._jobs.wait([job], 0).get(job):
+            return 100, True, ""
         try:
             state = self._loopback.get(f"/jobs/{job}")
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            ended = self._jobs.wait(job, END_EVENT) if ended is None else ended
-            return 100 * bool(ended), bool(ended), "" if ended else "the job is not known any more"
+            well = self._jobs.wait([job], END_EVENT).get(job, False)
+            return 100 * well, well, "" if well else "the job is not known any more"
         if state["State"] == "Success":
             return 100, True, ""
         failed = state["State"] in ("Failure", "Paused")
@@ -678,13 +690,17 @@ def _key(fields: Mapping[str, str]) -> tuple[str, str]:
 
 
 class Part:
-    """What one association sends of a move."""
+    """What one job sends of a move, by an association of its own; `refused`: how often it was."""
 
-    def __init__(self, resources: Sequence[str], total: int, job: str) -> None:
+    def __init__(self, resources: Sequence[str], total: int, job: str = "") -> None:
         self.resources, self.total, self.job = resources, total, job
-        self.sent, self.again = 0, False
+        self.sent = self.refused = 0
         self.ended: bool | None = None
         self.error = ""
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self.job) and self.ended is None
 
 
 class Move:
@@ -694,6 +710,7 @@ class Move:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
         self.parts: list[Part] = []
         self.total = self.applied = 0
+        self.one_by_one = False  # the destination has refused an association beside another
         self.followed = True  # False: nobody knows how many of its images were sent
         self.error = ""
         self.fetched: list[str] = []
@@ -704,7 +721,7 @@ class Move:
 
     @property
     def jobs(self) -> list[str]:
-        return [part.job for part in self.parts]
+        return [part.job for part in self.parts if part.job]
 
 
 class Interceptor:
@@ -799,29 +816,38 @@ class Interceptor:
         resources = self._mover.resources(move.fields)
         if not resources:
             raise Failed("nothing here is what the request means")
-        for share, count in self._shares(move.fields["Level"], resources):
-            job = self._mover.submit(move.fields, share)
-            move.parts.append(Part(share, count or self._mover.size(job), job))
-            move.total += move.parts[-1].total
-            self._note(move)
-            # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
-            self._follow(move, 1, FIRST_LOOK)
+        move.parts = self._parts(move.fields["Level"], resources)
+        # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
+        self._send(move, move.parts[0])
+        move.parts[0].total = move.parts[0].total or self._mover.size(move.jobs[0])
+        move.total = sum(part.total for part in move.parts)
+        self._follow(move, 1, FIRST_LOOK)
+        self._send_more(move)
         return move
 
-    def _shares(self, level: str, resources: Sequence[str]) -> list[tuple[Sequence[str], int]]:
-        """What each association sends, and how many images that is (0: not known).
+    def _parts(self, level: str, resources: Sequence[str]) -> list[Part]:
+        """What each job sends; the number of images is 0 where it is not known.
 
-        One sends all of it, or, of patients and studies with much, each some whole series.
+        One sends all; or, where images are many, there is one for each association, with whole series. Only a series that is
+        more than what one association should send goes in pieces.
         """
-        if level not in ("PATIENT", "STUDY") or self._settings.associations == 1 or not self._mover.synchronous:
-            return [(resources, 0)]
-        series = {each: n for resource in resources for each, n in self._mover.series(level, resource).items()}
-        if len(series) < 2 or sum(series.values()) < MANY:
-            return [(resources, 0)]
-        shares: list[list[str]] = [[] for _ in range(min(self._settings.associations, len(series)))]
-        for each in sorted(series, key=lambda each: -series[each]):  # the longest first, where there is least
-            min(shares, key=lambda share: sum(series[other] for other in share)).append(each)
-        return [(share, sum(series[each] for each in share)) for share in shares]
+        at_once = self._settings.associations
+        if level == "INSTANCE" or at_once == 1 or not self._mover.synchronous:
+            return [Part(resources, 0)]
+        series = {each: ids for resource in resources for each, ids in self._mover.series(level, resource).items()}
+        total = sum(map(len, series.values()))
+        if total < MANY:
+            return [Part(resources, total)]
+        shares: list[list[str]] = [[] for _ in range(at_once)]
+        pieces: list[Part] = []
+        for each in sorted(series, key=lambda each: -len(series[each])):  # the longest first, where there is least
+            if (count := len(series[each])) <= max(total / at_once, PIECE):
+                min(shares, key=lambda share: sum(len(series[other]) for other in share)).append(each)
+            else:
+                number = math.ceil(count / PIECE)
+                cuts = [count * cut // number for cut in range(number + 1)]
+                pieces += [Part(series[each][start:end], end - start) for start, end in itertools.pairwise(cuts)]
+        return [Part(share, sum(len(series[each]) for each in share)) for share in shares if share] + pieces
 
     def size(self, move: Move) -> int:
         return move.total
@@ -835,26 +861,40 @@ class Interceptor:
         """Wait until so many images are sent. Raises `Failed` if they can't be."""
         if not move.parts or not self._mover.synchronous:
             return
-        while move.sent < count and (running := [part for part in move.parts if part.ended is None]):
-            for part in running:
+        while move.sent < count:
+            self._send_more(move)
+            if not (running := [part for part in move.parts if part.is_running]):
+                raise Failed(next(part.error for part in move.parts if part.ended is False))
+            seen = self._mover.wait([part.job for part in running], pause)
+            for part in (part for part in running if part.job in seen):
                 if self._mover.stopping.is_set():
                     raise Failed("Orthanc is stopping")
-                percent, part.ended, part.error = self._mover.look(part.job, pause)
+                percent, part.ended, part.error = self._mover.look(part.job)
                 part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
-            self._once_more(move)
+                # A destination may take one association at a time: what another got nothing through goes after it.
+                if part.ended is False and not part.sent and move.sent and part.refused < len(AGAIN):
+                    part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
             pause = min(2 * pause, LOOK)
-        if move.sent < count:
-            raise Failed(next(part.error for part in move.parts if part.ended is False))
 
-    def _once_more(self, move: Move) -> None:
-        """A destination may take one association at a time: what another got nothing through goes after the first."""
-        failed = [part for part in move.parts if part.ended is False]
-        if any(part.ended is None for part in move.parts) or len(failed) == len(move.parts):
+    def _send_more(self, move: Move) -> None:
+        """Begin as many parts as may run, unless one has failed.
+
+        Where Orthanc itself runs no more jobs at a time, one more waits there: else a job that nobody waits for would take the
+        place of each part that ends.
+        """
+        if any(part.ended is False for part in move.parts):
             return
-        for part in failed:
-            if not part.sent and not part.again:
-                part.job, part.ended, part.again = self._mover.submit(move.fields, part.resources), None, True
-                self._note(move)
+        at_once = self._settings.associations
+        most = 1 if move.one_by_one or not move.sent else at_once + (self._mover.concurrent_jobs <= at_once)
+        for part in move.parts:
+            if not part.job and sum(other.is_running for other in move.parts) < most:
+                if part.refused:
+                    self._mover.stopping.wait(AGAIN[part.refused - 1])
+                self._send(move, part)
+
+    def _send(self, move: Move, part: Part) -> None:
+        part.job = self._mover.submit(move.fields, part.resources)
+        self._note(move)
 
     def free(self, move: Move) -> None:
         """The end of a move: all was sent, it failed, or the caller has gone."""
@@ -1053,6 +1093,7 @@ class Fetcher:
             if time.monotonic() > deadline or self._mover.stopping.is_set():
                 self._mover.cancel(job)
                 raise Failed(f"it was not fetched within {self._settings.seconds:g} s")
+            self._mover.wait([job])
             _, ended, error = self._mover.look(job)
         if not ended:
             raise Failed(error)

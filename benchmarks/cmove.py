@@ -3,9 +3,9 @@
 
 What counts, each in one run:
 
-- rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100. One series of 500 stands
-  beside it: that goes by one association, hence by one job, and a job of Orthanc's is slower than its own C-MOVE: after
-  each image it is written down anew with the names of all of its images (`perf record`);
+- rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100 and for one of one series. (A
+  bare job of Orthanc's stands beside them: it is slower than its own C-MOVE, for after each image it is written down anew with
+  the names of all of its images.)
 - 20 moves at once, with a service that hangs: each ends at most 1 s later than without the service, and a C-ECHO
   meanwhile is answered at most 1 s later than by an Orthanc without the script.
 """

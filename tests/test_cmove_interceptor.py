@@ -444,46 +444,70 @@ def test_a_destination_that_refuses_half_way_is_told_to_the_caller(
     assert found["Error"]
 
 
-@pytest.mark.parametrize("associations", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("level", "series", "associations", "jobs"),
+    [("STUDY", 4, 1, 1), ("STUDY", 4, 2, 2), ("STUDY", 4, 3, 3), ("STUDY", 1, 2, 3), ("SERIES", 1, 2, 3)],
+)
 def test_many_images_arrive_the_same_by_several_associations(
-    start_briefly: StartOrthanc, destination: Destination, associations: int
+    start_briefly: StartOrthanc, destination: Destination, level: str, series: int, associations: int, jobs: int
 ) -> None:
+    images = 30 * series if series > 1 else 150  # the one series goes in pieces of 50
     servers = [
         start_briefly(None, configuration(destination)),
         start_briefly(SCRIPT, configuration(destination, {"Associations": associations}, ConcurrentJobs=4)),
     ]
     for server in servers:
-        server.store(make_study(instances=30, series=4, patient_id="P1"))
+        server.store(make_study(instances=images // series, series=series, patient_id="P1"))
     destination.pause = 0.002
     arrived, told = [], []
     for server in servers:
         destination.most_at_once = 0
-        told.append(c_move(server, "STUDY", StudyInstanceUID=identifiers(server, "P1")["STUDY"][0]))
+        told.append(c_move(server, level, **{KEYS[level]: identifiers(server, "P1")[level][0]}))
         arrived.append(destination.take())
-    assert len(arrived[0]) == 120 == len(set(arrived[0]))
+    assert len(arrived[0]) == images == len(set(arrived[0]))
     assert arrived[1] == arrived[0]
     assert destination.most_at_once == associations
     if has_counts(servers[1]):
         assert told[1] == told[0]
     found = last(servers[1])
-    assert (found["State"], found["Completed"], len(found["Jobs"])) == ("done", 120, associations)
+    assert (found["State"], found["Completed"], len(found["Jobs"])) == ("done", images, jobs)
 
 
+@pytest.mark.parametrize("series", [1, 2])
 def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing_twice(
-    start_briefly: StartOrthanc, destination: Destination
+    start_briefly: StartOrthanc, destination: Destination, series: int
 ) -> None:
     destination.take_one_association_at_a_time()
     server = start_briefly(SCRIPT, configuration(destination))
-    server.store(make_study(instances=60, series=2, patient_id="P1"))
+    server.store(make_study(instances=240 // series, series=series, patient_id="P1"))
     destination.pause = 0.005
     answer = c_move(server, "PATIENT", PatientID="P1")[-1]
     assert answer.status == SUCCESS
     if has_counts(server):
-        assert (answer.completed, answer.failed) == (120, 0)
+        assert (answer.completed, answer.failed) == (240, 0)
     arrived = [content for _, content, _, _ in destination.take()]
-    assert len(arrived) == len(set(arrived)) == 120
+    assert len(arrived) == len(set(arrived)) == 240
     assert destination.most_at_once == 1
-    assert (last(server)["State"], last(server)["Completed"]) == ("done", 120)
+    assert (last(server)["State"], last(server)["Completed"]) == ("done", 240)
+
+
+def test_a_job_that_nobody_waits_for_comes_after_all_pieces_of_a_series(
+    start_briefly: StartOrthanc, destination: Destination
+) -> None:
+    server = start_briefly(SCRIPT, configuration(destination))  # two jobs at a time, as Orthanc does by itself
+    server.store(make_study(instances=320, patient_id="P1"))
+    server.store(make_study(instances=1, patient_id="P2"))
+    other = server.post("/tools/find", {"Level": "Study", "Query": {"PatientID": "P2"}})
+    destination.pause = 0.005
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(c_move, server, "PATIENT", PatientID="P1")
+        server.wait_until(lambda: len(unfinished_jobs(server)) >= 2, what="send by two associations")
+        for _ in range(5):
+            server.post("/modalities/dest/store", {"Resources": other, "Synchronous": False})
+        assert answers.result()[-1].status == SUCCESS
+    server.wait_until(lambda: len(destination.received) == 325, what="send all")
+    early = [place for place, (*_, message) in enumerate(destination.received) if not message and place < 256]
+    assert not early, "a job that nobody waits for took the place of a piece that had ended"
 
 
 def test_of_two_associations_that_are_refused_half_way_each_image_that_arrived_counts(
