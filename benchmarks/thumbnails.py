@@ -122,16 +122,22 @@ def later_answers(server: OrthancServer, series: dict[str, str], rounds: int) ->
     etags = [server.request("GET", path).headers["ETag"] for path in paths]
     conditional = [request_bytes(path, {"If-None-Match": etag}) for path, etag in zip(paths, etags, strict=True)]
     preview = [request_bytes(f"/instances/{each}/preview") for each in series.values()]
-    ours, trivial, unchanged, previews = in_turns(
+    ours, trivial, unchanged, previews, alone, preview_alone = in_turns(
         rounds,
         lambda: rate(port, requests, 2),
         lambda: rate(port, [request_bytes("/trivial")], 2),
         lambda: rate(port, conditional, 2, expected=304),
         lambda: rate(port, preview, 1),
+        lambda: rate(port, requests, 1, connections=1),
+        lambda: rate(port, preview, 1, connections=1),
     )
     show("later answer", ours, "a trivial Python route", trivial, "/s", 0.8)
     show("later answer, If-None-Match (304)", unchanged, "later answer", ours, "/s", 1.0)
-    show("later answer", ours, "/instances/{id}/preview", previews, "/s", 100)
+    # By one connection, since by several a preview has all cores, and no Python route more than one.
+    show("later answer, by one connection", alone, "/instances/{id}/preview", preview_alone, "/s", 100)
+    print(
+        f"by four connections: {ours / previews:.0f} times preview, a trivial Python route {trivial / previews:.0f} times"
+    )
 
 
 def memory(server: OrthancServer, series: dict[str, str], megabytes: float) -> None:
