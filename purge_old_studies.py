@@ -35,6 +35,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -49,7 +50,6 @@ import typing
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -445,16 +445,6 @@ def in_short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def one_ahead(items: Iterator[T], name: str) -> Iterator[T]:
-    """The same items, the next of them always being made meanwhile by a thread `name`."""
-    end = object()
-    with ThreadPoolExecutor(1, name) as thread:
-        coming: Future[Any] = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
-            yield item
-
-
 def batch_length(instances: Iterable[int]) -> int:
     """How many studies with so many instances, from the first on, go in one request: up to `BATCH`, a larger one alone."""
     together = list(itertools.takewhile(lambda total: total <= BATCH, itertools.accumulate(instances)))
@@ -504,7 +494,7 @@ class Archive:
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
         pages = self._pages(query) if self._extended else self._before_pages(query)
-        return map(self._study, itertools.chain.from_iterable(one_ahead(pages, "purge-reads-ahead")))
+        return map(self._study, itertools.chain.from_iterable(pages))
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         for since in itertools.count(0, PAGE):
@@ -835,8 +825,6 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
 
 # What came of a batch: for each state the rows that are in it now, and why.
 Outcome = dict[str, list[tuple[dict[str, Any], str]]]
-# When some studies were looked at (monotonic), and what they are.
-Looked = tuple[float, dict[str, Study]]
 
 
 class Purge:
@@ -859,16 +847,14 @@ class Purge:
     def run(self) -> str:
         """Delete what is still to go; the state that the purge is in then.
 
-        While a batch is deleted the window after it is looked at, and what came of the batch before is written down.
+        One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
         """
         self.complete_record()
         rows = self._rows("waiting")
         length = self._archive.window
         windows = (rows[start : start + length] for start in range(0, len(rows), length))
-        looked = one_ahead(((window, self._look(window)) for window in windows), "purge-looks-ahead")
-        batches = (batch for window, found in looked for batch in self._window(window, found))
         left = len(rows)
-        for settled in one_ahead(batches, "purge-deletes"):
+        for settled in itertools.chain.from_iterable(map(self._window, windows)):
             for state, of_it in settled.items():
                 self._settle(of_it, state)
             left -= sum(map(len, settled.values()))
@@ -886,19 +872,17 @@ class Purge:
         rows = self._ledger.rows(sql, self.number, *states)
         return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
 
-    def _look(self, rows: list[dict[str, Any]]) -> Looked:
-        """What the studies of some rows are now, and when that was (monotonic)."""
-        at = time.monotonic()
-        if self._halted():
-            return at, {}
-        return at, self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
+    def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
+        """What the studies of some rows are now."""
+        return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
 
-    def _window(self, rows: list[dict[str, Any]], looked: Looked) -> Iterator[Outcome]:
+    def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
         """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        looked_at, found = -math.inf, dict[str, Study]()
         while rows and not self._halted():
-            if time.monotonic() - looked[0] > STALE:
-                looked = self._look(rows)
-            studies = [looked[1].get(row["study"]) for row in rows]
+            if time.monotonic() - looked_at > STALE:
+                looked_at, found = time.monotonic(), self._look(rows)
+            studies = [found.get(row["study"]) for row in rows]
             length = batch_length(study.instances if study else 0 for study in studies)
             yield self._batch(list(zip(rows[:length], studies, strict=False)))
             rows = rows[length:]
@@ -974,7 +958,7 @@ class Purge:
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Half a study is worse than none: one begun goes, unless it has been received anew."""
-        why = self._why_not(row, self._look([row])[1].get(row["study"]))
+        why = self._why_not(row, self._look([row]).get(row["study"]))
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
                 self._settle(of_it, state)
