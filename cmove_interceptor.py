@@ -890,7 +890,11 @@ class Interceptor:
             if not part.job and sum(other.is_running for other in move.parts) < most:
                 if part.refused:
                     self._mover.stopping.wait(AGAIN[part.refused - 1])
-                self._send(move, part)
+                try:
+                    self._send(move, part)
+                except (Failed, LoopbackError) as error:  # an image is gone, or the modality
+                    part.ended, part.error = False, one_line(error)
+                    return
 
     def _send(self, move: Move, part: Part) -> None:
         part.job = self._mover.submit(move.fields, part.resources)

@@ -510,6 +510,27 @@ def test_a_job_that_nobody_waits_for_comes_after_all_pieces_of_a_series(
     assert not early, "a job that nobody waits for took the place of a piece that had ended"
 
 
+def test_an_image_that_is_deleted_meanwhile_fails_the_move_and_the_rest_arrives(
+    start_briefly: StartOrthanc, destination: Destination
+) -> None:
+    server = start_briefly(SCRIPT, configuration(destination))
+    server.store(make_study(instances=200, patient_id="P1"))
+    series = server.get("/series")[0]
+    images = server.get(f"/series/{series}")["Instances"]
+    if server.get("/system").get("Capabilities", {}).get("HasExtendedFind"):
+        images = server.post("/tools/find", {"Level": "Instance", "Query": {}, "ParentSeries": series})
+    destination.takes.clear()
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(c_move, server, "PATIENT", PatientID="P1")
+        server.wait_until(lambda: unfinished_jobs(server), what="send the first piece")
+        server.request("DELETE", f"/instances/{images[-1]}")
+        destination.takes.set()
+        assert answers.result()[-1].status == WARNING
+    found = last(server)
+    assert (found["State"], found["Completed"]) == ("failed", 150) == ("failed", len(destination.received))
+    assert "Not Found" in found["Error"]
+
+
 def test_of_two_associations_that_are_refused_half_way_each_image_that_arrived_counts(
     start_briefly: StartOrthanc, destination: Destination
 ) -> None:
