@@ -359,7 +359,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 a7420feac6a3c88560765bd166a1921a61eaf58ff30335feed9e98cc54341cde
+# common/loopback.py, SHA-256 dae33f116b3eeb5b5272e5168ef04731ad6e2d1eca00aae6b72b04f9c6c76fc7
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -385,6 +385,8 @@ class Loopback:
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
@@ -1219,7 +1221,7 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         if patterns
     )
 
-# common/routing.py, SHA-256 17414f83d2ab9a1667c9760e37403196f45f45c448ed0409c0560c914a1bb026
+# common/routing.py, SHA-256 00e37c54cce79901ea3fa14e69f9dd5104b3173e653c699ba28c0ffa5b6e5bca
 # Rules applied to what arrived: which instances go to which destination, and why.
 
 Matcher = Callable[[dict[str, Any]], Any]
@@ -1326,11 +1328,14 @@ class Router:
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
-        query = {**rule.query, UID_TAG[batch.level]: batch.uid}
-        if UID_TAG[batch.level] in rule.query:  # both must hold: ask for one, then compare
-            query = dict(rule.query)
+        tag = UID_TAG[batch.level]
+        if (wanted := rule.query.get(tag)) and not any(
+            fnmatch.fnmatchcase(batch.uid, uid) for uid in wanted.split("\\")
+        ):
+            return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        return batch.resource in self._loopback.post("/tools/find", {"Level": batch.level, "Query": query})
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
         content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
@@ -2346,7 +2351,7 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 1ed5a131ae48275f90bb8d1563f28023b7cedeb53993ae1d10bf52f251cfb7df
+# common/deliveries.py, SHA-256 642e1db7b0777d91d650af7d517eac78aff9b690d8183794021a2de3f32ab359
 # The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 FILTERS = {
@@ -2541,7 +2546,8 @@ class Deliveries:
             raise Refused(400, "DryRun must be true or false")
         chosen = wanted.get("Destination")
         targets = self._forwarder.destinations() if chosen is None else [self._destination(chosen)]
-        studies = [study for window in _months(first, last) for study in self._studies_of(*window)]
+        windows = _months(first, last) if self._forwarder.loopback.finds_all else [(first, last)]
+        studies = [study for window in windows for study in self._studies_of(*window)]
         if not dry:
             for study in studies:
                 with self._forwarder.ledger.transaction():
@@ -2554,7 +2560,12 @@ class Deliveries:
 
     def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
         query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-        found = self._forwarder.loopback.post("/tools/find", query)
+        loopback, found = self._forwarder.loopback, list[dict[str, Any]]()
+        if loopback.finds_all:
+            found = loopback.post("/tools/find", query)
+        else:
+            while page := loopback.get(f"/studies?expand&since={len(found)}&limit=500"):
+                found += page
         # Orthanc compares dates as text: look at each.
         days = {study["ID"]: parse_day(study["MainDicomTags"].get("StudyDate")) for study in found}
         return [study for study, day in days.items() if day and first <= day <= last]

@@ -466,7 +466,7 @@ class Archive:
     def _extended(self) -> bool:
         # From 1.12.5 a list is read in pages, with all that is asked of it; there, reading one study costs in proportion
         # to the archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._system.get("Capabilities", {}).get("HasExtendedFind"))
+        return self._loopback.finds_all and bool(self._system.get("Capabilities", {}).get("HasExtendedFind"))
 
     @property
     def window(self) -> int:
@@ -504,9 +504,21 @@ class Archive:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
+        if self._loopback.finds_all:
+            studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
+        else:
+            studies = self._loopback.get("/studies")  # `is_meant` looks at each
         for start in range(0, len(studies), PAGE):
-            yield self._content("Study", studies[start : start + PAGE])
+            page = self._content("Study", studies[start : start + PAGE])
+            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+
+    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        if not wanted:
+            return studies
+        series = self._content("Series", [study["ID"] for study in studies])
+        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
+        return [study for study in studies if study["ID"] in meant]
 
     def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
         # Without regard to case, since pages can't be had with it; `is_meant` has it.
@@ -595,11 +607,11 @@ class Archive:
         }
 
     def _children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        if not self._extended:
+            return self._content(level, [study.id for study in studies])
         uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
-        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True}
-        answer: list[dict[str, Any]] = self._loopback.post(
-            "/tools/find", {**find, "ResponseContent": content} if self._extended else find
-        )
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
+        answer: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
         return answer
 
     def _bytes(self, studies: Mapping[str, Study]) -> int:
@@ -1497,7 +1509,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 a7420feac6a3c88560765bd166a1921a61eaf58ff30335feed9e98cc54341cde
+# common/loopback.py, SHA-256 dae33f116b3eeb5b5272e5168ef04731ad6e2d1eca00aae6b72b04f9c6c76fc7
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -1523,6 +1535,8 @@ class Loopback:
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""

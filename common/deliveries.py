@@ -209,7 +209,8 @@ class Deliveries:
             raise Refused(400, "DryRun must be true or false")
         chosen = wanted.get("Destination")
         targets = self._forwarder.destinations() if chosen is None else [self._destination(chosen)]
-        studies = [study for window in _months(first, last) for study in self._studies_of(*window)]
+        windows = _months(first, last) if self._forwarder.loopback.finds_all else [(first, last)]
+        studies = [study for window in windows for study in self._studies_of(*window)]
         if not dry:
             for study in studies:
                 with self._forwarder.ledger.transaction():
@@ -222,7 +223,12 @@ class Deliveries:
 
     def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
         query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-        found = self._forwarder.loopback.post("/tools/find", query)
+        loopback, found = self._forwarder.loopback, list[dict[str, Any]]()
+        if loopback.finds_all:
+            found = loopback.post("/tools/find", query)
+        else:
+            while page := loopback.get(f"/studies?expand&since={len(found)}&limit=500"):
+                found += page
         # Orthanc compares dates as text: look at each.
         days = {study["ID"]: parse_day(study["MainDicomTags"].get("StudyDate")) for study in found}
         return [study for study, day in days.items() if day and first <= day <= last]

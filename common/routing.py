@@ -2,6 +2,7 @@
 """Rules applied to what arrived: which instances go to which destination, and why."""
 
 import dataclasses
+import fnmatch
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,11 +116,14 @@ class Router:
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
-        query = {**rule.query, UID_TAG[batch.level]: batch.uid}
-        if UID_TAG[batch.level] in rule.query:  # both must hold: ask for one, then compare
-            query = dict(rule.query)
+        tag = UID_TAG[batch.level]
+        if (wanted := rule.query.get(tag)) and not any(
+            fnmatch.fnmatchcase(batch.uid, uid) for uid in wanted.split("\\")
+        ):
+            return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        return batch.resource in self._loopback.post("/tools/find", {"Level": batch.level, "Query": query})
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
         content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")

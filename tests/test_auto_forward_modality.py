@@ -249,9 +249,10 @@ def test_an_unknown_destination_is_an_error_that_lists_the_known_and_the_rest_go
     assert "Destinations names NOPE, which Orthanc does not know; known are: DEST" in source.log
 
 
-def test_backfill_sends_what_the_archive_held_by_day_and_counts_first(start_orthanc: StartOrthanc) -> None:
+@pytest.mark.parametrize("limit", [0, 1])  # LimitFindResults cuts what Orthanc answers to a search
+def test_backfill_sends_what_the_archive_held_by_day_and_counts_first(start_orthanc: StartOrthanc, limit: int) -> None:
     destination = start_orthanc(aet="DEST")
-    source = start_orthanc(SCRIPT, to(destination, Destinations=["LATER"]))
+    source = start_orthanc(SCRIPT, {**to(destination, Destinations=["LATER"]), "LimitFindResults": limit})
     for number, date in enumerate(["20231231", "20240101", "20240215", "20240301", "", "20240299"]):
         source.store(make_study(patient_id=f"P{number}", study_date=date))
     source.wait_until_stable()

@@ -473,6 +473,18 @@ def test_many_images_arrive_the_same_by_several_associations(
     assert (found["State"], found["Completed"], len(found["Jobs"])) == ("done", images, jobs)
 
 
+@pytest.mark.parametrize(("level", "series"), [("STUDY", 4), ("STUDY", 1), ("SERIES", 1)])
+def test_limits_of_c_find_cut_no_move_off(
+    start_briefly: StartOrthanc, destination: Destination, level: str, series: int
+) -> None:
+    server = start_briefly(SCRIPT, configuration(destination, LimitFindResults=2, LimitFindInstances=2))
+    server.store(make_study(instances=120 // series, series=series, patient_id="P1"))
+    answer = c_move(server, level, **{KEYS[level]: identifiers(server, "P1")[level][0]})[-1]
+    assert answer.status == SUCCESS
+    assert len(destination.received) == 120
+    assert last(server)["Completed"] == 120
+
+
 @pytest.mark.parametrize("series", [1, 2])
 def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing_twice(
     start_briefly: StartOrthanc, destination: Destination, series: int

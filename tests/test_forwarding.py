@@ -96,7 +96,11 @@ def test_rules_send_by_query_origin_level_and_matcher(start_orthanc: StartOrthan
         {
             "Name": "ct and mr",
             "Destinations": ["A"],
-            "Query": {"ModalitiesInStudy": "CT\\MR", "StudyDate": "20240101-20241231"},
+            "Query": {
+                "ModalitiesInStudy": "CT\\MR",
+                "StudyDate": "20240101-20241231",
+                "StudyInstanceUID": "1.2.3\\2.*",
+            },
         },
         {"Name": "series", "Level": "Series", "Destinations": ["B"], "Query": {"Modality": "US"}},
         {"Name": "from the ward", "Destinations": ["B"], "Origin": {"RemoteAET": ["WARD*"]}},

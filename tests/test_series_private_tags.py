@@ -282,6 +282,15 @@ def test_values_are_as_orthanc_gives_them_in_every_transfer_syntax(server: Ortha
     assert (json.loads(kept) if isinstance(kept, str) else kept) == expected
 
 
+def test_limits_of_c_find_cut_no_list_off(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, {**LISTED, "LimitFindResults": 2, "LimitFindInstances": 2})
+    stored = server.store(study(patient_id="LIST", series=5, instances=1))
+    parents = stored[0]["ParentPatient"], stored[0]["ParentStudy"]
+    for path in ("series", f"patients/{parents[0]}/series", f"studies/{parents[1]}/series"):
+        listed = {each["ID"] for each in server.get(f"/with-private-tags/{path}")}
+        assert listed == {each["ParentSeries"] for each in stored}
+
+
 def test_lists_are_as_orthanc_gives_them_with_the_tags(server: OrthancServer) -> None:
     stored = server.store(study(patient_id="LIST", series=3, instances=2))
     server.store(make_study(patient_id="PLAIN", series=2))

@@ -181,6 +181,12 @@ def is_icon(image: Image.Image) -> bool:
     return isinstance(corner, tuple) and max(abs(a - b) for a, b in zip(corner, (44, 52, 64), strict=True)) < 6
 
 
+def test_limits_of_c_find_do_not_move_the_middle(start_briefly: StartOrthanc) -> None:
+    server = start_briefly(SCRIPT, {"LimitFindResults": 2, "LimitFindInstances": 2})
+    stored = server.store(make_study(instances=9, rows=16, columns=16))
+    assert chosen(server, stored[0]["ParentSeries"]) == stored[4]["ID"]
+
+
 def chosen(server: OrthancServer, series: str) -> str:
     """The instance that was chosen, once it is written."""
     path = f"/series/{series}/metadata/{next(iter(server.configuration.get('UserMetadata', {'2001': 0})))}"
