@@ -253,20 +253,22 @@ def test_an_unknown_destination_is_an_error_that_lists_the_known_and_the_rest_go
 def test_backfill_sends_what_the_archive_held_by_day_and_counts_first(start_orthanc: StartOrthanc, limit: int) -> None:
     destination = start_orthanc(aet="DEST")
     source = start_orthanc(SCRIPT, {**to(destination, Destinations=["LATER"]), "LimitFindResults": limit})
-    for number, date in enumerate(["20231231", "20240101", "20240215", "20240301", "", "20240299"]):
+    for number, date in enumerate(
+        ["20231231", "20240101", "20240102", "20240103", "20240215", "20240301", "", "20240299"]
+    ):
         source.store(make_study(patient_id=f"P{number}", study_date=date))
     source.wait_until_stable()
     source.put("/modalities/LATER", destination.as_modality())
     wanted = {"From": "20240101", "To": "20240229", "DryRun": True}
-    assert source.post("/auto-forward-modality/backfill", wanted)["Studies"] == 2
+    assert source.post("/auto-forward-modality/backfill", wanted)["Studies"] == 4
     assert deliveries(source) == []
     answer = source.request(
         "POST", "/auto-forward-modality/backfill", json={**wanted, "DryRun": False, "Destination": "LATER"}
     )
-    assert (answer.status_code, answer.json()["Deliveries"]) == (202, 2)
-    source.wait_until(lambda: states(source) == ["done", "done"], what="deliver both")
+    assert (answer.status_code, answer.json()["Deliveries"]) == (202, 4)
+    source.wait_until(lambda: states(source) == ["done"] * 4, what="deliver all")
     dates = sorted(study["MainDicomTags"]["StudyDate"] for study in destination.get("/studies?expand"))
-    assert dates == ["20240101", "20240215"]
+    assert dates == ["20240101", "20240102", "20240103", "20240215"]
 
 
 @pytest.mark.parametrize(
