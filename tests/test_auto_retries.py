@@ -459,7 +459,8 @@ def test_what_a_person_sends_five_times_goes_again_once(start_orthanc: StartOrth
     study = store_study(source)
     sent = [send(source, study, "DEST") for _ in range(5)]
     source.wait_until(lambda: source.get("/auto-retries/status")["Watched"] == 0, what="settle all")
-    assert [item["FirstJob"] for item in jobs(source)] == sent[:1]
+    [item] = jobs(source)
+    assert item["FirstJob"] in sent  # two run at a time: which fails first is theirs
 
 
 def test_a_person_who_resubmits_is_not_followed_by_another_run(start_orthanc: StartOrthanc) -> None:
