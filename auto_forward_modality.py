@@ -2351,7 +2351,7 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 642e1db7b0777d91d650af7d517eac78aff9b690d8183794021a2de3f32ab359
+# common/deliveries.py, SHA-256 9e22f84958a3e691b2c16d49550cf3eefc0dacc43ca152af4f38ddba11b384f2
 # The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 FILTERS = {
@@ -2560,15 +2560,17 @@ class Deliveries:
 
     def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
         query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-        loopback, found = self._forwarder.loopback, list[dict[str, Any]]()
-        if loopback.finds_all:
-            found = loopback.post("/tools/find", query)
-        else:
-            while page := loopback.get(f"/studies?expand&since={len(found)}&limit=500"):
-                found += page
+        loopback = self._forwarder.loopback
+        found = loopback.post("/tools/find", query) if loopback.finds_all else self._all_studies()
         # Orthanc compares dates as text: look at each.
-        days = {study["ID"]: parse_day(study["MainDicomTags"].get("StudyDate")) for study in found}
-        return [study for study, day in days.items() if day and first <= day <= last]
+        days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
+        return [study for study, day in days if day and first <= day <= last]
+
+    def _all_studies(self) -> Iterator[dict[str, Any]]:
+        since = 0
+        while page := self._forwarder.loopback.get(f"/studies?expand&since={since}&limit=500"):
+            yield from page
+            since += len(page)
 
     # What callers name
 

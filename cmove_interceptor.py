@@ -895,7 +895,7 @@ class Interceptor:
                 try:
                     self._send(move, part)
                 except (Failed, LoopbackError) as error:  # an image is gone, or the modality
-                    part.ended, part.error = False, one_line(error)
+                    part.ended, part.error = False, f"some of it can't be sent, was it deleted? {one_line(error)}"
                     return
 
     def _send(self, move: Move, part: Part) -> None:

@@ -289,6 +289,7 @@ def test_limits_of_c_find_cut_no_list_off(start_briefly: StartOrthanc) -> None:
     for path in ("series", f"patients/{parents[0]}/series", f"studies/{parents[1]}/series"):
         listed = {each["ID"] for each in server.get(f"/with-private-tags/{path}")}
         assert listed == {each["ParentSeries"] for each in stored}
+        assert len(server.get(f"/with-private-tags/{path}", limit=4)) == 4
 
 
 def test_lists_are_as_orthanc_gives_them_with_the_tags(server: OrthancServer) -> None:
