@@ -57,6 +57,8 @@ KEPT, KEPT_NUMBER = "SeriesThumbnail", 4301  # of UserContentType
 SMALLEST, LARGEST = 16, 1024  # pixels of the longer side
 JPEG, PNG = "image/jpeg", "image/png"
 BELIEVED = 1.0  # seconds that a picture in memory is believed without asking Orthanc whether its series is as it was
+QUICK = 0.005  # seconds in which Orthanc tells of the whole archive; it counts, so of millions of instances not
+SLOW_FOR = 60.0  # seconds for which it is not asked again when it was slower
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 PATIENCE = 60.0  # seconds that a request waits for its picture
 TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
@@ -335,7 +337,8 @@ Question: TypeAlias = tuple[str, str | None, tuple[tuple[str, str], ...]]
 class Picture:
     """One that is drawn of `instance`, when its resource had `count` instances and its series this LastUpdate.
 
-    `checked`: when it was last known to be right; `is_kept`: with the series; `was_chosen`: the metadata name `instance`.
+    `checked`: when it was last known to be right; `archive`: the state of the archive in which it was;
+    `is_kept`: with the series; `was_chosen`: the metadata name `instance`.
     """
 
     content: bytes
@@ -348,6 +351,7 @@ class Picture:
     is_kept: bool = False
     was_chosen: bool = False
     checked: float = 0.0
+    archive: object = None
     questions: list[Question] = dataclasses.field(default_factory=list)
 
 
@@ -419,13 +423,47 @@ class Cache:
 
     def _retire(self, picture: Picture) -> None:
         self._count(picture, -1)
-        picture.checked = -math.inf
+        picture.checked, picture.archive = -math.inf, None
         for question in picture.questions:
             self.answers.pop(question, None)
 
     def _count(self, picture: Picture, sign: int) -> None:
         self.bytes += sign * (len(picture.content) + OVERHEAD)
         self.pictures += sign
+
+
+class Archive:
+    """Whether anything was stored or deleted since, asked once for all pictures.
+
+    `state` is another object as soon as something was. Whatever is stored is a later change, and what is deleted without
+    that leaves fewer instances: so equal counts between two equal changes are an archive as it was.
+    """
+
+    def __init__(self, loopback: Any) -> None:
+        self._loopback = loopback
+        self._told: tuple[Any, Any] | None = None
+        self._lock = threading.Lock()
+        self._slow_until = -math.inf
+        self.state, self.checked = object(), -math.inf
+
+    def look(self) -> object:
+        """The state, at most `BELIEVED` old; one that is equal to no other where asking would take long."""
+        with self._lock:
+            begun = time.monotonic()
+            if begun - self.checked <= BELIEVED:
+                return self.state
+            if begun < self._slow_until:
+                return object()
+            try:
+                counts, last = self._loopback.get("/statistics"), self._loopback.get("/changes?last")["Last"]
+                if (last, counts) != self._told:
+                    self._told, self.state = (last, self._loopback.get("/statistics")), object()
+            except LoopbackError:
+                return object()  # then each picture asks for itself, and tells whoever waits for it
+            if time.monotonic() - begun > QUICK:
+                self._slow_until = begun + SLOW_FOR
+            self.checked = begun
+            return self.state
 
 
 # Icons, in a square of 100
@@ -706,10 +744,11 @@ class Task:
 class Thumbnails:
     """Serves pictures from memory, lets others be drawn by few threads, each once, and keeps those of series."""
 
-    def __init__(self, settings: Settings, artist: Artist, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings, artist: Artist, archive: Archive, configuration: Mapping[str, Any]) -> None:
         self.unavailable: str | None = "series_thumbnail has not started yet"
         self._settings, self._artist = settings, artist
         self._cache = Cache(settings.cache_megabytes * 1e6)
+        self._archive = archive
         self._http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._asked: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._aside: queue.SimpleQueue[tuple[str, Picture | None] | None] = queue.SimpleQueue()
@@ -854,12 +893,14 @@ class Thumbnails:
 
     def _obtain(self, task: Task) -> Picture:
         """The picture in memory, if its resource is as it was; else one that is drawn."""
-        begun = time.monotonic()
+        archive, begun = self._archive.look(), time.monotonic()
         picture = self._cache.get(task.resource, task.look)
         if picture is not None:
+            if picture.archive is archive:
+                return picture
             count = self._artist.count(task.level, task.resource)
             if picture.count in (None, count):
-                picture.count, picture.checked = count, begun
+                picture.count, picture.checked, picture.archive = count, begun, archive
                 return picture
             self._cache.drop(task.resource)
             if task.level == "series":
@@ -870,7 +911,7 @@ class Thumbnails:
             picture = self._artist.study(task.resource, task.look, self._series_of_study)
         else:
             picture = self._artist.instance(task.resource, task.look)
-        picture.checked = begun
+        picture.checked, picture.archive = begun, archive
         return picture
 
     def _series(self, task: Task) -> Picture:
@@ -926,7 +967,7 @@ class Thumbnails:
             return False
         headers = raw["headers"]
         picture = self._cache.answers.get((uri, headers.get("accept"), tuple(raw["get"].items())))
-        if picture is None or time.monotonic() - picture.checked > BELIEVED:
+        if picture is None or not self._is_believed(picture):
             return False
         output.SetHttpHeader("ETag", picture.etag)
         output.SetHttpHeader("Cache-Control", "private, no-cache")
@@ -936,9 +977,15 @@ class Thumbnails:
             output.AnswerBuffer(picture.content, picture.mime)
         return True
 
+    def _is_believed(self, picture: Picture) -> bool:
+        checked = self._archive.checked  # before its state, which changes first
+        if picture.archive is not self._archive.state:
+            checked = picture.checked
+        return time.monotonic() - checked <= BELIEVED
+
     def _picture(self, level: str, resource: str, look: Look) -> Picture:
         picture = self._cache.get(resource, look)
-        if picture is not None and time.monotonic() - picture.checked < BELIEVED:
+        if picture is not None and self._is_believed(picture):
             return picture
         if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):
             raise Refused(404, f"There is no {one_line(resource)[:60]!r} among the {level}")
@@ -994,7 +1041,7 @@ def register() -> None:
     if refusal is not None:
         orthanc.LogError(refusal)
     artist = Artist(loopback, chosen, kept, Look(settings.size, JPEG, settings.quality))
-    thumbnails = Thumbnails(settings, artist, configuration)
+    thumbnails = Thumbnails(settings, artist, Archive(loopback), configuration)
 
     def unavailable() -> str | None:
         return refusal or thumbnails.why_not()

@@ -554,6 +554,56 @@ import series_thumbnail
     assert [server.request("GET", path).status_code for path in paths] == [404] * 3
 
 
+ASKED = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+import orthanc, series_thumbnail
+exchange, asked = series_thumbnail.Loopback.exchange, []
+def counted(self, method, path, *more, **named):
+    asked.append(path)
+    return exchange(self, method, path, *more, **named)
+series_thumbnail.Loopback.exchange = counted
+def give(output, uri, **request):
+    series_thumbnail.QUICK = float(request["get"].get("quick", series_thumbnail.QUICK))
+    output.AnswerBuffer(json.dumps(asked), "application/json")
+    asked.clear()
+orthanc.RegisterRestCallback("/asked", give)
+"""
+
+
+def test_while_nothing_is_stored_or_deleted_one_question_a_second_is_asked_for_all_pictures(
+    start_orthanc: StartOrthanc,
+) -> None:
+    server = start_orthanc(ASKED, {"StableAge": 3600})
+    series = [server.store(make_study(patient_id=f"P{n}", instances=2))[0]["ParentSeries"] for n in range(8)]
+
+    def ask_each() -> list[str]:
+        for each in series:
+            assert server.request("GET", f"/series/{each}/thumbnail").ok
+        asked: list[str] = server.get("/asked")
+        return asked
+
+    ask_each()
+    server.wait_until(lambda: server.get("/series-thumbnail/status")["Background"] == 0)
+    let_the_second_pass()
+    ask_each()  # what was kept meanwhile has changed the archive
+    server.request("GET", "/asked?quick=60")
+    let_the_second_pass()
+    assert set(ask_each()) == {"/statistics", "/changes?last"}
+    # One is deleted here and one stored there: as many as before, yet not the same.
+    first = server.get(f"/series/{series[0]}")["Instances"][0]
+    server.delete(f"/instances/{first}")
+    server.store(make_study(patient_id="OTHER"))
+    let_the_second_pass()
+    assert f"/series/{series[0]}/statistics" in ask_each()
+    # An archive so large that counting it takes long is left alone.
+    server.request("GET", "/asked?quick=0")
+    let_the_second_pass()
+    ask_each()
+    let_the_second_pass()
+    assert set(ask_each()) == {f"/series/{each}/statistics" for each in series}
+
+
 # Orthanc Explorer, in a real browser
 
 SHOTS = ROOT / "build" / "screenshots"
