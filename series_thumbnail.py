@@ -893,8 +893,10 @@ class Thumbnails:
 
     def _obtain(self, task: Task) -> Picture:
         """The picture in memory, if its resource is as it was; else one that is drawn."""
-        archive, begun = self._archive.look(), time.monotonic()
-        picture = self._cache.get(task.resource, task.look)
+        picture, begun = self._cache.get(task.resource, task.look), time.monotonic()
+        archive = (
+            self._archive.look() if picture else self._archive.state
+        )  # what is drawn after it was asked may name it
         if picture is not None:
             if picture.archive is archive:
                 return picture
