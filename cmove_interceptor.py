@@ -69,6 +69,7 @@ END_EVENT = 5.0  # seconds until a job that is not listed any more counts as fai
 MANY = 100  # images for which a second association is worth its while
 PIECE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
 AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another goes again: that one may still be open
+RAMP = (16, 32)  # images of its first pieces, and backwards of its last
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
@@ -624,9 +625,11 @@ class Mover:
             found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
         return {each["ID"]: each["Instances"] for each in found}
 
-    def submit(self, fields: Mapping[str, str], resources: Sequence[str]) -> str:
-        """Let a job of Orthanc send resources to the request's destination; its identifier."""
-        name, entry = self.destination(fields["TargetAET"])
+    def submit(
+        self, fields: Mapping[str, str], destination: tuple[str, Mapping[str, Any]], resources: Sequence[str]
+    ) -> str:
+        """Let a job of Orthanc send resources to the destination; its identifier."""
+        name, entry = destination
         body: dict[str, Any] = {"Resources": resources, "Synchronous": False, "Permissive": False, "Priority": PRIORITY}
         if int(fields["OriginatorID"]):
             body |= {"MoveOriginatorAet": fields["OriginatorAET"], "MoveOriginatorID": int(fields["OriginatorID"])}
@@ -675,6 +678,18 @@ def least_sent(percent: int, total: int) -> int:
     return math.ceil((percent - 0.5) * total / 100)
 
 
+def piece_sizes(count: int) -> list[int]:
+    """In which pieces a series of so many images goes, none above `PIECE`.
+
+    The first are small, so that the second association begins soon, and the last, so that both end together.
+    """
+    ramp = RAMP if count > 4 * sum(RAMP) else ()
+    inner = count - 2 * sum(ramp)
+    number = math.ceil(inner / PIECE)
+    cuts = itertools.pairwise(inner * cut // number for cut in range(number + 1))
+    return [*ramp, *(end - start for start, end in cuts), *reversed(ramp)]
+
+
 def _normalized(value: str) -> str:
     """An identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
     return value.encode("ascii", "ignore").decode().strip().upper()
@@ -710,6 +725,7 @@ class Move:
 
     def __init__(self, number: int, name: str, fields: Mapping[str, str], mode: str) -> None:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
+        self.destination: tuple[str, Mapping[str, Any]] = "", {}
         self.parts: list[Part] = []
         self.total = self.applied = 0
         self.one_by_one = False  # the destination has refused an association beside another
@@ -818,6 +834,7 @@ class Interceptor:
         resources = self._mover.resources(move.fields)
         if not resources:
             raise Failed("nothing here is what the request means")
+        move.destination = self._mover.destination(move.fields["TargetAET"])
         move.parts = self._parts(move.fields["Level"], resources)
         # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
         self._send(move, move.parts[0])
@@ -846,9 +863,8 @@ class Interceptor:
             if (count := len(series[each])) <= max(total / at_once, PIECE):
                 min(shares, key=lambda share: sum(len(series[other]) for other in share)).append(each)
             else:
-                number = math.ceil(count / PIECE)
-                cuts = [count * cut // number for cut in range(number + 1)]
-                pieces += [Part(series[each][start:end], end - start) for start, end in itertools.pairwise(cuts)]
+                cuts = itertools.pairwise(itertools.accumulate(piece_sizes(count), initial=0))
+                pieces += [Part(series[each][start:end], end - start) for start, end in cuts]
         return [Part(share, sum(len(series[each]) for each in share)) for share in shares if share] + pieces
 
     def size(self, move: Move) -> int:
@@ -899,7 +915,7 @@ class Interceptor:
                     return
 
     def _send(self, move: Move, part: Part) -> None:
-        part.job = self._mover.submit(move.fields, part.resources)
+        part.job = self._mover.submit(move.fields, move.destination, part.resources)
         self._note(move)
 
     def free(self, move: Move) -> None:

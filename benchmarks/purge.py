@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event as EventType
 from pathlib import Path
 
 import requests
 
+from benchmarks.load import FORK, Client, request_bytes
 from testing.dicom import make_study
 from testing.server import OrthancServer
 
@@ -36,36 +38,42 @@ orthanc.RegisterRestCallback("/hello", _hello)
 SIDES = ("POST /instances", "GET /system", "GET /hello (Python)")
 
 
-class Sides:
-    """Three clients that go on asking, each with the seconds that its requests took."""
+PAUSES = {SIDES[0]: 0.03, SIDES[1]: 0.01, SIDES[2]: 0.01}
+STORES = 1000  # that a client has ready for one measure: thirty seconds of them
 
-    def __init__(self, server: OrthancServer, images: Iterator[bytes]) -> None:
-        self._url, self._images = server.url, images
-        self._stop = threading.Event()
-        self.seconds: dict[str, list[float]] = {side: [] for side in SIDES}
 
-    def _ask(self, side: str) -> None:
-        with requests.Session() as session:
-            session.trust_env = False
-            while not self._stop.wait(0.03 if side.startswith("POST") else 0.01):
-                image = next(self._images) if side.startswith("POST") else b""
-                begin = time.perf_counter()
-                path = side.split()[1]
-                answer = session.post(self._url + path, image) if image else session.get(self._url + path)
-                self.seconds[side].append(time.perf_counter() - begin)
-                answer.raise_for_status()
+@contextmanager
+def asking(server: OrthancServer, images: Sequence[bytes]) -> Iterator[dict[str, list[float]]]:
+    """Three clients, each a process of its own, that go on asking; afterwards the seconds that their requests took."""
+    found: dict[str, list[float]] = {}
+    requests_of = {side: [request_bytes(side.split()[1])] * 10**5 for side in SIDES}
+    requests_of[SIDES[0]] = [request_bytes("/instances", body=image) for image in images]
+    stop, clients = FORK.Event(), []
+    for side in SIDES:
+        ours, theirs = FORK.Pipe()
+        client = FORK.Process(target=_ask, args=(theirs, server.http_port, requests_of[side], PAUSES[side], stop))
+        client.start()
+        clients.append((side, client, ours))
+    try:
+        yield found
+    finally:
+        stop.set()
+        for side, client, pipe in clients:
+            found[side] = pipe.recv()
+            client.join()
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._ask, args=(side,)) for side in SIDES]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
+
+def _ask(pipe: Connection, port: int, requests: Sequence[bytes], pause: float, stop: EventType) -> None:
+    client, seconds = Client(port), []
+    for request in requests:
+        if stop.wait(pause):
+            break
+        begin = time.perf_counter()
+        status = client.ask(request)
+        seconds.append(time.perf_counter() - begin)
+        if status != 200:
+            raise SystemExit(f"{request.splitlines()[0]!r} was answered {status}")
+    pipe.send(seconds)
 
 
 def percentile(values: list[float], percent: int) -> float:
@@ -81,21 +89,17 @@ def measure(
             patient = f"{name}{number}-{index}"
             for image in make_study(patient_id=patient, instances=2, rows=16, columns=16, study_date=date):
                 session.post(f"{server.url}/instances", image).raise_for_status()
-    images = (
-        image
-        for index in range(10**6)
-        for image in make_study(patient_id=f"S{name}{number}-{index}", rows=16, columns=16)
-    )
-    sides = Sides(server, images)
+    # Made before: what stores faster would else make more of them meanwhile, on the same cores.
+    images = [make_study(patient_id=f"S{name}{number}-{index}", rows=16, columns=16)[0] for index in range(STORES)]
     before = server.get("/statistics")["CountStudies"]
-    with sides.asking():
+    with asking(server, images) as sides:
         begin = time.perf_counter()
         work()
         seconds = time.perf_counter() - begin
-    gone = before + len(sides.seconds[SIDES[0]]) - server.get("/statistics")["CountStudies"]
+    gone = before + len(sides[SIDES[0]]) - server.get("/statistics")["CountStudies"]
     if gone != studies:
         raise SystemExit(f"{name}: {gone} studies went, not {studies}")
-    return seconds, sides.seconds
+    return seconds, sides
 
 
 def main() -> None:
