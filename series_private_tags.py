@@ -483,9 +483,11 @@ def found_with_tags(listing: bytes, name: str) -> bytes:
     def shown(metadata: Mapping[bytes, bytes], status: bytes) -> dict[bytes, bytes]:
         kept = {key: metadata[key] for key in (b"AnonymizedFrom", b"LastUpdate", b"ModifiedFrom") if key in metadata}
         expected = metadata.get(b"ExpectedNumberOfInstances", b"null") if status != b"Unknown" else b"null"
-        values = decoded_values(json.loads(metadata.get(name.encode(), b'""')))
+        text = json.loads(metadata.get(name.encode(), b'""'))
         kept[b"ExpectedNumberOfInstances"] = expected.strip(b'"')
-        kept[b"MainPrivateDicomTags"] = json.dumps(values).encode()
+        kept[b"MainPrivateDicomTags"] = (
+            text.encode(errors="replace") if decoded_values(text) else b"{}"
+        )  # as it is: JSON already
         return kept
 
     text, count = TEXT_OF_METADATA.subn(put_in, listing)
