@@ -982,8 +982,8 @@ class Thumbnails:
     def _is_believed(self, picture: Picture) -> bool:
         checked = self._archive.checked  # before its state, which changes first
         if picture.archive is not self._archive.state:
-            checked = picture.checked
-        return time.monotonic() - checked <= BELIEVED
+            checked = -math.inf
+        return time.monotonic() - max(checked, picture.checked) <= BELIEVED
 
     def _picture(self, level: str, resource: str, look: Look) -> Picture:
         picture = self._cache.get(resource, look)
