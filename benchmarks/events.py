@@ -25,6 +25,7 @@ from typing import Any
 
 import pika  # type: ignore[import-untyped]
 
+from benchmarks.load import processor_seconds
 from testing.dicom import make_study
 from testing.server import DCMTK_ENVIRONMENT, OrthancServer
 from testing.standin import StandIn
@@ -305,12 +306,6 @@ def ingest(folder: Path) -> None:
                 )
             published = servers["events"].get(status)["Brokers"]["file"]["Published"]
             assert published >= 2 * number * (rounds + 1), published
-
-
-def processor_seconds(server: OrthancServer) -> float:
-    assert server.process
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def write_files(folder: Path, size: int, number: int, seed: int) -> list[Path]:

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+from testing.server import OrthancServer
 
 FORK = multiprocessing.get_context("fork")
 
@@ -21,6 +25,13 @@ def request_bytes(path: str, headers: Mapping[str, str] | None = None, body: byt
         *(f"{name}: {value}" for name, value in fields.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def processor_seconds(server: OrthancServer) -> float:
+    """What the server's process has used so far: steadier than a rate on a machine that others share."""
+    assert server.process
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Client:

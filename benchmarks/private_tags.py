@@ -16,13 +16,14 @@ import io
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
 
-from benchmarks.load import latencies, rate_of_each_once, request_bytes
+from benchmarks.load import latencies, processor_seconds, rate_of_each_once, request_bytes
 from testing.dicom import make_study
 from testing.server import OrthancServer
 
@@ -83,6 +84,7 @@ def lists(server: OrthancServer, series: int, rounds: int) -> None:
 
 def storing(ours: OrthancServer, theirs: OrthancServer, rounds: int) -> None:
     rates: list[list[float]] = [[], []]
+    used = [0.0, 0.0]
     for number in range(rounds + 2):
         files = [
             each
@@ -90,6 +92,8 @@ def storing(ours: OrthancServer, theirs: OrthancServer, rounds: int) -> None:
             for each in make_study(patient_id=f"{number}-{study}", instances=20, change=private)
         ]
         requests = [request_bytes("/instances", body=content) for content in files]
+        if number == 2:
+            used = [-processor_seconds(server) for server in (ours, theirs)]
         sides = [(ours, rates[0]), (theirs, rates[1])]
         for server, column in sides if number % 2 else reversed(sides):
             column.append(rate_of_each_once(server.http_port, requests, connections=CONNECTIONS))
@@ -99,6 +103,10 @@ def storing(ours: OrthancServer, theirs: OrthancServer, rounds: int) -> None:
     missed = "" if ratio >= 0.9 else "   MISSED"
     print(f"storing: {medians[0]:.0f} images/s   with callbacks that do nothing {medians[1]:.0f} images/s   "
           f"ratio {ratio:.2f} (at least 0.9){missed}", flush=True)  # fmt: skip
+    time.sleep(5)  # what goes on in the background is part of it
+    each = [(before + processor_seconds(server)) / (rounds * STUDIES * 20) * 1e6
+            for before, server in zip(used, (ours, theirs), strict=True)]  # fmt: skip
+    print(f"processor time of a store: {each[0]:.0f} us, {each[1]:.0f} us", flush=True)
     status = ours.get("/with-private-tags/status")
     print(f"afterwards: {json.dumps(status)}")
 
