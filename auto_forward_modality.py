@@ -359,7 +359,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 dae33f116b3eeb5b5272e5168ef04731ad6e2d1eca00aae6b72b04f9c6c76fc7
+# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -390,6 +390,11 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+
+    @functools.cached_property
+    def finds_more(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

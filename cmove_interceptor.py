@@ -43,7 +43,7 @@ import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import orthanc
 
@@ -68,8 +68,8 @@ FIRST_LOOK, LOOK = 0.005, 0.1  # seconds until looking at a job that sends, and 
 END_EVENT = 5.0  # seconds until a job that is not listed any more counts as failed, unless its end was heard of
 MANY = 100  # images for which a second association is worth its while
 PIECE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
+RAMP = (16, 32)  # images of the first pieces of a series, and backwards of the last
 AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another goes again: that one may still be open
-RAMP = (16, 32)  # images of its first pieces, and backwards of its last
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
@@ -564,6 +564,9 @@ class Failed(Exception):  # noqa: N818 - the move failed, not the script
     """The move can't be done, or ended badly."""
 
 
+Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
+
+
 class Mover:
     """Sends what a request asks for, as Orthanc's own C-MOVE does."""
 
@@ -599,22 +602,18 @@ class Mover:
             if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
         ]
 
-    def destination(self, aet: str) -> tuple[str, Mapping[str, Any]]:
+    def destination(self, aet: str) -> Destination:
         """The name and the entry of `DicomModalities` with this AE title. Raises `Failed`."""
         for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
             if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
                 return name, entry
         raise Failed(f"no modality has the AE title {one_line(aet)!r}")
 
-    @functools.cached_property
-    def _extended(self) -> bool:
-        return self._loopback.finds_all and bool(
-            self._loopback.get("/system").get("Capabilities", {}).get("HasExtendedFind")
-        )
-
     def series(self, level: str, resource: str) -> dict[str, list[str]]:
         """The series of a patient or study, or the series itself, each with its images."""
-        if self._extended:  # a quarter of the time: reading one resource costs in proportion to the archive there
+        if (
+            self._loopback.finds_more
+        ):  # a quarter of the time: reading one resource costs in proportion to the archive there
             find = {"Query": {}, f"Parent{TYPES[level]}": resource}
             if level == "SERIES":
                 return {resource: self._loopback.post("/tools/find", {**find, "Level": "Instance"})}
@@ -625,9 +624,7 @@ class Mover:
             found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
         return {each["ID"]: each["Instances"] for each in found}
 
-    def submit(
-        self, fields: Mapping[str, str], destination: tuple[str, Mapping[str, Any]], resources: Sequence[str]
-    ) -> str:
+    def submit(self, fields: Mapping[str, str], destination: Destination, resources: Sequence[str]) -> str:
         """Let a job of Orthanc send resources to the destination; its identifier."""
         name, entry = destination
         body: dict[str, Any] = {"Resources": resources, "Synchronous": False, "Permissive": False, "Priority": PRIORITY}
@@ -725,7 +722,7 @@ class Move:
 
     def __init__(self, number: int, name: str, fields: Mapping[str, str], mode: str) -> None:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
-        self.destination: tuple[str, Mapping[str, Any]] = "", {}
+        self.destination: Destination = "", {}
         self.parts: list[Part] = []
         self.total = self.applied = 0
         self.one_by_one = False  # the destination has refused an association beside another
@@ -1372,7 +1369,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 dae33f116b3eeb5b5272e5168ef04731ad6e2d1eca00aae6b72b04f9c6c76fc7
+# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -1403,6 +1400,11 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+
+    @functools.cached_property
+    def finds_more(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

@@ -534,7 +534,6 @@ class Artist:
         self._loopback, self._chosen, self._kept, self.look = loopback, chosen, kept, look
         self._undecodable: set[str] = set()
         self._sources: dict[str, Source] = {}
-        self._extended_find: bool | None = None
         self.drawn = 0
 
     def series(self, series: str, look: Look, anew: bool) -> Picture:
@@ -703,7 +702,7 @@ class Artist:
 
     def _instances(self, series: str) -> list[dict[str, Any]]:
         """The instances of a series with their main tags, as they arrived."""
-        if not self._finds_more():
+        if not self._loopback.finds_more:
             return list(self._loopback.get(f"/series/{series}/instances?expand"))  # in the order of arrival on 1.10.1
         query = {"Level": "Instance", "Query": {}, "ParentSeries": series, "ResponseContent": ["MainDicomTags"]}
         found = list(self._loopback.post("/tools/find", query))
@@ -716,18 +715,13 @@ class Artist:
 
     def _series_of(self, study: str) -> list[str]:
         """The series of a study by their Series Number."""
-        if self._finds_more():
+        if self._loopback.finds_more:
             query = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": ["MainDicomTags"]}
             found = self._loopback.post("/tools/find", query)
         else:
             found = self._loopback.get(f"/studies/{study}/series?expand")
         number = {each["ID"]: numbers(each["MainDicomTags"].get("SeriesNumber"), 1) or (math.inf,) for each in found}
         return sorted(number, key=lambda series: (number[series], series))
-
-    def _finds_more(self) -> bool:
-        if self._extended_find is None:
-            self._extended_find = bool(self._loopback.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-        return self._extended_find and self._loopback.finds_all
 
 
 @dataclasses.dataclass(eq=False)
@@ -894,9 +888,8 @@ class Thumbnails:
     def _obtain(self, task: Task) -> Picture:
         """The picture in memory, if its resource is as it was; else one that is drawn."""
         picture, begun = self._cache.get(task.resource, task.look), time.monotonic()
-        archive = (
-            self._archive.look() if picture else self._archive.state
-        )  # what is drawn after it was asked may name it
+        # What is drawn now may name any state that was told before: if that is still so then, nothing has changed since.
+        archive = self._archive.look() if picture else self._archive.state
         if picture is not None:
             if picture.archive is archive:
                 return picture
@@ -1179,7 +1172,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 dae33f116b3eeb5b5272e5168ef04731ad6e2d1eca00aae6b72b04f9c6c76fc7
+# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
@@ -1210,6 +1203,11 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+
+    @functools.cached_property
+    def finds_more(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

@@ -16,7 +16,6 @@ import io
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,8 @@ def storing(ours: OrthancServer, theirs: OrthancServer, rounds: int) -> None:
     missed = "" if ratio >= 0.9 else "   MISSED"
     print(f"storing: {medians[0]:.0f} images/s   with callbacks that do nothing {medians[1]:.0f} images/s   "
           f"ratio {ratio:.2f} (at least 0.9){missed}", flush=True)  # fmt: skip
-    time.sleep(5)  # what goes on in the background is part of it
+    # What goes on in the background is part of it.
+    ours.wait_until(lambda: not ours.get("/with-private-tags/status")["Arriving"])
     each = [(before + processor_seconds(server)) / (rounds * STUDIES * 20) * 1e6
             for before, server in zip(used, (ours, theirs), strict=True)]  # fmt: skip
     print(f"processor time of a store: {each[0]:.0f} us, {each[1]:.0f} us", flush=True)

@@ -12,10 +12,11 @@ studies each, in turns (`--rounds`), since the machine's pace drifts. Ratios are
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event as EventType
@@ -38,20 +39,22 @@ orthanc.RegisterRestCallback("/hello", _hello)
 SIDES = ("POST /instances", "GET /system", "GET /hello (Python)")
 
 
-PAUSES = {SIDES[0]: 0.03, SIDES[1]: 0.01, SIDES[2]: 0.01}
-STORES = 1000  # that a client has ready for one measure: thirty seconds of them
+PAUSES = dict(zip(SIDES, (0.03, 0.01, 0.01), strict=True))
+STORES = 1000  # that a client has ready for one measure: thirty seconds of them and more
 
 
 @contextmanager
 def asking(server: OrthancServer, images: Sequence[bytes]) -> Iterator[dict[str, list[float]]]:
     """Three clients, each a process of its own, that go on asking; afterwards the seconds that their requests took."""
     found: dict[str, list[float]] = {}
-    requests_of = {side: [request_bytes(side.split()[1])] * 10**5 for side in SIDES}
+    requests_of: dict[str, Iterable[bytes]] = {side: itertools.repeat(request_bytes(side.split()[1])) for side in SIDES}
     requests_of[SIDES[0]] = [request_bytes("/instances", body=image) for image in images]
     stop, clients = FORK.Event(), []
     for side in SIDES:
         ours, theirs = FORK.Pipe()
-        client = FORK.Process(target=_ask, args=(theirs, server.http_port, requests_of[side], PAUSES[side], stop))
+        client = FORK.Process(
+            target=_ask, args=(theirs, server.http_port, requests_of[side], PAUSES[side], stop), daemon=True
+        )
         client.start()
         clients.append((side, client, ours))
     try:
@@ -59,21 +62,28 @@ def asking(server: OrthancServer, images: Sequence[bytes]) -> Iterator[dict[str,
     finally:
         stop.set()
         for side, client, pipe in clients:
-            found[side] = pipe.recv()
+            answer = pipe.recv()
             client.join()
+            if isinstance(answer, str):
+                raise SystemExit(f"{side}: {answer}")
+            found[side] = answer
 
 
-def _ask(pipe: Connection, port: int, requests: Sequence[bytes], pause: float, stop: EventType) -> None:
-    client, seconds = Client(port), []
+def _ask(pipe: Connection, port: int, requests: Iterable[bytes], pause: float, stop: EventType) -> None:
+    """Sends the seconds of each request, or a line that tells what went wrong."""
+    client, seconds = Client(port), list[float]()
     for request in requests:
         if stop.wait(pause):
-            break
+            return pipe.send(seconds)
         begin = time.perf_counter()
-        status = client.ask(request)
+        try:
+            status = client.ask(request)
+        except OSError as error:
+            return pipe.send(repr(error))
         seconds.append(time.perf_counter() - begin)
         if status != 200:
-            raise SystemExit(f"{request.splitlines()[0]!r} was answered {status}")
-    pipe.send(seconds)
+            return pipe.send(f"it was answered {status}")
+    return pipe.send(f"all {len(seconds)} were asked before the end: STORES is too small")
 
 
 def percentile(values: list[float], percent: int) -> float:

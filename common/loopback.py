@@ -2,6 +2,7 @@
 """This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store."""
 
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import functools
 import http.client
 import json
 import ssl
@@ -40,6 +41,11 @@ class Loopback:
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
+
+    @functools.cached_property
+    def finds_more(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

@@ -182,7 +182,7 @@ def is_icon(image: Image.Image) -> bool:
 
 
 def test_limits_of_c_find_do_not_move_the_middle(start_briefly: StartOrthanc) -> None:
-    server = start_briefly(SCRIPT, {"LimitFindResults": 2, "LimitFindInstances": 2})
+    server = start_briefly(SCRIPT, {"LimitFindResults": 1, "LimitFindInstances": 1})
     stored = server.store(make_study(instances=9, rows=16, columns=16))
     assert chosen(server, stored[0]["ParentSeries"]) == stored[4]["ID"]
 
@@ -590,10 +590,11 @@ def test_while_nothing_is_stored_or_deleted_one_question_a_second_is_asked_for_a
     server.request("GET", "/asked?quick=60")
     # Not at once: what is drawn is kept, and that changes the archive too.
     server.wait_until(lambda: asks_a_second_later({"/statistics", "/changes?last"}))
-    # One is deleted here and one stored there: as many as before, yet not the same.
-    first = server.get(f"/series/{series[0]}")["Instances"][0]
-    server.delete(f"/instances/{first}")
-    server.store(make_study(patient_id="OTHER"))
+    # One is deleted here and one as large is stored there: as many as before, yet not the same.
+    counts = server.get("/statistics")
+    server.delete(f"/instances/{server.get(f'/series/{series[0]}')['Instances'][0]}")
+    server.store(make_study(patient_id="P1", instances=3)[2:])
+    assert server.get("/statistics") == counts
     let_the_second_pass()
     assert f"/series/{series[0]}/statistics" in ask_each()
     # An archive so large that counting it takes long is left alone.
