@@ -46,7 +46,7 @@ import traceback
 import types
 import typing
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,7 @@ PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 REMEMBERED = 50_000  # series, and instances, known in memory
+LAYOUTS = 8  # of files, that are recognised without looking through them
 MOST_NESTED = 30  # sequences in sequences
 STATES_TABLE = """
 CREATE TABLE IF NOT EXISTS lists(number INTEGER PRIMARY KEY, entries TEXT NOT NULL UNIQUE);
@@ -206,12 +207,14 @@ class Wanted:
             (entry.group, entry.creator, entry.element & 0xFF): entry for entry in entries if entry.creator
         }
 
-    def perhaps_in(self, data: bytes) -> set[str]:
-        """The entries that may be in a file: a look that costs a microsecond, and spares most files the other one."""
+    def perhaps_in(self, data: bytes, seen: Collection[str]) -> set[str]:
+        """The entries that may be in a file, but for those seen: a look of a microsecond, that spares most files the other."""
+        if len(seen) == len(self.entries):
+            return set()
         head = data[132:1024]
         if len(data) > SMALL or EXPLICIT_BIG_ENDIAN.encode() in head or DEFLATED.encode() in head:
-            return set(self.entries)
-        return {key for key, mark in self._marks.items() if mark in data}
+            return self.entries.keys() - seen
+        return {key for key, mark in self._marks.items() if key not in seen and mark in data}
 
     def of(self, group: int, element: int, creators: Mapping[tuple[int, int], str]) -> list[Entry]:
         """The entries that this element is, with the creators of the blocks so far."""
@@ -223,10 +226,12 @@ class Wanted:
 # What a file holds
 
 
-def elements(data: bytes, position: int, implicit: bool, wanted: Wanted) -> Iterator[tuple[int, int, int]]:
+def elements(
+    data: bytes, position: int, implicit: bool, wanted: Wanted, passed: list[slice]
+) -> Iterator[tuple[int, int, int]]:
     """Tag, start and end of the value of those elements of a data set in Little Endian that are looked for.
 
-    Raises ValueError, struct.error: it is cut or broken.
+    What said where the next one begins is added to `passed`. Raises ValueError, struct.error: it is cut or broken.
     """
     groups, last_group, size = wanted.groups, wanted.last_group, len(data)
     while position + 8 <= size:
@@ -239,9 +244,10 @@ def elements(data: bytes, position: int, implicit: bool, wanted: Wanted) -> Iter
         elif vr in LONG_VRS:
             (length,) = LENGTH.unpack_from(data, start)
             start += 4
-        position = start + length
+        begin, position = position, start + length
         if length == UNDEFINED:
             position = end_of_sequence(data, start, implicit or vr == b"UN")
+        passed.append(slice(begin, position if length == UNDEFINED else start))
         if position > size:
             raise ValueError("an element ends beyond the file")
         tag = group << 16 | element
@@ -281,6 +287,31 @@ def end_of_item(data: bytes, position: int, implicit: bool, depth: int) -> int:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a file has its tags up to SeriesInstanceUID: one that has the same `heads` there has the same all the way.
+
+    For then its first element is as long as that one's, so its second begins at the same place, and so on.
+    """
+
+    passed: tuple[slice, ...]
+    heads: bytes
+    identifiers: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, data: bytes, passed: Sequence[slice], identifiers: Iterable[slice]) -> Layout:
+        return cls(tuple(passed), b"".join(map(data.__getitem__, passed)), tuple(identifiers))
+
+    def series_of(self, data: bytes) -> str | None:
+        """The Orthanc identifier of the series that a file is of, if it is laid out like this and all is ASCII."""
+        if b"".join(map(data.__getitem__, self.passed)) != self.heads:
+            return None
+        try:
+            return orthanc_identifier(*(text_of(data[each]) for each in self.identifiers))
+        except UnicodeDecodeError:
+            return None
+
+
 @dataclasses.dataclass
 class Scanned:
     """What was seen in a file: its series' Orthanc identifier, and of each entry that is there number and bytes."""
@@ -288,6 +319,7 @@ class Scanned:
     series: str
     character_set: str
     present: dict[str, tuple[str, bytes]]
+    layout: Layout | None = None
 
 
 def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Scanned:
@@ -295,40 +327,44 @@ def scan(data: bytes, wanted: Wanted, is_complete: Callable[[str], bool]) -> Sca
 
     Raises ValueError, struct.error: this can't be read here (Big Endian, deflated, broken, a PatientID that is not ASCII).
     """
-    syntax, start = syntax_of(data)
-    public: dict[int, str] = {}
+    syntax, place, start = syntax_of(data)
+    passed = [slice(128, 144), place]  # with the length of the file meta information
+    public = dict.fromkeys(PUBLIC, slice(0))
     creators: dict[tuple[int, int], str] = {}
     scanned = Scanned("", "", {})
-    for tag, begin, end in elements(data, start, syntax == IMPLICIT, wanted):
+    for tag, begin, end in elements(data, start, syntax == IMPLICIT, wanted, passed):
         if tag not in PUBLIC:
             note(scanned, wanted, creators, tag >> 16, tag & 0xFFFF, data[begin:end])
             continue
-        public[tag] = data[begin:end].decode("ascii").strip(" \0")
+        public[tag] = slice(begin, end)
         if tag == SERIES_INSTANCE_UID:
-            scanned.series = orthanc_identifier(*(public.get(each, "") for each in IDENTIFIERS))
+            scanned.layout = Layout.of(data, passed, (public[each] for each in IDENTIFIERS))
+            scanned.series = scanned.layout.series_of(data) or ""
             if is_complete(scanned.series):
                 break
     if not scanned.series:
         raise ValueError("no SeriesInstanceUID")
-    scanned.character_set = public.get(SPECIFIC_CHARACTER_SET, "")
+    scanned.character_set = text_of(data[public[SPECIFIC_CHARACTER_SET]])
     return scanned
 
 
-def syntax_of(data: bytes) -> tuple[str, int]:
-    """The transfer syntax of a Part 10 file, and where its data set starts (DICOM PS3.10 7.1). Raises as `scan`."""
+def text_of(content: bytes) -> str:
+    """A value that is ASCII, without what it is padded with. Raises ValueError."""
+    return content.decode("ascii").strip(" \0")
+
+
+def syntax_of(data: bytes) -> tuple[str, slice, int]:
+    """The transfer syntax of a Part 10 file, where it stands, and where the data set starts (PS3.10 7.1). Raises as `scan`."""
     if data[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
         raise ValueError("no file meta information")
     end = 144 + LENGTH.unpack_from(data, 140)[0]
     if (found := data.find(b"\x02\x00\x10\x00UI", 144, end)) < 0:
         raise ValueError("no transfer syntax")
-    syntax = (
-        data[found + 8 : found + 8 + int.from_bytes(data[found + 6 : found + 8], "little")]
-        .decode("ascii")
-        .rstrip("\0 ")
-    )
+    place = slice(found, found + 8 + int.from_bytes(data[found + 6 : found + 8], "little"))
+    syntax = text_of(data[place][8:])
     if syntax in (EXPLICIT_BIG_ENDIAN, DEFLATED):
         raise ValueError(f"transfer syntax {syntax}")
-    return syntax, end
+    return syntax, place, end
 
 
 def note(
@@ -513,6 +549,7 @@ class PrivateTags:
         self._loopback = Loopback(configuration)
         self._taken: collections.deque[tuple[str, str, dict[str, Any] | None]] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
+        self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
         self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
         self._overdue: tuple[str, float] = ("", 0.0)
         self._followed = 0.0
@@ -538,7 +575,8 @@ class PrivateTags:
             with contextlib.suppress(ValueError, struct.error, RecursionError):
                 series, values = self._take(dicom)
         self._taken.append((instance, series, values))
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         if change == self._deleted and level == LEVEL_OF_SERIES and not self._is_idle():
@@ -566,9 +604,13 @@ class PrivateTags:
 
     def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
         data = dicom.GetInstanceData()
-        if not (perhaps := self._wanted.perhaps_in(data)):
-            return "", {}
+        # Most images are laid out like one before, of a series that lacks nothing they have.
+        series = next((found for layout in self._layouts if (found := layout.series_of(data))), "")
+        if not (perhaps := self._wanted.perhaps_in(data, self._seen.get(series, ()))):
+            return series, {}
         scanned = scan(data, self._wanted, lambda series: perhaps <= self._seen.get(series, set()))
+        if scanned.layout and not series:
+            self._layouts = (scanned.layout, *self._layouts[: LAYOUTS - 1])
         seen = self._seen.get(scanned.series, set())
         if not (new := scanned.present.keys() - seen):
             return scanned.series, {}

@@ -180,6 +180,52 @@ def test_a_broken_file_is_an_error_that_is_known_and_never_hangs(data: st.DataOb
         module.scan(cut, wanted, lambda series: False)
 
 
+@given(st.data())
+@settings(max_examples=200)
+def test_a_file_that_is_recognised_by_its_layout_has_the_series_that_a_whole_look_finds(data: st.DataObject) -> None:
+    """Values of any length, a series named within a sequence before, a file that is changed anywhere."""
+    with StandIn("4.0").installed():
+        sys.path.insert(0, str(ROOT))
+        module = importlib.import_module("series_private_tags")
+        sys.path.remove(str(ROOT))
+    wanted = module.Wanted([module.parse_entry(text, DICTIONARY) for text in TAGS])
+    digits, syntax = st.text("12", min_size=1, max_size=3), data.draw(st.sampled_from(["explicit", "implicit"]))
+
+    def file() -> bytes:
+        referenced, uid = Dataset(), data.draw(digits)
+        referenced.StudyInstanceUID, referenced.SeriesInstanceUID = f"1.3.{data.draw(digits)}", f"1.3.{uid}"
+
+        def change(dataset: Dataset) -> None:
+            dataset.ReferencedSeriesSequence = [referenced] * data.draw(st.integers(0, 2))
+            dataset["ReferencedSeriesSequence"].is_undefined_length = data.draw(st.booleans())
+
+        names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber")
+        tags = {name: f"1.2.{data.draw(digits)}" for name in names}
+        return study(syntax, change=change, rows=4, columns=4, patient_id=data.draw(digits), **tags)[0]
+
+    learned, other = file(), bytearray(file())
+    layout = module.scan(learned, wanted, lambda series: False).layout
+    assert layout.series_of(learned) == module.scan(learned, wanted, lambda series: False).series
+    if data.draw(st.booleans()):
+        other = bytearray(learned)
+        at = data.draw(st.integers(128, layout.identifiers[-1].start - 1))
+        other[at] ^= 1 << data.draw(st.integers(0, 7))
+    if (recognised := layout.series_of(bytes(other))) is not None:
+        with contextlib.suppress(UnicodeDecodeError):  # in SpecificCharacterSet, which names no series
+            assert recognised == module.scan(bytes(other), wanted, lambda series: True).series
+
+
+def test_images_of_a_series_are_recognised_by_their_layout(script: ModuleType) -> None:
+    wanted = script.Wanted([script.parse_entry(text, DICTIONARY) for text in TAGS])
+    first, *others = study("explicit", instances=9, patient_id="X")
+    layout = script.scan(first, wanted, lambda series: False).layout
+    series = script.scan(first, wanted, lambda series: False).series
+    assert [layout.series_of(each) for each in others] == [series] * 8
+    elsewhere = study("explicit", patient_id="Y")[0]
+    assert layout.series_of(elsewhere) == script.scan(elsewhere, wanted, lambda series: False).series != series
+    assert layout.series_of(study("explicit", patient_id="X", AccessionNumber="longer")[0]) is None
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [("Faktor", "did you mean 'Factor'?"), ("0028,0010", "private tags, whose group is odd"),
