@@ -69,6 +69,8 @@ END_EVENT = 5.0  # seconds until a job that is not listed any more counts as fai
 MANY = 100  # images for which a second association is worth its while
 PIECE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
 RAMP = (16, 32)  # images of the first pieces of a series, and backwards of the last
+SLOW_NAMES = 30  # from this API version (1.12.11) SQLite reads the whole index for each image that a job names:
+FEW, FEW_EACH = 2000, 4  # which pays up to so many images in the archive, and so many more for each of the series
 AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another goes again: that one may still be open
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
@@ -624,6 +626,20 @@ class Mover:
             found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
         return {each["ID"]: each["Instances"] for each in found}
 
+    def names_images(self, count: int) -> bool:
+        """Whether a series of so many images should go in pieces, whose jobs name images, and not by one that names it.
+
+        Not where looking the names up takes longer than what the second association saves, which only Orthanc's own
+        SQLite was seen to do.
+        """
+        if self._system.get("DatabaseBackendPlugin") or self._system["ApiVersion"] < SLOW_NAMES:
+            return True
+        return bool(self._loopback.get("/statistics")["CountInstances"] <= FEW + FEW_EACH * count)
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        return dict(self._loopback.get("/system"))
+
     def submit(self, fields: Mapping[str, str], destination: Destination, resources: Sequence[str]) -> str:
         """Let a job of Orthanc send resources to the destination; its identifier."""
         name, entry = destination
@@ -845,7 +861,7 @@ class Interceptor:
         """What each job sends; the number of images is 0 where it is not known.
 
         One sends all; or, where images are many, there is one for each association, with whole series. Only a series that is
-        more than what one association should send goes in pieces.
+        more than what one association should send goes in pieces, if naming its images costs little.
         """
         at_once = self._settings.associations
         if level == "INSTANCE" or at_once == 1 or not self._mover.synchronous:
@@ -857,7 +873,7 @@ class Interceptor:
         shares: list[list[str]] = [[] for _ in range(at_once)]
         pieces: list[Part] = []
         for each in sorted(series, key=lambda each: -len(series[each])):  # the longest first, where there is least
-            if (count := len(series[each])) <= max(total / at_once, PIECE):
+            if (count := len(series[each])) <= max(total / at_once, PIECE) or not self._mover.names_images(count):
                 min(shares, key=lambda share: sum(len(series[other]) for other in share)).append(each)
             else:
                 cuts = itertools.pairwise(itertools.accumulate(piece_sizes(count), initial=0))

@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=500)
     parser.add_argument("--size", type=int, default=64, help="rows and columns of an image")
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--archive", type=int, default=0, help="images besides: naming one reads all of them on 1.13.0")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, hanging_service() as url:
         folder = Path(name)
@@ -100,6 +101,8 @@ def main() -> None:
                 server.store(make_study(patient_id="FIVE", instances=arguments.instances // 5, series=5, **images))
                 server.store(make_study(patient_id="ONE", instances=arguments.instances, **images))
                 server.store(make_study(patient_id="SMALL", instances=20))
+                for number in range(arguments.archive // 50):
+                    server.store(make_study(patient_id=f"OTHER{number}", series=10, instances=5))
             print(f"Orthanc {server.get('/system')['Version']}")
             compare(servers, arguments.instances, arguments.rounds)
         finally:

@@ -473,6 +473,42 @@ def test_many_images_arrive_the_same_by_several_associations(
     assert (found["State"], found["Completed"], len(found["Jobs"])) == ("done", images, jobs)
 
 
+class Answers:
+    """A loopback that answers as an Orthanc with so many images does, and holds one series of 500."""
+
+    finds_more = True
+
+    def __init__(self, archive: int, system: dict[str, Any]) -> None:
+        self.answers = {"/system": system, "/statistics": {"CountInstances": archive}}
+
+    def get(self, path: str) -> Any:
+        return self.answers[path]
+
+    def post(self, _path: str, _body: Any) -> Any:
+        return [{"ID": "series", "Instances": [f"image {number}" for number in range(500)]}]
+
+
+@pytest.mark.parametrize(
+    ("archive", "system", "pieces"),
+    [
+        (4_000, {"ApiVersion": 31, "DatabaseBackendPlugin": None}, True),
+        (4_001, {"ApiVersion": 31, "DatabaseBackendPlugin": None}, False),
+        (9_999, {"ApiVersion": 31, "DatabaseBackendPlugin": "/postgresql.so"}, True),
+        (9_999, {"ApiVersion": 28}, True),
+    ],
+)
+def test_a_series_goes_in_one_piece_where_naming_its_images_would_read_a_large_archive(
+    orthanc_standin: StandIn, archive: int, system: dict[str, Any], pieces: bool
+) -> None:
+    script = orthanc_standin.load(SCRIPT)
+    interceptor = script.Interceptor(script.Settings(), {}, None)
+    interceptor._mover._loopback = Answers(archive, system)
+    parts = interceptor._parts("STUDY", ["study"])
+    assert sum(part.total for part in parts) == 500
+    assert (len(parts) > 1) == pieces
+    assert pieces or parts[0].resources == ["series"]
+
+
 @pytest.mark.parametrize(("level", "series"), [("STUDY", 4), ("STUDY", 1), ("SERIES", 1)])
 def test_limits_of_c_find_cut_no_move_off(
     start_briefly: StartOrthanc, destination: Destination, level: str, series: int
