@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEVELS = ("Patient", "Study", "Series", "Instance")
@@ -105,8 +105,8 @@ def orthanc_identifier(values: tuple[str, ...]) -> str:
 
 def about(
     level: str,
-    orthanc_ids: tuple[str, ...],
-    dicom_ids: tuple[str | None, ...],
+    orthanc_ids: Sequence[str],
+    dicom_ids: Sequence[str | None],
     *,
     origin: Mapping[str, str] | None = None,
     counts: Mapping[str, int] | None = None,

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Orthanc tells, written down before the callback returns."""
+"""What Orthanc tells: journaled before the callback returns, and brought into the outbox by a thread."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sqlite3
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orthanc
 
 from ._contained import one_line
 from .events import LEVELS, ORIGINS, about, identifiers_of_file, identifiers_of_json, orthanc_identifier
+from .journal import Journal
 from .outbox import Outbox, new_id
 from .settings import EventSettings
 
@@ -29,6 +32,11 @@ IMAGES = {
 }
 KNOWN_SERIES = 10_000
 KEPT_CHANGES = 100_000  # that could not be written, and are tried again
+GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a restart swallowed is made up
+# Seconds in which lines come together, so that not each is a transaction; the longer ones while many come.
+LINGER, LONG_LINGER, MANY = 0.02, 0.1, 5
+IDLE = 1.0  # seconds
+STORED = "STORED_INSTANCE"
 UPSERT = """
 INSERT INTO resource VALUES(?,?,?,?,?,?,0,1,NULL,0,NULL) ON CONFLICT(id) DO UPDATE SET
 dicom=excluded.dicom, parent=excluded.parent, tags=COALESCE(excluded.tags, tags), origin=excluded.origin, unstable=1, due=NULL,
@@ -68,6 +76,10 @@ class Tags:
     def __bool__(self) -> bool:
         return bool(self._names)
 
+    @property
+    def numbers(self) -> Collection[str]:
+        return self._names.keys()
+
     def of(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Those that are there; sequences and binary ones are not published."""
         return {name: found[tag] for tag, name in self._names.items() if isinstance(found.get(tag), str)}
@@ -92,58 +104,120 @@ class Kept:
         return self.orthanc_ids[-2] if len(self.orthanc_ids) == 4 else self.orthanc_ids[-1]
 
 
+class Image(NamedTuple):
+    """What is told of a stored instance. Identifiers are from the patient down; `tags`, of those asked for, None: not known."""
+
+    time: float
+    clock: float
+    """When its callback was called: UTC, and monotonic."""
+    dicom_ids: Sequence[str]
+    orthanc_ids: Sequence[str]
+    origin: Mapping[str, str]
+    received: str
+    tags: Mapping[str, str] | None
+
+
 class Intake:
-    """Writes rows of the outbox: in OnStoredInstance and OnChange, well under a millisecond each.
+    """Appends what Orthanc tells to the journal, in well under a millisecond, and a thread of its own makes events of it.
 
     What an event needs to know of a series, study or patient is taken from the instances as they arrive and kept: with
     a large archive, Orthanc reads a single resource in milliseconds.
     """
 
     def __init__(
-        self, outbox: Outbox, events: EventSettings, tags: Mapping[str, Tags], stable_age: float, reconcile: bool
+        self,
+        outbox: Outbox,
+        journal: Journal,
+        events: EventSettings,
+        tags: Mapping[str, Tags],
+        stable_age: float,
+        reconcile: bool,
+        complain: Callable[[str], None],
     ) -> None:
-        self.outbox, self.events, self._tags, self._reconcile = outbox, events, tags, reconcile
-        self._settling = stable_age / 2
-        self._touched: dict[str, float] = {}
+        self.outbox, self.journal, self.events = outbox, journal, events
+        self._tags, self._reconcile, self._complain = tags, reconcile, complain
+        self._settling, self.quiet_after = stable_age / 2, stable_age + GRACE
+        self._heeded = {name for name, (setting, _) in CHANGES.items() if getattr(events, setting)}
+        self._heeded |= {"DELETED", *(name for name in CHANGES if name.startswith("STABLE_"))}
+        self._asked = {number for each in tags.values() for number in each.numbers}
         self._series: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
-        self._next_event: dict[str, float] = {}
-        self._unwritten: deque[Callable[[], None]] = deque(maxlen=KEPT_CHANGES)
+        self._unwritten: deque[bytes] = deque(maxlen=KEPT_CHANGES)
         self._writing = threading.RLock()
-        self._complaint = ""
+        self._journal_complaint = self._complaint = ""
+        # Of the thread, or of whoever holds the lock.
+        self._applying = threading.RLock()
+        self._touched: dict[str, float] = {}
+        self._next_event: dict[str, float] = {}
+        self._former_is_applied = False
+        self._woken, self._wake, self._stopping = False, threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dicom_events intake", daemon=True)
 
-    # Instances
+    # What Orthanc calls
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:
         """One instance was stored (or was here already)."""
-        origin = int(dicom.GetInstanceOrigin())
-        dicom_ids, orthanc_ids, found = self._identify(dicom, instance)
-        source = {
-            "kind": ORIGINS.get(origin, "UNKNOWN"),
+        when, clock = time.time(), time.monotonic()
+        dicom_ids, orthanc_ids, tags = self._identify(dicom, instance)
+        origin = {
+            "kind": ORIGINS.get(dicom.GetInstanceOrigin(), "UNKNOWN"),
             "aet": dicom.GetInstanceRemoteAet() or "",
             "ip": _metadata(dicom, "RemoteIP"),
         }
         received = _metadata(dicom, "ReceptionDate")
-        self._guarded(lambda: self.stored(dicom_ids, orthanc_ids, source, received, found))
+        self._write_down([STORED, when, clock, dicom_ids, orthanc_ids, origin, received, tags])
 
-    def _identify(self, dicom: Any, instance: str) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
+    def on_change(self, name: str, level: int, resource: str) -> None:
+        """One of `KNOWN_CHANGES` has happened."""
+        if name in self._heeded:
+            line = [name, time.time(), time.monotonic(), LEVELS[level] if 0 <= level < 4 else "", resource]
+            self._write_down(line, keep=True)
+
+    def _write_down(self, told: Sequence[Any], *, keep: bool = False) -> None:
+        """A disk that is full refuses no image. Instances are found again by the feed, changes are kept to be tried again."""
+        line = json.dumps(told).encode()
+        try:
+            if self._unwritten:
+                self._write_what_was_kept()
+            self.journal.append(line)
+        except OSError as error:
+            if keep:
+                self._unwritten.append(line)
+            text = f"dicom_events can't write to {self.journal.path}, and goes on when it can: {one_line(error)}"
+            if text != self._journal_complaint:
+                self._journal_complaint = text
+                self._complain(text)
+            return
+        self._journal_complaint = ""
+        if not self._woken:
+            self._woken = True
+            self._wake.set()
+
+    def _write_what_was_kept(self) -> None:
+        with self._writing:
+            while self._unwritten:
+                self.journal.append(self._unwritten[0])
+                self._unwritten.popleft()
+
+    def _identify(self, dicom: Any, instance: str) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str] | None]:
         """DICOM's and Orthanc's identifiers from the patient down, and the tags where some are asked for."""
         read = dicom.GetInstanceSize() < SMALL or _metadata(dicom, "SopClassUid") not in IMAGES
         values = identifiers_of_file(dicom.GetInstanceData()) if read else None
         known = self._orthanc_ids(values) if values else ()
         if values and known[-1] == instance and not self._wants_tags(known):
-            return values, known, {}
+            return values, known, None
         text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
         values = identifiers_of_json(text)
         known = self._orthanc_ids(values) if values else ()
         if values and known[-1] == instance and not self._wants_tags(known):
-            return values, known, {}
+            return values, known, None
         found = json.loads(text)
         values = tuple(
             str(found.get(tag) or "").strip("\0 ") for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018")
         )
         known = self._orthanc_ids(values)
+        tags = {number: found[number] for number in self._asked if isinstance(found.get(number), str)}
         # Where the sums differ, Orthanc reads the identifiers in another way: the parents are looked up later.
-        return (values, known, found) if known[-1] == instance else (values, (instance,), found)
+        return (values, known, tags) if known[-1] == instance else (values, (instance,), tags)
 
     def _orthanc_ids(self, values: tuple[str, ...]) -> tuple[str, ...]:
         parents = self._series.get(values[:3])
@@ -154,155 +228,215 @@ class Intake:
         return (*parents, orthanc_identifier(values))
 
     def _wants_tags(self, orthanc_ids: tuple[str, ...]) -> bool:
-        return bool(self._tags["Instance"]) or any(
-            self._tags[level] and resource not in self._touched
-            for level, resource in zip(LEVELS, orthanc_ids[:3], strict=False)
+        # What the thread has not met yet counts as new: a few images more than the first carry tags.
+        return bool(self._asked) and (
+            bool(self._tags["Instance"])
+            or any(
+                self._tags[level] and resource not in self._touched
+                for level, resource in zip(LEVELS, orthanc_ids[:3], strict=False)
+            )
         )
 
-    def stored(
-        self,
-        dicom_ids: tuple[str, ...],
-        orthanc_ids: tuple[str, ...],
-        origin: Mapping[str, str],
-        received: str,
-        found: Mapping[str, Any],
-        due: float | None = None,
-    ) -> None:
-        """Write one instance down, with its parents. `due`: its Stable… events may never come, make them up then."""
-        with self.outbox.ledger.lock:  # what becomes stable meanwhile, becomes so after this
-            if due is None and self._is_ordinary(orthanc_ids, origin):
-                self._tell_one_more(dicom_ids, orthanc_ids, origin, received, found)
+    # The thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+
+    def join(self, until: float) -> None:
+        self._thread.join(max(0.0, until - time.monotonic()))
+
+    def _work(self) -> None:
+        while True:
+            stopping = self._stopping.is_set()  # then once more: what was told last
+            self._woken = False
+            number, wait = self.bring_up_to_date(), IDLE
+            if stopping:
                 return
-        instance, now = orthanc_ids[-1], time.time()
-        touched = dict(zip(LEVELS, orthanc_ids[:-1], strict=False))
+            with contextlib.suppress(sqlite3.Error, OSError):
+                held = self.release()
+                wait = min(IDLE, max(0.0, held - time.time())) if held is not None else IDLE
+            # A moment to let more come together, then as soon as there is some.
+            self._stopping.wait(LONG_LINGER if number >= MANY else LINGER)
+            self._wake.wait(wait)
+            self._wake.clear()
+
+    def bring_up_to_date(self) -> int:
+        """Apply all that is journaled, if that is possible; how many lines it was."""
+        try:
+            if self._unwritten:
+                with contextlib.suppress(OSError):  # that is said already
+                    self._write_what_was_kept()
+            number = self.apply()
+        except (sqlite3.Error, OSError) as error:
+            text = f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"
+            if text != self._complaint:
+                self._complaint = text
+                self._complain(text)
+            return 0
+        self._complaint = ""
+        return number
+
+    @property
+    def problem(self) -> str:
+        """What can't be written now."""
+        return self._journal_complaint or self._complaint
+
+    def apply(self) -> int:
+        """Bring all that is journaled into the outbox, in order, each line once; how many it was.
+
+        Raises
+        ------
+        sqlite3.Error, OSError : the outbox can't be written; what is not applied stays in the journal.
+        """
+        number = 0
+        with self._applying:
+            while lines := self.journal.read():
+                self._apply(lines)
+                number += len(lines)
+                self._take_over()
+            self._take_over()
+        return number
+
+    def _take_over(self) -> None:
+        """All that a former process told is applied. Stability is kept in memory: its Stable… events may never come."""
+        if not self._former_is_applied and self.journal.place >= self.journal.former:
+            due = time.time() + self.quiet_after
+            self.outbox.ledger.run("UPDATE resource SET due=? WHERE unstable AND deleted IS NULL", due)
+            self._touched.clear()
+            self._former_is_applied = True
+            with contextlib.suppress(OSError):
+                self.journal.begin_anew()
+
+    def _apply(self, lines: list[bytes]) -> None:
+        place = self.journal.after(lines)
+        before = self._touched.copy(), self._next_event.copy()
+        try:
+            with self.outbox.transaction():
+                for line in lines:
+                    self._take(*json.loads(line))
+                self.outbox.set_place(place)
+        except (sqlite3.OperationalError, OSError):
+            self._touched, self._next_event = before
+            raise
+        except Exception:  # noqa: BLE001 - one bad line never holds up all others
+            self._touched, self._next_event = before
+            if len(lines) > 1:
+                for line in lines:
+                    self._apply([line])
+                return
+            self._complain(
+                f"dicom_events leaves out a line of its journal, please report it:\n{traceback.format_exc()}"
+            )
+            self.outbox.set_place(place)
+        self.journal.advance(place)
+
+    @contextlib.contextmanager
+    def up_to_date(self) -> Iterator[None]:
+        """A transaction of what is made up: after all that was told before, and nothing that is told comes in between."""
+        with self._applying:
+            self.apply()
+            with self.outbox.transaction():
+                yield
+
+    def _take(self, name: str, when: float, clock: float, *told: Any) -> None:
+        if name == STORED:
+            self.stored(Image(when, clock, *told))
+            return
+        level, resource = told
+        if name == "DELETED":
+            self.deleted(level, resource, when)
+        elif name.startswith("STABLE_"):
+            self.stable(level, resource, when, clock)
+        elif name.startswith("NEW_"):
+            self.announce(level, resource, when)
+        else:
+            self._told(name, level, resource, when)
+
+    # What becomes of it: all inside a transaction
+
+    def stored(self, image: Image, due: float | None = None) -> None:
+        """One instance, with its parents. `due`: its Stable… events may never come, make them up then."""
+        _, clock, dicom_ids, orthanc_ids, origin, _, tags = image
+        parents = dict(zip(LEVELS, orthanc_ids[:-1], strict=False))
         with self.outbox.transaction() as db:
-            for depth, (level, resource) in enumerate(touched.items()):
+            for depth, (level, resource) in enumerate(parents.items()):
                 if resource not in self._touched or due is not None:
-                    tags = json.dumps(self._tags[level].of(found)) if self._tags[level] and found else None
+                    kept = json.dumps(self._tags[level].of(tags)) if self._tags[level] and tags is not None else None
                     parent = orthanc_ids[depth - 1] if depth else None
-                    db.execute(UPSERT, (resource, level, dicom_ids[depth], parent, tags, json.dumps(origin)))
+                    db.execute(UPSERT, (resource, level, dicom_ids[depth], parent, kept, json.dumps(origin)))
                     if due is not None:
                         db.execute("UPDATE resource SET due=? WHERE id=?", (due, resource))
             if self.events.stored_instance and origin["kind"] not in self.events.stored_instance_skip_origin:
-                self._tell_stored(db, dicom_ids, orthanc_ids, origin, received, found, now)
+                self._tell_stored(db, image)
             if self._reconcile and due is None:
-                db.execute("INSERT OR REPLACE INTO recent VALUES(?,?)", (instance, now))
+                db.execute("INSERT OR REPLACE INTO recent VALUES(?,?)", (orthanc_ids[-1], image.time))
             if self.events.deleted_instance and len(orthanc_ids) == 4:
-                db.execute("INSERT OR REPLACE INTO instance VALUES(?,?,?)", (instance, dicom_ids[3], orthanc_ids[2]))
+                db.execute(
+                    "INSERT OR REPLACE INTO instance VALUES(?,?,?)", (orthanc_ids[3], dicom_ids[3], orthanc_ids[2])
+                )
         if due is None:
-            self._touched.update(dict.fromkeys(touched.values(), time.monotonic()))
+            self._touched.update(dict.fromkeys(parents.values(), clock))
 
-    def _tell_one_more(
-        self,
-        dicom_ids: tuple[str, ...],
-        orthanc_ids: tuple[str, ...],
-        origin: Mapping[str, str],
-        received: str,
-        found: Mapping[str, Any],
-    ) -> None:
-        instance = orthanc_ids[3]
-        tags = self._tags["Instance"].of(found) if self._tags["Instance"] else None
-        data = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, tags=tags))[:-1]
-        parts = (f'{data}, "counts": {{"instances": ', "}}")
-        dicom = dicom_ids[3] if self.events.deleted_instance else None
-        uid = f"{instance}.{received}"
-        self.outbox.add_stored(uid, orthanc_ids[2], instance, parts, keep=self._reconcile, dicom=dicom)
-        self._touched.update(dict.fromkeys(orthanc_ids[:3], time.monotonic()))
-
-    def _is_ordinary(self, orthanc_ids: tuple[str, ...], origin: Mapping[str, str]) -> bool:
-        """Whether it is one more image of a series that is kept already, and is told at once."""
-        events = self.events
-        return (
-            all(each in self._touched for each in orthanc_ids[:-1])
-            and len(orthanc_ids) == 4
-            and events.stored_instance
-            and not events.stored_instance_throttle_ms
-            and origin["kind"] not in events.stored_instance_skip_origin
-        )
-
-    def _tell_stored(
-        self,
-        db: sqlite3.Connection,
-        dicom_ids: tuple[str, ...],
-        orthanc_ids: tuple[str, ...],
-        origin: Mapping[str, str],
-        received: str,
-        found: Mapping[str, Any],
-        now: float,
-    ) -> None:
+    def _tell_stored(self, db: sqlite3.Connection, image: Image) -> None:
+        when, clock, dicom_ids, orthanc_ids, origin, received, found = image
         instance, key = orthanc_ids[-1], orthanc_ids[-2] if len(orthanc_ids) == 4 else orthanc_ids[-1]
         count = db.execute("UPDATE resource SET received=received+1 WHERE id=? RETURNING received", (key,)).fetchone()
-        tags = self._tags["Instance"].of(found) if self._tags["Instance"] else None
-        data = about(
-            "Instance", orthanc_ids, dicom_ids, origin=origin, counts={"instances": count[0] if count else 1}, tags=tags
-        )
+        tags = self._tags["Instance"].of(found or {}) if self._tags["Instance"] else None
+        counts = {"instances": count[0] if count else 1}
         # The same at every repeat, also when it is told again from what Orthanc has (replay, or after a crash).
-        uid, text = f"{instance}.{received}", json.dumps(data)
+        uid, subject = f"{instance}.{received}", f"instances/{instance}"
+        text = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, counts=counts, tags=tags))
         interval = self.events.stored_instance_throttle_ms / 1000
         if len(orthanc_ids) < 4:
-            self.outbox.add(uid, "dicom.instance.stored", key, f"instances/{instance}", None, now)
-        elif not interval or self._next_event.get(key, 0) <= time.monotonic():
+            self.outbox.add(uid, "dicom.instance.stored", key, subject, None, when)
+        elif not interval or self._next_event.get(key, 0) <= clock:
             if interval:
-                self._next_event[key] = time.monotonic() + interval
+                self._next_event[key] = clock + interval
                 db.execute("DELETE FROM held WHERE series=?", (key,))
-            self.outbox.add(uid, "dicom.instance.stored", key, f"instances/{instance}", text, now)
+            self.outbox.add(uid, "dicom.instance.stored", key, subject, text, when)
         else:
-            wait = self._next_event[key] - time.monotonic()
-            self.outbox.pending += 1
-            held = (key, now + wait, uid, f"instances/{instance}", now, text)
             db.execute(
                 "INSERT INTO held VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET id=excluded.id, subject=excluded.subject, "
                 "created=excluded.created, data=excluded.data",
-                held,
+                (key, when + self._next_event[key] - clock, uid, subject, when, text),
             )
 
     def release(self, series: str | None = None) -> float | None:
         """Tell the last of the throttled instances whose interval is over, or of one series; the next time it is needed."""
+        if not self.events.stored_instance_throttle_ms:
+            return None
         condition, value = ("series=?", series) if series else ("due<=?", time.time())
-        with self.outbox.transaction() as db:
+        with self._applying, self.outbox.transaction() as db:
             for row in self.outbox.ledger.rows(f"SELECT * FROM held WHERE {condition}", value):
                 self.outbox.add(
                     row["id"], "dicom.instance.stored", row["series"], row["subject"], row["data"], row["created"]
                 )
                 db.execute("DELETE FROM held WHERE series=?", (row["series"],))
                 self._next_event[row["series"]] = time.monotonic() + self.events.stored_instance_throttle_ms / 1000
-        if not series:
-            now = time.monotonic()
-            self._next_event = {key: when for key, when in list(self._next_event.items()) if when > now}
+            if not series:
+                now = time.monotonic()
+                self._next_event = {key: when for key, when in self._next_event.items() if when > now}
         return next(iter(self.outbox.ledger.rows("SELECT MIN(due) due FROM held")), {}).get("due")
 
     def tags_of(self, level: str) -> Tags:
         """Those asked for in the events of a level."""
         return self._tags[level]
 
-    # Changes
-
-    def on_change(self, name: str, level: int, resource: str) -> None:
-        """One of `KNOWN_CHANGES` has happened."""
-        self._guarded(lambda: self._changed(name, LEVELS[level] if 0 <= level < 4 else "", resource), keep=True)
-
-    def _changed(self, name: str, level: str, resource: str) -> None:
-        with self.outbox.transaction():
-            if name == "DELETED":
-                self.deleted(level, resource)
-            elif name.startswith("STABLE_"):
-                self.stable(level, resource)
-            elif name.startswith("NEW_"):
-                self.announce(level, resource)
-            elif getattr(self.events, CHANGES[name][0]):
-                self._told(name, level, resource)
-
-    def _told(self, name: str, level: str, resource: str) -> None:
+    def _told(self, name: str, level: str, resource: str, when: float) -> None:
         kind = CHANGES[name][1]
         if name in ("UPDATED_METADATA", "UPDATED_ATTACHMENT"):
-            self._incomplete(f"dicom.{level.lower()}.{kind}", level, resource)
+            self._incomplete(f"dicom.{level.lower()}.{kind}", level, resource, when)
         elif name.startswith("JOB_"):
-            self.outbox.add(new_id(), kind, resource, f"jobs/{resource}", None)
+            self.outbox.add(new_id(), kind, resource, f"jobs/{resource}", None, when)
         else:
-            self.outbox.add(new_id(), kind, "orthanc", kind.split(".")[1], "{}")
+            self.outbox.add(new_id(), kind, "orthanc", kind.split(".")[1], "{}", when)
 
-    def _incomplete(self, kind: str, level: str, resource: str) -> None:
-        self.outbox.add(new_id(), kind, self._key(level, resource), f"{ROUTES[level]}/{resource}", None)
+    def _incomplete(self, kind: str, level: str, resource: str, when: float) -> None:
+        self.outbox.add(new_id(), kind, self._key(level, resource), f"{ROUTES[level]}/{resource}", None, when)
 
     def _key(self, level: str, resource: str) -> str:
         if level != "Instance":
@@ -310,20 +444,20 @@ class Intake:
         found = self.outbox.ledger.rows("SELECT series FROM instance WHERE id=?", resource)
         return str(found[0]["series"]) if found else resource
 
-    def stable(self, level: str, resource: str, *, made_up: bool = False) -> None:
-        """A series, study or patient is stable: all of its instances are told before."""
+    def stable(self, level: str, resource: str, when: float, clock: float | None = None) -> None:
+        """A series, study or patient is stable: all of its instances are told before. No `clock`: this is made up."""
         if level == "Series":
             self.release(resource)
         last = self._touched.get(resource, 0.0)
         # An instance that came after Orthanc said so begins anew, and gets its own event later.
-        anew = not made_up and time.monotonic() - last < self._settling
+        anew = clock is not None and clock - last < self._settling
         if not anew:
             self._touched.pop(resource, None)
             self.outbox.ledger.run("UPDATE resource SET unstable=0, due=NULL WHERE id=?", resource)
         if getattr(self.events, f"stable_{level.lower()}"):
-            self._incomplete(f"dicom.{level.lower()}.stable", level, resource)
+            self._incomplete(f"dicom.{level.lower()}.stable", level, resource, when)
 
-    def announce(self, level: str, resource: str) -> None:
+    def announce(self, level: str, resource: str, when: float) -> None:
         """A series, study or patient is new: said once."""
         if not getattr(self.events, f"new_{level.lower()}"):
             return
@@ -332,9 +466,9 @@ class Intake:
                 "INSERT INTO resource VALUES(?,?,NULL,NULL,NULL,NULL,0,0,NULL,1,NULL) ON CONFLICT(id) DO UPDATE SET announced=1",
                 (resource, level),
             )
-            self._incomplete(f"dicom.{level.lower()}.new", level, resource)
+            self._incomplete(f"dicom.{level.lower()}.new", level, resource, when)
 
-    def deleted(self, level: str, resource: str) -> None:
+    def deleted(self, level: str, resource: str, when: float) -> None:
         """A resource is gone; its DICOM identifiers are those that were kept since it was stored."""
         kept = self.kept(level, resource)
         with self.outbox.transaction() as db:
@@ -344,10 +478,11 @@ class Intake:
                 self.outbox.add(
                     *(new_id(), f"dicom.{level.lower()}.deleted", kept.key, f"{ROUTES[level]}/{resource}"),
                     json.dumps(about(level, kept.orthanc_ids, kept.dicom_ids)),
+                    when,
                 )
             db.execute("DELETE FROM instance WHERE id=?", (resource,))
             # OnChange may come after the same resource was stored anew: it is marked, and goes when it stays away.
-            db.execute("UPDATE resource SET deleted=?, unstable=0, due=NULL WHERE id=?", (time.time(), resource))
+            db.execute("UPDATE resource SET deleted=?, unstable=0, due=NULL WHERE id=?", (when, resource))
         self._touched.pop(resource, None)
 
     def kept(self, level: str, resource: str) -> Kept:
@@ -369,32 +504,6 @@ class Intake:
         missing = LEVELS.index(level) + 1 - len(dicom_ids)
         texts = [row.get(name) for name in ("tags", "origin")]
         return Kept((*[None] * missing, *dicom_ids), tuple(orthanc_ids), *(text and json.loads(text) for text in texts))
-
-    # What could not be written
-
-    def _guarded(self, write: Callable[[], None], *, keep: bool = False) -> None:
-        """A disk that is full refuses no image. Instances are found again by the feed, changes are kept to be tried again."""
-        try:
-            if self._unwritten:
-                self.write_what_was_kept()
-            write()
-        except (sqlite3.Error, OSError) as error:
-            if keep:
-                self._unwritten.append(write)
-            self.complain(f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}")
-        else:
-            self._complaint = ""
-
-    def write_what_was_kept(self) -> None:
-        with self._writing:
-            while self._unwritten:
-                self._unwritten[0]()
-                self._unwritten.popleft()
-
-    def complain(self, text: str) -> None:
-        if text != self._complaint:
-            orthanc.LogError(text)
-        self._complaint = text
 
 
 def _metadata(dicom: Any, name: str) -> str:

@@ -14,13 +14,12 @@ from typing import Any
 
 from ._contained import Loopback, LoopbackError, one_line
 from .events import IDENTIFIERS, LEVELS, about
-from .intake import ROUTES, Intake, Kept
+from .intake import ROUTES, Image, Intake, Kept
 from .outbox import new_id
 
 PAGE = 1000  # changes, or resources, a request
 MISSED_AFTER = 5.0  # seconds after which an instance that /changes names and no callback told was missed
 MOST_SUSPECTS = 10_000  # in memory; after weeks without this script there may be millions
-GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a restart swallowed is made up
 PARENTS_WITHIN = 2.0  # seconds that a New… event waits for the instance that it came with
 TICK = 1.0  # seconds
 TIDY = 0.5  # seconds
@@ -42,13 +41,11 @@ class Keeper:
         self,
         intake: Intake,
         loopback: Loopback,
-        stable_age: float,
         reconcile: bool,
         complain: Say,
     ) -> None:
         self._intake, self._outbox, self._loopback = intake, intake.outbox, loopback
-        self._quiet_after, self._reconcile = stable_age + GRACE, reconcile
-        self._complain = complain
+        self._reconcile, self._complain = reconcile, complain
         self._suspects: dict[str, tuple[int, float, Mapping[str, Any]]] = {}
         self._read_to = self._followed_at = self._newest_at_start = 0
         self._caught_up = threading.Event()
@@ -62,9 +59,6 @@ class Keeper:
         ]
 
     def start(self) -> None:
-        # Stability is kept in memory: what was unstable when the last Orthanc ended may never be told stable.
-        due = time.time() + self._quiet_after
-        self._outbox.ledger.run("UPDATE resource SET due=? WHERE unstable AND deleted IS NULL", due)
         self._outbox.keepers.append(self._wake.set)
         for thread in self._threads:
             thread.start()
@@ -82,12 +76,11 @@ class Keeper:
     def _work(self) -> None:
         begun = False
         while not self._stopping.is_set():
-            wait = TICK
             try:
                 if not begun:
                     self._begin()
                     begun = True
-                wait = self._turn()
+                self._turn()
                 self.problem = self._complaint = ""
             except Stopped:
                 return
@@ -96,8 +89,8 @@ class Keeper:
             except Exception:  # noqa: BLE001 - one bad resource never ends the thread that serves all
                 self._meet(f"dicom_events met an error, please report it:\n{traceback.format_exc()}")
             # A moment to let more come together, then as soon as there is work.
-            self._stopping.wait(min(wait, 0.02))
-            self._wake.wait(wait)
+            self._stopping.wait(0.02)
+            self._wake.wait(TICK)
             self._wake.clear()
 
     def _meet(self, text: str) -> None:
@@ -126,9 +119,7 @@ class Keeper:
         ]
         return int(max(earlier, default=begin))
 
-    def _turn(self) -> float:
-        self._intake.write_what_was_kept()
-        held = self._intake.release()
+    def _turn(self) -> None:
         while self._complete():
             pass
         now = time.monotonic()
@@ -141,7 +132,6 @@ class Keeper:
             if self._reconcile:
                 self._follow()
             self._make_up_stable()
-        return min(TICK, max(0.0, held - time.time())) if held is not None else TICK
 
     def _ask(self, path: str) -> Any:
         if self._stopping.is_set():
@@ -259,6 +249,7 @@ class Keeper:
         """
         while True:
             page = self._ask(f"/changes?since={self._read_to}&limit={PAGE}")
+            self._intake.apply()  # what a callback has told is told
             changes = [change for change in page["Changes"] if change["ChangeType"] in KNOWN_TYPES]
             told = self._told([change["ID"] for change in changes if change["ChangeType"] == "NewInstance"])
             for change in changes:
@@ -300,7 +291,8 @@ class Keeper:
                 if level == "Instance":
                     self._make_up_instance(name)
                 else:
-                    self._intake.announce(level, name)
+                    with self._intake.up_to_date():
+                        self._intake.announce(level, name, time.time())
                 del self._suspects[name]
 
     def _is_announced(self, level: str, resource: str) -> bool:
@@ -314,8 +306,10 @@ class Keeper:
             return  # deleted meanwhile
         metadata = self._metadata(instance)
         values, received = tuple(each or "" for each in kept.dicom_ids), metadata.get("ReceptionDate", "")
-        due = time.time() + self._quiet_after
-        self._intake.stored(values, kept.orthanc_ids, _origin(metadata), received, found, due)
+        now = time.time()
+        image = Image(now, time.monotonic(), values, kept.orthanc_ids, _origin(metadata), received, found)
+        with self._intake.up_to_date():
+            self._intake.stored(image, due=now + self._intake.quiet_after)
 
     def _forget_told(self) -> None:
         # An instance that was here already is told by a callback, and never by /changes.
@@ -323,14 +317,16 @@ class Keeper:
         self._outbox.ledger.run("DELETE FROM resource WHERE deleted<?", time.time() - FORGOTTEN_AFTER)
 
     def _make_up_stable(self) -> None:
+        self._intake.apply()
         late = "SELECT id, level FROM resource WHERE unstable AND due<? AND deleted IS NULL LIMIT 100"
         while rows := self._outbox.ledger.rows(late, time.time()):
             for row in sorted(rows, key=lambda row: -LEVELS.index(row["level"])):
                 if self._is_here(row["level"], row["id"]):
-                    with self._outbox.transaction():
-                        self._intake.stable(row["level"], row["id"], made_up=True)
+                    with self._intake.up_to_date():
+                        self._intake.stable(row["level"], row["id"], time.time())
                 else:
-                    self._intake.deleted(row["level"], row["id"])
+                    with self._intake.up_to_date():
+                        self._intake.deleted(row["level"], row["id"], time.time())
 
     def _is_here(self, level: str, resource: str) -> bool:
         path = f"/{ROUTES[level]}/{resource}" + ("" if level == "Instance" else "/statistics")
@@ -376,6 +372,7 @@ class Keeper:
         reader.execute(f"INSERT INTO missing SELECT id FROM {table} WHERE {where}")
         since = 0
         while here := self._ask(f"/{ROUTES[level]}?since={since}&limit={PAGE}"):
+            self._intake.apply()
             reader.executemany("DELETE FROM missing WHERE id=?", [(each,) for each in here])
             marks = ",".join("?" * len(here))
             known = {row[0] for row in reader.execute(f"SELECT id FROM {table} WHERE id IN ({marks})", here)}
@@ -385,9 +382,10 @@ class Keeper:
             self._stopping.wait(0.01)
         for (resource,) in reader.execute("SELECT id FROM missing").fetchall():
             # It may have been skipped while others were deleted, or have gone and come since: ask for it alone.
-            if not self._is_here(level, resource) and self._is_kept(table, resource):
-                with self._outbox.transaction():
-                    self._intake.deleted(level, resource)
+            if not self._is_here(level, resource):
+                with self._intake.up_to_date():
+                    if self._is_kept(table, resource):
+                        self._intake.deleted(level, resource, time.time())
         reader.close()
 
     def _is_kept(self, table: str, resource: str) -> bool:
@@ -412,6 +410,7 @@ class Keeper:
 
     def replay(self, study: str) -> int:
         """Tell a study again, from what Orthanc has: its images, then its series, itself and its patient; how many events."""
+        self._intake.apply()
         before = self._outbox.pending
         series = [
             each if isinstance(each, str) else each["ID"] for each in self._ask(f"/studies/{study}/series?expand=false")

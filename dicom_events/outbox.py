@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What has happened and is still to be published: one SQLite file, written before the callback returns.
+"""What has happened and is still to be published: one SQLite file.
 
 An event is a row; rows are in the order in which they happened. Each broker has a cursor: all up to it is settled there.
 What a broker refused for a reason of its own leaves that order as a letter: tried again, then dead until a person acts.
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._contained import Ledger as PlainLedger
+from ._contained import Ledger
 from .events import Event
 
 TABLES = """
@@ -44,37 +44,11 @@ CREATE TABLE IF NOT EXISTS recent(instance TEXT PRIMARY KEY, seen REAL NOT NULL)
 CREATE TABLE IF NOT EXISTS held(
     series TEXT PRIMARY KEY, due REAL NOT NULL, id TEXT, subject TEXT, created REAL, data TEXT) WITHOUT ROWID;
 """
-# What OnStoredInstance writes, in one statement: each statement lets go of the GIL, and with a busy publisher it takes
-# up to 5 ms to get it back. `count` of the data is filled in here.
-STORED = (
-    "CREATE TEMP VIEW stored(row,id,type,key,subject,created,data,rest,instance,keep,dicom) AS SELECT 0,0,0,0,0,0,0,0,0,0,0",
-    """
-    CREATE TEMP TRIGGER store INSTEAD OF INSERT ON stored BEGIN
-        UPDATE resource SET received=received+1 WHERE id=NEW.key;
-        INSERT INTO event SELECT NEW.row, NEW.id, NEW.type, NEW.key, NEW.subject, NEW.created,
-            NEW.data || (SELECT received FROM resource WHERE id=NEW.key) || NEW.rest;
-        INSERT OR REPLACE INTO recent SELECT NEW.instance, NEW.created WHERE NEW.keep;
-        INSERT OR REPLACE INTO instance SELECT NEW.instance, NEW.dicom, NEW.key WHERE NEW.dicom IS NOT NULL;
-    END
-    """,
-)
-CHUNK = 1000  # rows deleted in one transaction: a callback waits for one at most
+CHUNK = 1000  # rows deleted in one transaction: whoever else writes waits for one at most
 CHECKPOINT = 4 << 20  # bytes of the write-ahead log that are worth moving into the file
 TRUNCATE = 256 << 20  # bytes of it above which writers are held up to empty it
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds until what a broker refused is tried again
 COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
-
-
-class Ledger(PlainLedger):
-    """With what one statement needs that is a transaction by itself."""
-
-    @property
-    def lock(self) -> threading.RLock:
-        return self._lock
-
-    def execute(self, sql: str, parameters: Sequence[Any]) -> None:
-        """One statement, committed on return; the lock is held, and no transaction is open."""
-        self._db.execute(sql, parameters)
 
 
 class Outbox:
@@ -95,10 +69,8 @@ class Outbox:
         self.ledger = Ledger(path, TABLES, durability=durability)
         if self.ledger.fresh:
             self.ledger.set_number("made", int(time.time()))
-        # Checkpoints wait for the disk: never in a callback, always in our own thread (`tidy`).
+        # Checkpoints wait for the disk: always in a thread of their own (`tidy`).
         self.ledger.rows("PRAGMA wal_autocheckpoint=0")
-        for statement in STORED:
-            self.ledger.rows(statement)
         newest = self.ledger.rows(
             "SELECT MAX(COALESCE((SELECT MAX(row) FROM event), 0), COALESCE((SELECT MAX(cursor) FROM broker), 0)) newest"
         )
@@ -111,6 +83,8 @@ class Outbox:
         self.keepers: list[Callable[[], None]] = []  # woken by those that need something before
         self._checkpointer = self.reader()
         self._counted = threading.Lock()
+        self._adding = threading.RLock()
+        self._rows: list[tuple[Any, ...]] | None = None  # events of the transaction that is open
 
     @property
     def path(self) -> Path:
@@ -124,14 +98,30 @@ class Outbox:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is on disk after it, or nothing; then those whom it concerns are woken."""
-        added, pending = self.added, self.pending
-        with self.ledger.transaction() as db:
-            yield db
-        for wake in (
-            *(self.publishers if self.added != added else ()),
-            *(self.keepers if self.pending != pending else ()),
-        ):
+        """All that is written inside is on disk after it, or nothing; then those whom it concerns are woken. May be nested."""
+        with self._adding:
+            if self._rows is not None:
+                with self.ledger.transaction() as db:
+                    yield db
+                return
+            rows: list[tuple[Any, ...]] = []
+            self._rows = rows
+            before = self._newest, self.added, self.pending
+            try:
+                with self.ledger.transaction() as db:
+                    yield db
+                    db.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
+            except BaseException:
+                self._newest, self.added, self.pending = before
+                raise
+            finally:
+                self._rows = None
+            _, added, pending = before
+            wakes = [
+                *(self.publishers if self.added != added else ()),
+                *(self.keepers if self.pending != pending else ()),
+            ]
+        for wake in wakes:
             wake()
 
     def add(self, uid: str, kind: str, key: str, subject: str, data: str | None, when: float | None = None) -> None:
@@ -140,36 +130,13 @@ class Outbox:
             with self._counted:
                 self.refused += 1
             return
+        assert self._rows is not None
         if data is None:
             self.pending += 1
         else:
             self.added += 1
-        with self.ledger.transaction() as db:
-            self._newest += 1  # never a number again that a cursor has passed, though all rows are gone
-            db.execute(
-                "INSERT INTO event VALUES(?,?,?,?,?,?,?)",
-                (self._newest, uid, kind, key, subject, when or time.time(), data),
-            )
-
-    def add_stored(
-        self, uid: str, key: str, instance: str, data: tuple[str, str], *, keep: bool, dicom: str | None
-    ) -> None:
-        """Write an image of a series down that is kept already, with its count between the two parts of `data`.
-
-        `keep`: the feed will look for it; `dicom`: its SOPInstanceUID, if that is needed when it is deleted.
-        """
-        with self.ledger.lock:
-            if self.full and self._refuse:
-                self.refused += 1
-                self.ledger.run("INSERT OR REPLACE INTO recent SELECT ?, ? WHERE ?", instance, time.time(), keep)
-                return
-            self._newest += 1
-            subject, now = f"instances/{instance}", time.time()
-            values = (self._newest, uid, "dicom.instance.stored", key, subject, now, *data, instance, keep, dicom)
-            self.ledger.execute("INSERT INTO stored VALUES(?,?,?,?,?,?,?,?,?,?,?)", values)
-            self.added += 1
-        for wake in self.publishers:
-            wake()
+        self._newest += 1  # never a number again that a cursor has passed, though all rows are gone
+        self._rows.append((self._newest, uid, kind, key, subject, when or time.time(), data))
 
     def incomplete(self, limit: int) -> list[dict[str, Any]]:
         return self.ledger.rows("SELECT * FROM event WHERE data IS NULL ORDER BY row LIMIT ?", limit)
@@ -178,6 +145,14 @@ class Outbox:
         with self.transaction() as db:
             self.added += 1
             db.execute("UPDATE event SET key=?, data=? WHERE row=?", (key, data, row))
+
+    @property
+    def place(self) -> int | None:
+        """Up to where the journal is applied; None: this outbox is new, and what the journal holds was another's."""
+        return None if self.ledger.fresh else self.ledger.number("journal")
+
+    def set_place(self, place: int) -> None:
+        self.ledger.set_number("journal", place)
 
     # Brokers
 

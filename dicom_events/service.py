@@ -33,6 +33,7 @@ from ._contained import (
 from .brokers import maker
 from .events import utc
 from .intake import KNOWN_CHANGES, Intake, Tags
+from .journal import Journal
 from .keeper import Keeper
 from .outbox import Outbox, new_id
 from .publisher import Publisher
@@ -111,8 +112,8 @@ class Service:
             if KNOWN_CHANGES[change] == "ORTHANC_STARTED":
                 self._start(intake)
             intake.on_change(KNOWN_CHANGES[change], level, resource)
-        if KNOWN_CHANGES[change] == "ORTHANC_STOPPED":
-            self._stop()
+            if KNOWN_CHANGES[change] == "ORTHANC_STOPPED":
+                self._stop(intake)
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:
         if intake := self._open():
@@ -170,6 +171,7 @@ class Service:
                 refuse=bounds.when_full == "refuse",
             )
             gone = outbox.begin([named.name for named in self._brokers])
+            journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
         except (OSError, sqlite3.Error) as error:
             self._be_idle(f"dicom_events stays idle: its outbox {path} can't be opened: {one_line(error)}")
             return
@@ -185,26 +187,30 @@ class Service:
                 f"dicom_events: no broker is named {', '.join(gone)} any more; what waited for it is dropped"
             )
         stable_age = float(self._configuration.get("StableAge", 60))
-        intake = Intake(outbox, settings.events, self._tags, stable_age, settings.reconcile)
+        intake = Intake(
+            *(outbox, journal, settings.events, self._tags, stable_age, settings.reconcile),
+            lambda text: self._say("error", text),
+        )
+        intake.bring_up_to_date()  # what the process before this one has left
         source = settings.source or f"/orthanc/{urllib.parse.quote(str(self._configuration.get('Name', 'MyOrthanc')))}"
         for named in self._brokers:
             make = maker(named, source, settings.format, path.parent, self._say)
             self._publishers.append(Publisher(named, outbox, make, self._say, _secrets(named)))
-        self._keeper = Keeper(
-            intake, self._loopback, stable_age, settings.reconcile, lambda text: self._say("error", text)
-        )
+        self._keeper = Keeper(intake, self._loopback, settings.reconcile, lambda text: self._say("error", text))
         self._intake = intake
 
     def _start(self, intake: Intake) -> None:
         assert self._keeper
+        intake.start()
         self._keeper.start()
         for publisher in self._publishers:
             publisher.start()
 
-    def _stop(self) -> None:
+    def _stop(self, intake: Intake) -> None:
         """End the threads; what a hanging broker holds is left behind: the rows are on disk."""
+        assert self._keeper
         until = time.monotonic() + STOP_WITHIN
-        working: list[Publisher | Keeper] = [*self._publishers, *([self._keeper] if self._keeper else [])]
+        working: list[Intake | Publisher | Keeper] = [intake, *self._publishers, self._keeper]
         for each in working:
             each.stop()
         for each in working:
@@ -229,6 +235,8 @@ class Service:
     def get_status(self, _request: Request) -> dict[str, Any]:
         """The outbox, and each broker: backlog, seconds that the oldest event waits, rate, totals, last error."""
         outbox = self._outbox()
+        assert self._intake
+        self._intake.bring_up_to_date()  # what waits is counted in the outbox
         return {
             "State": "running",
             "Outbox": {
@@ -238,7 +246,7 @@ class Service:
                 "Refused": outbox.ledger.number("refused") + outbox.refused,
             },
             "Brokers": {publisher.name: publisher.status() for publisher in self._publishers},
-            "LastError": (self._keeper.problem if self._keeper else "") or None,
+            "LastError": self._intake.problem or (self._keeper.problem if self._keeper else "") or None,
         }
 
     def get_dead_letters(self, request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..events import Event, Form
+from ..journal import cut_torn_line
 from ..settings import FileConfig
 from . import Outcome, PromptBroker
 
@@ -27,22 +28,7 @@ class Lines(PromptBroker):
     def open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab+", buffering=0)
-        self._cut_torn_line(self._file)
-
-    @staticmethod
-    def _cut_torn_line(file: BinaryIO) -> None:
-        """A line that a crash or a full disk cut short was never confirmed, and comes again."""
-        end = position = file.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - 65536)
-            file.seek(start)
-            newline = file.read(position - start).rfind(b"\n")
-            if newline >= 0:
-                position = start + newline + 1
-                break
-            position = start
-        if position < end:
-            file.truncate(position)
+        cut_torn_line(self._file)  # it was never confirmed, and comes again
 
     def deliver(self, events: list[Event]) -> list[Outcome]:
         assert self._file
