@@ -38,7 +38,7 @@ EXPLICIT, IMPLICIT = struct.Struct("<HH2sH").unpack_from, struct.Struct("<HHI").
 LENGTH = struct.Struct("<I").unpack_from
 TRANSFER_SYNTAX, LAST = 0x00020010, 0x0020000E
 WANTED = {0x00100020: 0, 0x0020000D: 1, LAST: 2, 0x00080018: 3}
-JSON_NAMES = tuple(f'"{tag}":"' for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018"))
+JSON_NAMES = tuple(f'"{tag}":"' for tag in ("0008,0018", "0010,0020", "0020,000d", "0020,000e"))
 IMPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2"
 # Big endian; deflated.
 OTHERS = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
@@ -84,14 +84,15 @@ def identifiers_of_json(text: str) -> tuple[str, ...] | None:
 
     What it finds may be those of an item of a sequence: compare the identifier that Orthanc gives. None: decode it.
     """
-    values = []
-    for name in JSON_NAMES:
-        start = text.find(name)
+    values, end = [], 0
+    for name in JSON_NAMES:  # in the order of the text
+        start = text.find(name, end)
         end = text.find('"', start + len(name))
         if min(start, end) < 0 or "\\" in (value := text[start + len(name) : end]):
             return None
         values.append(value.strip("\0 "))
-    return tuple(values)
+    instance, *parents = values
+    return (*parents, instance)
 
 
 def orthanc_identifier(values: tuple[str, ...]) -> str:

@@ -37,6 +37,7 @@ GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a res
 LINGER, LONG_LINGER, MANY = 0.02, 0.1, 5
 IDLE = 1.0  # seconds
 STORED = "STORED_INSTANCE"
+ENCODE = json.JSONEncoder().encode
 UPSERT = """
 INSERT INTO resource VALUES(?,?,?,?,?,?,0,1,NULL,0,NULL) ON CONFLICT(id) DO UPDATE SET
 dicom=excluded.dicom, parent=excluded.parent, tags=COALESCE(excluded.tags, tags), origin=excluded.origin, unstable=1, due=NULL,
@@ -148,6 +149,8 @@ class Intake:
         self._applying = threading.RLock()
         self._touched: dict[str, float] = {}
         self._next_event: dict[str, float] = {}
+        self._received: dict[str, int] = {}  # images of each series, of the transaction that is open
+        self._instances: list[tuple[str, str, str]] = []
         self._former_is_applied = False
         self._woken, self._wake, self._stopping = False, threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="dicom_events intake", daemon=True)
@@ -174,7 +177,7 @@ class Intake:
 
     def _write_down(self, told: Sequence[Any], *, keep: bool = False) -> None:
         """A disk that is full refuses no image. Instances are found again by the feed, changes are kept to be tried again."""
-        line = json.dumps(told).encode()
+        line = ENCODE(told).encode()
         try:
             if self._unwritten:
                 self._write_what_was_kept()
@@ -313,17 +316,14 @@ class Intake:
 
     def _apply(self, lines: list[bytes]) -> None:
         place = self.journal.after(lines)
-        before = self._touched.copy(), self._next_event.copy()
         try:
-            with self.outbox.transaction():
+            with self._transaction():
                 for line in lines:
                     self._take(*json.loads(line))
                 self.outbox.set_place(place)
         except (sqlite3.OperationalError, OSError):
-            self._touched, self._next_event = before
             raise
         except Exception:  # noqa: BLE001 - one bad line never holds up all others
-            self._touched, self._next_event = before
             if len(lines) > 1:
                 for line in lines:
                     self._apply([line])
@@ -339,13 +339,36 @@ class Intake:
         """A transaction of what is made up: after all that was told before, and nothing that is told comes in between."""
         with self._applying:
             self.apply()
+            with self._transaction():
+                yield
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        before = self._touched.copy(), self._next_event.copy()
+        self._received, self._instances = {}, []
+        try:
             with self.outbox.transaction():
                 yield
+                self._flush()
+        except BaseException:
+            self._touched, self._next_event = before
+            raise
+
+    def _flush(self) -> None:
+        """Write what many images share, or what is cheaper together: at the end, and before what asks for it."""
+        if self._received or self._instances:
+            with self.outbox.transaction() as db:
+                db.executemany(
+                    "UPDATE resource SET received=? WHERE id=?", [(n, key) for key, n in self._received.items()]
+                )
+                db.executemany("INSERT OR REPLACE INTO instance VALUES(?,?,?)", self._instances)
+            self._received, self._instances = {}, []
 
     def _take(self, name: str, when: float, clock: float, *told: Any) -> None:
         if name == STORED:
             self.stored(Image(when, clock, *told))
             return
+        self._flush()
         level, resource = told
         if name == "DELETED":
             self.deleted(level, resource, when)
@@ -373,7 +396,7 @@ class Intake:
             if self.events.stored_instance and origin["kind"] not in self.events.stored_instance_skip_origin:
                 self._tell_stored(db, image)
             if self._reconcile and due is None:
-                db.execute("INSERT OR REPLACE INTO recent VALUES(?,?)", (orthanc_ids[-1], image.time))
+                self.outbox.add_told(orthanc_ids[-1])
             if self.events.deleted_instance and len(orthanc_ids) == 4:
                 db.execute(
                     "INSERT OR REPLACE INTO instance VALUES(?,?,?)", (orthanc_ids[3], dicom_ids[3], orthanc_ids[2])
@@ -384,9 +407,12 @@ class Intake:
     def _tell_stored(self, db: sqlite3.Connection, image: Image) -> None:
         when, clock, dicom_ids, orthanc_ids, origin, received, found = image
         instance, key = orthanc_ids[-1], orthanc_ids[-2] if len(orthanc_ids) == 4 else orthanc_ids[-1]
-        count = db.execute("UPDATE resource SET received=received+1 WHERE id=? RETURNING received", (key,)).fetchone()
+        if key not in self._received:
+            row = db.execute("SELECT received FROM resource WHERE id=?", (key,)).fetchone()
+            self._received[key] = row[0] if row else 0
+        self._received[key] += 1
         tags = self._tags["Instance"].of(found or {}) if self._tags["Instance"] else None
-        counts = {"instances": count[0] if count else 1}
+        counts = {"instances": self._received[key]}
         # The same at every repeat, also when it is told again from what Orthanc has (replay, or after a crash).
         uid, subject = f"{instance}.{received}", f"instances/{instance}"
         text = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, counts=counts, tags=tags))

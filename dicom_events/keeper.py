@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._contained import Loopback, LoopbackError, one_line
@@ -21,8 +21,9 @@ PAGE = 1000  # changes, or resources, a request
 MISSED_AFTER = 5.0  # seconds after which an instance that /changes names and no callback told was missed
 MOST_SUSPECTS = 10_000  # in memory; after weeks without this script there may be millions
 PARENTS_WITHIN = 2.0  # seconds that a New… event waits for the instance that it came with
-TICK = 1.0  # seconds
-TIDY = 0.5  # seconds
+TICK = TIDY = 1.0  # seconds
+LOOK = 2.0  # seconds between two looks at what was missed
+FORGET = 60.0  # seconds
 FORGOTTEN_AFTER = 86400.0  # seconds that identifiers of what was deleted are kept
 COUNTS = {"CountInstances": "instances", "CountSeries": "series", "CountStudies": "studies"}
 KNOWN_TYPES = {"NewInstance", "NewSeries", "NewStudy", "NewPatient"}
@@ -49,7 +50,7 @@ class Keeper:
         self._suspects: dict[str, tuple[int, float, Mapping[str, Any]]] = {}
         self._read_to = self._followed_at = self._newest_at_start = 0
         self._caught_up = threading.Event()
-        self._next_tidy = self._next_look = 0.0
+        self._next_tidy = self._next_look = self._next_forget = 0.0
         self._complaint = ""
         self.problem = ""
         self._stopping, self._wake = threading.Event(), threading.Event()
@@ -128,10 +129,13 @@ class Keeper:
             if lost := self._outbox.tidy():
                 self._complain(f"dicom_events: {lost}")
         if now >= self._next_look:
-            self._next_look = now + TICK
+            self._next_look = now + LOOK
             if self._reconcile:
                 self._follow()
             self._make_up_stable()
+        if now >= self._next_forget:
+            self._next_forget = now + FORGET
+            self._forget()
 
     def _ask(self, path: str) -> Any:
         if self._stopping.is_set():
@@ -251,7 +255,7 @@ class Keeper:
             page = self._ask(f"/changes?since={self._read_to}&limit={PAGE}")
             self._intake.apply()  # what a callback has told is told
             changes = [change for change in page["Changes"] if change["ChangeType"] in KNOWN_TYPES]
-            told = self._told([change["ID"] for change in changes if change["ChangeType"] == "NewInstance"])
+            told = self._outbox.take_told([change["ID"] for change in changes if change["ChangeType"] == "NewInstance"])
             for change in changes:
                 if change["ID"] not in told:
                     self._suspects[change["ID"]] = (change["Seq"], time.monotonic(), change)
@@ -259,7 +263,6 @@ class Keeper:
             if page["Done"] or len(self._suspects) >= MOST_SUSPECTS:
                 break
         self._settle_suspects()
-        self._forget_told()
         place = min((seq - 1 for seq, _, _ in self._suspects.values()), default=self._read_to)
         if place != self._followed_at:
             self._outbox.ledger.set_number("cursor", place)
@@ -267,20 +270,9 @@ class Keeper:
         if place >= self._newest_at_start:
             self._caught_up.set()
 
-    def _told(self, instances: Sequence[str]) -> set[str]:
-        """Those that a callback has written down; they are not needed again."""
-        told: set[str] = set()
-        for start in range(0, len(instances), 500):
-            some = instances[start : start + 500]
-            marks = ",".join("?" * len(some))
-            with self._outbox.ledger.transaction() as db:
-                sql = f"DELETE FROM recent WHERE instance IN ({marks}) RETURNING instance"
-                told |= {row[0] for row in db.execute(sql, some).fetchall()}
-        return told
-
     def _settle_suspects(self) -> None:
         late, until = time.monotonic() - MISSED_AFTER, time.monotonic() + TICK
-        told = self._told(
+        told = self._outbox.take_told(
             [name for name, (_, _, change) in self._suspects.items() if change["ChangeType"] == "NewInstance"]
         )
         for name, (_, seen, change) in list(self._suspects.items()):
@@ -311,9 +303,8 @@ class Keeper:
         with self._intake.up_to_date():
             self._intake.stored(image, due=now + self._intake.quiet_after)
 
-    def _forget_told(self) -> None:
-        # An instance that was here already is told by a callback, and never by /changes.
-        self._outbox.ledger.run("DELETE FROM recent WHERE seen<?", time.time() - 600)
+    def _forget(self) -> None:
+        self._outbox.forget_told(time.time() - 600)
         self._outbox.ledger.run("DELETE FROM resource WHERE deleted<?", time.time() - FORGOTTEN_AFTER)
 
     def _make_up_stable(self) -> None:

@@ -13,6 +13,7 @@ import random
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS resource(
 CREATE INDEX IF NOT EXISTS resource_unstable ON resource(due) WHERE unstable;
 CREATE INDEX IF NOT EXISTS resource_deleted ON resource(deleted) WHERE deleted IS NOT NULL;
 CREATE TABLE IF NOT EXISTS instance(id TEXT PRIMARY KEY, dicom TEXT, series TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS recent(instance TEXT PRIMARY KEY, seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told(batch INTEGER PRIMARY KEY, instances TEXT NOT NULL, seen REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS held(
     series TEXT PRIMARY KEY, due REAL NOT NULL, id TEXT, subject TEXT, created REAL, data TEXT) WITHOUT ROWID;
 """
@@ -75,6 +76,7 @@ class Outbox:
             "SELECT MAX(COALESCE((SELECT MAX(row) FROM event), 0), COALESCE((SELECT MAX(cursor) FROM broker), 0)) newest"
         )
         self._newest = int(newest[0]["newest"])
+        self._tidied = -1  # how many rows had been changed then
         self._most, self._oldest, self._refuse = most, oldest, refuse
         self.full = False
         self.refused = 0
@@ -85,10 +87,19 @@ class Outbox:
         self._counted = threading.Lock()
         self._adding = threading.RLock()
         self._rows: list[tuple[Any, ...]] | None = None  # events of the transaction that is open
+        self._telling: list[str] = []  # instances of it
+        self._told: dict[str, int] = {}  # the batch of each instance that the feed has not met
+        self._left: Counter[int] = Counter()  # how many of each batch these are
+        self._read_told()
 
     @property
     def path(self) -> Path:
         return self.ledger.path
+
+    @property
+    def newest(self) -> int:
+        """The number of the last event that was written."""
+        return self._newest
 
     def reader(self) -> sqlite3.Connection:
         """A connection that only reads, for one thread at a time: it waits for no writer."""
@@ -105,17 +116,19 @@ class Outbox:
                     yield db
                 return
             rows: list[tuple[Any, ...]] = []
-            self._rows = rows
+            self._rows, self._telling = rows, []
             before = self._newest, self.added, self.pending
             try:
                 with self.ledger.transaction() as db:
                     yield db
                     db.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
+                    batch = self._write_told(db)
             except BaseException:
                 self._newest, self.added, self.pending = before
                 raise
             finally:
                 self._rows = None
+            self._keep_told(batch, self._telling)
             _, added, pending = before
             wakes = [
                 *(self.publishers if self.added != added else ()),
@@ -153,6 +166,56 @@ class Outbox:
 
     def set_place(self, place: int) -> None:
         self.ledger.set_number("journal", place)
+
+    # Instances that are told, until the feed has met them: a row for each transaction, not for each of them
+
+    def add_told(self, instance: str) -> None:
+        """Inside a transaction: the feed will look for it."""
+        self._telling.append(instance)
+
+    def take_told(self, instances: Sequence[str]) -> set[str]:
+        """Those of them that were told; they are not needed again."""
+        with self._adding:
+            found = {each: self._told[each] for each in instances if each in self._told}
+            left = self._left - Counter(found.values())
+            with self.ledger.transaction() as db:
+                db.executemany(
+                    "DELETE FROM told WHERE batch=?", [(batch,) for batch in self._left.keys() - left.keys()]
+                )
+            self._left = left
+            for each in found:
+                del self._told[each]
+        return set(found)
+
+    def forget_told(self, before: float) -> None:
+        """An instance that was here already is told by a callback, and never by /changes."""
+        with self._adding:
+            if old := {row["batch"] for row in self.ledger.rows("SELECT batch FROM told WHERE seen<?", before)}:
+                self.ledger.run("DELETE FROM told WHERE seen<?", before)
+                self._told = {instance: batch for instance, batch in self._told.items() if batch not in old}
+                self._left = Counter(self._told.values())
+
+    def _write_told(self, db: sqlite3.Connection) -> int:
+        if not self._telling:
+            return 0
+        return db.execute("INSERT INTO told VALUES(NULL,?,?)", (" ".join(self._telling), time.time())).lastrowid or 0
+
+    def _keep_told(self, batch: int, instances: Sequence[str]) -> None:
+        different = set(instances)
+        for each in different & self._told.keys():  # sent again
+            self._left[self._told[each]] -= 1
+        self._told.update(dict.fromkeys(different, batch))
+        self._left[batch] += len(different)
+
+    def _read_told(self) -> None:
+        with self.ledger.transaction() as db:
+            if self.ledger.rows(
+                "SELECT 1 FROM sqlite_master WHERE name='recent'"
+            ):  # until 0.1.0 was out, a row for each
+                db.execute("INSERT INTO told SELECT NULL, instance, seen FROM recent")
+                db.execute("DROP TABLE recent")
+        for row in self.ledger.rows("SELECT batch, instances FROM told"):
+            self._keep_told(row["batch"], row["instances"].split())
 
     # Brokers
 
@@ -224,12 +287,15 @@ class Outbox:
 
     def tidy(self) -> str | None:
         """Remove what is settled and what is beyond the bounds; a line for the log if anything was lost."""
-        lowest = self.ledger.rows("SELECT MIN(cursor) lowest FROM broker")[0]["lowest"]
+        found = self.ledger.rows("SELECT MIN(cursor) lowest, total_changes() changes FROM broker")[0]
+        if found["changes"] == self._tidied and not self._oldest and not self.refused:
+            return None
         settled = "row<=? AND data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"
-        while self._delete(settled, lowest or 0) == CHUNK:
+        while self._delete(settled, found["lowest"] or 0) == CHUNK:
             pass
         lost = self._drop()
         self._checkpoint()
+        self._tidied = found["changes"]
         return lost
 
     def _delete(self, condition: str, *parameters: Any) -> int:

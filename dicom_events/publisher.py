@@ -24,8 +24,7 @@ from .settings import Named
 
 WINDOW = 4000  # events in memory
 PAGE = 1000
-# Seconds in which events come together, so that not each wakes a thread; the longer ones while many come.
-LINGER, LONG_LINGER, MANY = 0.02, 0.1, 5
+LINGER = 0.02  # seconds in which events come together, so that not each wakes a thread
 SETTLE = 0.2  # seconds between two writings of the cursor
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds without a broker
 IDLE = 1.0
@@ -155,7 +154,6 @@ class Publisher:
         self._behind: dict[str, deque[Event]] = {}  # of each key that is under way, what follows
         self._under_way: dict[int, Event] = {}
         self._letters: dict[int, int] = {}  # row and attempts of those that are under way again
-        self._came = 0
         self._confirmed, self._settle_at, self._look_at_letters = 0, 0.0, 0.0
 
     def _disconnect(self) -> None:
@@ -204,7 +202,8 @@ class Publisher:
         if not busy and not self._order:
             self._settle()
             self._idle = True
-            if self._read_some():  # something came after we looked and before we said that we sleep
+            # Something came after we looked and before we said that we sleep.
+            if self._outbox.newest > self._position and self._read_some():
                 return
         outcomes = broker.collect(IDLE if not busy else 0.2)
         self._back()
@@ -213,8 +212,7 @@ class Publisher:
         if time.monotonic() >= self._settle_at:
             self._settle()
         if not busy and not self._stopping.is_set():
-            self._stopping.wait(LONG_LINGER if self._came >= MANY else LINGER)
-            self._came = 0
+            self._stopping.wait(LINGER)
 
     def _fill(self) -> None:
         while len(self._order) < WINDOW - PAGE // 2 and self._read_some():
@@ -228,7 +226,6 @@ class Publisher:
         if parked:
             self._outbox.park(self.name, parked, "", "waiting", 0)
         behind_letters = {row for row, _ in parked}
-        self._came += len(events)
         for event in events:
             self._position = event.row
             if event.row in behind_letters or not self._is_mine(event):

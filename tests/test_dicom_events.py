@@ -447,7 +447,7 @@ def test_an_image_whose_callback_never_came_is_found_in_the_changes(start_orthan
     server = start_orthanc(SCRIPT, {"DicomEvents": {"Events": {"NewSeries": True}}})
     server.store(make_study(patient_id="BEFORE"))
     wait_for(server, "dicom.patient.stable")
-    settled = server.wait_until(lambda: not rows(server, "SELECT * FROM recent"), what="the feed has read on")
+    settled = server.wait_until(lambda: not rows(server, "SELECT * FROM told"), what="the feed has read on")
     assert settled
     cursor = rows(server, "SELECT value FROM state WHERE name='cursor'")[0][0]
     server.store(make_study(patient_id="MISSED", instances=2))
@@ -456,7 +456,7 @@ def test_an_image_whose_callback_never_came_is_found_in_the_changes(start_orthan
     server.kill()
     before = events(server)
     with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
-        for table in ("recent", "event"):
+        for table in ("told", "event"):
             db.execute(f"DELETE FROM {table}")
         db.execute("DELETE FROM resource WHERE dicom='MISSED' OR parent IS NOT NULL")
         db.execute("UPDATE state SET value=? WHERE name='cursor'", (cursor,))
@@ -476,10 +476,10 @@ def test_a_new_outbox_misses_no_image_that_comes_before_it_knows_its_place(start
     server = start_orthanc(STARTS_LATE, {"DicomEvents": {"Events": {"NewSeries": True}}}, environment={"TZ": "UTC+11"})
     server.store(make_study(patient_id="EARLY"))
     wait_for(server, "dicom.patient.stable")
-    assert server.wait_until(lambda: not rows(server, "SELECT * FROM recent"), what="the feed has found it")
+    assert server.wait_until(lambda: not rows(server, "SELECT * FROM told"), what="the feed has found it")
     server.kill()
     with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
-        for table in ("recent", "event", "resource"):
+        for table in ("told", "event", "resource"):
             db.execute(f"DELETE FROM {table}")
         db.execute("DELETE FROM state WHERE name='cursor'")
     server.start()
