@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orthanc
@@ -34,7 +34,7 @@ KNOWN_SERIES = 10_000
 KEPT_CHANGES = 100_000  # that could not be written, and are tried again
 GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a restart swallowed is made up
 # Seconds in which lines come together, so that not each is a transaction; the longer ones while many come.
-LINGER, LONG_LINGER, MANY = 0.02, 0.1, 5
+LINGER, LONG_LINGER, MANY = 0.02, 0.2, 5
 IDLE = 1.0  # seconds
 STORED = "STORED_INSTANCE"
 ENCODE = json.JSONEncoder().encode
@@ -77,10 +77,6 @@ class Tags:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    @property
-    def numbers(self) -> Collection[str]:
-        return self._names.keys()
-
     def of(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Those that are there; sequences and binary ones are not published."""
         return {name: found[tag] for tag, name in self._names.items() if isinstance(found.get(tag), str)}
@@ -106,16 +102,16 @@ class Kept:
 
 
 class Image(NamedTuple):
-    """What is told of a stored instance. Identifiers are from the patient down; `tags`, of those asked for, None: not known."""
+    """What is told of a stored instance. Identifiers are from the patient down; `tags` None: not known."""
 
     time: float
     clock: float
     """When its callback was called: UTC, and monotonic."""
     dicom_ids: Sequence[str]
     orthanc_ids: Sequence[str]
+    tags: Mapping[str, Any] | None
     origin: Mapping[str, str]
     received: str
-    tags: Mapping[str, str] | None
 
 
 class Intake:
@@ -140,7 +136,7 @@ class Intake:
         self._settling, self.quiet_after = stable_age / 2, stable_age + GRACE
         self._heeded = {name for name, (setting, _) in CHANGES.items() if getattr(events, setting)}
         self._heeded |= {"DELETED", *(name for name in CHANGES if name.startswith("STABLE_"))}
-        self._asked = {number for each in tags.values() for number in each.numbers}
+        self._asked = any(tags.values())
         self._series: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
         self._unwritten: deque[bytes] = deque(maxlen=KEPT_CHANGES)
         self._writing = threading.RLock()
@@ -158,26 +154,34 @@ class Intake:
     # What Orthanc calls
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:
-        """One instance was stored (or was here already)."""
-        when, clock = time.time(), time.monotonic()
-        dicom_ids, orthanc_ids, tags = self._identify(dicom, instance)
-        origin = {
-            "kind": ORIGINS.get(dicom.GetInstanceOrigin(), "UNKNOWN"),
-            "aet": dicom.GetInstanceRemoteAet() or "",
-            "ip": _metadata(dicom, "RemoteIP"),
-        }
-        received = _metadata(dicom, "ReceptionDate")
-        self._write_down([STORED, when, clock, dicom_ids, orthanc_ids, origin, received, tags])
+        """One instance was stored (or was here already). What is found out from its text is found out by the thread."""
+        when, clock, values, text = time.time(), time.monotonic(), None, ""
+        if dicom.GetInstanceSize() < SMALL or _metadata(dicom, "SopClassUid") not in IMAGES:
+            values = identifiers_of_file(dicom.GetInstanceData())
+        if values is None or self._wants_tags(values):
+            text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
+        kind, aet, ip = dicom.GetInstanceOrigin(), dicom.GetInstanceRemoteAet() or "", _metadata(dicom, "RemoteIP")
+        self._write_down(
+            (STORED, when, clock, instance, values, kind, aet, ip, _metadata(dicom, "ReceptionDate")), text
+        )
+
+    def _wants_tags(self, values: tuple[str, ...]) -> bool:
+        # What the thread has not met yet counts as new: a few images more than the first carry tags.
+        if not self._asked or self._tags["Instance"]:
+            return self._asked
+        parents = zip(LEVELS, self._series.get(values[:3], ()), strict=False)
+        known = {level for level, resource in parents if resource in self._touched}
+        return any(self._tags[level] and level not in known for level in LEVELS[:3])
 
     def on_change(self, name: str, level: int, resource: str) -> None:
         """One of `KNOWN_CHANGES` has happened."""
         if name in self._heeded:
-            line = [name, time.time(), time.monotonic(), LEVELS[level] if 0 <= level < 4 else "", resource]
-            self._write_down(line, keep=True)
+            told = (name, time.time(), time.monotonic(), LEVELS[level] if 0 <= level < 4 else "", resource)
+            self._write_down(told, keep=True)
 
-    def _write_down(self, told: Sequence[Any], *, keep: bool = False) -> None:
+    def _write_down(self, told: tuple[Any, ...], text: str = "", *, keep: bool = False) -> None:
         """A disk that is full refuses no image. Instances are found again by the feed, changes are kept to be tried again."""
-        line = ENCODE(told).encode()
+        line = f"{ENCODE(told)}\t{text}".replace("\n", "").encode()  # both are JSON: neither has a tab
         try:
             if self._unwritten:
                 self._write_what_was_kept()
@@ -200,45 +204,6 @@ class Intake:
             while self._unwritten:
                 self.journal.append(self._unwritten[0])
                 self._unwritten.popleft()
-
-    def _identify(self, dicom: Any, instance: str) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str] | None]:
-        """DICOM's and Orthanc's identifiers from the patient down, and the tags where some are asked for."""
-        read = dicom.GetInstanceSize() < SMALL or _metadata(dicom, "SopClassUid") not in IMAGES
-        values = identifiers_of_file(dicom.GetInstanceData()) if read else None
-        known = self._orthanc_ids(values) if values else ()
-        if values and known[-1] == instance and not self._wants_tags(known):
-            return values, known, None
-        text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
-        values = identifiers_of_json(text)
-        known = self._orthanc_ids(values) if values else ()
-        if values and known[-1] == instance and not self._wants_tags(known):
-            return values, known, None
-        found = json.loads(text)
-        values = tuple(
-            str(found.get(tag) or "").strip("\0 ") for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018")
-        )
-        known = self._orthanc_ids(values)
-        tags = {number: found[number] for number in self._asked if isinstance(found.get(number), str)}
-        # Where the sums differ, Orthanc reads the identifiers in another way: the parents are looked up later.
-        return (values, known, tags) if known[-1] == instance else (values, (instance,), tags)
-
-    def _orthanc_ids(self, values: tuple[str, ...]) -> tuple[str, ...]:
-        parents = self._series.get(values[:3])
-        if parents is None:
-            parents = self._series[values[:3]] = tuple(orthanc_identifier(values[:n]) for n in (1, 2, 3))
-            while len(self._series) > KNOWN_SERIES:
-                self._series.popitem(last=False)
-        return (*parents, orthanc_identifier(values))
-
-    def _wants_tags(self, orthanc_ids: tuple[str, ...]) -> bool:
-        # What the thread has not met yet counts as new: a few images more than the first carry tags.
-        return bool(self._asked) and (
-            bool(self._tags["Instance"])
-            or any(
-                self._tags[level] and resource not in self._touched
-                for level, resource in zip(LEVELS, orthanc_ids[:3], strict=False)
-            )
-        )
 
     # The thread
 
@@ -319,7 +284,8 @@ class Intake:
         try:
             with self._transaction():
                 for line in lines:
-                    self._take(*json.loads(line))
+                    told, _, text = line.decode().partition("\t")
+                    self._take(text, *json.loads(told))
                 self.outbox.set_place(place)
         except (sqlite3.OperationalError, OSError):
             raise
@@ -364,9 +330,11 @@ class Intake:
                 db.executemany("INSERT OR REPLACE INTO instance VALUES(?,?,?)", self._instances)
             self._received, self._instances = {}, []
 
-    def _take(self, name: str, when: float, clock: float, *told: Any) -> None:
+    def _take(self, text: str, name: str, when: float, clock: float, *told: Any) -> None:
         if name == STORED:
-            self.stored(Image(when, clock, *told))
+            instance, values, kind, aet, ip, received = told
+            origin = {"kind": ORIGINS.get(kind, "UNKNOWN"), "aet": aet, "ip": ip}
+            self.stored(Image(when, clock, *self._identify(instance, values, text), origin, received))
             return
         self._flush()
         level, resource = told
@@ -379,11 +347,35 @@ class Intake:
         else:
             self._told(name, level, resource, when)
 
+    def _identify(
+        self, instance: str, values: Sequence[str] | None, text: str
+    ) -> tuple[Sequence[str], Sequence[str], Mapping[str, Any] | None]:
+        """DICOM's and Orthanc's identifiers from the patient down, and the tags where some are asked for."""
+        for each in (values, identifiers_of_json(text)) if not (text and self._asked) else ():
+            if each and (known := self._orthanc_ids(tuple(each)))[-1] == instance:
+                return each, known, None
+        if not text:
+            return (), (instance,), None
+        tags = json.loads(text)
+        names = ("0010,0020", "0020,000d", "0020,000e", "0008,0018")
+        values = tuple(str(tags.get(name) or "").strip("\0 ") for name in names)
+        known = self._orthanc_ids(values)
+        # Where the sums differ, Orthanc reads the identifiers in another way: the parents are looked up later.
+        return values, known if known[-1] == instance else (instance,), tags
+
+    def _orthanc_ids(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        parents = self._series.get(values[:3])
+        if parents is None:
+            parents = self._series[values[:3]] = tuple(orthanc_identifier(values[:n]) for n in (1, 2, 3))
+            while len(self._series) > KNOWN_SERIES:
+                self._series.popitem(last=False)
+        return (*parents, orthanc_identifier(values))
+
     # What becomes of it: all inside a transaction
 
     def stored(self, image: Image, due: float | None = None) -> None:
         """One instance, with its parents. `due`: its Stable… events may never come, make them up then."""
-        _, clock, dicom_ids, orthanc_ids, origin, _, tags = image
+        _, clock, dicom_ids, orthanc_ids, tags, origin, _ = image
         parents = dict(zip(LEVELS, orthanc_ids[:-1], strict=False))
         with self.outbox.transaction() as db:
             for depth, (level, resource) in enumerate(parents.items()):
@@ -405,7 +397,7 @@ class Intake:
             self._touched.update(dict.fromkeys(parents.values(), clock))
 
     def _tell_stored(self, db: sqlite3.Connection, image: Image) -> None:
-        when, clock, dicom_ids, orthanc_ids, origin, received, found = image
+        when, clock, dicom_ids, orthanc_ids, found, origin, received = image
         instance, key = orthanc_ids[-1], orthanc_ids[-2] if len(orthanc_ids) == 4 else orthanc_ids[-1]
         if key not in self._received:
             row = db.execute("SELECT received FROM resource WHERE id=?", (key,)).fetchone()

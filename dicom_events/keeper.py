@@ -299,7 +299,7 @@ class Keeper:
         metadata = self._metadata(instance)
         values, received = tuple(each or "" for each in kept.dicom_ids), metadata.get("ReceptionDate", "")
         now = time.time()
-        image = Image(now, time.monotonic(), values, kept.orthanc_ids, _origin(metadata), received, found)
+        image = Image(now, time.monotonic(), values, kept.orthanc_ids, found, _origin(metadata), received)
         with self._intake.up_to_date():
             self._intake.stored(image, due=now + self._intake.quiet_after)
 

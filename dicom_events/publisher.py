@@ -202,8 +202,7 @@ class Publisher:
         if not busy and not self._order:
             self._settle()
             self._idle = True
-            # Something came after we looked and before we said that we sleep.
-            if self._outbox.newest > self._position and self._read_some():
+            if self._read_some():  # something came after we looked and before we said that we sleep
                 return
         outcomes = broker.collect(IDLE if not busy else 0.2)
         self._back()
@@ -220,6 +219,8 @@ class Publisher:
 
     def _read_some(self) -> int:
         assert self._reader
+        if self._outbox.newest <= self._position:
+            return 0
         in_order = self._broker is not None and self._broker.in_order
         events = self._outbox.read(self._reader, self._position, PAGE)
         parked = [(event.row, event.key) for event in events if event.key in self._parked and self._is_mine(event)]
