@@ -11,7 +11,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+quoted = json.encoder.encode_basestring_ascii  # a text as JSON, in a tenth of the time that json.dumps takes
 LEVELS = ("Patient", "Study", "Series", "Instance")
+LOWER = tuple(level.lower() for level in LEVELS)
 IDENTIFIERS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 # OrthancPluginInstanceOrigin
 ORIGINS = {1: "UNKNOWN", 2: "DICOM_PROTOCOL", 3: "REST_API", 4: "PLUGIN", 5: "LUA", 6: "WEB_DAV"}
@@ -118,17 +120,17 @@ def about(
     An identifier that is not known is null. `tags` are there only if some were asked for.
     """
     depth = LEVELS.index(level) + 1
-    known = (*orthanc_ids[:-1], orthanc_ids[-1]) if orthanc_ids else ()
-    ids = [None] * (depth - len(known)) + list(known[:depth])
+    ids = [*[None] * (depth - len(orthanc_ids)), *orthanc_ids][:depth]
     data: dict[str, Any] = {
         "level": level,
         "id": ids[-1],
-        "orthanc": {name.lower(): value or None for name, value in zip(LEVELS, ids, strict=False)},
+        "orthanc": {name: value or None for name, value in zip(LOWER, ids, strict=False)},
         "dicom": dict(zip(IDENTIFIERS[:depth], [*dicom_ids, *[None] * 4], strict=False)),
     }
-    return data | {
-        name: dict(part) for name, part in (("origin", origin), ("counts", counts), ("tags", tags)) if part is not None
-    }
+    for name, part in (("origin", origin), ("counts", counts), ("tags", tags)):
+        if part is not None:
+            data[name] = part
+    return data
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,8 +175,8 @@ class Form:
             return json.dumps(plain(event)).encode()
         # By hand: `data` is JSON already, and this is done ten thousand times a second.
         return (
-            f'{{"specversion": "1.0", "id": {json.dumps(event.id)}, "source": {self._source}, '
-            f'"type": {json.dumps(event.type)}, "subject": {json.dumps(event.subject)}, "time": "{utc(event.time)}", '
+            f'{{"specversion": "1.0", "id": {quoted(event.id)}, "source": {self._source}, '
+            f'"type": {quoted(event.type)}, "subject": {quoted(event.subject)}, "time": "{utc(event.time)}", '
             f'"datacontenttype": "application/json", "data": {event.data}}}'
         ).encode()
 

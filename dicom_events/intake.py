@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orthanc
 
 from ._contained import one_line
-from .events import LEVELS, ORIGINS, about, identifiers_of_file, identifiers_of_json, orthanc_identifier
+from .events import LEVELS, ORIGINS, about, identifiers_of_file, identifiers_of_json, orthanc_identifier, quoted
 from .journal import Journal
 from .outbox import Outbox, new_id
 from .settings import EventSettings
@@ -37,7 +37,6 @@ GRACE = 2.0  # seconds beyond StableAge after which a Stable… event that a res
 LINGER, LONG_LINGER, MANY = 0.02, 0.2, 5
 IDLE = 1.0  # seconds
 STORED = "STORED_INSTANCE"
-ENCODE = json.JSONEncoder().encode
 UPSERT = """
 INSERT INTO resource VALUES(?,?,?,?,?,?,0,1,NULL,0,NULL) ON CONFLICT(id) DO UPDATE SET
 dicom=excluded.dicom, parent=excluded.parent, tags=COALESCE(excluded.tags, tags), origin=excluded.origin, unstable=1, due=NULL,
@@ -160,9 +159,15 @@ class Intake:
             values = identifiers_of_file(dicom.GetInstanceData())
         if values is None or self._wants_tags(values):
             text = dicom.GetInstanceAdvancedJson(orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE, 1024)
-        kind, aet, ip = dicom.GetInstanceOrigin(), dicom.GetInstanceRemoteAet() or "", _metadata(dicom, "RemoteIP")
+        aet, ip, received = (
+            dicom.GetInstanceRemoteAet() or "",
+            _metadata(dicom, "RemoteIP"),
+            _metadata(dicom, "ReceptionDate"),
+        )
+        # By hand: nothing here is cheap, the caches are full of pixels.
         self._write_down(
-            (STORED, when, clock, instance, values, kind, aet, ip, _metadata(dicom, "ReceptionDate")), text
+            f'["{STORED}",{when},{clock},"{instance}",{json.dumps(values) if values else "null"},'
+            f"{int(dicom.GetInstanceOrigin())},{quoted(aet)},{quoted(ip)},{quoted(received)}]\t{text}"
         )
 
     def _wants_tags(self, values: tuple[str, ...]) -> bool:
@@ -177,11 +182,11 @@ class Intake:
         """One of `KNOWN_CHANGES` has happened."""
         if name in self._heeded:
             told = (name, time.time(), time.monotonic(), LEVELS[level] if 0 <= level < 4 else "", resource)
-            self._write_down(told, keep=True)
+            self._write_down(json.dumps(told), keep=True)
 
-    def _write_down(self, told: tuple[Any, ...], text: str = "", *, keep: bool = False) -> None:
+    def _write_down(self, text: str, *, keep: bool = False) -> None:
         """A disk that is full refuses no image. Instances are found again by the feed, changes are kept to be tried again."""
-        line = f"{ENCODE(told)}\t{text}".replace("\n", "").encode()  # both are JSON: neither has a tab
+        line = text.replace("\n", "").encode()  # it is JSON, where they mean nothing
         try:
             if self._unwritten:
                 self._write_what_was_kept()
@@ -375,53 +380,65 @@ class Intake:
 
     def stored(self, image: Image, due: float | None = None) -> None:
         """One instance, with its parents. `due`: its Stable… events may never come, make them up then."""
-        _, clock, dicom_ids, orthanc_ids, tags, origin, _ = image
-        parents = dict(zip(LEVELS, orthanc_ids[:-1], strict=False))
-        with self.outbox.transaction() as db:
-            for depth, (level, resource) in enumerate(parents.items()):
-                if resource not in self._touched or due is not None:
-                    kept = json.dumps(self._tags[level].of(tags)) if self._tags[level] and tags is not None else None
-                    parent = orthanc_ids[depth - 1] if depth else None
-                    db.execute(UPSERT, (resource, level, dicom_ids[depth], parent, kept, json.dumps(origin)))
-                    if due is not None:
-                        db.execute("UPDATE resource SET due=? WHERE id=?", (due, resource))
-            if self.events.stored_instance and origin["kind"] not in self.events.stored_instance_skip_origin:
-                self._tell_stored(db, image)
-            if self._reconcile and due is None:
-                self.outbox.add_told(orthanc_ids[-1])
-            if self.events.deleted_instance and len(orthanc_ids) == 4:
-                db.execute(
-                    "INSERT OR REPLACE INTO instance VALUES(?,?,?)", (orthanc_ids[3], dicom_ids[3], orthanc_ids[2])
-                )
+        _, clock, dicom_ids, orthanc_ids, _, origin, _ = image
+        parents = orthanc_ids[:-1]
+        for depth, resource in enumerate(parents):
+            if resource not in self._touched or due is not None:
+                self._keep(depth, image, due)
+        if self.events.stored_instance and origin["kind"] not in self.events.stored_instance_skip_origin:
+            self._tell_stored(image)
+        if self._reconcile and due is None:
+            self.outbox.add_told(orthanc_ids[-1])
+        if self.events.deleted_instance and len(orthanc_ids) == 4:
+            self._instances.append((orthanc_ids[3], dicom_ids[3], orthanc_ids[2]))
         if due is None:
-            self._touched.update(dict.fromkeys(parents.values(), clock))
+            for resource in parents:
+                self._touched[resource] = clock
 
-    def _tell_stored(self, db: sqlite3.Connection, image: Image) -> None:
+    def _keep(self, depth: int, image: Image, due: float | None) -> None:
+        level, resource, parent = (
+            LEVELS[depth],
+            image.orthanc_ids[depth],
+            image.orthanc_ids[depth - 1] if depth else None,
+        )
+        wanted = self._tags[level]
+        tags = json.dumps(wanted.of(image.tags)) if wanted and image.tags is not None else None
+        with self.outbox.transaction() as db:
+            db.execute(UPSERT, (resource, level, image.dicom_ids[depth], parent, tags, json.dumps(image.origin)))
+            if due is not None:
+                db.execute("UPDATE resource SET due=? WHERE id=?", (due, resource))
+
+    def _tell_stored(self, image: Image) -> None:
         when, clock, dicom_ids, orthanc_ids, found, origin, received = image
         instance, key = orthanc_ids[-1], orthanc_ids[-2] if len(orthanc_ids) == 4 else orthanc_ids[-1]
         if key not in self._received:
-            row = db.execute("SELECT received FROM resource WHERE id=?", (key,)).fetchone()
-            self._received[key] = row[0] if row else 0
+            rows = self.outbox.ledger.rows("SELECT received FROM resource WHERE id=?", key)
+            self._received[key] = rows[0]["received"] if rows else 0
         self._received[key] += 1
-        tags = self._tags["Instance"].of(found or {}) if self._tags["Instance"] else None
-        counts = {"instances": self._received[key]}
         # The same at every repeat, also when it is told again from what Orthanc has (replay, or after a crash).
-        uid, subject = f"{instance}.{received}", f"instances/{instance}"
-        text = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, counts=counts, tags=tags))
-        interval = self.events.stored_instance_throttle_ms / 1000
-        if len(orthanc_ids) < 4:
-            self.outbox.add(uid, "dicom.instance.stored", key, subject, None, when)
-        elif not interval or self._next_event.get(key, 0) <= clock:
-            if interval:
-                self._next_event[key] = clock + interval
-                db.execute("DELETE FROM held WHERE series=?", (key,))
-            self.outbox.add(uid, "dicom.instance.stored", key, subject, text, when)
-        else:
+        uid, subject, data = f"{instance}.{received}", f"instances/{instance}", None
+        if len(orthanc_ids) == 4:
+            tags = self._tags["Instance"].of(found or {}) if self._tags["Instance"] else None
+            counts = {"instances": self._received[key]}
+            data = json.dumps(about("Instance", orthanc_ids, dicom_ids, origin=origin, counts=counts, tags=tags))
+            if self.events.stored_instance_throttle_ms and self._hold(key, clock, (uid, subject, when, data)):
+                return
+        self.outbox.add(uid, "dicom.instance.stored", key, subject, data, when)
+
+    def _hold(self, series: str, clock: float, event: tuple[str, str, float, str]) -> bool:
+        """Whether this one waits, until its series may tell one again or the next takes its place."""
+        wait = self._next_event.get(series, 0.0) - clock
+        with self.outbox.transaction() as db:
+            if wait <= 0:
+                self._next_event[series] = clock + self.events.stored_instance_throttle_ms / 1000
+                db.execute("DELETE FROM held WHERE series=?", (series,))
+                return False
             db.execute(
                 "INSERT INTO held VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET id=excluded.id, subject=excluded.subject, "
                 "created=excluded.created, data=excluded.data",
-                (key, when + self._next_event[key] - clock, uid, subject, when, text),
+                (series, event[2] + wait, *event),
             )
+            return True
 
     def release(self, series: str | None = None) -> float | None:
         """Tell the last of the throttled instances whose interval is over, or of one series; the next time it is needed."""

@@ -127,6 +127,7 @@ def load(package: StandIn, folder: Path, section: Any) -> Any:
 def ask(package: StandIn, service: Any) -> tuple[int, Any]:
     answer = package.http("GET", "/dicom-events/status")
     if service._intake:
+        service._intake.journal.close()
         service._intake.outbox._checkpointer.close()
         service._intake.outbox.ledger.close()
     assert answer.status
