@@ -292,7 +292,7 @@ class Intake:
                     told, _, text = line.decode().partition("\t")
                     self._take(text, *json.loads(told))
                 self.outbox.set_place(place)
-        except (sqlite3.OperationalError, OSError):
+        except (sqlite3.Error, OSError):
             raise
         except Exception:  # noqa: BLE001 - one bad line never holds up all others
             if len(lines) > 1:
