@@ -280,6 +280,8 @@ class Intake:
             due = time.time() + self.quiet_after
             self.outbox.ledger.run("UPDATE resource SET due=? WHERE unstable AND deleted IS NULL", due)
             self._touched.clear()
+            self._next_event.clear()
+            self.release()
             self._former_is_applied = True
             with contextlib.suppress(OSError):
                 self.journal.begin_anew()
@@ -427,10 +429,13 @@ class Intake:
 
     def _hold(self, series: str, clock: float, event: tuple[str, str, float, str]) -> bool:
         """Whether this one waits, until its series may tell one again or the next takes its place."""
-        wait = self._next_event.get(series, 0.0) - clock
+        interval = self.events.stored_instance_throttle_ms / 1000
+        wait = min(interval, self._next_event.get(series, 0.0) - clock)
+        if not self._former_is_applied and self._received[series] > 1 and series not in self._next_event:
+            wait = interval  # when the one before was told, only the former process knew
         with self.outbox.transaction() as db:
             if wait <= 0:
-                self._next_event[series] = clock + self.events.stored_instance_throttle_ms / 1000
+                self._next_event[series] = clock + interval
                 db.execute("DELETE FROM held WHERE series=?", (series,))
                 return False
             db.execute(
@@ -442,16 +447,18 @@ class Intake:
 
     def release(self, series: str | None = None) -> float | None:
         """Tell the last of the throttled instances whose interval is over, or of one series; the next time it is needed."""
-        if not self.events.stored_instance_throttle_ms:
+        throttled = self.events.stored_instance_throttle_ms
+        if not throttled and self._former_is_applied:
             return None
-        condition, value = ("series=?", series) if series else ("due<=?", time.time())
+        # What is not throttled any more waits for nothing.
+        condition, value = ("series=?", series) if series else ("due<=?", time.time() if throttled else 2.0**62)
         with self._applying, self.outbox.transaction() as db:
             for row in self.outbox.ledger.rows(f"SELECT * FROM held WHERE {condition}", value):
                 self.outbox.add(
                     row["id"], "dicom.instance.stored", row["series"], row["subject"], row["data"], row["created"]
                 )
                 db.execute("DELETE FROM held WHERE series=?", (row["series"],))
-                self._next_event[row["series"]] = time.monotonic() + self.events.stored_instance_throttle_ms / 1000
+                self._next_event[row["series"]] = time.monotonic() + throttled / 1000
             if not series:
                 now = time.monotonic()
                 self._next_event = {key: when for key, when in self._next_event.items() if when > now}

@@ -147,7 +147,7 @@ def test_a_line_that_is_cut_short_is_refused_and_written_over(
 
 
 @pytest.fixture
-def intake(package: Any, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+def intake(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens all anew, as the next process would; nothing runs, so what is applied is applied by `apply`."""
     opened: list[Any] = []
 
@@ -157,7 +157,7 @@ def intake(package: Any, tmp_path: Path) -> Iterator[Callable[[], Any]]:
             each.outbox._checkpointer.close()
             each.outbox.ledger.close()
 
-    def open_all() -> Any:
+    def open_all(throttle: int = 0) -> Any:
         close_all()
         settings, taken = package("settings"), package("intake")
         outbox = package("outbox").Outbox(
@@ -165,7 +165,7 @@ def intake(package: Any, tmp_path: Path) -> Iterator[Callable[[], Any]]:
         )
         outbox.begin(["file"])
         journal = package("journal").Journal(tmp_path / "x.journal", outbox.place, full=False)
-        chosen = settings.EventSettings(deleted_instance=True)
+        chosen = settings.EventSettings(deleted_instance=True, stored_instance_throttle_ms=throttle)
         tags = {level: taken.Tags([]) for level in package("events").LEVELS}
         said: list[str] = []
         made = taken.Intake(outbox, journal, chosen, tags, 60.0, True, said.append)
@@ -194,7 +194,7 @@ def told(intake: Any) -> list[tuple[str, str, Any]]:
     return [(row["id"], row["type"], row["data"] and json.loads(row["data"])) for row in found]
 
 
-def test_what_is_journaled_and_not_applied_is_applied_once_at_the_next_start(intake: Callable[[], Any]) -> None:
+def test_what_is_journaled_and_not_applied_is_applied_once_at_the_next_start(intake: Callable[..., Any]) -> None:
     first = intake()
     one = tell(first, 1)
     first.apply()
@@ -212,7 +212,7 @@ def test_what_is_journaled_and_not_applied_is_applied_once_at_the_next_start(int
     assert again.outbox.take_told([one, two, three]) == {one, two, three}  # the feed tells none of them again
 
 
-def test_stored_stable_and_deleted_keep_their_order_in_one_transaction(intake: Callable[[], Any]) -> None:
+def test_stored_stable_and_deleted_keep_their_order_in_one_transaction(intake: Callable[..., Any]) -> None:
     made = intake()
     made.bring_up_to_date()
     series = orthanc_identifier(*IDS)
@@ -234,7 +234,7 @@ def test_stored_stable_and_deleted_keep_their_order_in_one_transaction(intake: C
 
 
 def test_an_outbox_that_can_not_be_written_loses_nothing_and_numbers_nothing_twice(
-    intake: Callable[[], Any], tmp_path: Path
+    intake: Callable[..., Any], tmp_path: Path
 ) -> None:
     made = intake()
     tell(made, 1)
@@ -254,7 +254,7 @@ def test_an_outbox_that_can_not_be_written_loses_nothing_and_numbers_nothing_twi
     assert [data["counts"]["instances"] for _, _, data in told(made)] == [1, 2, 3]
 
 
-def test_a_line_that_is_no_use_is_left_out_and_told_and_holds_up_no_other(intake: Callable[[], Any]) -> None:
+def test_a_line_that_is_no_use_is_left_out_and_told_and_holds_up_no_other(intake: Callable[..., Any]) -> None:
     made = intake()
     tell(made, 1)
     made._write_down('["STABLE_SERIES", 1.0')
@@ -267,7 +267,7 @@ def test_a_line_that_is_no_use_is_left_out_and_told_and_holds_up_no_other(intake
 
 
 def test_a_change_that_finds_no_room_is_kept_and_comes_in_its_order(
-    intake: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    intake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = intake()
     made.bring_up_to_date()
@@ -294,7 +294,7 @@ def test_a_change_that_finds_no_room_is_kept_and_comes_in_its_order(
 
 
 def test_an_image_after_the_word_that_its_series_is_stable_keeps_it_unstable_however_late_it_is_applied(
-    intake: Callable[[], Any],
+    intake: Callable[..., Any],
 ) -> None:
     made = intake()
     made.bring_up_to_date()
@@ -311,7 +311,7 @@ def test_an_image_after_the_word_that_its_series_is_stable_keeps_it_unstable_how
     assert made.outbox.ledger.rows("SELECT unstable FROM resource WHERE id=?", series)[0]["unstable"] == 0
 
 
-def test_an_outbox_of_the_former_version_goes_on(intake: Callable[[], Any], tmp_path: Path) -> None:
+def test_an_outbox_of_the_former_version_goes_on(intake: Callable[..., Any], tmp_path: Path) -> None:
     made = intake()
     tell(made, 1)
     made.apply()
@@ -327,6 +327,32 @@ def test_an_outbox_of_the_former_version_goes_on(intake: Callable[[], Any], tmp_
     tell(again, 2)
     again.apply()
     assert [data["counts"]["instances"] for _, _, data in told(again)] == [1, 2]
+
+
+def test_throttled_what_a_former_process_left_is_held_back_like_what_it_applied(intake: Callable[..., Any]) -> None:
+    made = intake(60_000)
+    made.bring_up_to_date()
+    tell(made, 1)
+    made.apply()
+    for number in (2, 3, 4):
+        tell(made, number)
+    again = intake(60_000)
+    again.apply()
+    assert [data["counts"]["instances"] for _, _, data in told(again)] == [1]
+    with again.up_to_date():
+        again.stable("Series", orthanc_identifier(*IDS), time.time())
+    assert [data and data["counts"]["instances"] for _, _, data in told(again)] == [1, 4, None]
+
+
+def test_what_throttling_held_back_is_told_when_it_is_switched_off(intake: Callable[..., Any]) -> None:
+    made = intake()
+    later = time.time() + 3600
+    made.outbox.ledger.run(
+        "INSERT INTO held VALUES(?,?,?,?,?,?)", "a-series", later, "an-id", "instances/x", 1.0, '{"kept": true}'
+    )
+    again = intake()
+    again.apply()
+    assert told(again) == [("an-id", "dicom.instance.stored", {"kept": True})]
 
 
 # -- on a real server -----------------------------------------------------------------------------------------------
