@@ -128,7 +128,8 @@ class Outbox:
                 raise
             finally:
                 self._rows = None
-            self._keep_told(batch, self._telling)
+            if batch:
+                self._keep_told(batch, self._telling)
             _, added, pending = before
             wakes = [
                 *(self.publishers if self.added != added else ()),
@@ -209,9 +210,8 @@ class Outbox:
 
     def _read_told(self) -> None:
         with self.ledger.transaction() as db:
-            if self.ledger.rows(
-                "SELECT 1 FROM sqlite_master WHERE name='recent'"
-            ):  # until 0.1.0 was out, a row for each
+            # Of an older version, with a row for each.
+            if self.ledger.rows("SELECT 1 FROM sqlite_master WHERE name='recent'"):
                 db.execute("INSERT INTO told SELECT NULL, instance, seen FROM recent")
                 db.execute("DROP TABLE recent")
         for row in self.ledger.rows("SELECT batch, instances FROM told"):
