@@ -226,16 +226,26 @@ class Intake:
         while True:
             stopping = self._stopping.is_set()  # then once more: what was told last
             self._woken = False
-            number, wait = self.bring_up_to_date(), IDLE
+            number, wait = 0, IDLE
+            try:
+                number = self.bring_up_to_date()
+                if held := None if stopping else self.release():
+                    wait = min(IDLE, max(0.0, held - time.time()))
+            except (sqlite3.Error, OSError):
+                pass  # what was held back waits for the next turn
+            except Exception:  # noqa: BLE001 - the thread that serves all never ends
+                self._meet(f"dicom_events met an error, please report it:\n{traceback.format_exc()}")
             if stopping:
                 return
-            with contextlib.suppress(sqlite3.Error, OSError):
-                held = self.release()
-                wait = min(IDLE, max(0.0, held - time.time())) if held is not None else IDLE
             # A moment to let more come together, then as soon as there is some.
-            self._stopping.wait(LONG_LINGER if number >= MANY else LINGER)
+            self._stopping.wait(IDLE if self._complaint else LONG_LINGER if number >= MANY else LINGER)
             self._wake.wait(wait)
             self._wake.clear()
+
+    def _meet(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
+            self._complain(text)
 
     def bring_up_to_date(self) -> int:
         """Apply all that is journaled, if that is possible; how many lines it was."""
@@ -243,12 +253,10 @@ class Intake:
             if self._unwritten:
                 with contextlib.suppress(OSError):  # that is said already
                     self._write_what_was_kept()
+                    self._journal_complaint = ""
             number = self.apply()
         except (sqlite3.Error, OSError) as error:
-            text = f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"
-            if text != self._complaint:
-                self._complaint = text
-                self._complain(text)
+            self._meet(f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}")
             return 0
         self._complaint = ""
         return number
