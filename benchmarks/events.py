@@ -260,7 +260,7 @@ def drain(folder: Path) -> None:
 def ingest(folder: Path) -> None:
     print("storing by C-STORE, two associations, all events on and written to a file, over a script that does nothing;")
     print("beside it the least that any script can do that has the image on disk before its callback returns")
-    for size, number, rounds in ((64, 500, 18), (512, 100, 30)):  # short ones, many: the machine's own rate drifts
+    for size, number, rounds in ((64, 500, 18), (512, 100, 60)):  # short ones, many: the machine's own rate drifts
         scripts: dict[str, str | Path] = {
             "nothing": NOTHING,
             "least": LEAST.format(path=str(folder / f"least{size}.sqlite")),

@@ -200,7 +200,7 @@ def test_a_file_that_is_recognised_by_its_layout_has_the_series_that_a_whole_loo
             dataset["ReferencedSeriesSequence"].is_undefined_length = data.draw(st.booleans())
 
         names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber")
-        tags = {name: f"1.2.{data.draw(digits)}" for name in names}
+        tags: dict[str, Any] = {name: f"1.2.{data.draw(digits)}" for name in names}
         return study(syntax, change=change, rows=4, columns=4, patient_id=data.draw(digits), **tags)[0]
 
     learned, other = file(), bytearray(file())
