@@ -63,6 +63,7 @@ PAGE = 200  # studies read at a time: their JSON holds the interpreter for two m
 # Studies looked at once more before they go. Decoding the JSON of many holds Python routes up; yet where a list is one search
 # (from Orthanc 1.12.5), each costs in proportion to the archive: there so many times as many at once.
 WINDOW = 30
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 WINDOWS_OF_A_SEARCH = 4
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances a request: a store in between waits for one
@@ -529,8 +530,12 @@ class Archive:
 
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
-        some = {"Resources": studies, "Level": level, "Metadata": bool(self._settings.keep_metadata)}
-        found: list[dict[str, Any]] = self._loopback.post("/tools/bulk-content", some)
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(studies), FEW):
+            some = {"Resources": studies[start : start + FEW], "Level": level}
+            found += self._loopback.post(
+                "/tools/bulk-content", {**some, "Metadata": bool(self._settings.keep_metadata)}
+            )
         return found
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
