@@ -353,9 +353,16 @@ for kind in ("OnStoredInstance", "OnChange"):
     real = getattr(orthanc, f"Register{{kind}}Callback")
     setattr(orthanc, f"Register{{kind}}Callback", lambda function, real=real, kind=kind: real(timed(kind, function)))
 sys.path.insert(0, {root!r})
+import dicom_events.intake
 import dicom_events.keeper
 keeper = dicom_events.keeper.Keeper
 keeper._resource = timed("completing a stable event", keeper._resource)
+intake = dicom_events.intake.Intake
+def apply(self, lines, real=intake._apply):
+    started = time.perf_counter()
+    real(self, lines)
+    spent.setdefault("bringing a line into the outbox", []).extend([(time.perf_counter() - started) / len(lines)] * len(lines))
+intake._apply = apply
 def show(output, uri, **request):
     means = {{name: [sum(each) / len(each) * 1e6, len(each)] for name, each in spent.items()}}
     output.AnswerBuffer(json.dumps(means), "application/json")
@@ -387,10 +394,10 @@ def archive(folder: Path) -> None:
             server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["file"]["Backlog"] == 0)
             time.sleep(6)
             for name, (mean, number) in server.get("/spent").items():
-                print(f"  {studies:6,} studies: {name:27} {mean:8.0f} µs, mean of {number}")
+                print(f"  {studies:6,} studies: {name:31} {mean:8.0f} µs, mean of {number}")
                 costs.setdefault(name, []).append(mean)
     for name, (small, large) in costs.items():
-        print(f"  {name:27} {large / small:.2f} times")
+        print(f"  {name:31} {large / small:.2f} times")
 
 
 def fill_archive(server: OrthancServer, have: int, studies: int, folder: Path) -> None:
