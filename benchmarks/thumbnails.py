@@ -142,8 +142,8 @@ def later_answers(server: OrthancServer, series: dict[str, str], rounds: int) ->
     show("later answer", ours, "/instances/{id}/preview in a route", plain_way, "/s", 100)
     show("later answer, by one connection", alone, "/instances/{id}/preview", preview_alone, "/s", 100)
     # By several connections Orthanc's own preview has all cores, and no Python route more than one.
-    print(f"beside Orthanc's own preview by four connections ({previews:.0f}/s): {ours / previews:.0f} times; "
-          f"a trivial Python route {trivial / previews:.0f} times", flush=True)  # fmt: skip
+    show("later answer, by four connections", ours, "/instances/{id}/preview", previews, "/s", 100)
+    print(f"a trivial Python route, by four connections: {trivial / previews:.0f} times preview", flush=True)
 
 
 def memory(server: OrthancServer, series: dict[str, str], megabytes: float) -> None:

@@ -229,4 +229,4 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
     assert SECRET not in str(said) + json.dumps(status)
     assert "Traceback" not in str(said)
     # Which parameters a URL may have, only pika knows.
-    assert "is away" in said[0] or (kind == "rabbitmq" and "?" in url and "is off: its URL" in said[0])
+    assert "is away" in said[0] or (kind == "rabbitmq" and "?" in url and "is off: RabbitConfig.URL" in said[0])

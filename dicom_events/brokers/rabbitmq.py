@@ -51,7 +51,9 @@ class Rabbit(Broker):
             try:
                 parameters = self._parameters(url)
             except (ssl.SSLError, OSError, ValueError, IndexError) as error:
-                raise BrokerUnusableError(f"its URL or certificates can't be used: {error}") from None
+                raise BrokerUnusableError(
+                    f"RabbitConfig.URL, CACertificate, Certificate or CertificateKey can't be used: {error}"
+                ) from None
             self._connection = pika.SelectConnection(
                 parameters,
                 on_open_callback=self._on_open,
