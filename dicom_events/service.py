@@ -40,7 +40,7 @@ from .publisher import Publisher
 from .settings import SECTION, Named, Settings, read_brokers
 
 SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
-STOP_WITHIN = 0.4  # seconds until threads are left behind; Orthanc ends in steps of two, and 0.8 costs one
+STOP_WITHIN = 0.4  # seconds until threads are left behind; Orthanc's web server adds up to two, its DICOM server one
 TAG_KEYS = {
     "Instance": "stored_instance_publish_tags",
     "Series": "stable_series_publish_tags",
