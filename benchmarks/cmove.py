@@ -13,6 +13,7 @@ What counts, each in one run:
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import subprocess
@@ -29,18 +30,18 @@ from pynetdicom.sop_class import Verification
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StoreScp
-from testing.server import DCMTK_ENVIRONMENT, OrthancServer
+from testing.server import DCMTK_ENVIRONMENT, OrthancServer, dcmtk_program
 
 SCRIPT = Path(__file__).parent.parent / "cmove_interceptor.py"
 
 
 def move(server: OrthancServer, patient: str) -> float:
     """Seconds that dcmtk's `movescu` takes."""
-    command = ["movescu", "-P", "-aec", server.aet, "-aem", "SCP", "-k", "QueryRetrieveLevel=PATIENT"]
+    command = [dcmtk_program("movescu"), "-P", "-aec", server.aet, "-aem", "SCP", "-k", "QueryRetrieveLevel=PATIENT"]
     begin = time.perf_counter()
     subprocess.run(
         [*command, "-k", f"PatientID={patient}", "127.0.0.1", str(server.dicom_port)],
-        env={**DCMTK_ENVIRONMENT, "PATH": "/usr/bin:/bin"},
+        env={**os.environ, **DCMTK_ENVIRONMENT},
         check=True,
         capture_output=True,
     )

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from testing.server import (
     DCMTK_ENVIRONMENT,
     OrthancFailedError,
     OrthancServer,
+    dcmtk_program,
     orthanc_executable,
     reserve_port,
     start_process,
@@ -159,10 +159,7 @@ class StoreScp:
     """dcmtk's `storescp`: a DICOM node that keeps what it receives as files in `folder`."""
 
     def __init__(self, folder: Path, aet: str = "STORESCP") -> None:
-        program = shutil.which("storescp")
-        if not program:
-            raise FileNotFoundError("no storescp on PATH: apt-get install dcmtk")
-        self.aet, self.folder, self._program = aet, folder, program
+        self.aet, self.folder, self._program = aet, folder, dcmtk_program("storescp")
         self._log = folder.with_name(f"{folder.name}.log")
         folder.mkdir(parents=True, exist_ok=True)
         self._reserved = reserve_port()

@@ -494,11 +494,25 @@ class OrthancServer:
         return found
 
 
+def dcmtk_program(name: str) -> str:
+    """The path of one of dcmtk's programs: not pynetdicom's script of that name, which an active venv puts before it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not installed.
+    """
+    for folder in os.get_exec_path():
+        if program := shutil.which(name, path=folder):
+            with Path(program).open("rb") as file:
+                if file.read(2) != b"#!":
+                    return program
+    raise FileNotFoundError(f"no {name} of dcmtk on PATH: apt-get install dcmtk")
+
+
 def send_by_cstore(files: Storable, *, port: int, aet: str = "STORESCU", called: str = "ANY-SCP") -> str:
     """Send files, bytes or datasets to a port of this machine with dcmtk's `dcmsend`, as they are; its report."""
-    program = shutil.which("dcmsend")
-    if not program:
-        raise FileNotFoundError("no dcmsend on PATH: apt-get install dcmtk")
+    program = dcmtk_program("dcmsend")
     number = -1
     with tempfile.TemporaryDirectory() as folder:
         for number, content in enumerate(part10_files(files)):

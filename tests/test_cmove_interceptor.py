@@ -7,7 +7,6 @@ import dataclasses
 import http.server
 import json
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -34,7 +33,7 @@ from pynetdicom.sop_class import (
 
 from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc, StoreScp
-from testing.server import OrthancServer
+from testing.server import OrthancServer, dcmtk_program
 from testing.standin import StandIn
 
 SCRIPT = Path(__file__).parent.parent / "cmove_interceptor.py"
@@ -384,10 +383,8 @@ def test_movescu_and_storescp_see_no_difference(start_briefly: StartOrthanc, tmp
     for server in servers:
         server.store(images)
         uid = server.get("/studies?expand")[0]["MainDicomTags"]["StudyInstanceUID"]
-        program = shutil.which("movescu")
-        assert program
         command = [
-            program,
+            dcmtk_program("movescu"),
             "-v",
             "-S",
             "-aet",

@@ -14,7 +14,7 @@ import pytest
 
 from testing.dicom import make_study, orthanc_identifier
 from testing.pytest_plugin import StartOrthanc
-from testing.server import OrthancFailedError, OrthancServer
+from testing.server import OrthancFailedError, OrthancServer, dcmtk_program
 
 COMBINE = Path(__file__).parent.parent / "combine.py"
 SAMPLES = Path(__file__).parent / "data" / "combine"
@@ -352,9 +352,14 @@ def test_moves_and_finds_are_answered_as_alone(start: StartOrthanc, tmp_path: Pa
     for server in servers:
         ask = ["-aet", "ASKS", "-aec", "ORTHANC", "-k", "QueryRetrieveLevel=PATIENT", "-k", "PatientID=P"]
         where = ["127.0.0.1", str(server.dicom_port)]
-        found = subprocess.run(["findscu", "-P", *ask, *where], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [dcmtk_program("findscu"), "-P", *ask, *where], capture_output=True, text=True, check=True
+        )
         moved = subprocess.run(
-            ["movescu", "-v", "-P", "-aem", "THERE", *ask, *where], capture_output=True, text=True, check=False
+            [dcmtk_program("movescu"), "-v", "-P", "-aem", "THERE", *ask, *where],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         line = next(line for line in server.log.splitlines() if "move {" in line)
         said.append(("FOUND" in found.stderr + found.stdout, moved.returncode, line.partition("move ")[2]))

@@ -22,8 +22,10 @@ from testing.server import (
     OrthancFailedError,
     OrthancServer,
     RequestFailedError,
+    dcmtk_program,
     embedded_python,
     reserve_port,
+    send_by_cstore,
     start_process,
 )
 
@@ -130,6 +132,22 @@ def test_two_orthancs_and_a_storescp_send_to_each_other(start_orthanc: StartOrth
         origin.post("/modalities/scp/store", one)
     storescp.start()
     origin.post("/modalities/scp/store", one)
+
+
+def test_dcmtk_is_found_behind_the_programs_of_an_active_venv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("storescp", "dcmsend"):
+        (tmp_path / name).write_text("#!/usr/bin/false\n")  # as pynetdicom installs them
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    scp = StoreScp(tmp_path / "scp")
+    try:
+        send_by_cstore(make_study(instances=2), port=scp.port)
+        assert len(scp.files()) == 2
+    finally:
+        scp.close()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no storescp of dcmtk on PATH: apt-get install dcmtk"):
+        dcmtk_program("storescp")
 
 
 def test_users_and_http_off_are_understood(start_orthanc: StartOrthanc) -> None:
