@@ -17,6 +17,7 @@ import ast
 import base64
 import builtins
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.abc
@@ -28,7 +29,6 @@ import json
 import linecache
 import os
 import pprint
-import queue
 import re
 import shlex
 import sys
@@ -177,104 +177,46 @@ class Script:
         return self.callbacks[-1]
 
 
-def is_started_by_python() -> bool:
-    """Whether this is a thread of Python's own, not one of Orthanc's; `current_thread()` would make an object for each event."""
-    thread = threading._active.get(threading.get_ident())  # type: ignore[attr-defined]
-    return thread is not None and not isinstance(thread, threading._DummyThread)
+def share_connections() -> None:
+    """Let ORTHANC_STOPPED, which comes on a thread of its own, close the SQLite connections that other events opened."""
+    try:
+        import sqlite3
+    except ImportError:  # a Python without it
+        return
+    plain = sqlite3.connect
 
+    @functools.wraps(plain)
+    def connect(*args: Any, **options: Any) -> Any:
+        if len(args) < 5:  # of which the fifth is check_same_thread
+            options.setdefault("check_same_thread", False)
+        return plain(*args, **options)
 
-class Worker(threading.Thread):
-    """A thread that runs OnChange handlers, as the plugin's own does alone: one after the other, in the order of events."""
-
-    def __init__(self, changes: Changes) -> None:
-        super().__init__(name="OnChange", daemon=True)
-        self.changes = changes
-        self.queue: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        self.event: tuple[Any, ...] = ()
-        self.turn: Iterator[Callback] = iter(())  # whose turn it is with the event
-        self.running: Callback | None = None
-        self.began = 0.0
-        self.only: Script | None = None
-        self.without: list[Worker] = []  # who has a script for itself
-
-    def run(self) -> None:
-        while True:
-            while (callback := next(self.turn, None)) is not None:
-                if self.takes(callback.script):
-                    self.running, self.began = callback, time.monotonic()
-                    self.changes.guard(callback, *self.event)
-                    self.running = None
-            event = self.queue.get()
-            for worker in self.without:
-                worker.queue.put(event)
-            if event is None:
-                return
-            self.event, self.turn = event, iter(self.changes.callbacks)
-
-    def takes(self, script: Script) -> bool:
-        return script is self.only if self.only else all(script is not worker.only for worker in self.without)
-
-    def leave_behind(self, script: Script) -> Worker:
-        """Go on with `script` alone, when what it does now has ended; the worker that is returned has the others."""
-        successor = Worker(self.changes)
-        successor.queue, successor.event, successor.turn = self.queue, self.event, self.turn
-        successor.without, self.without = [*self.without, self], []
-        self.only, self.queue, self.turn = script, queue.SimpleQueue(), iter(())
-        successor.start()
-        return successor
+    vars(sqlite3)["connect"] = vars(sqlite3.dbapi2)["connect"] = connect
 
 
 class Changes:
-    """OnChange for all scripts.
+    """OnChange for all scripts, on the plugin's thread, as alone.
 
-    The handlers don't run on the plugin's thread, for one that hangs when Orthanc stops could not be left. They run on
-    one thread all the same, so that a script may close at the end the database that it opened at the start.
+    Only ORTHANC_STOPPED comes on a thread of its own for each script, so that one that hangs can be left.
     """
 
     def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
         self.stopped, self.log, self.guard = stopped, log, guard
         self.callbacks: tuple[Callback, ...] = ()
-        self.worker: Worker | None = None
 
     def __call__(self, *event: Any) -> None:
-        if event[0] == self.stopped:
-            self.finish(event)
-        elif is_started_by_python():
-            for callback in self.callbacks:  # no thread of Orthanc's own, but a test, which looks when this returns
+        for callback in self.callbacks:
+            if event[0] == self.stopped:
+                self.stop(callback, event)
+            else:
                 self.guard(callback, *event)
-        else:
-            self.hand_over(event)
 
-    def hand_over(self, event: tuple[Any, ...]) -> Worker:
-        if self.worker is None:
-            self.worker = Worker(self)
-            self.worker.start()
-        self.worker.queue.put(event)
-        return self.worker
-
-    def finish(self, event: tuple[Any, ...]) -> None:
-        """Wait until every script had its ORTHANC_STOPPED.
-
-        A script that is busy with an earlier event is waited for, as alone, and holds up no other; one that takes too
-        long to stop is left.
-        """
-        waiting = [self.hand_over(event)]
-        waiting[0].queue.put(None)
-        asked = time.monotonic()
-        while waiting:
-            waiting[0].join(0.05)
-            waiting = [worker for worker in waiting if worker.is_alive()]
-            for worker in list(waiting):
-                callback, stopping = worker.running, worker.event[:1] == (self.stopped,)
-                if callback is None or time.monotonic() - max(asked, worker.began) < STOP_SECONDS:
-                    continue
-                if worker.only is None:
-                    waiting.append(worker.leave_behind(callback.script))
-                    if not stopping:
-                        self.log(f"{callback.script.module} is busy in its OnChange: Orthanc waits before it stops")
-                if stopping:
-                    self.log(f"Left {callback.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
-                    waiting.remove(worker)
+    def stop(self, callback: Callback, event: tuple[Any, ...]) -> None:
+        thread = threading.Thread(target=self.guard, args=(callback, *event), name="OnChange", daemon=True)
+        thread.start()
+        thread.join(STOP_SECONDS)
+        if thread.is_alive():
+            self.log(f"Left {callback.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
 
 
 class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -402,6 +344,9 @@ class Runtime:
         loader = Loader(self, file.absolute().parent, unpack(file.read_text("utf-8")))
         sys.meta_path.insert(0, loader)
         self.install()
+        # What abc keeps of a first isinstance(), made in a received-instance callback, crashes plugin 7.1 with Python 3.14
+        # when it ends: here, where it does no harm, is the one that formatting an error makes.
+        self.trace(ImportError())
         self.kept.append(self.answer_status)
         self.functions["RegisterRestCallback"]("/combined-scripts", self.kept[-1])
         if combined in loader.scripts:  # the combined file bears the name of one of its scripts
@@ -476,6 +421,7 @@ class Runtime:
                 thread.name = f"{script.module}: {thread.name}"
             plain_start(thread)
 
+        share_connections()
         builtins.__import__ = import_
         importlib.import_module = import_module
         threading.Thread.start = start  # type: ignore[assignment, method-assign]
