@@ -111,7 +111,7 @@ class Keeper:
             self._outbox.ledger.set_number("cursor", self._read_to)
 
     def _place_of_new(self, newest: int) -> int:
-        """Where a new outbox begins: at what came since it was made, which may be before this thread asked; a page at most."""
+        """Where a new outbox begins: at what came since Orthanc, or this script, was started; a page at most."""
         begin = max(0, newest - PAGE)
         made = datetime.datetime.fromtimestamp(self._outbox.ledger.number("made", 2**32), datetime.UTC)
         text = made.strftime("%Y%m%dT%H%M%S")  # as Orthanc writes the UTC of a change

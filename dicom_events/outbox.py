@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS told(batch INTEGER PRIMARY KEY, instances TEXT NOT NU
 CREATE TABLE IF NOT EXISTS held(
     series TEXT PRIMARY KEY, due REAL NOT NULL, id TEXT, subject TEXT, created REAL, data TEXT) WITHOUT ROWID;
 """
+LOADED = time.time()  # before Orthanc takes an image: one that waits for its callback may be older than a new outbox
 CHUNK = 1000  # rows deleted in one transaction: whoever else writes waits for one at most
 CHECKPOINT = 4 << 20  # bytes of the write-ahead log that are worth moving into the file
 TRUNCATE = 256 << 20  # bytes of it above which writers are held up to empty it
@@ -69,7 +70,7 @@ class Outbox:
     def __init__(self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool) -> None:
         self.ledger = Ledger(path, TABLES, durability=durability)
         if self.ledger.fresh:
-            self.ledger.set_number("made", int(time.time()))
+            self.ledger.set_number("made", int(LOADED))
         # Checkpoints wait for the disk: always in a thread of their own (`tidy`).
         self.ledger.rows("PRAGMA wal_autocheckpoint=0")
         newest = self.ledger.rows(
