@@ -1020,12 +1020,13 @@ def _in_camel_case(name: str) -> str:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
+# common/loopback.py, SHA-256 3cc52243f81673269165c5f672f341826591c9c2097dd471e9783205a072a733
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HERE = threading.local()  # of this thread: `connections`, which it keeps
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -1112,6 +1113,7 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
+            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
         self._local.used = time.monotonic()
@@ -1133,6 +1135,12 @@ class Loopback:
         if self._mutual:
             context.load_cert_chain(self._certificate)
         return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(HERE, "connections", ()):
+        connection.close()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

@@ -278,12 +278,13 @@ def register() -> None:
 # fmt: off
 # Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
 
-# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
+# common/loopback.py, SHA-256 3cc52243f81673269165c5f672f341826591c9c2097dd471e9783205a072a733
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HERE = threading.local()  # of this thread: `connections`, which it keeps
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -370,6 +371,7 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
+            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
         self._local.used = time.monotonic()
@@ -393,10 +395,16 @@ class Loopback:
         return context
 
 
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(HERE, "connections", ()):
+        connection.close()
+
+
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# common/answers.py, SHA-256 e9f8c50221520f378cc17686548d53f51d269df3873d48d2fc7cf7fcb9a2167b
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -510,6 +518,8 @@ def serve(
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+        finally:
+            close_connections()
 
     KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import ctypes
 import dataclasses
 import difflib
 import encodings.idna  # noqa: F401
@@ -38,6 +39,7 @@ import math
 import queue
 import re
 import ssl
+import sys
 import threading
 import time
 import traceback
@@ -67,6 +69,7 @@ OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
 QUESTIONS = 8  # ways to ask for one picture that are recognised at once
 TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
 SOURCES = 20_000  # instances whose tags need not be read again for another picture
+ATTACHED = threading.local()
 LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
 
 # What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
@@ -430,6 +433,19 @@ class Cache:
     def _count(self, picture: Picture, sign: int) -> None:
         self.bytes += sign * (len(picture.content) + OVERHEAD)
         self.pictures += sign
+
+
+def stay_attached() -> None:
+    """From Python 3.14 on, let what Python knows of this thread of Orthanc's outlive the callback.
+
+    The plugin has it made for each callback (PyGILState_Ensure) and destroyed after it (PyGILState_Release), and with it
+    the memory of Python's stack is mapped and unmapped, for which all threads of the process stand still: without that
+    a route asked by four clients answers 1.9 times as often (Orthanc 1.13.0). One Ensure more than there are Releases keeps
+    it, until Python ends. Older Pythons would gain as much; there a hundred times Orthanc's own preview needs no such trick.
+    """
+    if sys.version_info >= (3, 14) and not hasattr(ATTACHED, "yes"):
+        ATTACHED.yes = True
+        ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Archive:
@@ -958,6 +974,7 @@ class Thumbnails:
 
     def again(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
         """Answer what was asked before, in the same words: most requests, in a fifth of the time; whether it could."""
+        stay_attached()
         if raw["method"] != "GET":
             return False
         headers = raw["headers"]
@@ -1172,12 +1189,13 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 3a552fb4dd89629cc855f3c8f65a001b4e3c3991ace75c4a8b2abb6992cfe5e6
+# common/loopback.py, SHA-256 3cc52243f81673269165c5f672f341826591c9c2097dd471e9783205a072a733
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HERE = threading.local()  # of this thread: `connections`, which it keeps
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -1264,6 +1282,7 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
+            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
         self._local.used = time.monotonic()
@@ -1287,10 +1306,16 @@ class Loopback:
         return context
 
 
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(HERE, "connections", ()):
+        connection.close()
+
+
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 00c9847af15f456b6c3c84f62a70843e08ee3637a4f51bfeb0a0c28cd0ca6f39
+# common/answers.py, SHA-256 e9f8c50221520f378cc17686548d53f51d269df3873d48d2fc7cf7fcb9a2167b
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -1404,6 +1429,8 @@ def serve(
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+        finally:
+            close_connections()
 
     KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers

@@ -39,7 +39,8 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self._port, self._buffer = port, memoryview(bytearray(1 << 20))
-        self._last, self._status = b"", 0  # an answer that came whole: the same bytes need not be read through again
+        # Of each request, the last answer that came whole, with its status: the same bytes need not be read through again.
+        self._known: dict[bytes, tuple[bytes, int]] = {}
         self._connect()
 
     def _connect(self) -> None:
@@ -51,17 +52,18 @@ class Client:
         for _attempt in range(2):
             try:
                 self._socket.sendall(request)
-                if status := self._answer():
+                if status := self._answer(request):
                     return status
             except ConnectionError:
                 pass
             self._connect()  # Orthanc closes a kept connection after a second without a request
         raise ConnectionError("Orthanc closed two connections without an answer")
 
-    def _answer(self) -> int:
+    def _answer(self, request: bytes) -> int:
+        known, status = self._known.get(request, (b"", 0))
         received = self._socket.recv(16384)
-        if received == self._last:
-            return self._status
+        if received == known:
+            return status
         while (end := received.find(b"\r\n\r\n")) < 0:
             if not (more := self._socket.recv(65536)):
                 return 0
@@ -71,7 +73,7 @@ class Client:
         missing = int(head[at + 17 :].split(b"\r\n", 1)[0]) - (len(received) - end - 4) if at >= 0 else 0
         status = int(head[9:12])
         if not missing:
-            self._last, self._status = received, status
+            self._known[request] = received, status
         while missing > 0:
             if not (count := self._socket.recv_into(self._buffer)):
                 return 0

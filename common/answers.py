@@ -13,7 +13,7 @@ from typing import Any
 
 import orthanc
 
-from common.loopback import Loopback, LoopbackError
+from common.loopback import Loopback, LoopbackError, close_connections
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
@@ -126,6 +126,8 @@ def serve(
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+        finally:
+            close_connections()
 
     KEPT_ALIVE.append(callback)
     ROUTES[pattern] = handlers

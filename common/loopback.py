@@ -16,6 +16,7 @@ import orthanc
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
+HERE = threading.local()  # of this thread: `connections`, which it keeps
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -102,6 +103,7 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
+            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
         self._local.used = time.monotonic()
@@ -123,6 +125,12 @@ class Loopback:
         if self._mutual:
             context.load_cert_chain(self._certificate)
         return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(HERE, "connections", ()):
+        connection.close()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

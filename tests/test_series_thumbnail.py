@@ -22,6 +22,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import requests
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
@@ -30,7 +31,7 @@ from pydicom.dataset import Dataset
 
 from testing.dicom import make_study, pydicom_files, uid
 from testing.pytest_plugin import StartOrthanc
-from testing.server import OrthancServer, python_plugin
+from testing.server import OrthancServer, embedded_python, python_plugin
 from testing.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
@@ -822,6 +823,33 @@ def test_more_callers_than_orthanc_has_threads_all_get_their_picture(start_ortha
 
     with ThreadPoolExecutor(40) as pool:
         assert list(pool.map(patient_caller, range(100, 220))) == list(range(100, 220))
+
+
+# A route that tells how often it was called on this thread, and whether connections of earlier calls are closed.
+COUNTING = """
+_mine, _loopback = threading.local(), Loopback(json.loads(orthanc.GetConfiguration()))
+
+def _count(request):
+    _mine.calls = getattr(_mine, "calls", 0) + 1
+    closed = [connection.sock is None for connection in getattr(HERE, "connections", ())]
+    _loopback.get("/system")
+    return [_mine.calls, closed]
+
+serve("/count", {"GET": _count}, lambda: None)
+"""
+
+
+def test_a_thread_that_answers_from_memory_keeps_its_state_from_python_3_14_on_but_no_connection(
+    start_orthanc: StartOrthanc,
+) -> None:
+    server = start_orthanc(SCRIPT.read_text() + COUNTING, {"StableAge": 3600})
+    series = server.store(make_study())[0]["ParentSeries"]
+    with requests.Session() as session:  # one connection, which is one thread of Orthanc's
+        session.trust_env = False
+        assert [session.get(f"{server.url}/series/{series}/thumbnail").status_code for _ in range(3)] == [200] * 3
+        found = [session.get(f"{server.url}/count").json() for _ in range(3)]
+    assert found == ([[1, []], [2, [True]], [3, [True]]] if embedded_python() >= (3, 14) else [[1, []]] * 3)
+    assert server.stop() == 0
 
 
 def test_it_works_combined_with_other_scripts(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
