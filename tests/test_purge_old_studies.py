@@ -394,6 +394,24 @@ def test_protected_patients_labels_and_metadata_keep_a_study(
     assert left == ({"P0", "P1", "P2"} if labels else {"P0", "P1"})
 
 
+PATIENTS = ["A1", "a1", "A*", "A?", "A 1", " B", "Müller", "", "C" * 64, *(f"D{number}" for number in range(40))]
+
+
+@pytest.mark.parametrize("keeps", ["A1", "a1", "A*", "A?", "A 1", " B", "Müller", "", "C" * 64, "D7"])
+def test_whoever_is_protected_is_kept_whatever_the_patient_id_and_nobody_else(
+    start_briefly: StartOrthanc, keeps: str
+) -> None:
+    server = start_briefly(SCRIPT)
+    patients = {
+        patient: server.store(make_study(patient_id=patient, study_date="20010101"))[0]["ParentPatient"]
+        for patient in PATIENTS
+    }
+    assert len(set(patients.values())) == len(PATIENTS)
+    server.put(f"/patients/{patients[keeps]}/protected", "1")
+    assert server.post("/purge-old-studies", {"since": "20200101", "force": True}) == len(PATIENTS) - 1
+    assert server.get("/patients") == [patients[keeps]]
+
+
 def test_labels_choose_where_orthanc_has_them_and_are_a_400_where_not(
     start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
