@@ -359,13 +359,13 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
 
-# common/loopback.py, SHA-256 3cc52243f81673269165c5f672f341826591c9c2097dd471e9783205a072a733
+# common/loopback.py, SHA-256 30d0ef475634e1d5421941451a851a7a002a74d123fbd04be4ce7778356a556d
 # This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, which it keeps
+HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -452,9 +452,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
+        if connection.sock is None:  # it is opened now
+            HERE.connections = {*getattr(HERE, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -480,6 +481,7 @@ def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
     for connection in getattr(HERE, "connections", ()):
         connection.close()
+    HERE.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

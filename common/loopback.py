@@ -16,7 +16,7 @@ import orthanc
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
 KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, which it keeps
+HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
 HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
 
 
@@ -103,9 +103,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-            HERE.connections = (*getattr(HERE, "connections", ()), connection)
         elif time.monotonic() - self._local.used > KEEP:
             connection.close()
+        if connection.sock is None:  # it is opened now
+            HERE.connections = {*getattr(HERE, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -131,6 +132,7 @@ def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
     for connection in getattr(HERE, "connections", ()):
         connection.close()
+    HERE.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

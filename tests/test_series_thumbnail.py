@@ -831,7 +831,7 @@ _mine, _loopback = threading.local(), Loopback(json.loads(orthanc.GetConfigurati
 
 def _count(request):
     _mine.calls = getattr(_mine, "calls", 0) + 1
-    closed = [connection.sock is None for connection in getattr(HERE, "connections", ())]
+    closed = [connection.sock is None for connection in vars(_loopback._local).values() if hasattr(connection, "sock")]
     _loopback.get("/system")
     return [_mine.calls, closed]
 
