@@ -59,17 +59,17 @@ __version__ = "0.2.0"
 
 T = TypeVar("T")
 SECTION = "PurgeOldStudies"
-PAGE = 200  # studies read at a time: their JSON holds the interpreter for two milliseconds
-# Studies looked at once more before they go. Decoding the JSON of many holds Python routes up; yet where a list is one search
-# (from Orthanc 1.12.5), each costs in proportion to the archive: there so many times as many at once.
-WINDOW = 30
+PAGE = 500  # studies read at a time: each question reads through all that match
+WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
 FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
-WINDOWS_OF_A_SEARCH = 4
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
-BATCH = 60  # instances a request: a store in between waits for one
+BATCH = 60  # instances of the first request that deletes
+# Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
+# notice, for at the end of each much goes on at once.
+BATCH_SECONDS = 0.15
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
 LISTED = 1000  # studies that an answer names at most
-TURN = 0.0005  # seconds that a thread may keep the interpreter when others want it
+TURN = 0.0001  # seconds that a thread may keep the interpreter when others want it
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -435,9 +435,17 @@ def gently(items: Iterable[T]) -> Iterator[T]:
             time.sleep(0)
 
 
+def each_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON array: decoding all at once would keep the interpreter from others for milliseconds."""
+    text, decoder, at = content.decode(), json.JSONDecoder(), 0
+    while (at := text.find("{", at)) >= 0:
+        found, at = decoder.raw_decode(text, at)
+        yield found
+
+
 @contextlib.contextmanager
 def in_short_turns() -> Iterator[None]:
-    """Python's threads take turns ten times as often: the routes of others wait less for what is computed here."""
+    """Python's threads take turns fifty times as often: the routes of others wait less for what is computed here."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(TURN)
     try:
@@ -446,9 +454,9 @@ def in_short_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def batch_length(instances: Iterable[int]) -> int:
-    """How many studies with so many instances, from the first on, go in one request: up to `BATCH`, a larger one alone."""
-    together = list(itertools.takewhile(lambda total: total <= BATCH, itertools.accumulate(instances)))
+def batch_length(instances: Iterable[int], most: float) -> int:
+    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
     return max(1, len(together))
 
 
@@ -469,10 +477,6 @@ class Archive:
         # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
         # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
         return bool(self._loopback.finds_more)
-
-    @property
-    def window(self) -> int:
-        return WINDOW * WINDOWS_OF_A_SEARCH if self._extended else WINDOW
 
     @functools.cached_property
     def has_labels(self) -> bool:
@@ -504,7 +508,7 @@ class Archive:
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         for since in itertools.count(0, PAGE):
-            page = self._loopback.post("/tools/find", self._find(query, Since=since, Limit=PAGE))
+            page = self._search(self._find(query, Since=since, Limit=PAGE))
             yield page
             if len(page) < PAGE:
                 return
@@ -533,6 +537,9 @@ class Archive:
             find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
         return find
 
+    def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return list(each_of(self._loopback.exchange("POST", "/tools/find", find)[1]))
+
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
         found: list[dict[str, Any]] = []
@@ -553,7 +560,7 @@ class Archive:
             # With regard to case, that is a sixth faster; UIDs have none. Both are refused along with Since.
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
             find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"], CaseSensitive=True)
-            found = self._loopback.post("/tools/find", find)
+            found = self._search(find)
             counts = {each["ID"]: int(each["RequestedTags"]["NumberOfStudyRelatedInstances"] or 0) for each in found}
         else:
             found, counts = self._content("Study", wanted), Counter()
@@ -588,7 +595,7 @@ class Archive:
             return {}
         find = {"Level": "Patient", "Query": {"PatientID": "\\".join(asked)}, "Expand": True, "CaseSensitive": True}
         try:
-            found = self._loopback.post("/tools/find", {**find, "ResponseContent": ["IsProtected"]})
+            found = self._search({**find, "ResponseContent": ["IsProtected"]})
         except LoopbackError as error:
             if error.status != http.HTTPStatus.BAD_REQUEST:
                 raise
@@ -617,8 +624,8 @@ class Archive:
         years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
         modalities: Counter[str] = Counter()
         size = 0
-        for start in range(0, len(studies), self.window):
-            window = {study.id: study for study in studies[start : start + self.window]}
+        for start in range(0, len(studies), WINDOW):
+            window = {study.id: study for study in studies[start : start + WINDOW]}
             of_each: dict[str, set[str]] = {}
             for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
                 of_each.setdefault(series["ParentStudy"], set()).add(
@@ -643,8 +650,7 @@ class Archive:
             return self._content(level, [study.id for study in studies])
         uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
-        answer: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
-        return answer
+        return self._search(find)
 
     def _bytes(self, studies: Mapping[str, Study]) -> int:
         """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
@@ -882,6 +888,7 @@ class Purge:
         self.stopping = self.cancelled = False
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
+        self._at_once = float(BATCH)  # instances a request
 
     @property
     def rate(self) -> float:
@@ -895,8 +902,7 @@ class Purge:
         """
         self.complete_record()
         rows = self._rows("waiting")
-        length = self._archive.window
-        windows = (rows[start : start + length] for start in range(0, len(rows), length))
+        windows = (rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW))
         left = len(rows)
         for settled in itertools.chain.from_iterable(map(self._window, windows)):
             for state, of_it in settled.items():
@@ -927,23 +933,27 @@ class Purge:
             if time.monotonic() - looked_at > STALE:
                 looked_at, found = time.monotonic(), self._look(rows)
             studies = [found.get(row["study"]) for row in rows]
-            length = batch_length(study.instances if study else 0 for study in studies)
+            length = batch_length((study.instances if study else 0 for study in studies), self._at_once)
             yield self._batch(list(zip(rows[:length], studies, strict=False)))
             rows = rows[length:]
 
     def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
         """Delete of some rows those whose study still fits; what came of each."""
         outcome: Outcome = {"gone": [], "kept": []}
-        batch = []
+        batch, sizes = list[dict[str, Any]](), list[int]()
         protection = self._archive.protection(study for _, study in looked if study is not None)
         for row, study in looked:
             if why := self._why_not(row, study, protection):
                 outcome[why[0]].append((row, why[1]))
             else:
-                batch.append((row, study))
+                batch.append(row)
+                sizes.append(study.instances if study else 0)
         if batch:
-            large = batch[0][1] is not None and batch[0][1].instances > 2 * PIECE
-            outcome |= self._delete([row for row, _ in batch], large=large)
+            began, large = time.monotonic(), sizes[0] > 2 * PIECE
+            outcome |= self._delete(batch, large=large)
+            if not large:
+                fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
+                self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2)
         return outcome
 
     def _why_not(

@@ -124,9 +124,9 @@ def test_what_a_person_types_into_the_address_bar_works(unharmed: OrthancServer)
 
 def test_more_studies_than_a_batch_all_go(start_briefly: StartOrthanc) -> None:
     server = start_briefly(SCRIPT)
-    for number in range(60):
+    for number in range(130):  # and than are looked at together
         server.store(make_study(patient_id=f"P{number}", study_date="20010203"))
-    assert server.get("/purge-old-studies", since="20010203", format="json")["Deleted"] == 60
+    assert server.get("/purge-old-studies", since="20010203", format="json")["Deleted"] == 130
     assert server.get("/studies") == []
 
 
@@ -579,7 +579,7 @@ def test_what_changes_between_choice_and_deletion_is_kept(
     start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
 ) -> None:
     server = start_briefly(
-        changed(WINDOW=1, WINDOWS_OF_A_SEARCH=1, STALE=0),
+        changed(WINDOW=1, STALE=0),
         {"PurgeOldStudies": {"KeepLabels": ["teaching"]}, "UserMetadata": {"Keep": 5000}},
     )
     fill(server, [f"2001010{number}" for number in range(1, 8)])
@@ -605,7 +605,7 @@ def test_what_changes_between_choice_and_deletion_is_kept(
 
 
 def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_briefly: StartOrthanc) -> None:
-    server = start_briefly(changed(WINDOW=1, WINDOWS_OF_A_SEARCH=1, STALE=0))
+    server = start_briefly(changed(WINDOW=1, STALE=0))
     fill(server, ["20010101", "20010102", "20010103"])
     number, go_on = start_held(server)
     # Deletions wait, Orthanc's own routes don't.
@@ -617,7 +617,7 @@ def test_a_study_that_somebody_else_deleted_meanwhile_counts_as_gone(start_brief
 
 
 def test_one_purge_at_a_time_and_it_can_be_looked_at_and_cancelled(start_briefly: StartOrthanc) -> None:
-    server = start_briefly(changed(BATCH=10, WINDOW=5, WINDOWS_OF_A_SEARCH=1))
+    server = start_briefly(changed(BATCH=10, WINDOW=5))
     fill(server, ["20010101"] * 20)
     number, go_on = start_held(server)
     refused = server.request("GET", "/purge-old-studies", params={"since": "20200101"})
@@ -709,7 +709,7 @@ def test_killed_while_a_batch_is_deleted_nothing_is_missing_from_the_history_and
 
 
 def test_stopped_half_way_it_ends_well_and_goes_on_at_the_next_start(start_orthanc: StartOrthanc) -> None:
-    server = start_orthanc(changed(WINDOW=5, WINDOWS_OF_A_SEARCH=1))
+    server = start_orthanc(changed(WINDOW=5))
     fill(server, ["20010101"] * 40)
     number, go_on = start_held(server)
     server.wait_until_stable()
@@ -719,6 +719,53 @@ def test_stopped_half_way_it_ends_well_and_goes_on_at_the_next_start(start_ortha
     server.start()
     assert ended(server, number)["Deleted"] == 40
     assert len(deleted_in_history(server)) == 40
+
+
+SIZES = """
+def _slowly(delete):
+    def slowly(self, studies):
+        with (Path(orthanc.GetConfigurationPath()).parent / "sizes").open("a") as sizes:
+            sizes.write(f"{len(studies)} ")
+        time.sleep(0.02 * len(studies))
+        return delete(self, studies)
+
+    return slowly
+
+
+Archive.delete = _slowly(Archive.delete)
+"""
+
+
+@pytest.mark.parametrize(
+    ("constants", "sizes"),
+    [({"BATCH": 16, "BATCH_SECONDS": 0.04}, [8, 4, 2, 1]), ({"BATCH": 2, "BATCH_SECONDS": 60}, [1, 2, 4, 8])],
+    ids=["slow", "quick"],
+)
+def test_a_request_deletes_as_much_as_it_can_in_its_time_so_that_others_wait_no_longer(
+    start_briefly: StartOrthanc, constants: dict[str, float], sizes: list[int]
+) -> None:
+    server = start_briefly(changed(**constants) + SIZES)
+    fill(server, ["20010101"] * 33)
+    assert server.get("/purge-old-studies", since="20200101", format="json")["Deleted"] == 33
+    found = [int(size) for size in (server.folder / "sizes").read_text().split()]
+    assert (found[:4], sum(found)) == (sizes, 33)
+    if constants["BATCH"] > 2:
+        assert set(found[4:]) == {1}
+
+
+TEXTS = st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from('{}[]",\\'), max_size=5)
+
+
+@given(
+    st.lists(
+        st.dictionaries(TEXTS, TEXTS | st.lists(st.dictionaries(TEXTS, TEXTS, max_size=2), max_size=2), max_size=3)
+    )
+)
+@example([])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_an_answer_decoded_bit_by_bit_is_what_it_is_as_a_whole(script: ModuleType, found: list[dict[str, Any]]) -> None:
+    for text in (json.dumps(found), json.dumps(found, indent=3, ensure_ascii=False) + "\n"):
+        assert list(script.each_of(text.encode())) == found
 
 
 def test_a_large_study_goes_in_pieces_and_is_not_left_half(start_briefly: StartOrthanc) -> None:
@@ -860,7 +907,7 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     start_orthanc_for_module: StartOrthanc, orthanc_version: tuple[int, ...], part: int
 ) -> None:
     server = start_orthanc_for_module(
-        changed(PAGE=2, WINDOW=2, WINDOWS_OF_A_SEARCH=1, BATCH=1) if part else SCRIPT,
+        changed(PAGE=2, WINDOW=2, BATCH=1) if part else SCRIPT,
         {"UserMetadata": {"Keep": 5000}, "StableAge": 600, **(LIMITS if part == 2 else {}),
          "PurgeOldStudies": {"KeepLabels": ["keep"], "KeepMetadata": ["Keep"], "MaxStudies": 3, "MaxPercent": 80}},
     )  # fmt: skip
