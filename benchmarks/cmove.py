@@ -3,9 +3,10 @@
 
 What counts, each in one run:
 
-- rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100 and for one of one series. (A
-  bare job of Orthanc's stands beside them: it is slower than its own C-MOVE, for after each image it is written down anew with
-  the names of all of its images.)
+- rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100 and for one of one series, to
+  another Orthanc and to dcmtk's `storescp --fork`, which begins a process of its own for each association. (A bare job of
+  Orthanc's stands beside them: it is slower than its own C-MOVE, for after each image it is written down anew with the names of
+  all of its images.)
 - 20 moves at once, with a service that hangs: each ends at most 1 s later than without the service, and a C-ECHO
   meanwhile is answered at most 1 s later than by an Orthanc without the script.
 """
@@ -35,9 +36,10 @@ from testing.server import DCMTK_ENVIRONMENT, OrthancServer, dcmtk_program
 SCRIPT = Path(__file__).parent.parent / "cmove_interceptor.py"
 
 
-def move(server: OrthancServer, patient: str) -> float:
+def move(server: OrthancServer, patient: str, destination: str = "SCP") -> float:
     """Seconds that dcmtk's `movescu` takes."""
-    command = [dcmtk_program("movescu"), "-P", "-aec", server.aet, "-aem", "SCP", "-k", "QueryRetrieveLevel=PATIENT"]
+    names = ["-aec", server.aet, "-aem", destination]
+    command = [dcmtk_program("movescu"), "-P", *names, "-k", "QueryRetrieveLevel=PATIENT"]
     begin = time.perf_counter()
     subprocess.run(
         [*command, "-k", f"PatientID={patient}", "127.0.0.1", str(server.dicom_port)],
@@ -48,11 +50,12 @@ def move(server: OrthancServer, patient: str) -> float:
     return time.perf_counter() - begin
 
 
-def store(server: OrthancServer, patient: str) -> float:
+def store(server: OrthancServer, patient: str, destination: str) -> float:
     """Seconds of a bare job that sends the same, without any C-MOVE."""
     study = server.post("/tools/find", {"Level": "Study", "Query": {"PatientID": patient}})
     begin = time.perf_counter()
-    server.post("/modalities/scp/store", {"Resources": study, "MoveOriginatorAet": "MOVESCU", "MoveOriginatorID": 1})
+    more = {"MoveOriginatorAet": "MOVESCU", "MoveOriginatorID": 1}
+    server.post(f"/modalities/{destination}/store", {"Resources": study, **more})
     return time.perf_counter() - begin
 
 
@@ -88,7 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, hanging_service() as url:
         folder = Path(name)
         scp = StoreScp(folder / "scp", "SCP")
-        more = {"DicomModalities": {"scp": scp.as_modality()}, "DicomAlwaysAllowMove": True, "StableAge": 3600}
+        other = OrthancServer(folder / "other", None, {"StableAge": 3600})
+        modalities = {"SCP": scp.as_modality(), "OTHER": ["OTHER", "127.0.0.1", other.dicom_port]}
+        more = {"DicomModalities": modalities, "DicomAlwaysAllowMove": True, "StableAge": 3600}
         notify = {"CMoveInterceptor": {"Notify": [{"Url": url, "Timeout": 60}]}}
         servers = {
             "without the script": OrthancServer(folder / "a", None, more),
@@ -96,6 +101,7 @@ def main() -> None:
             "with a service that hangs": OrthancServer(folder / "c", SCRIPT, {**more, **notify}),
         }
         try:
+            other.start()
             for server in servers.values():
                 server.start()
                 images = {"rows": arguments.size, "columns": arguments.size}
@@ -105,12 +111,23 @@ def main() -> None:
                 for number in range(arguments.archive // 50):
                     server.store(make_study(patient_id=f"OTHER{number}", series=10, instances=5))
             print(f"Orthanc {server.get('/system')['Version']}")
-            compare(servers, arguments.instances, arguments.rounds)
+            compare(servers, other, arguments.instances, arguments.rounds)
         finally:
-            for server in servers.values():
+            for server in (*servers.values(), other):
                 server.kill()
                 server.close()
             scp.close()
+
+
+def measure(ways: dict[str, Callable[[], float]], other: OrthancServer, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each round; what another Orthanc has got is deleted before it gets it again."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name in list(ways)[:: -1 if number % 2 else 1]:
+            for patient in other.get("/patients"):
+                other.delete(f"/patients/{patient}")
+            seconds[name].append(ways[name]())
+    return seconds
 
 
 class hanging_service:  # noqa: N801 - used as a context
@@ -134,19 +151,19 @@ class hanging_service:  # noqa: N801 - used as a context
             each.close()
 
 
-def compare(servers: dict[str, OrthancServer], instances: int, rounds: int) -> None:
-    for patient, series in (("FIVE", "five series"), ("ONE", "one series")):
-        ways: dict[str, Callable[[], float]] = {name: partial(move, each, patient) for name, each in servers.items()}
-        ways["a bare job"] = partial(store, servers["without the script"], patient)
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds):
-            for name in list(ways)[:: -1 if number % 2 else 1]:
-                seconds[name].append(ways[name]())
-        print(f"a study of {instances} images of {series}:")
-        own = seconds["without the script"]
-        for name, each in seconds.items():
-            ratio = statistics.median(theirs / ours for theirs, ours in zip(own, each, strict=True))
-            print(f"  {name:26} {instances / statistics.median(each):5.0f} instances/s  {ratio:.2f}")
+def compare(servers: dict[str, OrthancServer], other: OrthancServer, instances: int, rounds: int) -> None:
+    for destination, to in (("OTHER", "another Orthanc"), ("SCP", "storescp --fork")):
+        for patient, series in (("FIVE", "five series"), ("ONE", "one series")):
+            ways: dict[str, Callable[[], float]] = {
+                name: partial(move, each, patient, destination) for name, each in servers.items()
+            }
+            ways["a bare job"] = partial(store, servers["without the script"], patient, destination)
+            print(f"a study of {instances} images of {series} to {to}:")
+            seconds = measure(ways, other, rounds)
+            own = seconds["without the script"]
+            for name, each in seconds.items():
+                ratio = statistics.median(theirs / ours for theirs, ours in zip(own, each, strict=True))
+                print(f"  {name:26} {instances / statistics.median(each):5.0f} instances/s  {ratio:.2f}")
     results = {name: twenty(server) for name, server in servers.items()}
     for name, (moves, took) in results.items():
         print(f"20 moves at once, {name}: first {moves[0]:.2f} s, last {moves[-1]:.2f} s; C-ECHO {took:.2f} s")
