@@ -888,7 +888,8 @@ class Purge:
         self.stopping = self.cancelled = False
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
-        self._at_once = float(BATCH)  # instances a request
+        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        self._at_once = float(min(BATCH, PIECE))
 
     @property
     def rate(self) -> float:
@@ -953,7 +954,7 @@ class Purge:
             outcome |= self._delete(batch, large=large)
             if not large:
                 fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
-                self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2)
+                self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
         return outcome
 
     def _why_not(

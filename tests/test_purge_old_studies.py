@@ -738,8 +738,12 @@ Archive.delete = _slowly(Archive.delete)
 
 @pytest.mark.parametrize(
     ("constants", "sizes"),
-    [({"BATCH": 16, "BATCH_SECONDS": 0.04}, [8, 4, 2, 1]), ({"BATCH": 2, "BATCH_SECONDS": 60}, [1, 2, 4, 8])],
-    ids=["slow", "quick"],
+    [
+        ({"BATCH": 16, "BATCH_SECONDS": 0.04}, [8, 4, 2, 1]),
+        ({"BATCH": 2, "BATCH_SECONDS": 60}, [1, 2, 4, 8]),
+        ({"BATCH": 2, "BATCH_SECONDS": 60, "PIECE": 8}, [1, 2, 4, 4]),
+    ],
+    ids=["slow", "quick", "no more than a piece"],
 )
 def test_a_request_deletes_as_much_as_it_can_in_its_time_so_that_others_wait_no_longer(
     start_briefly: StartOrthanc, constants: dict[str, float], sizes: list[int]
@@ -778,6 +782,24 @@ def test_a_large_study_goes_in_pieces_and_is_not_left_half(start_briefly: StartO
     server.start()
     found = ended(server, number)
     assert (found["State"], found["Deleted"], server.get("/instances")) == ("done", 2, [])
+
+
+def test_killed_while_a_large_study_goes_in_pieces_an_interrupted_purge_finishes_that_and_takes_no_other(
+    start_briefly: StartOrthanc,
+) -> None:
+    server = start_briefly(changed(PIECE=5))
+    server.store(make_study(patient_id="LARGE", instances=12, study_date="20010101"))
+    fill(server, ["20010102"])
+    go_on = hold(server)
+    caller = threading.Thread(target=lambda: _ignore_errors(lambda: server.get("/purge-old-studies", since="20200101")))
+    caller.start()
+    server.wait_until((server.folder / "held").exists, what="begin to delete")
+    server.kill()
+    caller.join()
+    go_on()
+    server.start()
+    found = ended(server, 1)
+    assert (found["State"], found["Deleted"], dates_left(server)) == ("interrupted", 1, ["20010102"])
 
 
 # Record and rules
