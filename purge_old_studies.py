@@ -381,7 +381,7 @@ class Study:
     received: str
     labels: frozenset[str]
     metadata: frozenset[str]
-    instances: int = 0
+    instances: int = 0  # 0: not counted
 
     def day(self, by: str) -> datetime.date | None:
         """The day that counts; None if there is none that a calendar knows."""
@@ -391,6 +391,12 @@ class Study:
             moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
             return moment.astimezone().date()
         return None
+
+
+@functools.lru_cache(1000)
+def _names(*names: str) -> frozenset[str]:
+    """These names; the same object for most studies: the fewer there are, the sooner Python has gone through them."""
+    return frozenset(names)
 
 
 @functools.lru_cache(10_000)
@@ -428,11 +434,22 @@ def _pattern(part: str) -> re.Pattern[str]:
 
 
 def gently(items: Iterable[T]) -> Iterator[T]:
-    """The same items, with the interpreter left to others now and then: their routes would wait for it."""
+    """The same items, with the processor and the interpreter left to others now and then.
+
+    Linux lets a thread that has just woken keep its processor for milliseconds, also from a request that waits for it.
+    """
     for number, item in enumerate(items, 1):
         yield item
+        os.sched_yield()
         if number % 50 == 0:
-            time.sleep(0)
+            time.sleep(0)  # before Python 3.12 the line above keeps the interpreter
+
+
+def used_up(items: list[T]) -> Iterator[T]:
+    """The items of a list, each forgotten before the next: freeing all at once would keep the interpreter from others."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def each_of(content: bytes) -> Iterator[dict[str, Any]]:
@@ -508,7 +525,10 @@ class Archive:
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
         for since in itertools.count(0, PAGE):
-            page = self._search(self._find(query, Since=since, Limit=PAGE))
+            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
+            page = self._search(
+                self._find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+            )
             yield page
             if len(page) < PAGE:
                 return
@@ -538,7 +558,7 @@ class Archive:
         return find
 
     def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(each_of(self._loopback.exchange("POST", "/tools/find", find)[1]))
+        return list(gently(each_of(self._loopback.exchange("POST", "/tools/find", find)[1])))
 
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
@@ -555,21 +575,19 @@ class Archive:
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
-        wanted = [study for study, _ in studies]
+        wanted, counts = [study for study, _ in studies], Counter[str]()
         if self._extended:
-            # With regard to case, that is a sixth faster; UIDs have none. Both are refused along with Since.
+            # With regard to case, that is a sixth faster; UIDs have none. It is refused along with Since.
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
-            find = self._find(query, RequestedTags=["NumberOfStudyRelatedInstances"], CaseSensitive=True)
-            found = self._search(find)
-            counts = {each["ID"]: int(each["RequestedTags"]["NumberOfStudyRelatedInstances"] or 0) for each in found}
+            found = self._search(self._find(query, CaseSensitive=True))
         else:
-            found, counts = self._content("Study", wanted), Counter()
+            found = self._content("Study", wanted)
             for series in self._content("Series", wanted):
                 counts[series["ParentStudy"]] += len(series["Instances"])
         there = {each["ID"]: each for each in found}
         return {
-            study: dataclasses.replace(self._study(there[study]), instances=counts.get(study, 0))
-            for study in wanted
+            study: dataclasses.replace(self._study(there[study]), instances=counts[study])
+            for study in gently(wanted)
             if study in there
         }
 
@@ -580,8 +598,9 @@ class Archive:
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
             str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
-            frozenset(found.get("Labels", ())),
-            frozenset(metadata),
+            _names(*found.get("Labels", ())),
+            _names(*metadata),
+            int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
         )
 
     def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
@@ -707,6 +726,11 @@ def _identifiers(study: Study) -> dict[str, str]:
 
 
 # What is written down
+
+
+def _facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**_identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
 
 
 class History:
@@ -902,26 +926,36 @@ class Purge:
         One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
         """
         self.complete_record()
-        rows = self._rows("waiting")
-        windows = (rows[start : start + WINDOW] for start in range(0, len(rows), WINDOW))
-        left = len(rows)
-        for settled in itertools.chain.from_iterable(map(self._window, windows)):
+        left = self._count("waiting")
+        for settled in itertools.chain.from_iterable(map(self._window, self._windows())):
             for state, of_it in settled.items():
                 self._settle(of_it, state)
             left -= sum(map(len, settled.values()))
             orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
-        if self._halted() and self._rows(*UNFINISHED):
+        if self._halted() and self._count(*UNFINISHED):
             return "cancelled" if self.cancelled else "interrupted"
-        return "partly" if self._rows("kept", "failed") else "done"
+        return "partly" if self._count("kept", "failed") else "done"
 
     def _halted(self) -> bool:
         return self.stopping or self.cancelled
 
-    def _rows(self, *states: str) -> list[dict[str, Any]]:
+    def _windows(self) -> Iterator[list[dict[str, Any]]]:
+        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        last = -1
+        while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
+            yield rows
+            last = rows[-1]["number"]
+
+    def _rows(self, *states: str, after: int = -1, limit: int = -1) -> list[dict[str, Any]]:
         marks = ",".join("?" * len(states))
-        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number"
-        rows = self._ledger.rows(sql, self.number, *states)
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
+        rows = self._ledger.rows(sql, self.number, *states, after, limit)
         return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
+
+    def _count(self, *states: str) -> int:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT COUNT(*) n FROM studies WHERE purge=? AND state IN ({marks})"
+        return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
 
     def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
         """What the studies of some rows are now."""
@@ -934,7 +968,7 @@ class Purge:
             if time.monotonic() - looked_at > STALE:
                 looked_at, found = time.monotonic(), self._look(rows)
             studies = [found.get(row["study"]) for row in rows]
-            length = batch_length((study.instances if study else 0 for study in studies), self._at_once)
+            length = batch_length(map(_instances, rows, studies), self._at_once)
             yield self._batch(list(zip(rows[:length], studies, strict=False)))
             rows = rows[length:]
 
@@ -943,12 +977,12 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         protection = self._archive.protection(study for _, study in looked if study is not None)
-        for row, study in looked:
+        for row, study in gently(looked):
             if why := self._why_not(row, study, protection):
                 outcome[why[0]].append((row, why[1]))
             else:
                 batch.append(row)
-                sizes.append(study.instances if study else 0)
+                sizes.append(_instances(row, study))
         if batch:
             began, large = time.monotonic(), sizes[0] > 2 * PIECE
             outcome |= self._delete(batch, large=large)
@@ -994,7 +1028,7 @@ class Purge:
         common = {"Time": now_utc(), "Purge": self.number, "Event": state}
         self._history.add(
             {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
-            for row, why in rows
+            for row, why in gently(rows)
             if row["study"] not in written
         )
         self._settled += len(rows)
@@ -1022,6 +1056,11 @@ class Purge:
                 self._settle(of_it, state)
         elif why[0] == "kept":
             self._settle([(row, why[1])], "kept")
+
+
+def _instances(row: Mapping[str, Any], study: Study | None) -> int:
+    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    return (study.instances if study else 0) or int(row["facts"].get("Instances", PIECE))
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -1151,17 +1190,19 @@ class Purges:
             return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
         return None
 
-    def _write_down(self, asked: Conditions, who: Any, studies: Sequence[Study], *, continues: bool) -> int:
+    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+        """Write down what is to go, with `studies` used up; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            facts = (json.dumps({**_identifiers(study), "LastUpdate": study.received}) for study in gently(studies))
+            count = len(studies)
             rows = (
-                (number, index, study.id, text) for index, (study, text) in enumerate(zip(studies, facts, strict=True))
+                (number, index, study.id, json.dumps(_facts(study)))
+                for index, study in enumerate(gently(used_up(studies)))
             )
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+        self._tell("started", number, who, Studies=count, Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -755,6 +756,47 @@ def test_a_request_deletes_as_much_as_it_can_in_its_time_so_that_others_wait_no_
     assert (found[:4], sum(found)) == (sizes, 33)
     if constants["BATCH"] > 2:
         assert set(found[4:]) == {1}
+
+
+QUESTIONS = """
+def _told(exchange):
+    def told(self, method, path, body=None, headers=None):
+        if path == "/tools/find":
+            with (Path(orthanc.GetConfigurationPath()).parent / "questions").open("a") as questions:
+                print(json.dumps(body), file=questions)
+        return exchange(self, method, path, body, headers)
+
+    return told
+
+
+Loopback.exchange = _told(Loopback.exchange)
+"""
+
+
+def test_what_reads_through_the_archive_once_more_is_asked_when_studies_are_chosen_and_not_at_each_look(
+    start_briefly: StartOrthanc,
+) -> None:
+    server = start_briefly(changed(WINDOW=4, PAGE=10) + QUESTIONS)
+    fill(server, ["20010101"] * 22)
+    assert server.get("/purge-old-studies", since="20200101", format="json")["Deleted"] == 22
+    if not server.get("/system").get("Capabilities", {}).get("HasExtendedFind"):
+        return  # these count as they look, study by study, whatever the archive has
+    questions = [json.loads(line) for line in (server.folder / "questions").read_text().splitlines()]
+    pages = [question["Since"] for question in questions if question.get("RequestedTags")]
+    looks = [question for question in questions if "StudyInstanceUID" in question["Query"]]
+    assert pages == [0, 10, 20]
+    assert looks
+    assert not any("RequestedTags" in look for look in looks)
+
+
+def test_a_list_is_forgotten_one_by_one_and_none_is_left_out(script: ModuleType) -> None:
+    class Item:
+        pass
+
+    items = [Item() for _ in range(5)]
+    alive = weakref.WeakSet(items)
+    left = [len(alive) for _ in script.used_up(items)]
+    assert (left, items) == ([5, 4, 3, 2, 1], [])
 
 
 TEXTS = st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from('{}[]",\\'), max_size=5)
