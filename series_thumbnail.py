@@ -1317,7 +1317,7 @@ def close_connections() -> None:
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 e9f8c50221520f378cc17686548d53f51d269df3873d48d2fc7cf7fcb9a2167b
+# common/answers.py, SHA-256 2e9f978083a17cbb4b36a8eb188b5cf127fe7962a1f371f1896b28496b89fb99
 # Routes that answer alike on every version of the plugin, and who may act through them.
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -1469,7 +1469,7 @@ def refuse_strangers(request: Request) -> None:
         raise Refused(415, "From a browser the body must be application/json")
 
 
-@functools.cache
+@functools.lru_cache(1000)
 def _arrives_decoded(uri: str) -> bool:
     # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
     # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.

@@ -4,9 +4,9 @@
 What counts, each in one run:
 
 - rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100 and for one of one series, to
-  another Orthanc and to dcmtk's `storescp --fork`, which begins a process of its own for each association. (A bare job of
-  Orthanc's stands beside them: it is slower than its own C-MOVE, for after each image it is written down anew with the names of
-  all of its images.)
+  another Orthanc and to dcmtk's `storescp --fork`, which begins a process of its own for each association, and to `storescp`,
+  which takes one after the other. (A bare job of Orthanc's stands beside them: it is slower than its own C-MOVE, for after each
+  image it is written down anew with the names of all of its images.)
 - 20 moves at once, with a service that hangs: each ends at most 1 s later than without the service, and a C-ECHO
   meanwhile is answered at most 1 s later than by an Orthanc without the script.
 """
@@ -90,9 +90,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, hanging_service() as url:
         folder = Path(name)
-        scp = StoreScp(folder / "scp", "SCP")
+        scps = StoreScp(folder / "scp", "SCP"), StoreScp(folder / "serial", "SERIAL", fork=False)
         other = OrthancServer(folder / "other", None, {"StableAge": 3600})
-        modalities = {"SCP": scp.as_modality(), "OTHER": ["OTHER", "127.0.0.1", other.dicom_port]}
+        modalities: dict[str, list[str | int]] = {scp.aet: scp.as_modality() for scp in scps}
+        modalities["OTHER"] = ["OTHER", "127.0.0.1", other.dicom_port]
         more = {"DicomModalities": modalities, "DicomAlwaysAllowMove": True, "StableAge": 3600}
         notify = {"CMoveInterceptor": {"Notify": [{"Url": url, "Timeout": 60}]}}
         servers = {
@@ -116,7 +117,8 @@ def main() -> None:
             for server in (*servers.values(), other):
                 server.kill()
                 server.close()
-            scp.close()
+            for scp in scps:
+                scp.close()
 
 
 def measure(ways: dict[str, Callable[[], float]], other: OrthancServer, rounds: int) -> dict[str, list[float]]:
@@ -152,7 +154,7 @@ class hanging_service:  # noqa: N801 - used as a context
 
 
 def compare(servers: dict[str, OrthancServer], other: OrthancServer, instances: int, rounds: int) -> None:
-    for destination, to in (("OTHER", "another Orthanc"), ("SCP", "storescp --fork")):
+    for destination, to in (("OTHER", "another Orthanc"), ("SCP", "storescp --fork"), ("SERIAL", "storescp")):
         for patient, series in (("FIVE", "five series"), ("ONE", "one series")):
             ways: dict[str, Callable[[], float]] = {
                 name: partial(move, each, patient, destination) for name, each in servers.items()

@@ -164,7 +164,7 @@ def refuse_strangers(request: Request) -> None:
         raise Refused(415, "From a browser the body must be application/json")
 
 
-@functools.cache
+@functools.lru_cache(1000)
 def _arrives_decoded(uri: str) -> bool:
     # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
     # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.

@@ -156,10 +156,14 @@ def orthanc_version() -> tuple[int, ...]:
 
 
 class StoreScp:
-    """dcmtk's `storescp`: a DICOM node that keeps what it receives as files in `folder`."""
+    """dcmtk's `storescp`: a DICOM node that keeps what it receives as files in `folder`.
 
-    def __init__(self, folder: Path, aet: str = "STORESCP") -> None:
+    Without `fork` it takes one association after the other, and lets those that come meanwhile wait.
+    """
+
+    def __init__(self, folder: Path, aet: str = "STORESCP", *, fork: bool = True) -> None:
         self.aet, self.folder, self._program = aet, folder, dcmtk_program("storescp")
+        self._options = ["-v", *(["--fork"] if fork else []), "+xa"]
         self._log = folder.with_name(f"{folder.name}.log")
         folder.mkdir(parents=True, exist_ok=True)
         self._reserved = reserve_port()
@@ -169,7 +173,7 @@ class StoreScp:
     def start(self) -> None:
         """Start it (again, after `stop()`, on the same port) and wait until it accepts connections."""
         self._process = start_process(
-            [self._program, "-v", "--fork", "+xa", "-aet", self.aet, "-od", str(self.folder), str(self.port)],
+            [self._program, *self._options, "-aet", self.aet, "-od", str(self.folder), str(self.port)],
             log=self._log,
             environment=DCMTK_ENVIRONMENT,
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.server
 import json
@@ -98,6 +99,37 @@ class Destination:
             self._open = False
             self.takes.set()
             self._server.shutdown()
+
+
+class Doorkeeper:
+    """Lets one association after the other through to a port: the next one is neither taken nor refused until that has ended."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=20)
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                with self._listening.accept()[0] as here, socket.create_connection(("127.0.0.1", self._to)) as there:
+                    back = threading.Thread(target=self._pass_on, args=(there, here))
+                    back.start()
+                    self._pass_on(here, there)
+                    back.join()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, to: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # who was waiting has given up
+            while found := source.recv(65536):
+                to.sendall(found)
+        with contextlib.suppress(OSError):
+            to.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
 
 
 ALL_SYNTAXES = sorted(
@@ -534,6 +566,26 @@ def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing
     assert len(arrived) == len(set(arrived)) == 240
     assert destination.most_at_once == 1
     assert (last(server)["State"], last(server)["Completed"]) == ("done", 240)
+
+
+@pytest.mark.parametrize(("series", "patience"), [(2, 10), (2, 1), (1, 1)])  # seconds that Orthanc waits
+def test_a_destination_that_lets_associations_wait_gets_all_and_nothing_twice(
+    start_briefly: StartOrthanc, destination: Destination, series: int, patience: int
+) -> None:
+    with contextlib.closing(Doorkeeper(destination.port)) as doorkeeper:
+        node = {"dest": [destination.aet, "127.0.0.1", doorkeeper.port]}
+        server = start_briefly(SCRIPT, configuration(destination, DicomModalities=node, DicomScuTimeout=patience))
+        server.store(make_study(instances=150 // series, series=series, patient_id="P1"))
+        destination.pause = 0.02
+        answer = c_move(server, "PATIENT", PatientID="P1")[-1]
+        assert answer.status == SUCCESS
+        if has_counts(server):
+            assert (answer.completed, answer.failed) == (150, 0)
+        arrived = [content for _, content, _, _ in destination.take()]
+        assert len(arrived) == len(set(arrived)) == 150
+        assert (last(server)["State"], last(server)["Completed"]) == ("done", 150)
+        failed = [job["ID"] for job in server.get("/jobs", expand="") if job["State"] == "Failure"]
+        assert bool(failed) == (patience == 1), "Orthanc waited longer or less than it should here"
 
 
 def test_a_job_that_nobody_waits_for_comes_after_all_pieces_of_a_series(
