@@ -1060,7 +1060,7 @@ class Purge:
 
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
     """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
-    return (study.instances if study else 0) or int(row["facts"].get("Instances", PIECE))
+    return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@
 What counts, each in one run:
 
 - rate: at least 0.95 of that of Orthanc without the script, for a study of five series of 100 and for one of one series, to
-  another Orthanc and to dcmtk's `storescp --fork`, which begins a process of its own for each association, and to `storescp`,
-  which takes one after the other. (A bare job of Orthanc's stands beside them: it is slower than its own C-MOVE, for after each
+  another Orthanc, to dcmtk's `storescp --fork`, which begins a process of its own for each association, and to `storescp`, which
+  takes one after the other. (A bare job of Orthanc's stands beside them: it is slower than its own C-MOVE, for after each
   image it is written down anew with the names of all of its images.)
 - 20 moves at once, with a service that hangs: each ends at most 1 s later than without the service, and a C-ECHO
   meanwhile is answered at most 1 s later than by an Orthanc without the script.

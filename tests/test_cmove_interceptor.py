@@ -550,6 +550,16 @@ def test_limits_of_c_find_cut_no_move_off(
     assert last(server)["Completed"] == 120
 
 
+def assert_all_arrive_once(server: OrthancServer, destination: Destination, count: int) -> None:
+    answer = c_move(server, "PATIENT", PatientID="P1")[-1]
+    assert answer.status == SUCCESS
+    if has_counts(server):
+        assert (answer.completed, answer.failed) == (count, 0)
+    arrived = [content for _, content, _, _ in destination.take()]
+    assert len(arrived) == len(set(arrived)) == count
+    assert (last(server)["State"], last(server)["Completed"]) == ("done", count)
+
+
 @pytest.mark.parametrize("series", [1, 2])
 def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing_twice(
     start_briefly: StartOrthanc, destination: Destination, series: int
@@ -558,14 +568,8 @@ def test_a_destination_that_takes_one_association_at_a_time_gets_all_and_nothing
     server = start_briefly(SCRIPT, configuration(destination))
     server.store(make_study(instances=240 // series, series=series, patient_id="P1"))
     destination.pause = 0.005
-    answer = c_move(server, "PATIENT", PatientID="P1")[-1]
-    assert answer.status == SUCCESS
-    if has_counts(server):
-        assert (answer.completed, answer.failed) == (240, 0)
-    arrived = [content for _, content, _, _ in destination.take()]
-    assert len(arrived) == len(set(arrived)) == 240
+    assert_all_arrive_once(server, destination, 240)
     assert destination.most_at_once == 1
-    assert (last(server)["State"], last(server)["Completed"]) == ("done", 240)
 
 
 @pytest.mark.parametrize(("series", "patience"), [(2, 10), (2, 1), (1, 1)])  # seconds that Orthanc waits
@@ -577,13 +581,7 @@ def test_a_destination_that_lets_associations_wait_gets_all_and_nothing_twice(
         server = start_briefly(SCRIPT, configuration(destination, DicomModalities=node, DicomScuTimeout=patience))
         server.store(make_study(instances=150 // series, series=series, patient_id="P1"))
         destination.pause = 0.02
-        answer = c_move(server, "PATIENT", PatientID="P1")[-1]
-        assert answer.status == SUCCESS
-        if has_counts(server):
-            assert (answer.completed, answer.failed) == (150, 0)
-        arrived = [content for _, content, _, _ in destination.take()]
-        assert len(arrived) == len(set(arrived)) == 150
-        assert (last(server)["State"], last(server)["Completed"]) == ("done", 150)
+        assert_all_arrive_once(server, destination, 150)
         failed = [job["ID"] for job in server.get("/jobs", expand="") if job["State"] == "Failure"]
         assert bool(failed) == (patience == 1), "Orthanc waited longer or less than it should here"
 

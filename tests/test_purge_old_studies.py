@@ -789,6 +789,18 @@ def test_what_reads_through_the_archive_once_more_is_asked_when_studies_are_chos
     assert not any("RequestedTags" in look for look in looks)
 
 
+def test_a_study_that_was_never_counted_goes_alone(script: ModuleType) -> None:
+    # Written down by an older version of the script (no Instances), or by an Orthanc that counts later (0), before an upgrade.
+    def together(*facts: dict[str, int]) -> int:
+        instances = (script._instances({"facts": each}, None) for each in facts)
+        return int(script.batch_length(instances, script.PIECE))
+
+    assert together({"Instances": 3}, {"Instances": 4}, {"Instances": 5}) == 3
+    for unknown in ({}, {"Instances": 0}):
+        assert together(unknown, {"Instances": 4}) == 1
+        assert together({"Instances": 4}, unknown) == 1
+
+
 def test_a_list_is_forgotten_one_by_one_and_none_is_left_out(script: ModuleType) -> None:
     class Item:
         pass
