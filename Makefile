@@ -1,14 +1,13 @@
 # Every chore is one command. A newcomer needs two, and both install what is missing: `make demo` and `make test`.
 PYTHON := .venv/bin/python
-# What cog fills: scripts and _contained.py with the shared pieces, docs/ with the tables of keys and routes.
-CONTAINING := $(filter-out combine.py,$(wildcard *.py)) $(wildcard */_contained.py) $(wildcard docs/*.md)
-COG := PYTHONPATH=. $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
+# What cog fills in docs/: the tables of keys and routes.
+COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>'
 # Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
 # alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
 AT_A_TIME ?= 6
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: demo dev test test-all check sync clean
+.PHONY: build demo dev test test-all check clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -24,15 +23,18 @@ test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
 test-all: check  ## Everything, on three versions of Orthanc
 	tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
 
-check:  ## Style, types, and whether the copies of the shared pieces are in sync
+check:  ## Style, types, and whether the built files and the tables of docs/ are what src/ gives
 	@testing/install test
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(COG) --check $(CONTAINING)
+	$(PYTHON) src/build.py --check
+	$(COG) --check $(wildcard docs/*.md)
 
-sync:  ## Puts the shared pieces of common/ into the scripts that contain them
-	$(COG) -r $(CONTAINING)
+build:  ## Builds the scripts at the top from src/, and the tables of docs/ from the scripts
+	python3 src/build.py
+	@testing/install test
+	$(COG) -r $(wildcard docs/*.md)
 
 bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	@testing/install test

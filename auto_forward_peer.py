@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/auto_forward_peer.py: edit that, never this file. What it shares with other scripts
+# comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
@@ -29,7 +31,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import encodings.idna  # noqa: F401
+import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import fnmatch
 import functools
 import hashlib
@@ -57,315 +59,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import orthanc
 
-__version__ = "0.1.0"
 
-SECTION = "AutoForwardPeer"
-PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a delivery that failed goes again."""
-
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DestinationOptions:
-    """What is particular to one destination."""
-
-    max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
-    )
-    windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
-    )
-    options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The section `AutoForwardPeer`."""
-
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
-    )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
-    )
-    rule_mode: str = dataclasses.field(
-        default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
-    )
-    trigger: str = dataclasses.field(
-        default="Stable",
-        metadata={
-            "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
-        },
-    )
-    skip_modified: bool = dataclasses.field(
-        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
-    )
-    delete_after_forward: bool = dataclasses.field(
-        default=False,
-        metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
-    )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
-    max_per_destination: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
-        },
-    )
-    destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
-    )
-    reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
-    )
-
-
-def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
-    return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
-
-
-def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
-    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
-    return False
-
-
-def probe(loopback: Loopback, name: str) -> None:
-    """Ask a peer for its `/system`; raises `LoopbackError` if it does not answer."""
-    loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
-
-
-def prove(
-    configuration: Mapping[str, Any],
-    loopback: Loopback,
-    name: str,
-    instances: Mapping[str, Mapping[str, Any]],
-    _asked: dict[str, Any],
-) -> set[str]:
-    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
-    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
-    url = urllib.parse.urlsplit(peer["Url"])
-    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
-    came = [one.get("Metadata", {}) for one in instances.values()]
-    # Two that forward to each other and both delete would be left with nothing.
-    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
-        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    connection = connect(configuration, peer, url)
-    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
-    headers = dict(peer.get("HttpHeaders") or {})
-    if peer.get("Username"):
-        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
-    keys, found = list(instances), set()
-    with contextlib.closing(connection):
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
-            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            if response.status != http.HTTPStatus.OK:
-                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
-            found |= {one["ID"] for one in json.loads(content)}
-    return found & instances.keys()
-
-
-def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
-    peer = configuration.get("OrthancPeers", {}).get(name)
-    if isinstance(peer, list):
-        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
-    if peer is not None:
-        return dict(peer)
-    if name not in public:
-        raise ValueError(f"Orthanc does not know {name}")
-    if public[name].get("Username"):
-        raise ValueError(
-            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
-        )
-    return {"Url": public[name]["Url"]}
-
-
-def connect(
-    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
-) -> http.client.HTTPConnection:
-    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
-    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
-    if not configuration.get("HttpsVerifyPeers", True):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := peer.get("CertificateFile"):
-        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
-    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
-
-
-def register() -> None:
-    """Read the settings and register what Orthanc calls."""
-    configuration = json.loads(orthanc.GetConfiguration())
-    refusal, settings = None, Settings()
-    try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
-            raise SettingsError(f"{SECTION}.{wrong}")
-    except SettingsError as error:
-        refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
-        orthanc.LogError(refusal)
-    proves = functools.partial(prove, configuration)
-    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
-    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
-    Deliveries(forwarder).register(refusal)
-    if refusal is None:
-        warn_if_open("auto_forward_peer", configuration)
-        forwarder.register()
-
-
-# <<<cog
-# import common.contain
-# common.contain.emit(
-#     "settings", "loopback", "answers", "ledger", "feed", "days", "rules", "routing", "arrivals", "destinations",
-#     "deletion", "forwarding", "deliveries")
-# >>>
-# fmt: off
-# Shared pieces, the same in several scripts. Don't edit them here: edit common/, then run `make sync`.
-
-# common/settings.py, SHA-256 36d766f4033f198474700c185afcc98583373bf73df6c3e42c7b33df9fdd8ab6
-# One section of Orthanc's configuration, read into a frozen dataclass.
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed.
-    """
-    warnings: list[str] = []
-    found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
-
-
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-# common/loopback.py, SHA-256 30d0ef475634e1d5421941451a851a7a002a74d123fbd04be4ce7778356a556d
-# This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 TIMEOUT = 60.0  # seconds; of one request
 # Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
@@ -492,8 +188,9 @@ def close_connections() -> None:
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
-# common/answers.py, SHA-256 2e9f978083a17cbb4b36a8eb188b5cf127fe7962a1f371f1896b28496b89fb99
-# Routes that answer alike on every version of the plugin, and who may act through them.
+
+# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
@@ -689,8 +386,9 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
-# common/ledger.py, SHA-256 4af139e7b5ba8f9aaa1a44b9bb4ce918189bd1bcb8dedb692cd8800b8c622d01
-# Work that must not be lost: one SQLite file a script, written before anything is done.
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
 
 WORK_TABLES = """
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -863,8 +561,9 @@ class Ledger:
     def forget_finished(self, days: float) -> None:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
-# common/feed.py, SHA-256 540c15e75f40db149ed18ee0f4f266b9991f063458d2d95e1e8a1280d4937916
-# What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
+# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
 
 FEED_TABLES = """
 CREATE TABLE IF NOT EXISTS arrived(
@@ -1052,8 +751,120 @@ class Feed:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
-# common/days.py, SHA-256 fad68c4242558f1e820dc71ae6d13f380e8d8e4bd50748f65e04f69cdc63ecf3
-# Days as DICOM writes them.
+
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
+    """Read the section of a configuration into `cls`.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name; dots lead into nested objects.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Returns
+    -------
+    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed.
+    """
+    warnings: list[str] = []
+    found = configuration.get(section)
+    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+
+
+def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in found.keys() - fields.keys():
+        near = difflib.get_close_matches(key, fields, 1, 0.5)
+        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
+        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    return key if key.isprintable() else json.dumps(key)[1:-1]
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/days.py: Days as DICOM writes them.
+
 
 def parse_day(text: object) -> datetime.date | None:
     """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
@@ -1064,8 +875,314 @@ def parse_day(text: object) -> datetime.date | None:
     except ValueError:
         return None
 
-# common/rules.py, SHA-256 4840d9f103305c7919469ce3a2d2e0d7a5eb34290f62b86d6b9f8948dbb07e3d
-# Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+# ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
+
+
+TO_DELETE = "/delete"  # the queue of what is to be deleted; no destination is called so
+PROVE_AGAIN = 2.0  # seconds between looks at a proof under way
+BLOCKED = 20.0  # seconds until the next look at what is not delivered yet, if no delivery ends before
+DELETE_AT_ONCE = 100  # instances a request: others want Orthanc too
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+
+
+class Deleter:
+    """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
+
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+    """
+
+    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Any) -> None:
+        self._name, self._ledger, self._loopback, self._prove, self._retry = name, ledger, loopback, prove, retry
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"{name} deletes", daemon=True)
+        self._thread.start()
+
+    def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
+        """It goes to these: inside the transaction that adds the rows for them."""
+        sql = "SELECT id, data FROM work WHERE queue=? AND subject=? AND state IN ('waiting', 'dead')"
+        kept = self._ledger.rows(sql, TO_DELETE, resource)
+        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        data = {"Level": level, "Instances": None, "Destinations": names}
+        if not kept:
+            self._ledger.add(TO_DELETE, resource, data)
+            return
+        again = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=?, data=? WHERE id=?"
+        self._ledger.run(again, time.time(), json.dumps(data), kept[0]["id"])
+
+    def delivered(self, resource: str) -> None:
+        """A delivery of it has ended, or all that arrived of it has been routed: look at it now."""
+        sql = "UPDATE work SET next_attempt=0 WHERE queue=? AND subject=? AND state='waiting' AND attempts=0"
+        if self._ledger.run(sql, TO_DELETE, resource):
+            self._wake.set()
+
+    def stop(self, seconds: float) -> bool:
+        """Whether it has ended within this time."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        complaint = ""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
+                    if not self._stopping.is_set():
+                        self._look_at(row)
+                complaint, wait = "", 1.0
+            except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
+                expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
+                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
+                if text != complaint and not self._stopping.is_set():
+                    orthanc.LogError(text)
+                complaint, wait = text, 5.0
+            self._wake.wait(wait)
+
+    def _look_at(self, row: Mapping[str, Any]) -> None:
+        data, resource = json.loads(row["data"]), row["subject"]
+        if self._is_unfinished([resource]):  # without a question to Orthanc: there may be thousands
+            self._later(row, data, BLOCKED)
+            return
+        instances = self._content(resource, "Instance")
+        if not instances:
+            self._ledger.end(row["id"], "gone")
+        elif self._is_under_way(resource, instances):
+            self._later(row, data, BLOCKED)
+        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+            self._ledger.end(row["id"], "done")
+            orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
+        else:
+            try:
+                if self._all_have(data, instances):
+                    self._delete(row, data, list(instances))
+                else:
+                    self._later(row, data, PROVE_AGAIN)
+            except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+                if isinstance(error, LoopbackError) and error.status == 0:
+                    raise
+                self._fail(row, data, str(error))
+
+    def _content(self, resource: str, level: str) -> dict[str, Mapping[str, Any]]:
+        body = {"Resources": [resource], "Level": level, "Metadata": level == "Instance"}
+        return {found["ID"]: found for found in self._loopback.post("/tools/bulk-content", body)}
+
+    def _is_protected(self, patient: str) -> bool:
+        return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
+
+    def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
+        """Whether a rule, of whatever level, has still to do with any of it."""
+        family = {resource, *instances, *(key for level in PLURALS for key in self._content(resource, level))}
+        return self._is_unfinished(sorted(family)) or self._arrives(instances)
+
+    def _is_unfinished(self, resources: list[str]) -> bool:
+        sql = "SELECT 1 FROM work WHERE subject IN (SELECT value FROM json_each(?)) AND queue<>? AND state IN (?,?,?) LIMIT 1"
+        return bool(self._ledger.rows(sql, json.dumps(resources), TO_DELETE, "waiting", "sending", "dead"))
+
+    def _arrives(self, instances: Iterable[str]) -> bool:
+        """Whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+        some = json.dumps(list(instances))
+        if any(self._ledger.rows(arrived, level, some) for level in PLURALS):
+            return True
+        cursor = self._ledger.number("cursor", -1)
+        if cursor < 0:
+            return False  # Reconcile is false: all that came has been noted at once
+        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+        return not page["Done"] or not new.isdisjoint(instances)
+
+    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether each destination has proved to have each; False: it is not known yet."""
+        pending, asked = False, data.setdefault("Asked", {})
+        for destination in data["Destinations"]:
+            proved = self._prove(destination, instances, asked)
+            if proved is None:
+                pending = True
+            elif missing := len(instances.keys() - proved):
+                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+        return not pending
+
+    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
+        for start in range(0, len(instances), DELETE_AT_ONCE):
+            some = instances[start : start + DELETE_AT_ONCE]
+            if self._stopping.is_set() or self._arrives(some):
+                self._later(row, data, PROVE_AGAIN)  # what is left is proved again
+                return
+            self._loopback.post("/tools/bulk-delete", {"Resources": some})
+        self._ledger.end(row["id"], "done")
+        what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
+        orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
+
+    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
+        # Not if it has been noted anew meanwhile.
+        sql = "UPDATE work SET next_attempt=?, data=? WHERE id=? AND data=?"
+        self._ledger.run(sql, time.time() + seconds, json.dumps(data), row["id"], row["data"])
+
+    def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
+        retry = self._retry
+        with self._ledger.transaction():
+            kept = {key: value for key, value in data.items() if key != "Asked"}
+            sql = "UPDATE work SET attempts=attempts+1, data=? WHERE id=? AND data=?"
+            if not self._ledger.run(sql, json.dumps(kept), row["id"], row["data"]):
+                return  # noted anew meanwhile, or dropped
+            hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
+            state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
+        text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] == 0:
+            orthanc.LogWarning(f"{text}. It will be asked again")
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+
+
+# ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
+
+
+PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
+
+
+class Destination:
+    """One destination's health. After a failure nothing is sent until a probe answers.
+
+    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
+    """
+
+    def __init__(
+        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+    ) -> None:
+        self.name, self.away, self.error = name, False, ""
+        self.answered = False  # since the last failure
+        self.was_silent = False  # a probe since then had no answer
+        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
+        self._probing: threading.Thread | None = None
+        self._delay, self._next_probe = 1.0, 0.0
+        self._trial_delay, self._next_trial = first, 0.0
+
+    def failed(self, error: str) -> None:
+        """A job to it has failed: hold all others back, and ask whether it is there."""
+        if not self.away:
+            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
+            self._next_trial = time.monotonic() + self._trial_delay
+            self.was_silent = False
+        self.away, self.error, self.answered = True, error, False
+
+    def succeeded(self) -> None:
+        self.away, self.error = False, ""
+
+    def may_send(self) -> bool:
+        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        return not self.away or time.monotonic() >= self._next_trial
+
+    def sent(self) -> None:
+        """A job was submitted; if that was the trial, the next one is later."""
+        if self.away:
+            self._trial_delay = min(self._longest, self._trial_delay * 2)
+            self._next_trial = time.monotonic() + self._trial_delay
+
+    def look(self) -> None:
+        """Start a probe if one is due. The answer wakes the worker."""
+        running = self._probing is not None and self._probing.is_alive()
+        if self.away and not running and time.monotonic() >= self._next_probe:
+            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
+            self._probing.start()
+
+    def _ask(self) -> None:
+        try:
+            self._probe(self.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+            self.error, self.was_silent = one_line(error), True
+            self._next_probe = time.monotonic() + self._delay
+            self._delay = min(PROBE_LONGEST, self._delay * 2)
+        else:
+            self.answered = True
+        self._wake.set()
+
+    def shown(self) -> dict[str, Any]:
+        return {"Away": self.away, "Error": self.error}
+
+
+# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
 # A tag of a lower level would silently match nothing: such a rule is refused.
@@ -1243,8 +1360,9 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         if patterns
     )
 
-# common/routing.py, SHA-256 00e37c54cce79901ea3fa14e69f9dd5104b3173e653c699ba28c0ffa5b6e5bca
-# Rules applied to what arrived: which instances go to which destination, and why.
+
+# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+
 
 Matcher = Callable[[dict[str, Any]], Any]
 
@@ -1371,310 +1489,9 @@ class Router:
             "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
         }
 
-# common/arrivals.py, SHA-256 29f84e899a5a881de310a8745760a6efc0e38bb579922ea737b0040c2d079039
-# What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
 
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+# ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
-
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
-
-
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
-
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
-    """
-
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
-
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        if key not in self._shared:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
-
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
-
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
-
-    def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
-
-
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
-
-# common/destinations.py, SHA-256 b7eaf0007e01b22fb4d437e020ae1483ed1e5e267677647fa6710f5064982715
-# Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
-
-PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
-
-
-class Destination:
-    """One destination's health. After a failure nothing is sent until a probe answers.
-
-    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
-    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
-    """
-
-    def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
-    ) -> None:
-        self.name, self.away, self.error = name, False, ""
-        self.answered = False  # since the last failure
-        self.was_silent = False  # a probe since then had no answer
-        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
-        self._probing: threading.Thread | None = None
-        self._delay, self._next_probe = 1.0, 0.0
-        self._trial_delay, self._next_trial = first, 0.0
-
-    def failed(self, error: str) -> None:
-        """A job to it has failed: hold all others back, and ask whether it is there."""
-        if not self.away:
-            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
-            self._next_trial = time.monotonic() + self._trial_delay
-            self.was_silent = False
-        self.away, self.error, self.answered = True, error, False
-
-    def succeeded(self) -> None:
-        self.away, self.error = False, ""
-
-    def may_send(self) -> bool:
-        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
-        return not self.away or time.monotonic() >= self._next_trial
-
-    def sent(self) -> None:
-        """A job was submitted; if that was the trial, the next one is later."""
-        if self.away:
-            self._trial_delay = min(self._longest, self._trial_delay * 2)
-            self._next_trial = time.monotonic() + self._trial_delay
-
-    def look(self) -> None:
-        """Start a probe if one is due. The answer wakes the worker."""
-        running = self._probing is not None and self._probing.is_alive()
-        if self.away and not running and time.monotonic() >= self._next_probe:
-            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
-            self._probing.start()
-
-    def _ask(self) -> None:
-        try:
-            self._probe(self.name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
-            self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._delay
-            self._delay = min(PROBE_LONGEST, self._delay * 2)
-        else:
-            self.answered = True
-        self._wake.set()
-
-    def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
-
-# common/deletion.py, SHA-256 9749e8ab3c3b0d430e375a2d63a2c65e717b3b09c7ca08237dcf05d1505a1e9a
-# DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
-
-TO_DELETE = "/delete"  # the queue of what is to be deleted; no destination is called so
-PROVE_AGAIN = 2.0  # seconds between looks at a proof under way
-BLOCKED = 20.0  # seconds until the next look at what is not delivered yet, if no delivery ends before
-DELETE_AT_ONCE = 100  # instances a request: others want Orthanc too
-
-# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
-# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
-Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-
-
-class Deleter:
-    """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
-
-    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
-    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
-    """
-
-    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Any) -> None:
-        self._name, self._ledger, self._loopback, self._prove, self._retry = name, ledger, loopback, prove, retry
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"{name} deletes", daemon=True)
-        self._thread.start()
-
-    def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
-        """It goes to these: inside the transaction that adds the rows for them."""
-        sql = "SELECT id, data FROM work WHERE queue=? AND subject=? AND state IN ('waiting', 'dead')"
-        kept = self._ledger.rows(sql, TO_DELETE, resource)
-        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
-        data = {"Level": level, "Instances": None, "Destinations": names}
-        if not kept:
-            self._ledger.add(TO_DELETE, resource, data)
-            return
-        again = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=?, data=? WHERE id=?"
-        self._ledger.run(again, time.time(), json.dumps(data), kept[0]["id"])
-
-    def delivered(self, resource: str) -> None:
-        """A delivery of it has ended, or all that arrived of it has been routed: look at it now."""
-        sql = "UPDATE work SET next_attempt=0 WHERE queue=? AND subject=? AND state='waiting' AND attempts=0"
-        if self._ledger.run(sql, TO_DELETE, resource):
-            self._wake.set()
-
-    def stop(self, seconds: float) -> bool:
-        """Whether it has ended within this time."""
-        self._stopping.set()
-        self._wake.set()
-        self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def _work(self) -> None:
-        complaint = ""
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
-                    if not self._stopping.is_set():
-                        self._look_at(row)
-                complaint, wait = "", 1.0
-            except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
-                expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
-                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
-                if text != complaint and not self._stopping.is_set():
-                    orthanc.LogError(text)
-                complaint, wait = text, 5.0
-            self._wake.wait(wait)
-
-    def _look_at(self, row: Mapping[str, Any]) -> None:
-        data, resource = json.loads(row["data"]), row["subject"]
-        if self._is_unfinished([resource]):  # without a question to Orthanc: there may be thousands
-            self._later(row, data, BLOCKED)
-            return
-        instances = self._content(resource, "Instance")
-        if not instances:
-            self._ledger.end(row["id"], "gone")
-        elif self._is_under_way(resource, instances):
-            self._later(row, data, BLOCKED)
-        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
-            self._ledger.end(row["id"], "done")
-            orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
-        else:
-            try:
-                if self._all_have(data, instances):
-                    self._delete(row, data, list(instances))
-                else:
-                    self._later(row, data, PROVE_AGAIN)
-            except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
-                if isinstance(error, LoopbackError) and error.status == 0:
-                    raise
-                self._fail(row, data, str(error))
-
-    def _content(self, resource: str, level: str) -> dict[str, Mapping[str, Any]]:
-        body = {"Resources": [resource], "Level": level, "Metadata": level == "Instance"}
-        return {found["ID"]: found for found in self._loopback.post("/tools/bulk-content", body)}
-
-    def _is_protected(self, patient: str) -> bool:
-        return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
-
-    def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
-        """Whether a rule, of whatever level, has still to do with any of it."""
-        family = {resource, *instances, *(key for level in PLURALS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or self._arrives(instances)
-
-    def _is_unfinished(self, resources: list[str]) -> bool:
-        sql = "SELECT 1 FROM work WHERE subject IN (SELECT value FROM json_each(?)) AND queue<>? AND state IN (?,?,?) LIMIT 1"
-        return bool(self._ledger.rows(sql, json.dumps(resources), TO_DELETE, "waiting", "sending", "dead"))
-
-    def _arrives(self, instances: Iterable[str]) -> bool:
-        """Whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-        some = json.dumps(list(instances))
-        if any(self._ledger.rows(arrived, level, some) for level in PLURALS):
-            return True
-        cursor = self._ledger.number("cursor", -1)
-        if cursor < 0:
-            return False  # Reconcile is false: all that came has been noted at once
-        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-        return not page["Done"] or not new.isdisjoint(instances)
-
-    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Whether each destination has proved to have each; False: it is not known yet."""
-        pending, asked = False, data.setdefault("Asked", {})
-        for destination in data["Destinations"]:
-            proved = self._prove(destination, instances, asked)
-            if proved is None:
-                pending = True
-            elif missing := len(instances.keys() - proved):
-                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
-        return not pending
-
-    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
-        for start in range(0, len(instances), DELETE_AT_ONCE):
-            some = instances[start : start + DELETE_AT_ONCE]
-            if self._stopping.is_set() or self._arrives(some):
-                self._later(row, data, PROVE_AGAIN)  # what is left is proved again
-                return
-            self._loopback.post("/tools/bulk-delete", {"Resources": some})
-        self._ledger.end(row["id"], "done")
-        what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
-        orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
-
-    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
-        # Not if it has been noted anew meanwhile.
-        sql = "UPDATE work SET next_attempt=?, data=? WHERE id=? AND data=?"
-        self._ledger.run(sql, time.time() + seconds, json.dumps(data), row["id"], row["data"])
-
-    def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
-        retry = self._retry
-        with self._ledger.transaction():
-            kept = {key: value for key, value in data.items() if key != "Asked"}
-            sql = "UPDATE work SET attempts=attempts+1, data=? WHERE id=? AND data=?"
-            if not self._ledger.run(sql, json.dumps(kept), row["id"], row["data"]):
-                return  # noted anew meanwhile, or dropped
-            hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
-            state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
-        text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
-        if state == "dead":
-            again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
-            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
-        elif row["attempts"] == 0:
-            orthanc.LogWarning(f"{text}. It will be asked again")
-
-# common/forwarding.py, SHA-256 aaddd362f9094a466561dd18b146bbc99a8c81828201fa1912e9b9dabc49f453
-# The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
@@ -2373,8 +2190,9 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
     )
 
-# common/deliveries.py, SHA-256 9e22f84958a3e691b2c16d49550cf3eefc0dacc43ca152af4f38ddba11b384f2
-# The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
+
+# ---- src/forwarding/deliveries.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
+
 
 FILTERS = {
     "state": "state=?",
@@ -2681,7 +2499,197 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
-# fmt: on
-# <<<end>>>
+
+
+# ---- src/auto_forward_peer.py
+
+
+__version__ = "0.1.0"
+
+SECTION = "AutoForwardPeer"
+PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a delivery that failed goes again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoForwardPeer`."""
+
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
+    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
+
+
+def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
+    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    return False
+
+
+def probe(loopback: Loopback, name: str) -> None:
+    """Ask a peer for its `/system`; raises `LoopbackError` if it does not answer."""
+    loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
+
+
+def prove(
+    configuration: Mapping[str, Any],
+    loopback: Loopback,
+    name: str,
+    instances: Mapping[str, Mapping[str, Any]],
+    _asked: dict[str, Any],
+) -> set[str]:
+    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
+    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
+    url = urllib.parse.urlsplit(peer["Url"])
+    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
+    came = [one.get("Metadata", {}) for one in instances.values()]
+    # Two that forward to each other and both delete would be left with nothing.
+    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
+        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
+    connection = connect(configuration, peer, url)
+    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
+    headers = dict(peer.get("HttpHeaders") or {})
+    if peer.get("Username"):
+        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
+    keys, found = list(instances), set()
+    with contextlib.closing(connection):
+        for start in range(0, len(keys), PAGE):
+            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
+            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
+            found |= {one["ID"] for one in json.loads(content)}
+    return found & instances.keys()
+
+
+def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
+    peer = configuration.get("OrthancPeers", {}).get(name)
+    if isinstance(peer, list):
+        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
+    if peer is not None:
+        return dict(peer)
+    if name not in public:
+        raise ValueError(f"Orthanc does not know {name}")
+    if public[name].get("Username"):
+        raise ValueError(
+            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+        )
+    return {"Url": public[name]["Url"]}
+
+
+def connect(
+    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
+) -> http.client.HTTPConnection:
+    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
+    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+    if not configuration.get("HttpsVerifyPeers", True):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate := peer.get("CertificateFile"):
+        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
+    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+        if wrong := wrong_with_rules(settings, configuration):
+            raise SettingsError(f"{SECTION}.{wrong}")
+    except SettingsError as error:
+        refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
+        orthanc.LogError(refusal)
+    proves = functools.partial(prove, configuration)
+    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
+    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
+    Deliveries(forwarder).register(refusal)
+    if refusal is None:
+        warn_if_open("auto_forward_peer", configuration)
+        forwarder.register()
+
 
 register()

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/__init__.py: edit that, never this file.
 """Tells other software what happens here: series become stable, images are stored, studies go.
 
 Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,

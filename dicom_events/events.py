@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/events.py: edit that, never this file.
 """What an event says, and the forms in which it is published. Nothing here talks to Orthanc."""
 
 from __future__ import annotations

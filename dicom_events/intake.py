@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/intake.py: edit that, never this file.
 """What Orthanc tells: journaled before the callback returns, and brought into the outbox by a thread."""
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 
 import orthanc
 
-from ._contained import one_line
+from ._common.answers import one_line
+
 from .events import LEVELS, ORIGINS, about, identifiers_of_file, identifiers_of_json, orthanc_identifier, quoted
 from .journal import Journal
 from .outbox import Outbox, new_id

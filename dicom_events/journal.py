@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/journal.py: edit that, never this file.
 """What Orthanc tells, in the order in which it tells it: one file, to which a callback appends a line before it returns.
 
 A line costs one call of the operating system, and waits for nothing but another line; bringing it into the outbox is done

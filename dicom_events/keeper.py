@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/keeper.py: edit that, never this file.
 """What is done beside the callbacks: events are completed, what was missed is found, what is settled goes."""
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._contained import Loopback, LoopbackError, one_line
+from ._common.answers import one_line
+from ._common.loopback import Loopback, LoopbackError
+
 from .events import IDENTIFIERS, LEVELS, about
 from .intake import ROUTES, Image, Intake, Kept
 from .outbox import new_id

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/outbox.py: edit that, never this file.
 """What has happened and is still to be published: one SQLite file.
 
 An event is a row; rows are in the order in which they happened. Each broker has a cursor: all up to it is settled there.
@@ -19,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._contained import Ledger
+from ._common.ledger import Ledger
+
 from .events import Event
 
 TABLES = """

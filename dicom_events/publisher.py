@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/publisher.py: edit that, never this file.
 """One thread for each broker: takes events from the outbox in order, and settles what the broker confirmed."""
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._contained import one_line
+from ._common.answers import one_line
+
 from .brokers import Broker, BrokerAwayError, BrokerUnusableError, Outcome
 from .events import Event
 from .outbox import Outbox

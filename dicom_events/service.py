@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/service.py: edit that, never this file.
 """The parts put together: what Orthanc calls, and the routes."""
 
 from __future__ import annotations
@@ -18,20 +19,11 @@ from typing import Any
 
 import orthanc
 
-from ._contained import (
-    KEPT_ALIVE,
-    Answer,
-    Loopback,
-    LoopbackError,
-    Refused,
-    Request,
-    SettingsError,
-    one_line,
-    read_settings,
-    serve,
-    state_folder,
-    warn_if_open,
-)
+from ._common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
+from ._common.ledger import state_folder
+from ._common.loopback import Loopback, LoopbackError
+from ._common.settings import SettingsError, read_settings
+
 from .brokers import maker
 from .events import utc
 from .intake import KNOWN_CHANGES, Intake, Tags

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/settings.py: edit that, never this file.
 """The section `DicomEvents`: what is published, and where to."""
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import re
 import urllib.parse
 from typing import Any
 
-from ._contained import S, SettingsError, one_line, read_settings
+from ._common.answers import one_line
+from ._common.settings import S, SettingsError, read_settings
+
 from .events import KINDS_OF_EVENTS, ORIGINS
 
 SECTION = "DicomEvents"

@@ -80,7 +80,9 @@ def test_what_was_added_survives_kill_9(path: Path) -> None:
         while True:
             print(ledger.add("q", "s", {{}}), flush=True)
     """)
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent / "src"
+    )
     assert child.stdout
     said = [int(child.stdout.readline()) for _ in range(50)]
     os.kill(child.pid, signal.SIGKILL)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.rules import DAYS, Origin, Rule, Window, has_origin, is_open, wrong_with
 from common.settings import SettingsError, read_settings
+from forwarding.rules import DAYS, Origin, Rule, Window, has_origin, is_open, wrong_with
 
 MONDAY = datetime.datetime(2024, 1, 1)  # noqa: DTZ001 - local, as a person writes it
 

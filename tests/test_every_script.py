@@ -17,7 +17,7 @@ from testing.server import OrthancServer
 ROOT = Path(__file__).parent.parent
 NO_SCRIPTS = {"combine.py", "event_dispatcher.py"}  # a program, and a library for scripts of a user's own
 SCRIPTS = [path for path in sorted(ROOT.glob("*.py")) if path.name not in NO_SCRIPTS]
-PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py") if (path.parent / "_contained.py").exists())
+PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py") if (path.parent / "_common").is_dir())
 LATER = 2.0  # seconds that a script may keep Orthanc from ending
 
 DOES_NOTHING = """

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/__init__.py: edit that, never this file.
 """Where events go. Each kind of broker is a module of its own, imported when it is chosen."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/jetstream.py: edit that, never this file.
 """NATS JetStream: confirmed when the stream has it, repeats known by Nats-Msg-Id."""
 
 from __future__ import annotations

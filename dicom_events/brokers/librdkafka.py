@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/librdkafka.py: edit that, never this file.
 """Kafka, by librdkafka: idempotent, acknowledged by all replicas, one partition for each study."""
 
 from __future__ import annotations

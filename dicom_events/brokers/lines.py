@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/lines.py: edit that, never this file.
 """A file of lines, one JSON object each, rotated by size."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/log.py: edit that, never this file.
 """Orthanc's own log, a line for each event: to look, and to try things out."""
 
 from __future__ import annotations

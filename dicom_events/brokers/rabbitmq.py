@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/rabbitmq.py: edit that, never this file.
 """RabbitMQ: a durable topic exchange, persistent messages, many unconfirmed at a time."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/sns.py: edit that, never this file.
 """Amazon SNS: batches of ten, attributes to filter on; FIFO topics in order for each study."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/brokers/webhook.py: edit that, never this file.
 """A webhook: each event is the body of a POST, signed, to one address that nothing can change."""
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from typing import Any
 
 from common.answers import Answer, Refused, Request, one_line, serve
 from common.days import parse_day
-from common.deletion import TO_DELETE
 from common.feed import PLURALS
-from common.forwarding import TO_ROUTE, Forwarder
 from common.ledger import STATES
 from common.loopback import LoopbackError
-from common.routing import Batch
+from forwarding.deletion import TO_DELETE
+from forwarding.forwarder import TO_ROUTE, Forwarder
+from forwarding.routing import Batch
 
 FILTERS = {
     "state": "state=?",

@@ -17,13 +17,13 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, one_line
 from common.arrivals import Arrivals
-from common.deletion import TO_DELETE, Deleter
-from common.destinations import Destination
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
 from common.ledger import Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
-from common.routing import Batch, Router, load_matcher
-from common.rules import UID_TAG, Rule, is_open, wrong_with
+from forwarding.deletion import TO_DELETE, Deleter
+from forwarding.destinations import Destination
+from forwarding.routing import Batch, Router, load_matcher
+from forwarding.rules import UID_TAG, Rule, is_open, wrong_with
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.feed import PLURALS
 from common.loopback import Loopback, LoopbackError
-from common.rules import UID_TAG, Rule, has_origin
+from forwarding.rules import UID_TAG, Rule, has_origin
 
 Matcher = Callable[[dict[str, Any]], Any]
 

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
+
+What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
+deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+
+A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
+
+    "DicomModalities": {"PACS": ["PACS", "192.168.1.10", 104]},
+    "AutoForwardModality": {"Destinations": ["PACS"]}
+
+To look at and to act on, with curl:
+
+    GET  /auto-forward-modality/status              and  /destinations  /rules
+    GET  /auto-forward-modality/deliveries?state=dead        also destination=, study=, job=, since=, limit=
+    POST /auto-forward-modality/deliveries/{id}/retry        and DELETE /auto-forward-modality/deliveries/{id}
+    POST /auto-forward-modality/destinations/{name}/pause    and /resume
+    POST /auto-forward-modality/rules/test                   {"Resource": "…"}: what would happen, and why
+    POST /auto-forward-modality/backfill                     {"From": "20240101", "To": "20240131", "DryRun": true}
+
+Needs nothing but Python's standard library. All keys: docs/auto_forward_modality.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import encodings.idna  # noqa: F401
+import functools
+import json
+import os
+import time
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line, warn_if_open
+from common.loopback import Loopback, LoopbackError
+from common.settings import SettingsError, read_settings
+from forwarding.deliveries import Deliveries
+from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
+from forwarding.rules import Rule, Window
+
+__version__ = "0.1.0"
+
+SECTION = "AutoForwardModality"
+COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a delivery that failed goes again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+    )
+    proof: str = dataclasses.field(
+        default="StorageCommitment",
+        metadata={
+            "choices": ("StorageCommitment", "C-FIND"),
+            "help": "How it proves what it has (`DeleteAfterForward`).",
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "Of `/modalities/{id}/store`: `LocalAet`, `Timeout`, `StorageCommitment`, …"},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoForwardModality`."""
+
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names from `DicomModalities`; none: every node that Orthanc knows, also later."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Delete here what every destination has proved to have: by Storage Commitment or C-FIND (`Proof`)."
+        },
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+    tcp_no_delay: bool = dataclasses.field(
+        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
+    )
+
+
+def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
+    """Whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
+    return bool(content.get("RemoteAet") == destination["AET"])
+
+
+def came_from(origin: Mapping[str, str], destination: Mapping[str, Any]) -> bool:
+    """Whether an instance came in from this node: it is not sent back."""
+    return bool(origin.get("RemoteAET") == destination["AET"])
+
+
+def probe(loopback: Loopback, name: str) -> None:
+    """Ask a node by C-ECHO whether it is there; raises `LoopbackError` if not."""
+    loopback.post(f"/modalities/{urllib.parse.quote(name)}/echo", {"Timeout": 3})
+
+
+def prove(
+    settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
+    path = f"/modalities/{urllib.parse.quote(name)}"
+    options = settings.destination_options.get(name)
+    if options and options.proof == "C-FIND":
+        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    if name not in asked:
+        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
+        asked[name] = [answer["ID"], time.time()]
+        return None
+    transaction, since = asked[name]
+    try:
+        report = loopback.get(f"/storage-commitment/{transaction}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        del asked[name]  # Orthanc keeps them in memory, and a hundred at most: ask again
+        return None
+    if report["Status"] == "Pending" and abs(time.time() - since) < COMMITTED_WITHIN:
+        return None
+    if report["Status"] == "Pending":
+        raise ValueError(f"{name} has sent no report of storage commitment within {COMMITTED_WITHIN:g} s")
+    return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
+
+
+def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The SOP Instance UIDs that a node says it has in these instances' series."""
+    found = set()
+    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
+    for series in loopback.post("/tools/bulk-content", body):
+        study = loopback.get(f"/studies/{series['ParentStudy']}")
+        query = {
+            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
+            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
+            "SOPInstanceUID": "",
+        }
+        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
+        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
+        loopback.request("DELETE", f"/queries/{answer}")
+    return found
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+        if wrong := wrong_with_rules(settings, configuration):
+            raise SettingsError(f"{SECTION}.{wrong}")
+    except SettingsError as error:
+        refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")
+        orthanc.LogError(refusal)
+    proves = functools.partial(prove, settings)
+    kind = Kind("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
+    forwarder = Forwarder("auto-forward-modality", kind, Settings() if refusal else settings, configuration)
+    Deliveries(forwarder).register(refusal)
+    if refusal is None:
+        warn_if_open("auto_forward_modality", configuration)
+        if settings.tcp_no_delay:
+            os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+        forwarder.register()
+
+
+register()

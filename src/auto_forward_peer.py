@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
+
+What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
+deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+
+A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
+
+    "OrthancPeers": {"research": ["https://192.168.1.20:8042/", "user", "password"]},
+    "AutoForwardPeer": {"Destinations": ["research"]}
+
+To look at and to act on, with curl:
+
+    GET  /auto-forward-peer/status              and  /destinations  /rules
+    GET  /auto-forward-peer/deliveries?state=dead        also destination=, study=, job=, since=, limit=
+    POST /auto-forward-peer/deliveries/{id}/retry        and DELETE /auto-forward-peer/deliveries/{id}
+    POST /auto-forward-peer/destinations/{name}/pause    and /resume
+    POST /auto-forward-peer/rules/test                   {"Resource": "…"}: what would happen, and why
+    POST /auto-forward-peer/backfill                     {"From": "20240101", "To": "20240131", "DryRun": true}
+
+Needs nothing but Python's standard library. All keys: docs/auto_forward_peer.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import encodings.idna  # noqa: F401
+import functools
+import http
+import http.client
+import json
+import socket
+import ssl
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line, warn_if_open
+from common.feed import PAGE
+from common.loopback import Loopback
+from common.settings import SettingsError, read_settings
+from forwarding.deliveries import Deliveries
+from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
+from forwarding.rules import Rule, Window
+
+__version__ = "0.1.0"
+
+SECTION = "AutoForwardPeer"
+PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When a delivery that failed goes again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoForwardPeer`."""
+
+    destinations: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
+    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
+
+
+def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
+    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    return False
+
+
+def probe(loopback: Loopback, name: str) -> None:
+    """Ask a peer for its `/system`; raises `LoopbackError` if it does not answer."""
+    loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
+
+
+def prove(
+    configuration: Mapping[str, Any],
+    loopback: Loopback,
+    name: str,
+    instances: Mapping[str, Mapping[str, Any]],
+    _asked: dict[str, Any],
+) -> set[str]:
+    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
+    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
+    url = urllib.parse.urlsplit(peer["Url"])
+    addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
+    came = [one.get("Metadata", {}) for one in instances.values()]
+    # Two that forward to each other and both delete would be left with nothing.
+    if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
+        raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
+    connection = connect(configuration, peer, url)
+    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
+    headers = dict(peer.get("HttpHeaders") or {})
+    if peer.get("Username"):
+        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
+    keys, found = list(instances), set()
+    with contextlib.closing(connection):
+        for start in range(0, len(keys), PAGE):
+            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
+            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
+            response = connection.getresponse()
+            content = response.read()
+            if response.status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
+            found |= {one["ID"] for one in json.loads(content)}
+    return found & instances.keys()
+
+
+def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
+    peer = configuration.get("OrthancPeers", {}).get(name)
+    if isinstance(peer, list):
+        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
+    if peer is not None:
+        return dict(peer)
+    if name not in public:
+        raise ValueError(f"Orthanc does not know {name}")
+    if public[name].get("Username"):
+        raise ValueError(
+            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+        )
+    return {"Url": public[name]["Url"]}
+
+
+def connect(
+    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
+) -> http.client.HTTPConnection:
+    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
+    if url.scheme != "https":
+        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
+    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+    if not configuration.get("HttpsVerifyPeers", True):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate := peer.get("CertificateFile"):
+        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
+    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        for warning in warnings:
+            orthanc.LogWarning(warning)
+        if wrong := wrong_with_rules(settings, configuration):
+            raise SettingsError(f"{SECTION}.{wrong}")
+    except SettingsError as error:
+        refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
+        orthanc.LogError(refusal)
+    proves = functools.partial(prove, configuration)
+    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
+    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
+    Deliveries(forwarder).register(refusal)
+    if refusal is None:
+        warn_if_open("auto_forward_peer", configuration)
+        forwarder.register()
+
+
+register()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Tells other software what happens here: series become stable, images are stored, studies go.
+
+Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
+in order for each series, after `kill -9`, restarts, and days without a broker. Without a section in the configuration the
+events go to the file `dicom_events.jsonl` beside Orthanc's index.
+
+    "PythonScript": "/path/to/dicom_events/__init__.py",
+    "DicomEvents": {"Broker": {"Type": "rabbitmq", "RabbitConfig": {"URL": "amqp://localhost/", "Exchange": "orthanc"}}}
+
+To look at and to act on, with curl:
+
+    GET  /dicom-events/status
+    GET  /dicom-events/dead-letters                  also broker=, since=, limit=
+    POST /dicom-events/dead-letters/{id}/retry       and /dicom-events/dead-letters/retry for all
+    POST /dicom-events/replay                        {"Study": "…"} or {"From": "2026-01-01T00:00:00Z", "To": "…"}
+
+`file`, `log` and `webhook` need nothing but Python's standard library; what the others need is in requirements.txt beside
+this file. All keys and events: docs/dicom_events.md. From another script of a combined file:
+`import dicom_events`, then `dicom_events.publish("org.hospital.report", {"report": 1}, "studies/…")`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+if not __package__:
+    # The plugin loads this file as a module without a package, its folder first on sys.path: load the package that it is.
+    _folder = Path(__file__).parent
+    sys.path[:] = [each for each in sys.path if not each or Path(each).absolute() != _folder.absolute()]
+    _spec = importlib.util.spec_from_file_location(_folder.name, __file__, submodule_search_locations=[str(_folder)])
+    assert _spec is not None
+    assert _spec.loader is not None
+    sys.modules[_folder.name] = _module = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(_module)
+    globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
+else:
+    from .service import ROUTES as ROUTES
+    from .service import Service
+    from .settings import BrokerSettings as BrokerSettings
+    from .settings import FileConfig as FileConfig
+    from .settings import KafkaConfig as KafkaConfig
+    from .settings import NatsConfig as NatsConfig
+    from .settings import RabbitConfig as RabbitConfig
+    from .settings import Settings as Settings
+    from .settings import SNSConfig as SNSConfig
+    from .settings import WebhookConfig as WebhookConfig
+
+    _service = Service()
+
+    def publish(type: str, data: Any, subject: str) -> str:  # noqa: A002 - CloudEvents' own names
+        """Publish an event of your own through the same outbox; gives its `id`, once it is on disk.
+
+        `type` as `org.hospital.report` (not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what it is
+        about: events of one subject are in order. Raises `ValueError` for what these can't be, `RuntimeError` if the
+        script is idle or the disk full.
+        """
+        return _service.publish(type, data, subject)
+
+    _service.register()

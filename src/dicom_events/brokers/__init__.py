@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Where events go. Each kind of broker is a module of its own, imported when it is chosen."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import importlib
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..events import Event, Form
+from ..settings import Named
+
+MODULES = {
+    "rabbitmq": "rabbitmq",
+    "sqs-sns": "sns",
+    "nats": "jetstream",
+    "kafka": "librdkafka",
+    "webhook": "webhook",
+    "file": "lines",
+    "log": "log",
+}
+PACKAGES = {"rabbitmq": "pika", "sqs-sns": "boto3", "nats": "nats-py", "kafka": "confluent-kafka"}
+
+
+class BrokerAwayError(Exception):
+    """The broker can't be reached, or takes nothing now: everything waits."""
+
+
+class BrokerUnusableError(Exception):
+    """This broker can't work until a person changes something here: a package that is missing, a file that is wrong."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event: confirmed, or refused for a reason of its own (`final`: it always will be)."""
+
+    row: int
+    error: str | None = None
+    final: bool = False
+
+
+class Broker(abc.ABC):
+    """What a publisher needs of a broker; its thread alone calls all but `wake`."""
+
+    most_under_way = 100
+    in_order = False
+    """It takes events one after the other and never refuses a single one: then several of one key may be under way."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self._waiting: list[Event] = []
+        self._woken = threading.Event()
+
+    def open(self) -> None:  # noqa: B027 - some have nothing to open
+        """Connect. Raises `BrokerAwayError`, or `BrokerUnusableError`."""
+
+    def submit(self, event: Event) -> None:
+        """Take one event; what becomes of it, `collect` tells."""
+        self._waiting.append(event)
+
+    @abc.abstractmethod
+    def collect(self, seconds: float) -> list[Outcome]:
+        """What became of events; waits at most so long, less if there is something or `wake` is called."""
+
+    def wake(self) -> None:
+        """End a waiting `collect`; called by any thread."""
+        self._woken.set()
+
+    def details(self) -> dict[str, Any]:
+        """More for the status."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027 - nor to close
+        """Let go, within a moment."""
+
+
+class PromptBroker(Broker):
+    """One that takes events at once, or not at all."""
+
+    def collect(self, seconds: float) -> list[Outcome]:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            return self.deliver(waiting)
+        self._woken.wait(seconds)
+        self._woken.clear()
+        return []
+
+    @abc.abstractmethod
+    def deliver(self, events: list[Event]) -> list[Outcome]:
+        """Hand events over; what became of each."""
+
+
+class ThreadedBroker(Broker):
+    """One whose calls block: a few daemon threads make them, so that a slow answer holds up only its own series.
+
+    Daemons, as what a pool of `concurrent.futures` starts would be waited for when Orthanc ends.
+    """
+
+    threads = 1
+
+    def __init__(self, form: Form) -> None:
+        super().__init__(form)
+        self._work: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[list[Outcome] | BrokerAwayError] = queue.SimpleQueue()
+
+    def start_threads(self) -> None:
+        for number in range(self.threads):
+            name = f"dicom_events {type(self).__name__} {number}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def batches(self, events: list[Event]) -> list[list[Event]]:
+        """What goes together."""
+        return [[event] for event in events]
+
+    @abc.abstractmethod
+    def call(self, events: list[Event]) -> list[Outcome]:
+        """Hand one batch over, in one of the threads. Any exception means that the broker is away."""
+
+    def end_call(self) -> None:
+        """A thread ends, or a call in it has failed: let go of what it holds."""
+
+    def collect(self, seconds: float) -> list[Outcome]:
+        waiting, self._waiting = self._waiting, []
+        for batch in self.batches(waiting):
+            self._work.put(batch)
+        outcomes: list[Outcome] = []
+        try:
+            found = self._results.get(timeout=seconds)
+            while not isinstance(found, BrokerAwayError):
+                outcomes += found
+                found = self._results.get_nowait()
+        except queue.Empty:
+            return outcomes
+        if not outcomes:
+            raise found
+        self._results.put(found)  # what is settled comes first
+        return outcomes
+
+    def _run(self) -> None:
+        while (batch := self._work.get()) is not None:
+            try:
+                self._results.put(self.call(batch))
+            except BrokerAwayError as error:
+                self.end_call()
+                self._results.put(error)
+            except Exception as error:  # noqa: BLE001 - whatever a server answers, the thread goes on
+                self.end_call()
+                self._results.put(BrokerAwayError(f"{type(error).__name__}: {error}"))
+        self.end_call()
+
+    def wake(self) -> None:
+        self._results.put([])
+
+    def close(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in range(self.threads):
+            self._work.put(None)
+
+
+def maker(
+    named: Named, source: str, default_form: str, folder: Path, say: Callable[[str, str], None]
+) -> Callable[[], Broker]:
+    """What makes the broker of these settings, in the thread that will use it.
+
+    Raises (when called) `BrokerUnusableError` : what it needs is not installed.
+    """
+    settings = named.settings
+
+    def make() -> Broker:
+        form = Form(settings.format or default_form, source)
+        try:
+            if form.form == "binary":
+                importlib.import_module("cloudevents.core.v1.event")
+            module = importlib.import_module(f".{MODULES[settings.type]}", __name__)
+        except ImportError as error:
+            package = (
+                "cloudevents"
+                if (error.name or "").startswith("cloudevents")
+                else PACKAGES.get(settings.type, error.name)
+            )
+            raise BrokerUnusableError(
+                f"the Python package {package} is missing: pip install -r dicom_events/requirements.txt, as the Dockerfile does"
+            ) from None
+        broker: Broker = module.make(form, named.config, folder, say)
+        return broker
+
+    return make

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A file of lines, one JSON object each, rotated by size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ..events import Event, Form
+from ..journal import cut_torn_line
+from ..settings import FileConfig
+from . import Outcome, PromptBroker
+
+
+class Lines(PromptBroker):
+    """Appends to a file of mode 0600; a line is confirmed when the operating system has it."""
+
+    most_under_way, in_order = 1000, True
+
+    def __init__(self, form: Form, config: FileConfig, folder: Path) -> None:
+        super().__init__(form)
+        self._path = folder / (config.path or "dicom_events.jsonl")
+        self._most, self._keep = config.max_megabytes * 1_000_000, config.keep
+        self._file: BinaryIO | None = None
+
+    def open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab+", buffering=0)
+        cut_torn_line(self._file)  # it was never confirmed, and comes again
+
+    def deliver(self, events: list[Event]) -> list[Outcome]:
+        assert self._file
+        size, together = self._file.seek(0, os.SEEK_END), b""
+        for event in events:
+            line = self.form.body(event) + b"\n"
+            if size and size + len(line) > self._most:
+                self._write(together)
+                self._rotate()
+                size, together = 0, b""
+            together += line
+            size += len(line)
+        self._write(together)
+        return [Outcome(event.row) for event in events]
+
+    def _write(self, lines: bytes) -> None:
+        assert self._file
+        while lines:
+            lines = lines[self._file.write(lines) :]
+
+    def _rotate(self) -> None:
+        assert self._file
+        os.fsync(self._file.fileno())
+        self._file.close()
+        for number in range(self._keep, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
+            if newer.exists():
+                newer.replace(older)
+        self.open()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def make(form: Form, config: FileConfig, folder: Path, _say: Callable[[str, str], None]) -> Lines:
+    return Lines(form, config, folder)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Orthanc's own log, a line for each event: to look, and to try things out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..events import Event, Form
+from ..settings import LogConfig
+from . import Outcome, PromptBroker
+
+
+class Log(PromptBroker):
+    """Writes warnings: what is lower is not shown unless Orthanc is verbose."""
+
+    in_order = True
+
+    def __init__(self, form: Form, say: Callable[[str, str], None]) -> None:
+        super().__init__(form)
+        self._say = say
+
+    def deliver(self, events: list[Event]) -> list[Outcome]:
+        for event in events:
+            self._say("warning", f"event {self.form.body(event).decode()}")
+        return [Outcome(event.row) for event in events]
+
+
+def make(form: Form, _config: LogConfig, _folder: Path, say: Callable[[str, str], None]) -> Log:
+    return Log(form, say)

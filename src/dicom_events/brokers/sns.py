@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Amazon SNS: batches of ten, attributes to filter on; FIFO topics in order for each study."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import botocore.config  # type: ignore[import-untyped]
+import botocore.exceptions  # type: ignore[import-untyped]
+
+from ..events import Event, Form
+from ..settings import SNSConfig
+from . import BrokerAwayError, Outcome, ThreadedBroker
+
+BATCH = 10  # entries a call
+MOST = 256 * 1024  # bytes of one message with its attributes, and of one batch
+
+
+class SNS(ThreadedBroker):
+    """Credentials are found the AWS way; a standard topic keeps no order, a FIFO topic does."""
+
+    threads = 8
+    most_under_way = BATCH * threads
+
+    def __init__(self, form: Form, config: SNSConfig) -> None:
+        super().__init__(form)
+        self._config, self._fifo = config, config.topic_arn.endswith(".fifo")
+        self._client: Any = None
+
+    def open(self) -> None:
+        settings = botocore.config.Config(
+            connect_timeout=5,
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            max_pool_connections=self.threads,
+        )
+        region = self._config.region or self._config.topic_arn.split(":")[3] or None
+        try:
+            self._client = boto3.session.Session().client(
+                "sns", region_name=region, endpoint_url=self._config.endpoint_url, config=settings
+            )
+            self._client.get_topic_attributes(TopicArn=self._config.topic_arn)
+        except botocore.exceptions.ClientError as error:
+            # Who may only publish can't ask for the attributes.
+            if error.response.get("Error", {}).get("Code") not in ("AuthorizationError", "AccessDenied"):
+                raise BrokerAwayError(str(error)) from None
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
+        self.start_threads()
+
+    def batches(self, events: list[Event]) -> list[list[Event]]:
+        return [events[start : start + BATCH] for start in range(0, len(events), BATCH)]
+
+    def call(self, events: list[Event]) -> list[Outcome]:
+        """Publish up to ten: together where they fit into one call."""
+        outcomes, together, size = list[Outcome](), list[tuple[Event, dict[str, Any]]](), 0
+        for event in events:
+            entry = self._entry(event)
+            length = _size(entry)
+            if length > MOST:
+                outcomes.append(
+                    Outcome(event.row, f"{length} bytes are more than the {MOST} that SNS takes", final=True)
+                )
+                continue
+            if together and size + length > MOST:
+                outcomes += self._send(together)
+                together, size = [], 0
+            together.append((event, entry))
+            size += length
+        return outcomes + (self._send(together) if together else [])
+
+    def _entry(self, event: Event) -> dict[str, Any]:
+        attributes = {"type": event.type, "source": self.form.source, "subject": event.subject, "id": event.id}
+        if self.form.form == "binary":
+            from cloudevents.core.bindings import http
+
+            message = http.to_binary_event(self.form.cloudevent(event))
+            content = message.body.decode()
+            # A name can't have a colon, and there are ten at most.
+            attributes = {name.replace("-", "_", 1).lower(): value for name, value in message.headers.items()}
+        else:
+            content = self.form.body(event).decode()
+        entry: dict[str, Any] = {
+            "Id": str(event.row),
+            "Message": content,
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items() if value
+            },
+        }
+        if self._fifo:
+            entry["MessageGroupId"] = _token(event.study)
+            entry["MessageDeduplicationId"] = _token(event.id)
+        return entry
+
+    def _send(self, batch: list[tuple[Event, dict[str, Any]]]) -> list[Outcome]:
+        answer = self._client.publish_batch(
+            TopicArn=self._config.topic_arn, PublishBatchRequestEntries=[entry for _, entry in batch]
+        )
+        failed = {each["Id"]: each for each in answer.get("Failed", [])}
+        return [self._outcome(event, failed.get(str(event.row))) for event, _ in batch]
+
+    @staticmethod
+    def _outcome(event: Event, failed: dict[str, Any] | None) -> Outcome:
+        if failed is None:
+            return Outcome(event.row)
+        return Outcome(
+            event.row, f"{failed.get('Code')}: {failed.get('Message')}", final=bool(failed.get("SenderFault"))
+        )
+
+
+def _size(entry: dict[str, Any]) -> int:
+    attributes = entry["MessageAttributes"].items()
+    return len(entry["Message"].encode()) + sum(
+        len(name) + 6 + len(value["StringValue"].encode()) for name, value in attributes
+    )
+
+
+def _token(text: str) -> str:
+    """SNS takes 128 characters without spaces as a group or an id; what is longer or other becomes its SHA-256."""
+    return (
+        text
+        if re.fullmatch(r"[\w.!@#$%&*()+=:;,/?'\"-]{1,128}", text, re.ASCII)
+        else hashlib.sha256(text.encode()).hexdigest()
+    )
+
+
+def make(form: Form, config: SNSConfig, _folder: Path, _say: Callable[[str, str], None]) -> SNS:
+    return SNS(form, config)

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Shows one instance as pydicom sees it: GET /pydicom/{instance id}.
+
+A text as pydicom prints it, with names for the private tags that pydicom or Orthanc's `Dictionary` knows, or DICOM JSON
+(PS3.18 F), by `Accept` or `?format=`. Pixel data is left out, long values are shortened. Needs no configuration:
+
+    curl http://127.0.0.1:8042/pydicom/{instance id}
+    curl http://127.0.0.1:8042/pydicom/{instance id}?format=json
+
+Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More: docs/instance_dump.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401
+import functools
+import io
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orthanc
+
+try:
+    import pydicom
+    import pydicom.datadict
+    import pydicom.filewriter
+except ImportError:
+    pydicom = None
+
+from common.answers import Answer, Refused, Request, one_line, serve
+from common.loopback import Loopback, LoopbackError
+
+__version__ = "0.1.0"
+
+LONGEST = 256  # characters of a value in the text
+BULK = 1024  # bytes, or characters, of a value from which JSON has only its address
+LARGEST = 512 << 20  # bytes of a file that is read
+AT_A_TIME = threading.BoundedSemaphore(2)  # files that are held in memory
+MAY_BE_BULK = frozenset(
+    [
+        "DS",
+        "FL",
+        "FD",
+        "IS",
+        "LT",
+        "OB",
+        "OD",
+        "OF",
+        "OL",
+        "OV",
+        "OW",
+        "SL",
+        "SS",
+        "ST",
+        "SV",
+        "UC",
+        "UL",
+        "UN",
+        "US",
+        "UT",
+        "UV",
+    ]
+)  # PS3.18 F.2.2, table F.2.3-1
+BYTES = re.compile("O[BDFLVW]|UN")  # VRs whose values pydicom gives as bytes, also "US or OW"
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a UI, which pydicom prints as it is
+PIXELS = 0x7FE0  # the group of pixel data
+FORMATS = {"text": "text/plain", "json": "application/json", "dicom+json": "application/dicom+json"}
+MISSING = (
+    "instance_dump stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+)
+
+
+# What is shown
+
+
+def readable(content: bytes) -> Any:
+    """The data set of a file, in which each element can be read: one that breaks its VR is OB, and shows its bytes.
+
+    Raises whatever pydicom raises: it can't read the file at all.
+    """
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    for each in (dataset.file_meta, dataset):
+        _make_readable(each)
+    return dataset
+
+
+def _make_readable(dataset: Any) -> None:
+    for tag in list(dataset.keys()):
+        raw = dataset.get_item(tag).value
+        try:
+            if (element := dataset[tag]).VR == "SQ":
+                for item in element.value:
+                    _make_readable(item)
+                continue
+            broken = "\n" in str(element) or (isinstance(element.value, bytes) and not BYTES.search(element.VR))
+        except RecursionError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever is wrong with a value, the others are shown
+            broken = True
+        if broken:  # of UN pydicom would guess the VR that it does not have
+            dataset[tag] = pydicom.DataElement(tag, "OB", raw if isinstance(raw, bytes) else b"")
+
+
+def as_text(dataset: Any) -> str:
+    """What pydicom prints; a line that is too long ends with how long it was."""
+    return "".join(f"{_shortened(line)}\n" for line in str(dataset).split("\n"))
+
+
+def _shortened(line: str) -> str:
+    head, mark, value = UNPRINTABLE.sub("\ufffd", line).partition(": ")
+    return f"{head}{mark}{value[:LONGEST]}" + (f"… (cut, of {len(value)} characters)" if len(value) > LONGEST else "")
+
+
+def as_json(dataset: Any, address: str) -> dict[str, Any]:
+    """DICOM JSON (PS3.18 F), without the file meta information; large values by their address in Orthanc's REST API."""
+    found = {}
+    for element in dataset:
+        group, number = element.tag.group, element.tag.element
+        found[f"{group:04X}{number:04X}"] = _element(element, f"{address}/{group:04x}-{number:04x}")
+    return found
+
+
+def _element(element: Any, address: str) -> dict[str, Any]:
+    if element.VR == "SQ":
+        items = [as_json(item, f"{address}/{number}") for number, item in enumerate(element.value)]
+        return {"vr": "SQ", **({"Value": items} if items else {})}
+    try:
+        found: dict[str, Any] = element.to_json_dict(lambda _: address, 0 if element.tag.group == PIXELS else BULK)
+    except Exception:  # noqa: BLE001 - a DS that is no number, say: JSON has strings, too (PS3.18 F.2.3)
+        texts = [str(element.value)] if isinstance(element.value, str | bytes) else [str(v) for v in element.value]
+        found = {"vr": str(element.VR), "Value": texts}
+    found["vr"] = found["vr"].partition(" or ")[0]  # "OB or OW" where the file does not tell, and nothing else in it
+    if "Value" in found:
+        found["Value"] = [_number(value) for value in found["Value"]]
+        if element.VR in MAY_BE_BULK and len(json.dumps(found["Value"])) > BULK:
+            return {"vr": found["vr"], "BulkDataURI": address}
+    return found
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN and no infinity: DICOM writes them as texts (PS3.18 F.2.3)."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# What is asked for
+
+
+def chosen_format(query: Mapping[str, str], accept: str) -> str:
+    """A key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 400 or 406."""
+    if unknown := sorted(query.keys() - {"format"}):
+        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: format")
+    if "format" in query:
+        if query["format"] not in FORMATS:
+            raise Refused(400, f"format is {one_line(query['format'])[:40]!r}, allowed: text, json, dicom+json")
+        return query["format"]
+    best, found = max((_quality(accept, mime), -number, name) for number, (name, mime) in enumerate(FORMATS.items()))[
+        ::2
+    ]
+    if not best:
+        raise Refused(406, f"Accept is {one_line(accept)[:100]!r}, here is: {', '.join(FORMATS.values())}")
+    return str(found)
+
+
+def _quality(accept: str, mime: str) -> float:
+    """How welcome a type is, from 0 to 1: the most specific range that names it counts (RFC 9110, 12.5.1)."""
+    ranges = (mime, f"{mime.partition('/')[0]}/*", "*/*")
+    found = {}
+    for part in (accept or "*/*").lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        found[name] = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 0.0
+    return next((found[each] for each in ranges if each in found), 0.0)
+
+
+def named_private_tags(dictionary: Mapping[str, Any]) -> Iterator[tuple[str, int, tuple[str, str, str]]]:
+    """Of Orthanc's `Dictionary`: creator, tag, and VR, multiplicity and name as pydicom wants them."""
+    for tag, value in dictionary.items():
+        number = re.fullmatch("([0-9a-fA-F]{4})[,-]([0-9a-fA-F]{4})", tag)
+        if number and isinstance(value, list) and len(value) > 4 and int(number[1], 16) % 2:
+            low, high = value[2:4]
+            multiplicity = str(low) if low == high else f"{low}-{high or 'n'}"
+            yield str(value[4]), int(number[1] + number[2], 16), (str(value[0]), multiplicity, str(value[1]))
+
+
+class Dump:
+    """Handler of the route."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._loopback = Loopback(configuration)
+        # Each request takes a second of Orthanc's HTTP threads, to read the file: all at once would wait for each other.
+        self._callers = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+
+    def get(self, request: Request) -> Answer:
+        """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
+        chosen = chosen_format(request.query, request.headers.get("accept", ""))
+        instance = request.groups[0]
+        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):
+            raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")
+        if not self._callers.acquire(blocking=False):
+            raise Refused(503, "Too many requests at a time; try again")
+        try:
+            with AT_A_TIME:
+                return _in_a_thread(functools.partial(shown, self._read(instance), instance, chosen))
+        finally:
+            self._callers.release()
+
+    def _read(self, instance: str) -> bytes:
+        try:
+            if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > LARGEST:
+                raise Refused(413, f"The file has {size} bytes, allowed: {LARGEST}")
+            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+        except LoopbackError as error:
+            if error.status == 404:
+                raise Refused(404, f"There is no instance {instance!r}") from None
+            raise Refused(503, f"Orthanc does not give the file: {error}") from None
+
+
+def shown(content: bytes, instance: str, chosen: str) -> Answer:
+    """The answer. Raises `Refused` (415): pydicom can't read it."""
+    try:
+        dataset = readable(content)
+        if chosen == "text":
+            body = as_text(dataset)
+        else:  # the address is relative, so that it is right behind a proxy too
+            with contextlib.suppress(Exception):
+                pydicom.filewriter.correct_ambiguous_vr(dataset, dataset.original_encoding[1])
+            body = json.dumps(as_json(dataset, f"../instances/{instance}/content"), indent=2, allow_nan=False) + "\n"
+    except Exception as error:  # noqa: BLE001 - pydicom raises whatever comes up
+        raise Refused(415, f"pydicom can't read this instance: {type(error).__name__}") from None
+    mime = FORMATS[chosen] + ("; charset=utf-8" if chosen == "text" else "")
+    # Values are a stranger's: no browser may take them for a page.
+    return Answer(body.encode("utf-8", "replace"), mime=mime, headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _in_a_thread(work: Callable[[], Answer]) -> Answer:
+    """Do it in a thread of our own: the stack of Orthanc's is too small for sequences nested in sequences."""
+    outcome: list[Answer | Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="instance-dump", daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def register() -> None:
+    """Tell pydicom the private tags that Orthanc knows, and register the route."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    if pydicom is None:
+        orthanc.LogError(MISSING)
+    else:
+        for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
+            pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
+    dump = Dump(configuration)
+    serve("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
+
+
+register()

@@ -1,0 +1,1485 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
+
+GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers with how many went.
+A study whose StudyDate is missing or no valid day stays. What can't be right is refused, and nothing is deleted.
+
+    curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
+
+The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
+`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+
+    GET  /purge-old-studies/status
+    GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+
+Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+
+    "PurgeOldStudies": {"KeepLabels": ["teaching"],
+                        "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
+
+Needs nothing but Python's standard library. All keys: docs/purge_old_studies.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import encodings.idna  # noqa: F401
+import functools
+import http
+import http.client
+import ipaddress
+import itertools
+import json
+import math
+import os
+import re
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+import typing
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orthanc
+
+from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve, warn_if_open
+from common.days import parse_day
+from common.ledger import Ledger, state_folder
+from common.loopback import Loopback, LoopbackError
+from common.settings import SettingsError, read_settings
+
+__version__ = "0.2.0"
+
+T = TypeVar("T")
+SECTION = "PurgeOldStudies"
+PAGE = 500  # studies read at a time: each question reads through all that match
+WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+STALE = 0.5  # seconds; what was looked at longer ago is looked at again
+BATCH = 60  # instances of the first request that deletes
+# Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
+# notice, for at the end of each much goes on at once.
+BATCH_SECONDS = 0.15
+PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+LISTED = 1000  # studies that an answer names at most
+TURN = 0.0001  # seconds that a thread may keep the interpreter when others want it
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
+CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
+# the files, or silently never matches.
+QUERY_TAGS = (
+    "AccessionNumber", "InstitutionName", "ModalitiesInStudy", "PatientBirthDate", "PatientID",
+    "PatientName", "PatientSex", "ReferringPhysicianName", "RequestedProcedureDescription", "RequestingPhysician",
+    "StudyDescription", "StudyID", "StudyInstanceUID", "StudyTime",
+)  # fmt: skip
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+# Metadata of a study that Orthanc gives by itself and that can mean something to a person; others are the user's.
+KNOWN_METADATA = ("AnonymizedFrom", "ModifiedFrom", "RemoteAET")
+# Both ends and the inode in a row of /proc/net/tcp; others there are by the thousand.
+ESTABLISHED = re.compile(r"^ *\d+: (\w+:\w+) (\w+:\w+) 01 \S+ \S+ \S+ +\d+ +\d+ (\d+) ", re.MULTILINE)
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
+TABLES = """
+CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
+    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
+    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
+CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+"""
+# A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
+# `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
+UNFINISHED = ("waiting", "deleting", "pieces")
+FINISHED = ("deleted", "gone", "kept", "failed")
+
+
+def _age(text: str) -> str | None:
+    return None if day_back(text, datetime.date(2000, 1, 1)) else "an age such as 90d, 18m or 7y"
+
+
+def _time_of_day(text: str) -> str | None:
+    return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", text) else "a time of day as HH:MM"
+
+
+def _days(texts: Sequence[str]) -> str | None:
+    return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
+
+
+def _undated(value: object) -> str | None:
+    return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One entry of `Rules`: what goes by itself."""
+
+    name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
+    older_than: str = dataclasses.field(
+        default="", metadata={"check": _age, "help": "Age of what goes: `90d`, `18m`, `7y`; needed."}
+    )
+    at: str = dataclasses.field(
+        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+    )
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS, metadata={"check": _days, "help": "On which days of the week; every day."}
+    )
+    by: str = dataclasses.field(
+        default="StudyDate",
+        metadata={
+            "choices": ("StudyDate", "received"),
+            "help": "`StudyDate`, or `received` (the study's `LastUpdate`).",
+        },
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+    )
+    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels_constraint: str = dataclasses.field(
+        default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
+    )
+    limit: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Most studies a run, oldest first."}
+    )
+    undated: Any = dataclasses.field(
+        default=False,
+        metadata={"check": _undated, "help": 'Studies without a date: `"received"` judges them by their `LastUpdate`.'},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `PurgeOldStudies`. An unknown key counts as wrong here: a mistyped guard is no guard."""
+
+    max_studies: int = dataclasses.field(
+        default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
+    )
+    max_percent: float = dataclasses.field(
+        default=0,
+        metadata={
+            "minimum": 0,
+            "maximum": 100,
+            "help": "More of the archive at once is refused likewise; 0: no limit.",
+        },
+    )
+    keep_labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "A study with one of these labels is never purged."}
+    )
+    keep_metadata: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
+    )
+
+
+# What is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
+
+    last: datetime.date
+    by: str = "StudyDate"
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    labels_constraint: str = "All"
+    limit: int | None = None
+    undated: bool | str = False
+
+    def as_json(self) -> dict[str, Any]:
+        found = dataclasses.asdict(self)
+        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, text: str) -> Conditions:
+        found = json.loads(text)
+        last = typing.cast("datetime.date", parse_day(found["last"]))
+        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
+
+
+PARAMETERS = {
+    "since": "text", "older-than": "text", "by": "text", "Query": "object", "Labels": "list", "LabelsConstraint": "text",
+    "limit": "number", "undated": "undated", "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
+}  # fmt: skip
+ALLOWED = {
+    "text": "a text",
+    "object": 'an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}',
+    "list": "labels",
+    "number": "a whole number from 1 on",
+    "flag": "true or false",
+    "undated": "true, false or received",
+}
+
+
+def parameters(request: Request) -> dict[str, Any]:
+    """The parameters of a request, checked for name and type. Raises `Refused` (400)."""
+    found = _from_query(request.query) if request.method == "GET" else request.json()
+    _check_names(found)
+    for name, value in found.items():
+        kind = PARAMETERS[name]
+        fits = {
+            "text": isinstance(value, str),
+            "object": isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+            "list": isinstance(value, list) and all(isinstance(text, str) and text for text in value) and value,
+            "number": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "flag": isinstance(value, bool),
+            "undated": isinstance(value, bool) or value == "received",
+        }[kind]
+        if not fits:
+            raise Refused(400, f"{name} is {_shown(value)}, allowed: {ALLOWED[kind]}")
+    return found
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in PARAMETERS:
+            near = difflib.get_close_matches(name, PARAMETERS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(PARAMETERS)}"
+            raise Refused(400, f"Unknown parameter {_shown(name)}; {hint}")
+
+
+def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
+    """The texts of a query as the values that they stand for; what is no such value stays a text, and is refused later."""
+    _check_names(query)
+    found: dict[str, Any] = {}
+    for name, text in query.items():
+        kind, value = PARAMETERS[name], text
+        found[name] = value
+        if kind in ("flag", "undated") and text in ("true", "false"):
+            found[name] = text == "true"
+        elif kind == "number" and re.fullmatch(r"[0-9]{1,9}", text):
+            found[name] = int(text)
+        elif kind == "list":
+            found[name] = text.split(",")
+        elif kind == "object":
+            with contextlib.suppress(ValueError):
+                found[name] = decoded(text)
+    return found
+
+
+def _shown(value: object) -> str:
+    text = one_line(json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
+    if by not in ("StudyDate", "received"):
+        raise Refused(400, f"by is {_shown(by)}, allowed: StudyDate, received")
+    if constraint not in ("All", "Any", "None"):
+        raise Refused(400, f"LabelsConstraint is {_shown(constraint)}, allowed: All, Any, None")
+    if "LabelsConstraint" in found and "Labels" not in found:
+        raise Refused(400, "LabelsConstraint needs Labels")
+    if "Labels" in found and not has_labels:
+        raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
+    for label in found.get("Labels", ()):
+        if not is_label(label):
+            raise Refused(400, f"Labels: {_shown(label)} can't be one, allowed: letters, digits, - and _")
+    _check_query(found.get("Query", {}))
+    return Conditions(
+        _last_day(found, today),
+        by,
+        found.get("Query", {}),
+        tuple(found.get("Labels", ())),
+        constraint,
+        found.get("limit"),
+        found.get("undated", False),
+    )
+
+
+def is_label(text: str) -> bool:
+    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
+
+
+def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
+    if ("since" in found) == ("older-than" in found):
+        which = "is missing" if "since" not in found else "and older-than stand both there"
+        raise Refused(
+            400, f"since {which}: give the last day (since=YYYYMMDD) or the age (older-than=7y) of what is to go"
+        )
+    if "older-than" in found:
+        day = day_back(found["older-than"], today)
+        if day is None:
+            raise Refused(400, f"older-than is {_shown(found['older-than'])}, allowed: an age such as 90d, 18m or 7y")
+        return day
+    day = parse_day(found["since"])
+    if day is None:
+        raise Refused(400, f"since is {_shown(found['since'])}, allowed: a day of the calendar as YYYYMMDD")
+    if day > today:
+        raise Refused(400, f"since is {day:%Y%m%d}, a day yet to come; allowed: up to today, {today:%Y%m%d}")
+    return day
+
+
+def day_back(age: str, today: datetime.date) -> datetime.date | None:
+    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
+
+    Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
+    """
+    if not (found := re.fullmatch(r"([1-9][0-9]{0,4})([dmy])", age, re.ASCII)):
+        return None
+    number, unit = int(found[1]), found[2]
+    if unit == "d":
+        return today - datetime.timedelta(number) if number < today.toordinal() else None
+    months = today.year * 12 + today.month - 1 - number * (12 if unit == "y" else 1)
+    year, month = months // 12, months % 12 + 1
+    if year < 1:
+        return None
+    after = datetime.date(year + month // 12, month % 12 + 1, 1)
+    return min(after - datetime.timedelta(1), datetime.date(year, month, 1) + datetime.timedelta(today.day - 1))
+
+
+def _check_query(query: Mapping[str, str]) -> None:
+    """Refuse what would match more than it says, and what can match nothing."""
+    for tag, value in query.items():
+        if tag in ("StudyDate", "0008,0020", "0008-0020"):
+            raise Refused(400, "Query: days are given by since or older-than, not by StudyDate")
+        if tag not in QUERY_TAGS:
+            near = difflib.get_close_matches(tag, QUERY_TAGS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(QUERY_TAGS)}"
+            raise Refused(400, f"Query: {_shown(tag)} is not kept of each study; {hint}")
+        if any(not part.strip("* ") for part in value.split("\\")):
+            raise Refused(400, f"Query: {tag} {_shown(value)} would match every study; leave it out")
+        if not value.isprintable():
+            raise Refused(400, f"Query: {tag} has characters that no value of DICOM has here")
+        if tag == "ModalitiesInStudy" and re.search(r"[*?]", value):
+            raise Refused(400, "Query: ModalitiesInStudy takes no wildcards; several stand side by side: CT\\MR")
+        if "\\" in value and re.search(r"[*?]", value):
+            raise Refused(400, f"Query: {tag} is a list, which takes no wildcards")
+        if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
+            raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
+
+
+# Which studies that is
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study as the index has it; `tags` are those of its patient too, `received` is its LastUpdate (UTC)."""
+
+    id: str
+    patient: str
+    tags: Mapping[str, str]
+    received: str
+    labels: frozenset[str]
+    metadata: frozenset[str]
+    instances: int = 0  # 0: not counted
+
+    def day(self, by: str) -> datetime.date | None:
+        """The day that counts; None if there is none that a calendar knows."""
+        if by == "StudyDate":
+            return _day(self.tags.get("StudyDate", ""))
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            return moment.astimezone().date()
+        return None
+
+
+@functools.lru_cache(1000)
+def _names(*names: str) -> frozenset[str]:
+    """These names; the same object for most studies: the fewer there are, the sooner Python has gone through them."""
+    return frozenset(names)
+
+
+@functools.lru_cache(10_000)
+def _day(text: str) -> datetime.date | None:
+    return parse_day(text)
+
+
+def is_meant(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study. What Orthanc found is judged here once more: it compares dates as text (an
+    empty one, `1999`, `1999.12.31` and `19991301` are before 20000101 to it) and names without regard to case.
+    """
+    day = study.day(asked.by)
+    if day is None and asked.undated == "received":
+        day = study.day("received")
+    elif day is None and asked.undated:
+        day = datetime.date.min
+    if day is None or day > asked.last:
+        return False
+    held = [label in study.labels for label in asked.labels]
+    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
+    return by_labels and all(
+        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
+    )
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
+    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
+
+
+@functools.lru_cache(1000)
+def _pattern(part: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+
+
+def gently(items: Iterable[T]) -> Iterator[T]:
+    """The same items, with the processor and the interpreter left to others now and then.
+
+    Linux lets a thread that has just woken keep its processor for milliseconds, also from a request that waits for it.
+    """
+    for number, item in enumerate(items, 1):
+        yield item
+        os.sched_yield()
+        if number % 50 == 0:
+            time.sleep(0)  # before Python 3.12 the line above keeps the interpreter
+
+
+def used_up(items: list[T]) -> Iterator[T]:
+    """The items of a list, each forgotten before the next: freeing all at once would keep the interpreter from others."""
+    items.reverse()
+    while items:
+        yield items.pop()
+
+
+def each_of(content: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON array: decoding all at once would keep the interpreter from others for milliseconds."""
+    text, decoder, at = content.decode(), json.JSONDecoder(), 0
+    while (at := text.find("{", at)) >= 0:
+        found, at = decoder.raw_decode(text, at)
+        yield found
+
+
+@contextlib.contextmanager
+def in_short_turns() -> Iterator[None]:
+    """Python's threads take turns fifty times as often: the routes of others wait less for what is computed here."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def batch_length(instances: Iterable[int], most: float) -> int:
+    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
+    return max(1, len(together))
+
+
+class Archive:
+    """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
+
+    def __init__(self, loopback: Any, settings: Settings) -> None:
+        self._loopback, self._settings = loopback, settings
+        self._tells_protection = True  # until it says that it does not
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get("/system")
+        return found
+
+    @property
+    def _extended(self) -> bool:
+        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
+        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        return bool(self._loopback.finds_more)
+
+    @functools.cached_property
+    def has_labels(self) -> bool:
+        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
+        return self._extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    def chosen(self, asked: Conditions) -> list[Study]:
+        """The studies that are to go, the oldest first, undated ones last."""
+        # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
+        query = {tag: value for tag, value in asked.query.items() if "?" not in value}
+        if asked.by == "StudyDate" and not asked.undated:
+            query["StudyDate"] = f"-{asked.last:%Y%m%d}"
+        meant = [study for study in gently(self._matching(query)) if is_meant(study, asked)]
+        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
+        found = dict[str, Study]()
+        for start in range(0, len(meant), WINDOW):
+            some = meant[start : start + WINDOW]
+            protection = self.protection(some)
+            found |= {study.id: study for study in gently(some) if not self.why_kept(study, protection)}
+        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+        aged = sorted(
+            (study.day(asked.by) or datetime.date.max, study.received, name) for name, study in gently(found.items())
+        )
+        return [found[name] for *_, name in aged[: asked.limit]]
+
+    def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
+        pages = self._pages(query) if self._extended else self._before_pages(query)
+        return map(self._study, itertools.chain.from_iterable(pages))
+
+    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        for since in itertools.count(0, PAGE):
+            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
+            page = self._search(
+                self._find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+            )
+            yield page
+            if len(page) < PAGE:
+                return
+
+    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        if self._loopback.finds_all:
+            studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
+        else:
+            studies = self._loopback.get("/studies")  # `is_meant` looks at each
+        for start in range(0, len(studies), PAGE):
+            page = self._content("Study", studies[start : start + PAGE])
+            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+
+    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        if not wanted:
+            return studies
+        series = self._content("Series", [study["ID"] for study in studies])
+        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
+        return [study for study in studies if study["ID"] in meant]
+
+    def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        # Without regard to case, since pages can't be had with it; `is_meant` has it.
+        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
+        if self._extended:
+            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
+        return find
+
+    def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return list(gently(each_of(self._loopback.exchange("POST", "/tools/find", find)[1])))
+
+    def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
+        """What is there of some studies at a level, before 1.12.5."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(studies), FEW):
+            some = {"Resources": studies[start : start + FEW], "Level": level}
+            found += self._loopback.post(
+                "/tools/bulk-content", {**some, "Metadata": bool(self._settings.keep_metadata)}
+            )
+        return found
+
+    def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
+        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+
+        Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
+        """
+        wanted, counts = [study for study, _ in studies], Counter[str]()
+        if self._extended:
+            # With regard to case, that is a sixth faster; UIDs have none. It is refused along with Since.
+            query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
+            found = self._search(self._find(query, CaseSensitive=True))
+        else:
+            found = self._content("Study", wanted)
+            for series in self._content("Series", wanted):
+                counts[series["ParentStudy"]] += len(series["Instances"])
+        there = {each["ID"]: each for each in found}
+        return {
+            study: dataclasses.replace(self._study(there[study]), instances=counts[study])
+            for study in gently(wanted)
+            if study in there
+        }
+
+    def _study(self, found: Mapping[str, Any]) -> Study:
+        metadata = found.get("Metadata", {})
+        return Study(
+            found["ID"],
+            found["ParentPatient"],
+            {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
+            str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
+            _names(*found.get("Labels", ())),
+            _names(*metadata),
+            int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
+        )
+
+    def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
+        """Whether the patients of some studies are protected, as far as one question tells; of others `why_kept` asks.
+
+        Orthanc 1.13.0 tells; there, asking for one patient at a time takes time in proportion to the archive.
+        """
+        patients = {study.tags.get("PatientID", "") for study in studies} - {""}
+        asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
+        if not (asked and self._tells_protection and self._extended):
+            return {}
+        find = {"Level": "Patient", "Query": {"PatientID": "\\".join(asked)}, "Expand": True, "CaseSensitive": True}
+        try:
+            found = self._search({**find, "ResponseContent": ["IsProtected"]})
+        except LoopbackError as error:
+            if error.status != http.HTTPStatus.BAD_REQUEST:
+                raise
+            self._tells_protection = False
+            return {}
+        return {each["ID"]: each["IsProtected"] for each in found}
+
+    def why_kept(self, study: Study, protection: Mapping[str, bool]) -> str | None:
+        """Why this study is never purged, or None; `protection` as `protection` tells."""
+        if held := study.labels.intersection(self._settings.keep_labels):
+            return f"it has the label {', '.join(sorted(held))}"
+        if held := study.metadata.intersection(self._settings.keep_metadata):
+            return f"it has the metadata {', '.join(sorted(held))}"
+        is_protected = protection.get(study.patient)
+        if is_protected is None:
+            is_protected = bool(_if_there(f"/patients/{study.patient}/protected"))
+        if is_protected:
+            return "its patient is protected"
+        return None
+
+    def count(self) -> int:
+        return int(self._loopback.get("/statistics")["CountStudies"])
+
+    def summary(self, studies: Sequence[Study], asked: Conditions) -> dict[str, Any]:
+        """What a dry run tells."""
+        years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
+        modalities: Counter[str] = Counter()
+        size = 0
+        for start in range(0, len(studies), WINDOW):
+            window = {study.id: study for study in studies[start : start + WINDOW]}
+            of_each: dict[str, set[str]] = {}
+            for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
+                of_each.setdefault(series["ParentStudy"], set()).add(
+                    series["MainDicomTags"].get("Modality", "") or "none"
+                )
+            modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
+            size += self._bytes(window)
+        ends = [_identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
+        return {
+            "DryRun": True,
+            "Since": f"{asked.last:%Y%m%d}",
+            "Studies": len(studies),
+            "Bytes": size,
+            "Years": dict(sorted(years.items())),
+            "Modalities": dict(sorted(modalities.items())),
+            "First": ends[0] if ends else None,
+            "Last": ends[-1] if ends else None,
+        }
+
+    def _children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        if not self._extended:
+            return self._content(level, [study.id for study in studies])
+        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
+        return self._search(find)
+
+    def _bytes(self, studies: Mapping[str, Study]) -> int:
+        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        if not self._extended:
+            return sum(int((_if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+        instances = self._children("Instance", studies.values(), ["Attachments"])
+        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def delete(self, studies: Sequence[str]) -> dict[str, str]:
+        """Delete some studies; those that are still there, with what Orthanc says."""
+        try:
+            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
+            return {}
+        except LoopbackError:
+            reasons = {study: self._delete_one(study) for study in studies}
+            return {study: reason for study, reason in reasons.items() if reason}
+
+    def _delete_one(self, study: str) -> str:
+        try:
+            self._loopback.request("DELETE", f"/studies/{study}")
+        except LoopbackError as error:
+            return "" if error.status == 404 else one_line(error)  # 404: the batch had deleted it before it failed
+        return ""
+
+    def delete_in_pieces(self, study: str, stopping: Callable[[], bool]) -> bool:
+        """Delete instances of a large study, until so many are left that it can go as a whole; False if stopped."""
+        try:
+            for series in self._loopback.get(f"/studies/{study}")["Series"]:
+                instances = self._loopback.get(f"/series/{series}")["Instances"]
+                for start in range(0, len(instances), PIECE):
+                    if stopping():
+                        return False
+                    self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
+        except LoopbackError:
+            pass  # deleting the whole tells
+        return True
+
+
+def _if_there(path: str) -> Any:
+    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+
+    Any other error is raised: who can't see whether a study is protected does not delete it.
+    """
+    try:
+        return json.loads(orthanc.RestApiGet(path))
+    except orthanc.OrthancException as error:
+        if error.args[0] in UNKNOWN_RESOURCE:
+            return None
+        raise
+
+
+def _identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
+
+
+# What is written down
+
+
+def _facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**_identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
+
+
+class History:
+    """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._path, self._durable, self._lock = path, durable, threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            # What was being written when the power went: the ledger knows it, and it is written anew.
+            with path.open("rb") as lines:
+                os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Append lines, all or none. Raises OSError: the disk is full, or the like."""
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        with self._lock:
+            size = os.fstat(self._file).st_size
+            try:
+                if os.write(self._file, text) < len(text):
+                    raise OSError("the disk is full")
+                if self._durable:
+                    os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # the last one may be growing
+                    yield json.loads(line)
+
+    def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
+        """The lines after number `since`, of all purges or of one."""
+        found: list[dict[str, Any]] = []
+        total, more = 0, False
+        for number, line in enumerate(self.lines(), 1):
+            if purge is not None and line["Purge"] != purge:
+                continue
+            total += 1
+            if number > since and not (more := more or len(found) == limit):
+                found.append({"Number": number, **line})
+        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def now_utc() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
+
+
+def who_asks(headers: Mapping[str, str], port: int) -> dict[str, Any]:
+    """User and address behind a request, as far as they can be known.
+
+    The plugin does not tell where a request comes from; a filter would, at a cost for every request to Orthanc. The kernel
+    knows who is connected to the port: one address, or several of which it was one.
+    """
+    kind, _, credentials = headers.get("authorization", "").partition(" ")
+    user = None
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    addresses = connected_to(port)
+    found: dict[str, Any] = {"User": user, "Ip": addresses[0] if len(addresses) == 1 else addresses or None}
+    if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
+        found["ForwardedFor"] = one_line(forwarded)[:200]
+    return found
+
+
+def connected_to(port: int) -> list[str]:
+    """The addresses that others are connected from to a TCP port of this machine (Linux; elsewhere none)."""
+    ends = []
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        with contextlib.suppress(OSError):
+            ends += ESTABLISHED.findall(Path(table).read_text())
+    own = set()
+    for file in Path("/proc/self/fd").glob("*") if ends else ():
+        with contextlib.suppress(OSError):
+            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
+    suffix = f":{port:04X}"
+    ours = {local for local, remote, inode in ends if remote.endswith(suffix) and inode in own}  # our loopback requests
+    return sorted({_address(remote) for local, remote, _ in ends if local.endswith(suffix) and remote not in ours})
+
+
+def _address(end: str) -> str:
+    """An address of /proc/net/tcp: 32 bit words in the order of this machine's bytes."""
+    words = bytes.fromhex(end.partition(":")[0])
+    raw = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+# When
+
+
+def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
+    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
+
+
+def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
+    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
+    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
+
+
+def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
+    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
+    at = datetime.time.fromisoformat(rule.at)
+    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
+
+
+def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """What a rule means on a day. Raises `Refused` as a request would."""
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    if rule.limit is not None:
+        found["limit"] = rule.limit
+    if rule.labels:
+        found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    return conditions(found, today, has_labels=has_labels)
+
+
+def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
+    """What the types don't say. Raises `SettingsError`."""
+    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    for name in settings.keep_metadata:
+        if name not in known and not re.fullmatch("[0-9]{4,5}", name):
+            allowed = ", ".join(sorted(known))
+            raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
+    for label in settings.keep_labels:
+        if not is_label(label):
+            raise SettingsError(f"{SECTION}.KeepLabels: found {json.dumps(label)}, allowed: letters, digits, - and _")
+    names = [rule.name for rule in settings.rules]
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+            if not value:
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+        if names.count(rule.name) > 1:
+            raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
+        if not all(isinstance(value, str) for value in rule.query.values()):
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
+        try:
+            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+        except Refused as refused:
+            raise SettingsError(f"{path}: {refused.message}") from None
+
+
+def read_configuration(configuration: Mapping[str, Any]) -> Settings:
+    """The settings. Raises `SettingsError` for what is wrong anywhere, an unknown key too, a misspelt section included."""
+    for key in configuration:
+        if key != SECTION and difflib.SequenceMatcher(None, key.lower(), SECTION.lower()).ratio() > 0.85:
+            raise SettingsError(f"{key} is not known; did you mean {SECTION}?")
+    settings, unknown = read_settings(Settings, SECTION, configuration)
+    if unknown:
+        raise SettingsError("; ".join(unknown).replace(" and is ignored", ""))
+    check_settings(settings, configuration)
+    return settings
+
+
+# The work
+
+
+# What came of a batch: for each state the rows that are in it now, and why.
+Outcome = dict[str, list[tuple[dict[str, Any], str]]]
+
+
+class Purge:
+    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+
+    def __init__(
+        self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
+    ) -> None:
+        self.number, self._asked, self._who = number, asked, who
+        self._ledger, self._history, self._archive = ledger, history, archive
+        self.stopping = self.cancelled = False
+        self.done = threading.Event()
+        self._began, self._settled = time.monotonic(), 0
+        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        self._at_once = float(min(BATCH, PIECE))
+
+    @property
+    def rate(self) -> float:
+        """Studies a second, since this started."""
+        return self._settled / max(time.monotonic() - self._began, 0.001)
+
+    def run(self) -> str:
+        """Delete what is still to go; the state that the purge is in then.
+
+        One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
+        """
+        self.complete_record()
+        left = self._count("waiting")
+        for settled in itertools.chain.from_iterable(map(self._window, self._windows())):
+            for state, of_it in settled.items():
+                self._settle(of_it, state)
+            left -= sum(map(len, settled.values()))
+            orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
+        if self._halted() and self._count(*UNFINISHED):
+            return "cancelled" if self.cancelled else "interrupted"
+        return "partly" if self._count("kept", "failed") else "done"
+
+    def _halted(self) -> bool:
+        return self.stopping or self.cancelled
+
+    def _windows(self) -> Iterator[list[dict[str, Any]]]:
+        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        last = -1
+        while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
+            yield rows
+            last = rows[-1]["number"]
+
+    def _rows(self, *states: str, after: int = -1, limit: int = -1) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
+        rows = self._ledger.rows(sql, self.number, *states, after, limit)
+        return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
+
+    def _count(self, *states: str) -> int:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT COUNT(*) n FROM studies WHERE purge=? AND state IN ({marks})"
+        return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
+
+    def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
+        """What the studies of some rows are now."""
+        return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
+
+    def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
+        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        looked_at, found = -math.inf, dict[str, Study]()
+        while rows and not self._halted():
+            if time.monotonic() - looked_at > STALE:
+                looked_at, found = time.monotonic(), self._look(rows)
+            studies = [found.get(row["study"]) for row in rows]
+            length = batch_length(map(_instances, rows, studies), self._at_once)
+            yield self._batch(list(zip(rows[:length], studies, strict=False)))
+            rows = rows[length:]
+
+    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
+        """Delete of some rows those whose study still fits; what came of each."""
+        outcome: Outcome = {"gone": [], "kept": []}
+        batch, sizes = list[dict[str, Any]](), list[int]()
+        protection = self._archive.protection(study for _, study in looked if study is not None)
+        for row, study in gently(looked):
+            if why := self._why_not(row, study, protection):
+                outcome[why[0]].append((row, why[1]))
+            else:
+                batch.append(row)
+                sizes.append(_instances(row, study))
+        if batch:
+            began, large = time.monotonic(), sizes[0] > 2 * PIECE
+            outcome |= self._delete(batch, large=large)
+            if not large:
+                fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
+                self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
+        return outcome
+
+    def _why_not(
+        self, row: Mapping[str, Any], study: Study | None, protection: Mapping[str, bool]
+    ) -> tuple[str, str] | None:
+        if study is None:
+            if _if_there(f"/studies/{row['study']}") is None:
+                return "gone", "somebody else deleted it"
+            return "kept", "it can't be looked at once more"
+        if study.received != row["facts"]["LastUpdate"]:
+            return "kept", "it has received something since it was chosen"
+        if not is_meant(study, self._asked):
+            return "kept", "it does not fit the conditions any more"
+        reason = self._archive.why_kept(study, protection)
+        return ("kept", reason) if reason else None
+
+    def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
+        self._mark(rows, "pieces" if large else "deleting")
+        if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+            return {}
+        left = self._archive.delete([row["study"] for row in rows])
+        return {
+            "deleted": [(row, "") for row in rows if row["study"] not in left],
+            "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
+        }
+
+    def _mark(self, rows: list[dict[str, Any]], state: str, reason: str = "") -> None:
+        sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number IN (SELECT value FROM json_each(?))"
+        self._ledger.run(sql, state, reason, self.number, json.dumps([row["number"] for row in rows]))
+
+    def _settle(
+        self, rows: list[tuple[dict[str, Any], str]], state: str, *, written: frozenset[str] = frozenset()
+    ) -> None:
+        """Write what came of studies: first where it stays, then in the ledger."""
+        if not rows:
+            return
+        common = {"Time": now_utc(), "Purge": self.number, "Event": state}
+        self._history.add(
+            {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
+            for row, why in gently(rows)
+            if row["study"] not in written
+        )
+        self._settled += len(rows)
+        for reason in {why for _, why in rows}:
+            self._mark([row for row, why in rows if why == reason], state, reason)
+
+    def complete_record(self) -> None:
+        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        if not (rows := self._rows("deleting", "pieces")):
+            return
+        lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
+        written = frozenset(line["ID"] for line in lines)
+        there = {row["study"] for row in rows if _if_there(f"/studies/{row['study']}") is not None}
+        self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
+        for row in rows:
+            if row["study"] in there and row["state"] == "pieces":
+                self._finish_pieces(row)
+        self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
+
+    def _finish_pieces(self, row: dict[str, Any]) -> None:
+        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        why = self._why_not(row, self._look([row]).get(row["study"]), {})
+        if why is None:
+            for state, of_it in self._delete([row], large=True).items():
+                self._settle(of_it, state)
+        elif why[0] == "kept":
+            self._settle([(row, why[1])], "kept")
+
+
+def _instances(row: Mapping[str, Any], study: Study | None) -> int:
+    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}
+
+
+class Purges:
+    """The script's routes and its rules: one purge at a time, remembered until it has ended."""
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
+        self._settings, self._configuration, self._refusal = settings, configuration, refusal
+        loopback = Loopback(configuration)
+        if not refusal and not loopback.enabled:
+            self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+        self._loopback, self._archive = loopback, Archive(loopback, settings)
+        self._opening, self._busy = threading.Lock(), threading.Lock()
+        self._opened = False
+        self._stopping = threading.Event()
+        self._current: Purge | None = None
+        self._threads: list[threading.Thread] = []
+
+    # From start to stop
+
+    def on_change(self, change: int, _level: int, _resource: str) -> None:
+        if change == orthanc.ChangeType.ORTHANC_STARTED:
+            if reason := self.unavailable():
+                orthanc.LogError(reason)
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self._stop()
+
+    def unavailable(self) -> str | None:
+        """Why nothing can be purged, or None. What is needed is opened here, at the start or with the first request."""
+        with self._opening:
+            if self._refusal is None and not self._opened:
+                try:
+                    self._open()
+                    self._opened = True
+                except (OSError, sqlite3.Error) as error:
+                    return f"purge_old_studies: its ledger or history can't be opened: {error}"
+        return self._refusal
+
+    def _open(self) -> None:
+        folder = state_folder(self._settings.state_path, self._configuration)
+        durability = self._settings.durability
+        self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
+        self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+        with self._ledger.transaction() as db:
+            before = time.time() - self._settings.keep_done_days * 86400
+            db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
+            db.execute("DELETE FROM purges WHERE ended<?", (before,))
+        unfinished = self._ledger.rows("SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL")
+        if unfinished:
+            self._busy.acquire()
+            self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
+        if self._settings.rules:
+            self._thread(self._schedule, "purge-schedule")
+
+    def _thread(self, target: Callable[[], object], name: str) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if purge := self._current:
+            purge.stopping = True
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # A purge, from request to end
+
+    def purge(self, request: Request) -> Any:
+        """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
+        found = parameters(request)
+        as_json = wants_json(found, request)
+        asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
+        refuse_links(request)
+        if found.get("dry-run"):
+            summary = self._dry_run(asked)
+            return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
+        if not self._busy.acquire(blocking=False):
+            current = f"purge {self._current.number}" if self._current else "another purge"
+            raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
+        who = {**who_asks(request.headers, int(self._configuration.get("HttpPort", 8042))), "Rule": None}
+        purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
+        if found.get("async"):
+            return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
+        purge.done.wait()
+        return self._answer(purge.number, asked, as_json=as_json)
+
+    def _dry_run(self, asked: Conditions) -> dict[str, Any]:
+        try:
+            return self._archive.summary(self._archive.chosen(asked), asked)
+        except LoopbackError as error:
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
+
+    def _begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
+        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+        try:
+            if self._stopping.is_set():
+                raise Refused(503, "Orthanc is stopping")
+            with in_short_turns():
+                studies = self._archive.chosen(asked)
+                if not force and (refusal := self._too_many(len(studies))):
+                    self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
+                number = self._write_down(asked, who, studies, continues=continues)
+            purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
+            self._thread(lambda: self._run_one(purge), f"purge-{number}")
+            return purge
+        except LoopbackError as error:
+            self._busy.release()
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
+        except BaseException:
+            self._busy.release()
+            raise
+
+    def _tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
+
+    def _too_many(self, count: int) -> str | None:
+        most, percent = self._settings.max_studies, self._settings.max_percent
+        if most and count > most:
+            return f"{count} studies would go, more than MaxStudies ({most})"
+        if percent and count * 100 > percent * (total := self._archive.count()):
+            return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
+        return None
+
+    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+        """Write down what is to go, with `studies` used up; the purge's number."""
+        with self._ledger.transaction() as db:
+            sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
+            values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
+            number = int(db.execute(sql, values).lastrowid or 0)
+            count = len(studies)
+            rows = (
+                (number, index, study.id, json.dumps(_facts(study)))
+                for index, study in enumerate(gently(used_up(studies)))
+            )
+            db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+        self._tell("started", number, who, Studies=count, Conditions=asked.as_json())
+        return number
+
+    def _run_one(self, purge: Purge) -> None:
+        try:
+            self._run(purge)
+        finally:
+            self._current = None
+            self._busy.release()
+            purge.done.set()
+
+    def _run(self, purge: Purge) -> None:
+        try:
+            with in_short_turns():
+                state = self._patiently(purge)
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+            state = "interrupted"
+            orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
+        row = self._row(purge.number)
+        if state == "interrupted" and self._stopping.is_set() and row["continues"]:
+            return  # the next start goes on
+        try:
+            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            self._end(purge.number, state)
+        except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
+            # It counts as going on: the next start completes its record.
+            what = f"the end of purge {purge.number} can't be written down"
+            orthanc.LogError(f"purge_old_studies: {what}: {one_line(error)}")
+
+    def _patiently(self, purge: Purge) -> str:
+        """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
+        for _ in range(9):
+            try:
+                return purge.run()
+            except LoopbackError as error:
+                orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
+                if self._stopping.wait(AFTER_ERROR):
+                    return "interrupted"
+        return purge.run()
+
+    def _end(self, number: int, state: str) -> None:
+        found = self._job(self._row(number))
+        totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
+        who = json.loads(self._row(number)["asked"])
+        for name, count in totals.items():
+            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
+        self._tell("ended", number, who, State=state, **totals)
+        self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
+        orthanc.LogWarning(
+            f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
+        )
+
+    def _go_on(self, rows: list[dict[str, Any]]) -> None:
+        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
+        try:
+            for row in rows:
+                asked = Conditions.from_json(row["conditions"])
+                purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
+                purge.cancelled = row["state"] == "cancelled"
+                purge.stopping = self._stopping.is_set()
+                self._current = purge
+                if row["continues"] or purge.cancelled:
+                    self._run(purge)
+                else:
+                    purge.complete_record()
+                    self._end(row["id"], "interrupted")
+        except Exception:  # noqa: BLE001 - what is not ended now is looked at again at the next start
+            orthanc.LogError(f"purge_old_studies can't go on now:\n{traceback.format_exc()}")
+        finally:
+            self._current = None
+            self._busy.release()
+
+    def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
+        row = self._row(number)
+        found = self._job(row)
+        if row["state"] == "done":
+            return (
+                {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"} if as_json else f"{found['Deleted']}\n"
+            )
+        left = found["Kept"] + found["Failed"] + found["Remaining"]
+        message = (
+            f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
+        )
+        states = {name: self._studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
+        details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
+        raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
+
+    # What there is to look at
+
+    def _row(self, number: int) -> dict[str, Any]:
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
+        if not rows:
+            raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
+        return rows[0]
+
+    def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        sql = "SELECT state, COUNT(*) n FROM studies WHERE purge=? GROUP BY state"
+        counts = Counter({each["state"]: each["n"] for each in self._ledger.rows(sql, row["id"])})
+        total, remaining = counts.total(), sum(counts[state] for state in UNFINISHED)
+        purge = self._current
+        rate = purge.rate if purge and purge.number == row["id"] else 0.0
+        return {
+            "ID": row["id"],
+            "State": row["state"],
+            "Asynchronous": bool(row["continues"]),
+            "Progress": 100 if not total else (total - remaining) * 100 // total,
+            "Studies": total,
+            **{state.capitalize(): counts[state] for state in FINISHED},
+            "Remaining": remaining,
+            "Rate": round(rate, 1),
+            "Conditions": json.loads(row["conditions"]),
+            "Created": _utc(row["created"]),
+            "Ended": _utc(row["ended"]),
+            **json.loads(row["asked"]),
+        }
+
+    def _studies(self, number: int, *states: str) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"
+        rows = self._ledger.rows(sql, number, *states)
+        return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
+
+    def jobs(self, request: Request) -> Any:
+        """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
+        since, limit, _ = _paging(request.query, ("since", "limit"))
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
+        total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
+        items = [self._job(row) for row in rows[:limit]]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+    def job(self, request: Request) -> Any:
+        """One purge: its state, what went, what is left, the rate, and why studies did not go."""
+        row = self._row(_number(request.groups[0]))
+        return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
+
+    def cancel(self, request: Request) -> Any:
+        """Let a purge that is going on stop after what it is deleting at the moment."""
+        row = self._row(_number(request.groups[0]))
+        purge = self._current
+        if purge is None or purge.number != row["id"]:
+            raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
+        # Written down first: a kill in this moment must not let it go on at the next start.
+        self._ledger.run("UPDATE purges SET state='cancelled' WHERE id=? AND ended IS NULL", row["id"])
+        purge.cancelled = True
+        return self._job(self._row(row["id"]))
+
+    def history(self, request: Request) -> Any:
+        """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
+        since, limit, purge = _paging(request.query, ("since", "limit", "purge"))
+        return self._history.page(since, limit, purge)
+
+    def status(self, _request: Request) -> Any:
+        """Whether it runs, what is going on, and its totals."""
+        counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
+        current = self._current
+        deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
+        return {
+            "State": "purging" if current else "running",
+            "Purge": current.number if current else None,
+            "Purges": {row["state"]: row["n"] for row in counts},
+            "Deleted": deleted,
+            "Rules": [rule.name for rule in self._settings.rules],
+            "Version": __version__,
+        }
+
+    # Rules
+
+    def _schedule(self) -> None:
+        """Run each rule when its time passes while this runs: what was missed while down waits for its next time."""
+        before, ticks, clock = datetime.datetime.now(), time.monotonic(), time.time()  # noqa: DTZ005 - local times
+        while not self._stopping.wait(min(20.0, max(0.05, seconds_until(self._settings.rules, before)))):
+            now, ahead = datetime.datetime.now(), (time.time() - clock) - (time.monotonic() - ticks)  # noqa: DTZ005
+            due = [rule for rule in self._settings.rules if is_due(rule, before, now)]
+            if due and ahead > CLOCK_JUMP:
+                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
+                names = ", ".join(rule.name for rule in due)
+                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                due = []
+            before, ticks, clock = now, time.monotonic(), time.time()
+            for rule in due:
+                self._run_rule(rule, now.date())
+
+    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
+        if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
+            return  # it ran on this day already: the clock was set back, or the hour comes twice
+        while not self._busy.acquire(timeout=1):
+            if self._stopping.is_set():
+                return
+        try:
+            asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.has_labels)
+        except Refused as refused:
+            self._busy.release()
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
+            return
+        try:
+            self._begin(asked, {"User": None, "Ip": None, "Rule": rule.name}, force=False, continues=True).done.wait()
+        except Refused as refused:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
+        except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+
+
+def _today() -> datetime.date:
+    return datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
+
+
+def _utc(seconds: float | None) -> str | None:
+    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
+    return one_line("none" if value is None else value)
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else -1
+
+
+def _paging(query: Mapping[str, str], allowed: tuple[str, ...]) -> tuple[int, int, int | None]:
+    """`since`, `limit` and `purge` of a list. Raises `Refused` (400)."""
+    for name, value in query.items():
+        if name not in allowed:
+            raise Refused(400, f"Unknown parameter {_shown(name)}; allowed: {', '.join(allowed)}")
+        if _number(value) < 0 or (name == "limit" and not 1 <= int(value) <= 1000):
+            raise Refused(
+                400, f"{name} is {_shown(value)}, allowed: a whole number{' from 1 to 1000' * (name == 'limit')}"
+            )
+    return int(query.get("since", 0)), int(query.get("limit", 100)), int(query["purge"]) if "purge" in query else None
+
+
+def wants_json(found: Mapping[str, Any], request: Request) -> bool:
+    """Whether `format`, else `Accept`, asks for JSON."""
+    chosen = found.get("format")
+    if chosen not in (None, "json", "text"):
+        raise Refused(400, f"format is {_shown(chosen)}, allowed: json, text")
+    return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
+
+
+def refuse_links(request: Request) -> None:
+    """A GET deletes here: what a browser asks for on behalf of another page, or ahead of time, is refused (403)."""
+    headers = request.headers
+    if request.method != "GET" or not headers.get("user-agent", "").startswith("Mozilla/"):
+        return
+    typed = headers.get("sec-fetch-site") in ("none", "same-origin")
+    early = "prefetch" in headers.get("sec-purpose", headers.get("purpose", ""))
+    if early or not typed:
+        query = urllib.parse.urlencode(request.query)
+        address = re.sub("[^!-&(-~]", "", f"http://{headers.get('host', '127.0.0.1:8042')}{request.uri}?{query}")
+        raise Refused(403, f"A browser must not delete by a link. In a terminal: curl -u USER '{address}'")
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings = read_configuration(configuration)
+    except SettingsError as error:
+        refusal = f"{error}. purge_old_studies purges nothing until this is corrected."
+        orthanc.LogError(refusal)
+    else:
+        warn_if_open("purge_old_studies", configuration)
+    purges = Purges(settings, configuration, refusal)
+    route = "/purge-old-studies"
+    serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
+    serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    KEPT_ALIVE.append(purges.on_change)
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+register()

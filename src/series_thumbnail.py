@@ -1,0 +1,1073 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Gives each series a small picture, its middle image: GET /series/{id}/thumbnail, the same for studies and instances.
+
+The picture is drawn once, when the series becomes stable, and kept with the series in Orthanc: an attachment, and the
+instance that was chosen as the metadata `ThumbnailInstanceID`. What is no image gives the icon of its kind. Orthanc
+Explorer shows the pictures in its lists and on its pages.
+
+A smallest configuration is none at all. To name what is kept:
+
+    "UserMetadata": {"ThumbnailInstanceID": 2001},
+    "UserContentType": {"SeriesThumbnail": 4301}
+
+To look at:
+
+    GET /series/{id}/thumbnail       ?size=128&format=jpeg&quality=85&icon=false
+    GET /studies/{id}/thumbnail      of its first series of images
+    GET /instances/{id}/thumbnail    of several frames, the middle one
+    GET /series-thumbnail/status
+
+Icons, and images whose pixels are no squares, need Pillow (pip install pillow; the Dockerfile has it). All keys:
+docs/series_thumbnail.md.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import ctypes
+import dataclasses
+import encodings.idna  # noqa: F401
+import functools
+import hashlib
+import io
+import json
+import math
+import queue
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orthanc
+
+from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve
+from common.loopback import Loopback, LoopbackError
+from common.settings import SettingsError, read_settings
+from common.user_number import user_number
+
+__version__ = "0.1.0"
+
+SECTION = "SeriesThumbnail"
+CHOSEN, CHOSEN_NUMBER = "ThumbnailInstanceID", 2001  # of UserMetadata
+KEPT, KEPT_NUMBER = "SeriesThumbnail", 4301  # of UserContentType
+SMALLEST, LARGEST = 16, 1024  # pixels of the longer side
+JPEG, PNG = "image/jpeg", "image/png"
+BELIEVED = 1.0  # seconds that a picture in memory is believed without asking Orthanc whether its series is as it was
+QUICK = 0.005  # seconds in which Orthanc tells of the whole archive; it counts, so of millions of instances not
+SLOW_FOR = 60.0  # seconds for which it is not asked again when it was slower
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+PATIENCE = 60.0  # seconds that a request waits for its picture
+TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
+UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
+OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
+QUESTIONS = 8  # ways to ask for one picture that are recognised at once
+TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
+SOURCES = 20_000  # instances whose tags need not be read again for another picture
+ATTACHED = threading.local()
+LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
+
+# What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
+NO_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.104.": "document",
+    "1.2.840.10008.5.1.4.1.1.88.": "report",
+    "1.2.840.10008.5.1.4.1.1.9.": "waveform",
+    "1.2.840.10008.5.1.4.1.1.4.2": "waveform",  # MR spectroscopy
+    "1.2.840.10008.5.1.4.1.1.66.": "segmentation",  # and registrations, fiducials, surfaces, tracts
+    "1.2.840.10008.5.1.4.1.1.66": "other",  # raw data
+    "1.2.840.10008.5.1.4.1.1.67": "other",  # real world value mapping
+    "1.2.840.10008.5.1.4.1.1.11.": "presentation",
+    "1.2.840.10008.5.1.4.1.1.481.": "plan",
+    "1.2.840.10008.5.1.4.1.1.481.1": "",  # RT image
+    "1.2.840.10008.5.1.4.1.1.481.2": "",  # RT dose
+    "1.2.840.10008.5.1.4.1.1.481.3": "segmentation",  # RT structure set
+    "1.2.840.10008.5.1.4.34.": "plan",
+}
+
+
+# Orthanc Explorer builds its lists anew at each turn: whoever looks at what was added needs no function of it. The page of
+# a study or series has no link to itself, so its picture goes where the page describes it.
+EXPLORER = """
+(function () {
+  'use strict';
+  var LEVELS = {study: 'studies', series: 'series', instance: 'instances'};
+
+  function addPicture(place, level, id, size) {
+    var image = document.createElement('img');
+    image.className = 'series-thumbnail';
+    image.alt = '';
+    image.loading = 'lazy';
+    image.width = image.height = size;
+    image.style.cssText = 'position: absolute; left: 15px; top: 12px; object-fit: contain';
+    place.style.position = 'relative';
+    image.onload = function () {
+      place.style.paddingLeft = size + 27 + 'px';
+      place.style.minHeight = size + 8 + 'px';
+    };
+    image.onerror = function () { image.remove(); };
+    image.src = '../' + LEVELS[level] + '/' + id + '/thumbnail?format=jpeg';
+    place.insertBefore(image, place.firstChild);
+  }
+
+  function addToLists() {
+    document.querySelectorAll('li a[href*="uuid="]:not([data-thumbnail])').forEach(function (link) {
+      var found = /#(study|series|instance)\\?uuid=([0-9a-f-]{44})$/.exec(link.getAttribute('href'));
+      link.setAttribute('data-thumbnail', found ? found[1] : '');
+      if (found && link.querySelector('h3')) {
+        addPicture(link, found[1], found[2], 64);
+      }
+    });
+  }
+
+  function addToPages() {
+    ['study', 'series'].forEach(function (level) {
+      var found = new RegExp('#' + level + '\\\\?uuid=([0-9a-f-]{44})').exec(window.location.hash);
+      document.querySelectorAll('#' + level + '-info > li').forEach(function (item) {
+        if (found && item.querySelector('h3') && !item.querySelector('.series-thumbnail, a')) {
+          addPicture(item, level, found[1], 128);
+        }
+      });
+    });
+  }
+
+  new MutationObserver(function () { addToLists(); addToPages(); })
+    .observe(document.documentElement, {childList: true, subtree: true});
+})();
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `SeriesThumbnail`."""
+
+    size: int = dataclasses.field(
+        default=128,
+        metadata={"minimum": SMALLEST, "maximum": LARGEST, "help": "Pixels of the longer side, without `?size=`."},
+    )
+    quality: int = dataclasses.field(
+        default=80, metadata={"minimum": 1, "maximum": 100, "help": "Of JPEG, without `?quality=`."}
+    )
+    make_ahead: bool = dataclasses.field(
+        default=True, metadata={"help": "Draw each series when it becomes stable; false: when somebody asks for it."}
+    )
+    cache_megabytes: float = dataclasses.field(
+        default=64, metadata={"minimum": 0, "help": "Most memory for pictures that are asked for often."}
+    )
+    threads: int = dataclasses.field(
+        default=4,
+        metadata={"minimum": 1, "maximum": 32, "help": "Pictures that are drawn at a time for those who ask."},
+    )
+    explorer: bool = dataclasses.field(default=True, metadata={"help": "Show the pictures in Orthanc Explorer."})
+
+
+# What to show of a series
+
+
+def numbers(text: object, count: int) -> tuple[float, ...] | None:
+    """The `count` numbers of a DS or IS value, or None if it holds others, or something else."""
+    try:
+        found = tuple(float(part) for part in str(text).split("\\"))
+    except ValueError:
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def positions(instances: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """Where each lies along the normal of its slice, in mm (DICOM PS3.3 C.7.6.2.1.1); None if not all are parallel slices."""
+    tags = [instance["MainDicomTags"] for instance in instances]
+    first_text = tags[0].get("ImageOrientationPatient") if tags else None
+    first = numbers(first_text, 6)
+    if first is None:
+        return None
+    a, b, c, d, e, f = first
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    if math.hypot(*normal) < 0.1:
+        return None
+    along = []
+    for each in tags:
+        text = each.get("ImageOrientationPatient")
+        orientation = first if text == first_text else numbers(text, 6)
+        position = numbers(each.get("ImagePositionPatient"), 3)
+        if position is None or orientation is None or math.dist(first, orientation) > 0.01:
+            return None
+        along.append(round(sum(x * y for x, y in zip(position, normal, strict=True)), 3))
+    return along
+
+
+def in_order(instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The Orthanc identifiers of a series' instances, given as they arrived: by position, then Instance Number, then as given."""
+    along = positions(instances) or [0.0] * len(instances)
+    number = [numbers(instance["MainDicomTags"].get("InstanceNumber"), 1) or (math.inf,) for instance in instances]
+    return [instances[i]["ID"] for i in sorted(range(len(instances)), key=lambda i: (along[i], number[i]))]
+
+
+def is_ordered(instances: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether position or Instance Number say where each belongs; if not, it takes the time of arrival."""
+    return all(numbers(each["MainDicomTags"].get("InstanceNumber"), 1) for each in instances) or (
+        positions(instances) is not None
+    )
+
+
+def from_the_middle(items: Sequence[str]) -> Iterator[str]:
+    """The middle one, and then outwards: of seven, the fourth, fifth, third, sixth, …"""
+    middle = len(items) // 2
+    for distance in range(middle + 1):
+        for index in {middle + distance: 0, middle - distance: 0}:
+            if index < len(items):
+                yield items[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
+
+    series: str  # Orthanc's identifier, if the PatientID is ASCII
+    kind: str
+    frame: int | None
+    rows: int
+    columns: int
+    aspect: float  # height of a pixel by its width
+
+
+def source_of(tags: Mapping[str, Any]) -> Source:
+    """Read it off the tags of an instance, as Orthanc's `simplified-tags`."""
+    uid = str(tags.get("SOPClassUID", ""))
+    known = [prefix for prefix in NO_IMAGES if uid == prefix or (prefix.endswith(".") and uid.startswith(prefix))]
+    rows, columns = ((numbers(tags.get(name), 1) or (0,))[0] for name in ("Rows", "Columns"))
+    kind = NO_IMAGES[max(known, key=len)] if known else ""
+    if not kind and (rows < 1 or columns < 1):
+        kind = "other"
+    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
+    uids = (str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    digest = hashlib.sha1("|".join(uids).encode()).hexdigest()
+    series = "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
+
+
+def pixel_aspect(tags: Mapping[str, Any]) -> float:
+    """Height of a pixel by its width; 1 where nothing sensible is said."""
+    for found in (
+        tags.get("PixelSpacing"),
+        first_item(first_item(tags, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence").get("PixelSpacing"),
+        tags.get("ImagerPixelSpacing"),
+        tags.get("NominalScannedPixelSpacing"),
+        tags.get("PixelAspectRatio"),
+    ):
+        pair = numbers(found, 2)
+        if pair and min(pair) > 0 and 0.05 < pair[0] / pair[1] < 20:
+            return pair[0] / pair[1]
+    return 1.0
+
+
+def first_item(tags: Mapping[str, Any], sequence: str) -> Mapping[str, Any]:
+    """The first item of a sequence; empty where there is none."""
+    items = tags.get(sequence)
+    return items[0] if isinstance(items, list) and items else {}
+
+
+def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int, int]:
+    """Width and height of a picture whose longer side is `size`, and the longer side of square pixels it can be made of."""
+    height, width = rows * aspect, float(columns)
+    scale = size / max(height, width)
+    target = max(1, round(width * scale)), max(1, round(height * scale))
+    enough = max(target[0] / columns, target[1] / rows) * max(rows, columns)
+    return *target, min(4 * LARGEST, math.ceil(enough))
+
+
+# What was asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a picture is to be: pixels of the longer side, MIME type, and quality (of JPEG)."""
+
+    size: int
+    mime: str
+    quality: int
+
+
+def preferred(accept: str) -> str | None:
+    """What an `Accept` header (RFC 9110 12.5.1) likes best, JPEG or PNG; None: neither."""
+    likes = {}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        likes[kind] = (numbers(quality, 1) or (0.0,))[0]
+    jpeg, png = (likes.get(mime, likes.get("image/*", likes.get("*/*", 0.0))) for mime in (JPEG, PNG))
+    if max(jpeg, png) <= 0:
+        return None
+    return JPEG if jpeg >= png else PNG
+
+
+def whole(name: str, text: str, least: int, most: int) -> int:
+    """A parameter that is a whole number. Raises `Refused` (400)."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
+    return int(text)
+
+
+@functools.lru_cache(maxsize=256)
+def wanted(query: tuple[tuple[str, str], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
+    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 400, 406."""
+    given = dict(query)
+    if unknown := sorted(given.keys() - {"size", "format", "quality", "icon"}):
+        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: size, format, quality, icon")
+    size = whole("size", given.get("size", str(settings.size)), SMALLEST, LARGEST)
+    quality = whole("quality", given.get("quality", str(settings.quality)), 1, 100)
+    if given.get("icon", "true") not in ("true", "false"):
+        raise Refused(400, f"icon is {one_line(given['icon'])[:40]!r}, allowed: true, false")
+    mime = preferred(accept) if "format" not in given else {"jpeg": JPEG, "png": PNG}.get(given["format"])
+    if mime is None and "format" in given:
+        raise Refused(400, f"format is {one_line(given['format'])[:40]!r}, allowed: jpeg, png")
+    if mime is None:
+        raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")
+    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon") != "false"
+
+
+# Pictures
+
+
+# How the same request is recognised: its address, `Accept`, and the parameters as they came.
+Question: TypeAlias = tuple[str, str | None, tuple[tuple[str, str], ...]]
+
+
+@dataclasses.dataclass(slots=True)
+class Picture:
+    """One that is drawn of `instance`, when its resource had `count` instances and its series this LastUpdate.
+
+    `checked`: when it was last known to be right; `archive`: the state of the archive in which it was;
+    `is_kept`: with the series; `was_chosen`: the metadata name `instance`.
+    """
+
+    content: bytes
+    mime: str
+    etag: str
+    instance: str
+    is_icon: bool = False
+    count: int | None = None
+    last_update: str = ""
+    is_kept: bool = False
+    was_chosen: bool = False
+    checked: float = 0.0
+    archive: object = None
+    questions: list[Question] = dataclasses.field(default_factory=list)
+
+
+def is_known(picture: Picture, if_none_match: str | None) -> bool:
+    """Whether the caller has it already (RFC 9110 13.1.2)."""
+    return if_none_match is not None and (picture.etag in if_none_match or if_none_match.strip() == "*")
+
+
+def make_picture(content: bytes, look: Look, instance: str, is_icon: bool = False) -> Picture:
+    return Picture(content, look.mime, f'"{hashlib.sha1(content).hexdigest()}"', instance, is_icon)
+
+
+def with_note(jpeg: bytes, note: str) -> bytes:
+    """The JPEG with a comment (COM, ITU T.81 B.2.4.5) after its first marker: what the picture was made of goes with it."""
+    text = note.encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2) + text + jpeg[2:]
+
+
+def without_note(jpeg: bytes) -> tuple[bytes, str]:
+    """What `with_note` was given; an empty note where there is none."""
+    if jpeg[:4] != b"\xff\xd8\xff\xfe":
+        return jpeg, ""
+    end = 4 + int.from_bytes(jpeg[4:6])
+    return jpeg[:2] + jpeg[end:], jpeg[6:end].decode(errors="replace")
+
+
+class Cache:
+    """Pictures in memory by the identifier of their resource and their look, at most `most` bytes; the least used go first."""
+
+    def __init__(self, most: float) -> None:
+        self._most, self.bytes, self.pictures = most, 0, 0
+        self._entries: collections.OrderedDict[str, dict[Look, Picture]] = collections.OrderedDict()
+        self.answers: dict[Question, Picture] = {}  # what was asked before, in the same words
+        self._lock = threading.Lock()
+
+    def get(self, resource: str, look: Look) -> Picture | None:
+        found = self._entries.get(resource)  # without the lock: one look-up of a dict is safe
+        return found.get(look) if found else None
+
+    def put(self, resource: str, look: Look, picture: Picture) -> None:
+        """Add or replace it; or only mark it as used."""
+        with self._lock:
+            looks = self._entries.setdefault(resource, {})
+            self._entries.move_to_end(resource)
+            if look in looks and looks[look] is not picture:
+                self._retire(looks[look])
+            elif look in looks:
+                self._count(picture, -1)
+            looks[look] = picture
+            self._count(picture, 1)
+            while self.bytes > self._most and self._entries:
+                self._forget(next(iter(self._entries)))
+
+    def learn(self, question: Question, resource: str, look: Look, picture: Picture) -> None:
+        """Remember which picture answers this question, as long as it is here."""
+        with self._lock:
+            known = self._entries.get(resource, {}).get(look) is picture and question not in picture.questions
+            if known and len(picture.questions) < QUESTIONS:
+                picture.questions.append(question)
+                self.answers[question] = picture
+
+    def drop(self, resource: str) -> None:
+        with self._lock:
+            self._forget(resource)
+
+    def _forget(self, resource: str) -> None:
+        for picture in self._entries.pop(resource, {}).values():
+            self._retire(picture)
+
+    def _retire(self, picture: Picture) -> None:
+        self._count(picture, -1)
+        picture.checked, picture.archive = -math.inf, None
+        for question in picture.questions:
+            self.answers.pop(question, None)
+
+    def _count(self, picture: Picture, sign: int) -> None:
+        self.bytes += sign * (len(picture.content) + OVERHEAD)
+        self.pictures += sign
+
+
+def stay_attached() -> None:
+    """From Python 3.14 on, let what Python knows of this thread of Orthanc's outlive the callback.
+
+    The plugin has it made for each callback (PyGILState_Ensure) and destroyed after it (PyGILState_Release), and with it
+    the memory of Python's stack is mapped and unmapped, for which all threads of the process stand still: without that
+    a route asked by four clients answers 1.9 times as often (Orthanc 1.13.0). One Ensure more than there are Releases keeps
+    it, until Python ends. Older Pythons would gain as much; there a hundred times Orthanc's own preview needs no such trick.
+    """
+    if sys.version_info >= (3, 14) and not hasattr(ATTACHED, "yes"):
+        ATTACHED.yes = True
+        ctypes.pythonapi.PyGILState_Ensure()
+
+
+class Archive:
+    """Whether anything was stored or deleted since, asked once for all pictures.
+
+    `state` is another object as soon as something was. Whatever is stored is a later change, and what is deleted without
+    that leaves fewer instances: so equal counts between two equal changes are an archive as it was.
+    """
+
+    def __init__(self, loopback: Any) -> None:
+        self._loopback = loopback
+        self._told: tuple[Any, Any] | None = None
+        self._lock = threading.Lock()
+        self._slow_until = -math.inf
+        self.state, self.checked = object(), -math.inf
+
+    def look(self) -> object:
+        """The state, at most `BELIEVED` old; one that is equal to no other where asking would take long."""
+        with self._lock:
+            begun = time.monotonic()
+            if begun - self.checked <= BELIEVED:
+                return self.state
+            if begun < self._slow_until:
+                return object()
+            try:
+                counts, last = self._loopback.get("/statistics"), self._loopback.get("/changes?last")["Last"]
+                if (last, counts) != self._told:
+                    self._told, self.state = (last, self._loopback.get("/statistics")), object()
+            except LoopbackError:
+                return object()  # then each picture asks for itself, and tells whoever waits for it
+            if time.monotonic() - begun > QUICK:
+                self._slow_until = begun + SLOW_FOR
+            self.checked = begun
+            return self.state
+
+
+# Icons, in a square of 100
+
+
+def _circle(x: float, y: float, radius: float) -> Sequence[float]:
+    turns = [math.tau * step / 32 for step in range(33)]
+    return [value for turn in turns for value in (x + radius * math.cos(turn), y + radius * math.sin(turn))]
+
+
+SHEET = [60, 14, 26, 14, 26, 86, 74, 86, 74, 28, 60, 14, 60, 28, 74, 28]
+FRAME = [16, 22, 84, 22, 84, 78, 16, 78, 16, 20]
+GLYPHS: dict[str, Sequence[Sequence[float]]] = {
+    "document": [SHEET, *([36, y, 64, y] for y in (42, 54, 66))],
+    "report": [SHEET, *([46, y, 64, y] for y in (44, 58, 72)), *([34, y, 39, y] for y in (44, 58, 72))],
+    "waveform": [[8, 54, 28, 54, 34, 46, 40, 54, 46, 54, 51, 18, 58, 82, 63, 54, 72, 54, 78, 44, 84, 54, 92, 54]],
+    "segmentation": [_circle(50, 50, 34), [38, 32, 58, 30, 68, 46, 60, 66, 42, 68, 32, 50, 39, 31]],
+    "plan": [
+        _circle(50, 50, 26),
+        _circle(50, 50, 8),
+        [50, 10, 50, 36],
+        [50, 64, 50, 90],
+        [10, 50, 36, 50],
+        [64, 50, 90, 50],
+    ],
+    "presentation": [FRAME, [30, 66, 62, 38], [46, 37, 63, 37, 63, 54]],
+    "image": [FRAME, _circle(36, 40, 6), [17, 72, 42, 52, 54, 62, 66, 46, 83, 64]],
+    "other": [SHEET],
+}
+
+
+def draw_icon(kind: str, look: Look) -> bytes:
+    """The icon of a kind as a square picture. Raises `ImportError` without Pillow."""
+    from PIL import Image, ImageDraw
+
+    side = 4 * look.size  # drawn large and made small: smooth lines
+    image = Image.new("RGB", (side, side), (44, 52, 64))
+    draw = ImageDraw.Draw(image)
+    for line in GLYPHS[kind]:
+        draw.line([value * side / 100 for value in line], (200, 210, 222), max(1, side // 28), "curve")
+    return encoded(image.resize((look.size, look.size), Image.Resampling.LANCZOS), look)
+
+
+def stretched(content: bytes, width: int, height: int, look: Look) -> bytes:
+    """A picture in other proportions. Raises `ImportError` without Pillow."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return encoded(image.resize((width, height), Image.Resampling.LANCZOS), look)
+
+
+def encoded(image: Any, look: Look) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if look.mime == JPEG else "PNG", quality=look.quality or 85)
+    return buffer.getvalue()
+
+
+class Artist:
+    """Chooses and draws, over loopback HTTP: through the SDK it would hold the GIL, and with it every store.
+
+    Parameters
+    ----------
+    chosen, kept : how Orthanc calls the metadata and the attachment.
+    look : of the picture that is kept with a series.
+    """
+
+    def __init__(self, loopback: Any, chosen: str, kept: str, look: Look) -> None:
+        self._loopback, self._chosen, self._kept, self.look = loopback, chosen, kept, look
+        self._undecodable: set[str] = set()
+        self._sources: dict[str, Source] = {}
+        self.drawn = 0
+
+    def series(self, series: str, look: Look, anew: bool) -> Picture:
+        """The picture of a series: the kept one, else one of the instance chosen before, else of one chosen now.
+
+        `anew`: something has arrived since; choose again.
+        """
+        metadata = self._loopback.get(f"/series/{series}/metadata?expand")
+        chosen, last_update = metadata.get(self._chosen), metadata.get("LastUpdate", "")
+        picture = None
+        if chosen and not anew:
+            picture = self._kept_picture(series, chosen, last_update) if look == self.look else None
+            picture = picture or self._of_chosen(chosen, series, look)
+            if picture is not None and look != self.look:  # of the other, `keep` counts, while nobody waits
+                picture.count = self.count("series", series)
+        if picture is None:
+            instances = self._instances(series)
+            picture = self._first_of(from_the_middle(in_order(instances)), look)
+            picture.count = len(instances)
+        picture.last_update, picture.was_chosen = last_update, picture.instance == chosen
+        return picture
+
+    def study(self, study: str, look: Look, series_picture: Callable[[str, Look], Picture]) -> Picture:
+        """The picture of the first series that is no icon, else the icon of the first."""
+        first, count = None, self.count("studies", study)
+        for series in self._series_of(study)[:TRIES]:
+            picture = series_picture(series, look)
+            first = first or picture
+            if not picture.is_icon:
+                return dataclasses.replace(picture, count=count, questions=[])
+        if first is None:
+            raise Refused(404, f"There is no study {study!r}, or it has no series")
+        return dataclasses.replace(first, count=count, questions=[])
+
+    def instance(self, instance: str, look: Look) -> Picture:
+        """The picture of one instance, of its middle frame."""
+        picture = self._first_of(iter([instance]), look)
+        picture.count = 1
+        return picture
+
+    def count(self, level: str, resource: str) -> int:
+        """How many instances it has now; of what Orthanc reads, this alone costs the same in an archive of any size."""
+        found = self._loopback.get(f"/{level}/{resource}/statistics")
+        if found["DicomDiskSize"] == "0":
+            return 0  # what is not there: only Orthanc 1.13.0 answers so, the others 404
+        return int(found.get("CountInstances", 1))
+
+    def keep(self, series: str, picture: Picture) -> None:
+        """Write the choice and, unless it is an icon, the picture to the series."""
+        if picture.count is None:
+            picture.count = self.count("series", series)
+        if not picture.is_icon:
+            content = with_note(picture.content, self._note(picture.instance, picture.count, picture.last_update))
+            path = f"/series/{series}/attachments/{self._kept}"
+            self._put(path, f"{path}/data", content)
+        if not picture.was_chosen:
+            path = f"/series/{series}/metadata/{self._chosen}"
+            self._put(path, path, picture.instance.encode())
+
+    def _put(self, path: str, reading: str, content: bytes) -> None:
+        try:
+            self._loopback.exchange("PUT", path, content)
+        except LoopbackError as error:
+            if error.status != 409:
+                raise
+            # With "CheckRevisions" what is there already is replaced only by who has seen it.
+            headers, _ = self._loopback.exchange("GET", reading)
+            self._loopback.exchange("PUT", path, content, {"If-Match": headers.get("ETag", "")})
+
+    def _note(self, instance: str, count: int, last_update: str) -> str:
+        return f"thumbnail 1 {self.look.size} {self.look.quality} {instance} {count} {last_update}"
+
+    def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
+        """The attachment, if it was made of the series as it is now."""
+        try:
+            _, attachment = self._loopback.exchange("GET", f"/series/{series}/attachments/{self._kept}/data")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return None
+        content, note = without_note(attachment)
+        if not note:
+            return None
+        picture = make_picture(content, self.look, chosen)
+        picture.count, picture.is_kept = self.count("series", series), True
+        return picture if note == self._note(chosen, picture.count, last_update) else None
+
+    def _of_chosen(self, instance: str, series: str, look: Look) -> Picture | None:
+        """The picture of the instance that the metadata names, if it is one of the series."""
+        try:
+            if self._source(instance).series != series:
+                return None  # or a PatientID that Orthanc has in another encoding: then it is chosen again
+            return self._first_of(iter([instance]), look)
+        except LoopbackError as error:
+            if error.status not in (400, 404):
+                raise
+            return None
+
+    def _first_of(self, instances: Iterator[str], look: Look) -> Picture:
+        """The picture of the first instance that can be drawn, else the icon of the very first."""
+        icon, failures = None, 0
+        for _, instance in zip(range(TRIES), instances, strict=False):
+            source = self._source(instance)
+            content = None if source.kind else self._render(instance, source, look)
+            if content is not None:
+                self.drawn += 1
+                return make_picture(content, look, instance)
+            icon = icon or (source.kind or "image", instance)
+            failures += not source.kind
+            if failures == UNDECODABLE_TRIES:
+                break
+        if icon is None:
+            raise Refused(404, "There is no instance any more")
+        return make_picture(self._with_pillow(draw_icon, icon[0], look), look, icon[1], is_icon=True)
+
+    def forget(self, instance: str) -> None:
+        """It was deleted, or stored anew."""
+        self._sources.pop(instance, None)
+
+    def _source(self, instance: str) -> Source:
+        source = self._sources.get(instance)
+        if source is None:
+            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            if len(self._sources) >= SOURCES:
+                self._sources.clear()
+            self._sources[instance] = source
+        return source
+
+    def _render(self, instance: str, source: Source, look: Look) -> bytes | None:
+        """The image as Orthanc renders it, windowed; None if Orthanc can't."""
+        stretch = abs(math.log(source.aspect)) > 0.01
+        width, height, box = fitted(source.rows, source.columns, source.aspect, look.size)
+        frame = "" if source.frame is None else f"/frames/{source.frame}"
+        side, mime = (box, PNG) if stretch else (look.size, look.mime)
+        path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={look.quality or 85}"
+        try:
+            _, content = self._loopback.exchange("GET", path, headers={"Accept": mime})
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            content = b""
+        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+            self._say_undecodable(instance)
+            return None
+        return self._with_pillow(stretched, content, width, height, look) if stretch else content
+
+    def _say_undecodable(self, instance: str) -> None:
+        self.forget(instance)
+        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
+        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        if syntax not in self._undecodable:
+            self._undecodable.add(syntax)
+            orthanc.LogWarning(
+                f"series_thumbnail: Orthanc can't decode instance {instance}, transfer syntax {syntax}: an icon is shown. "
+                "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
+            )
+
+    def _with_pillow(self, draw: Callable[..., bytes], *arguments: Any) -> bytes:
+        try:
+            return draw(*arguments)
+        except ImportError as error:
+            raise Refused(
+                503,
+                f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
+            ) from None
+
+    def _instances(self, series: str) -> list[dict[str, Any]]:
+        """The instances of a series with their main tags, as they arrived."""
+        if not self._loopback.finds_more:
+            return list(self._loopback.get(f"/series/{series}/instances?expand"))  # in the order of arrival on 1.10.1
+        query = {"Level": "Instance", "Query": {}, "ParentSeries": series, "ResponseContent": ["MainDicomTags"]}
+        found = list(self._loopback.post("/tools/find", query))
+        if found and not is_ordered(found):
+            query["ResponseContent"] = ["MainDicomTags", "Metadata"]
+            found = sorted(
+                self._loopback.post("/tools/find", query), key=lambda each: each["Metadata"].get("ReceptionDate", "")
+            )
+        return found
+
+    def _series_of(self, study: str) -> list[str]:
+        """The series of a study by their Series Number."""
+        if self._loopback.finds_more:
+            query = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": ["MainDicomTags"]}
+            found = self._loopback.post("/tools/find", query)
+        else:
+            found = self._loopback.get(f"/studies/{study}/series?expand")
+        number = {each["ID"]: numbers(each["MainDicomTags"].get("SeriesNumber"), 1) or (math.inf,) for each in found}
+        return sorted(number, key=lambda series: (number[series], series))
+
+
+@dataclasses.dataclass(eq=False)
+class Task:
+    """A picture that somebody waits for. `spoiled`: its resource has changed meanwhile."""
+
+    level: str
+    resource: str
+    look: Look
+    future: concurrent.futures.Future[Picture] = dataclasses.field(default_factory=concurrent.futures.Future)
+    spoiled: bool = False
+
+
+class Thumbnails:
+    """Serves pictures from memory, lets others be drawn by few threads, each once, and keeps those of series."""
+
+    def __init__(self, settings: Settings, artist: Artist, archive: Archive, configuration: Mapping[str, Any]) -> None:
+        self.unavailable: str | None = "series_thumbnail has not started yet"
+        self._settings, self._artist = settings, artist
+        self._cache = Cache(settings.cache_megabytes * 1e6)
+        self._archive = archive
+        self._http_threads = int(configuration.get("HttpThreadsCount", 50))
+        self._asked: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._aside: queue.SimpleQueue[tuple[str, Picture | None] | None] = queue.SimpleQueue()
+        self._tasks: dict[tuple[str, Look], Task] = {}
+        self._changed: set[str] = set()  # series whose kept picture may be of another day
+        self._lock = threading.Lock()
+        self._waiting = self._most_waiting = 0
+        self._stopping = False
+        self._complaint = ""
+        self._threads: list[threading.Thread] = []
+        self._has_started = threading.Event()
+        self._idle = threading.Event()  # nobody waits for a picture
+        self._idle.set()
+        change = orthanc.ChangeType
+        self._forgets = {int(change.NEW_INSTANCE), int(change.NEW_CHILD_INSTANCE), int(change.DELETED)}
+        self._started, self._stopped = int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED)
+        self._grows, self._stable = int(change.NEW_CHILD_INSTANCE), int(change.STABLE_SERIES)
+
+    # What Orthanc tells: return at once
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        if change in self._forgets:
+            self._forget(resource, change == self._grows and level == LEVELS["series"])
+        elif change == self._stable and self.unavailable is None:
+            if self._settings.make_ahead:
+                self._aside.put((resource, None))
+            else:
+                self._changed.discard(resource)
+        elif change == self._started:
+            try:
+                self._start()
+            finally:
+                self._has_started.set()
+        elif change == self._stopped:
+            self._stop()
+
+    def why_not(self) -> str | None:
+        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._has_started.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def _forget(self, resource: str, grew: bool) -> None:
+        with self._lock:
+            if grew:
+                self._changed.add(resource)
+            else:
+                self._changed.discard(resource)
+            for task in self._tasks.values():
+                task.spoiled = task.spoiled or task.resource == resource
+        self._artist.forget(resource)
+        self._cache.drop(resource)
+
+    def _start(self) -> None:
+        # Each picture that is waited for holds one of Orthanc's HTTP threads, and what draws it needs others.
+        drawing = min(self._settings.threads, max(1, self._http_threads // 4))
+        self._most_waiting = self._http_threads - drawing - 3
+        if self._most_waiting < 1:
+            self.unavailable = (
+                f"series_thumbnail stays idle: HttpThreadsCount is {self._http_threads}, allowed: at least 5"
+            )
+            orthanc.LogError(self.unavailable)
+            return
+        workers = [
+            threading.Thread(target=self._draw, name=f"series-thumbnail-{i}", daemon=True) for i in range(drawing)
+        ]
+        self._threads = [
+            *workers,
+            threading.Thread(target=self._work_aside, name="series-thumbnail-aside", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.unavailable = None
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self.unavailable = "series_thumbnail has stopped"
+        for _ in self._threads[1:]:
+            self._asked.put(None)
+        self._aside.put(None)
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            thread.join(max(0, deadline - time.monotonic()))
+
+    # Threads
+
+    def _draw(self) -> None:
+        while task := self._asked.get():
+            self._run(task)
+
+    def _work_aside(self) -> None:
+        """Draw what became stable, and keep what was drawn."""
+        while item := self._aside.get():
+            series, picture = item
+            self._idle.wait(1)  # who asks goes first, yet not for ever
+            if self._stopping:
+                continue
+            try:
+                if picture is None:
+                    self._ahead(series)
+                else:
+                    self._artist.keep(series, picture)
+                self._complaint = ""
+            except Refused:
+                pass  # what can't be drawn now is said to who asks for it
+            except LoopbackError as error:
+                if error.status != 404:  # 404: deleted meanwhile
+                    self._complain(f"series_thumbnail could not keep the picture of series {series}: {one_line(error)}")
+            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
+                self._complain(f"series_thumbnail met an error, please report it:\n{traceback.format_exc()}")
+
+    def _ahead(self, series: str) -> None:
+        task, new = self._task("series", series, self._artist.look)
+        if new:  # else somebody has asked for it
+            self._run(task)
+            task.future.result()
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint and not self._stopping:
+            orthanc.LogError(text)
+        self._complaint = text
+
+    def _task(self, level: str, resource: str, look: Look) -> tuple[Task, bool]:
+        with self._lock:
+            if (resource, look) in self._tasks:
+                return self._tasks[resource, look], False
+            task = self._tasks[resource, look] = Task(level, resource, look)
+            return task, True
+
+    def _run(self, task: Task) -> None:
+        try:
+            picture = self._obtain(task)
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+            with self._lock:
+                del self._tasks[task.resource, task.look]
+            task.future.set_exception(error)
+        else:
+            with self._lock:
+                del self._tasks[task.resource, task.look]
+                if not task.spoiled:
+                    self._cache.put(task.resource, task.look, picture)
+            task.future.set_result(picture)
+
+    def _obtain(self, task: Task) -> Picture:
+        """The picture in memory, if its resource is as it was; else one that is drawn."""
+        picture, begun = self._cache.get(task.resource, task.look), time.monotonic()
+        # What is drawn now may name any state that was told before: if that is still so then, nothing has changed since.
+        archive = self._archive.look() if picture else self._archive.state
+        if picture is not None:
+            if picture.archive is archive:
+                return picture
+            count = self._artist.count(task.level, task.resource)
+            if picture.count in (None, count):
+                picture.count, picture.checked, picture.archive = count, begun, archive
+                return picture
+            self._cache.drop(task.resource)
+            if task.level == "series":
+                self._changed.add(task.resource)
+        if task.level == "series":
+            picture = self._series(task)
+        elif task.level == "studies":
+            picture = self._artist.study(task.resource, task.look, self._series_of_study)
+        else:
+            picture = self._artist.instance(task.resource, task.look)
+        picture.checked, picture.archive = begun, archive
+        return picture
+
+    def _series(self, task: Task) -> Picture:
+        anew = task.resource in self._changed
+        picture = self._artist.series(task.resource, task.look, anew)
+        if not task.spoiled:
+            if anew and task.look == self._artist.look:
+                self._changed.discard(task.resource)
+            if task.look == self._artist.look and not picture.is_kept and self._aside.qsize() < TO_BE_KEPT:
+                self._aside.put((task.resource, picture))
+        return picture
+
+    def _series_of_study(self, series: str, look: Look) -> Picture:
+        task, new = self._task("series", series, look)
+        if new:
+            self._run(task)
+            return task.future.result()
+        # Another thread draws it, or will: never wait here for one that may wait for this.
+        return self._obtain(Task("series", series, look, spoiled=True))
+
+    # Routes
+
+    def of_series(self, request: Request) -> Answer:
+        """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
+        return self._answer("series", request)
+
+    def of_study(self, request: Request) -> Answer:
+        """The same of a study: of its first series of images."""
+        return self._answer("studies", request)
+
+    def of_instance(self, request: Request) -> Answer:
+        """The same of one instance: of its middle frame."""
+        return self._answer("instances", request)
+
+    def _answer(self, level: str, request: Request) -> Answer:
+        look, icon_will_do = wanted(tuple(request.query.items()), request.headers.get("accept", "*/*"), self._settings)
+        picture = self._picture(level, request.groups[0], look)
+        if picture.is_icon and not icon_will_do:
+            raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
+        # What the same words get from now on; not where icon=false has decided.
+        if icon_will_do:
+            question = request.uri, request.headers.get("accept"), tuple(request.query.items())
+            self._cache.learn(question, request.groups[0], look, picture)
+        # Each use asks whether it is still right, and every format has an ETag of its own: Vary would add nothing.
+        headers = {"ETag": picture.etag, "Cache-Control": "private, no-cache"}
+        if is_known(picture, request.headers.get("if-none-match")):
+            return Answer(b"", 304, headers=headers)
+        return Answer(picture.content, mime=picture.mime, headers=headers)
+
+    def again(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
+        """Answer what was asked before, in the same words: most requests, in a fifth of the time; whether it could."""
+        stay_attached()
+        if raw["method"] != "GET":
+            return False
+        headers = raw["headers"]
+        picture = self._cache.answers.get((uri, headers.get("accept"), tuple(raw["get"].items())))
+        if picture is None or not self._is_believed(picture):
+            return False
+        output.SetHttpHeader("ETag", picture.etag)
+        output.SetHttpHeader("Cache-Control", "private, no-cache")
+        if is_known(picture, headers.get("if-none-match")):
+            output.SendHttpStatusCode(304)
+        else:
+            output.AnswerBuffer(picture.content, picture.mime)
+        return True
+
+    def _is_believed(self, picture: Picture) -> bool:
+        checked = self._archive.checked  # before its state, which changes first
+        if picture.archive is not self._archive.state:
+            checked = -math.inf
+        return time.monotonic() - max(checked, picture.checked) <= BELIEVED
+
+    def _picture(self, level: str, resource: str, look: Look) -> Picture:
+        picture = self._cache.get(resource, look)
+        if picture is not None and self._is_believed(picture):
+            return picture
+        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):
+            raise Refused(404, f"There is no {one_line(resource)[:60]!r} among the {level}")
+        with self._lock:
+            if self._waiting >= self._most_waiting:
+                raise Refused(503, "Too many pictures are waited for; try again in a second")
+            self._waiting += 1
+            self._idle.clear()
+        try:
+            task, new = self._task(level, resource, look)
+            if new:
+                self._asked.put(task)
+            return task.future.result(PATIENCE)
+        except LoopbackError as error:
+            if error.status == 404:
+                raise Refused(404, f"There is no {resource!r} among the {level}") from None
+            raise Refused(503, f"Orthanc could not give what the picture is made of: {one_line(error)}") from None
+        except TimeoutError:
+            raise Refused(503, f"The picture took longer than {PATIENCE:.0f} s; try again") from None
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._idle.set()
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, how many pictures are in memory, were drawn since the start, are waited for, and wait to be kept."""
+        return {
+            "Status": "running",
+            "Version": __version__,
+            "InMemory": {"Pictures": self._cache.pictures, "Bytes": self._cache.bytes},
+            "Drawn": self._artist.drawn,
+            "Waiting": self._waiting,
+            "Background": self._aside.qsize(),
+        }
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings, chosen, kept = None, Settings(), "", ""
+    try:
+        settings, warnings = read_settings(Settings, SECTION, configuration)
+        chosen, hint = user_number(configuration, "UserMetadata", CHOSEN, CHOSEN_NUMBER)
+        kept, other_hint = user_number(configuration, "UserContentType", KEPT, KEPT_NUMBER)
+        for warning in [*warnings, *(f"series_thumbnail: {text}" for text in (hint, other_hint) if text)]:
+            orthanc.LogWarning(warning)
+    except SettingsError as error:
+        refusal = f"{error}. series_thumbnail is idle until this is corrected."
+    loopback = Loopback(configuration)
+    if refusal is None and not loopback.enabled:
+        refusal = 'series_thumbnail stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+    if refusal is not None:
+        orthanc.LogError(refusal)
+    artist = Artist(loopback, chosen, kept, Look(settings.size, JPEG, settings.quality))
+    thumbnails = Thumbnails(settings, artist, Archive(loopback), configuration)
+
+    def unavailable() -> str | None:
+        return refusal or thumbnails.why_not()
+
+    handlers = {"series": thumbnails.of_series, "studies": thumbnails.of_study, "instances": thumbnails.of_instance}
+    for level, handler in handlers.items():
+        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, thumbnails.again)
+    serve("/series-thumbnail/status", {"GET": thumbnails.status}, unavailable)
+    if refusal is None:
+        if settings.explorer:
+            if hasattr(orthanc, "ExtendOrthancExplorer2"):
+                orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
+            else:
+                orthanc.ExtendOrthancExplorer(EXPLORER)
+        KEPT_ALIVE.append(thumbnails.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+register()
