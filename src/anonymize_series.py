@@ -1073,9 +1073,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
         if wrong := wrong_with_settings(settings, configuration):
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:
