@@ -328,7 +328,7 @@ class Runtime:
         for key, value in section.items():
             if key not in allowed:
                 near = difflib.get_close_matches(key, allowed, 1, 0)
-                self.functions["LogWarning"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
+                self.functions["LogError"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
             elif json.dumps(value) not in map(json.dumps, allowed[key]):
                 choice = " or ".join(json.dumps(one) for one in allowed[key])
                 self.functions["LogError"](

@@ -614,7 +614,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
     """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
     if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section; did you mean {section}?")
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
 
 
 def is_nearly(text: str, known: str) -> bool:
@@ -644,8 +644,8 @@ def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | N
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"known are {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key; {meant}")
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
@@ -2136,8 +2136,9 @@ def register() -> None:
     serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
     serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
-    KEPT_ALIVE.append(purges.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if refusal is None:
+        KEPT_ALIVE.append(purges.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 register()

@@ -598,7 +598,7 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
 def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
     """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
     if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section; did you mean {section}?")
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
 
 
 def is_nearly(text: str, known: str) -> bool:
@@ -628,8 +628,8 @@ def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | N
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"known are {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key; {meant}")
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
@@ -721,7 +721,7 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     if name in named:
         return name, None
     if near := [other for other in named if is_nearly(other, name)]:
-        raise SettingsError(f"{section}: found {json.dumps(near[0])}; did you mean {json.dumps(name)}?")
+        raise SettingsError(f"{section}: found {json.dumps(near[0])} (did you mean {json.dumps(name)}?)")
     numbers = {other: value[0] if isinstance(value, list) and value else value for other, value in named.items()}
     if taken := [other for other, value in numbers.items() if value == number]:
         raise SettingsError(

@@ -24,7 +24,7 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     if name in named:
         return name, None
     if near := [other for other in named if is_nearly(other, name)]:
-        raise SettingsError(f"{section}: found {json.dumps(near[0])}; did you mean {json.dumps(name)}?")
+        raise SettingsError(f"{section}: found {json.dumps(near[0])} (did you mean {json.dumps(name)}?)")
     numbers = {other: value[0] if isinstance(value, list) and value else value for other, value in named.items()}
     if taken := [other for other, value in numbers.items() if value == number]:
         raise SettingsError(

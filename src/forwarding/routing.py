@@ -78,8 +78,8 @@ class Router:
                     if error.status == 0:
                         raise
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
-                    meant = f"; did you mean {near[0]}?" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} is refused by Orthanc ({error}){meant}"
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
