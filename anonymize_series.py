@@ -1223,7 +1223,7 @@ class Router:
                         raise
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} is refused by Orthanc{meant}: {error}"
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
@@ -1859,7 +1859,7 @@ class Anonymizer:
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
+            self.unavailable = f"{SECTION}.{refused}. {NAME} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
 

@@ -1461,7 +1461,7 @@ class Router:
                         raise
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} is refused by Orthanc{meant}: {error}"
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
@@ -1741,7 +1741,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
             if self._deleter:

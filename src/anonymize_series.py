@@ -628,7 +628,7 @@ class Anonymizer:
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
+            self.unavailable = f"{SECTION}.{refused}. {NAME} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
 

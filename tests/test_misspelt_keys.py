@@ -306,7 +306,7 @@ def test_with_a_mistyped_key_for_each_script_orthanc_runs_and_nothing_is_sent_an
 ) -> None:
     destination = start_orthanc(aet="DEST")
     everywhere = {
-        "DicomModalities": {"DEST": ["DEST", "127.0.0.1", destination.dicom_port], "ASKS": ["ASKS", "127.0.0.1", 1]},
+        "DicomModalities": {"DEST": destination.as_modality(), "ASKS": ["ASKS", "127.0.0.1", 1]},
         "OrthancPeers": {"DEST": destination.as_peer()},
         "StableAge": 1,
     }
@@ -331,6 +331,16 @@ def test_with_a_mistyped_key_for_each_script_orthanc_runs_and_nothing_is_sent_an
     assert server.get("/jobs") == []
     assert destination.get("/instances") == []
     assert len(server.get("/instances")) == len(study)
+
+
+def test_with_a_mistyped_key_that_holds_nothing_back_orthancs_own_move_goes_on(start_orthanc: StartOrthanc) -> None:
+    destination = start_orthanc(aet="DEST")
+    nodes = {"DEST": destination.as_modality(), "ASKS": ["ASKS", "127.0.0.1", 1]}
+    server = start_orthanc(ROOT / "cmove_interceptor.py", {"DicomModalities": nodes, "CMoveInterceptor": {"Notfy": []}})
+    server.store(make_study())
+    [study] = server.get("/studies", expand="")
+    assert move(server, "DEST", study["MainDicomTags"]["StudyInstanceUID"]) == 0
+    assert len(destination.get("/instances")) == 1
 
 
 # What Orthanc itself reads at the top of a configuration (1.10.1 to 1.13.0), and sections of plugins.

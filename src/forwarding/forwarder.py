@@ -239,7 +239,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
             if self._deleter:

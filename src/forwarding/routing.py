@@ -79,7 +79,7 @@ class Router:
                         raise
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} is refused by Orthanc{meant}: {error}"
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
