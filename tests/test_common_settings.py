@@ -103,6 +103,10 @@ def test_a_secret_is_never_shown() -> None:
         assert "found a value that is not shown here, allowed" in error_of(section)
 
 
+def test_an_empty_text_that_is_not_allowed_may_be_an_unset_variable() -> None:
+    assert error_of({"Mode": ""}).startswith('Our.Mode: found "" (what an unset ${VARIABLE} becomes), allowed: ')
+
+
 def test_a_long_value_is_cut() -> None:
     assert len(error_of({"Mode": "x" * 1000})) < 120
 
