@@ -84,7 +84,9 @@ class Builder:
                 if name in owners:
                     raise BuildError(f"{name} is defined at {owners[name]} and at {here}, which meet in {entry.label}")
                 owners[name] = here
+        first_line = path.read_text().partition("\n")[0]
         lines = [
+            *(_made(first_line) if first_line.startswith("#!") else []),
             *_made("# SPDX-License-Identifier: AGPL-3.0-or-later"),
             *_made(
                 f"# Built by `make build` from {entry.label}: edit that, never this file. What it shares with other scripts"
