@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from build import Builder, BuildError, where
+from build import Builder, where
+from build_sources import BuildError
 
 ROOT = Path(__file__).parent.parent
 LEDGER = '"""Durable work."""\nimport os\nfrom typing import Any\n\n\nclass Ledger:\n    folder = os.sep\n'
@@ -171,7 +172,8 @@ def test_a_line_of_a_built_file_leads_to_its_source() -> None:
 def test_check_names_what_src_no_longer_gives_and_leaves_it(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     program = tmp_path / "src" / "build.py"
-    program.write_text((ROOT / "src" / "build.py").read_text())
+    for name in ("build.py", "build_sources.py"):
+        (tmp_path / "src" / name).write_text((ROOT / "src" / name).read_text())
     write(tmp_path, {"script.py": '"""s"""\n', "dicom_events/__init__.py": '"""e"""\n'})
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
