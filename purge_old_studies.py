@@ -34,7 +34,6 @@ import encodings.idna  # noqa: F401 - http.client needs it in threads whose stac
 import functools
 import http
 import http.client
-import ipaddress
 import itertools
 import json
 import math
@@ -43,7 +42,6 @@ import random
 import re
 import sqlite3
 import ssl
-import sys
 import threading
 import time
 import traceback
@@ -1086,12 +1084,6 @@ class Study:
         return None
 
 
-@functools.lru_cache(1000)
-def _names(*names: str) -> frozenset[str]:
-    """These names; the same object for most studies: the fewer there are, the sooner Python has gone through them."""
-    return frozenset(names)
-
-
 @functools.lru_cache(10_000)
 def _day(text: str) -> datetime.date | None:
     return parse_day(text)
@@ -1135,51 +1127,6 @@ def facts(study: Study) -> dict[str, Any]:
     return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
 
 
-# ---- src/purge_old_studies/turns.py: The interpreter left to others: what a purge computes holds no store up.
-
-
-TURN = 0.0001  # seconds that a thread may keep the interpreter when others want it
-T = TypeVar("T")
-
-
-def gently(items: Iterable[T]) -> Iterator[T]:
-    """The same items, with the processor and the interpreter left to others now and then.
-
-    Linux lets a thread that has just woken keep its processor for milliseconds, also from a request that waits for it.
-    """
-    for number, item in enumerate(items, 1):
-        yield item
-        os.sched_yield()
-        if number % 50 == 0:
-            time.sleep(0)  # before Python 3.12 the line above keeps the interpreter
-
-
-def used_up(items: list[T]) -> Iterator[T]:
-    """The items of a list, each forgotten before the next: freeing all at once would keep the interpreter from others."""
-    items.reverse()
-    while items:
-        yield items.pop()
-
-
-def each_of(content: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON array: decoding all at once would keep the interpreter from others for milliseconds."""
-    text, decoder, at = content.decode(), json.JSONDecoder(), 0
-    while (at := text.find("{", at)) >= 0:
-        found, at = decoder.raw_decode(text, at)
-        yield found
-
-
-@contextlib.contextmanager
-def in_short_turns() -> Iterator[None]:
-    """Python's threads take turns fifty times as often: the routes of others wait less for what is computed here."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
 # ---- src/purge_old_studies/archive.py: The studies of this Orthanc: found, looked at again, and deleted, by loopback HTTP.
 
 
@@ -1219,17 +1166,15 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        meant = [study for study in gently(self._matching(query)) if is_meant(study, asked)]
+        meant = [study for study in self._matching(query) if is_meant(study, asked)]
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
         found = dict[str, Study]()
         for start in range(0, len(meant), WINDOW):
             some = meant[start : start + WINDOW]
             protection = self.protection(some)
-            found |= {study.id: study for study in gently(some) if not self.why_kept(study, protection)}
+            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
         # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted(
-            (study.day(asked.by) or datetime.date.max, study.received, name) for name, study in gently(found.items())
-        )
+        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
@@ -1271,7 +1216,8 @@ class Archive:
         return find
 
     def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(gently(each_of(self._loopback.exchange("POST", "/tools/find", find)[1])))
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
 
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
@@ -1300,7 +1246,7 @@ class Archive:
         there = {each["ID"]: each for each in found}
         return {
             study: dataclasses.replace(self._study(there[study]), instances=counts[study])
-            for study in gently(wanted)
+            for study in wanted
             if study in there
         }
 
@@ -1311,8 +1257,8 @@ class Archive:
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
             str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
-            _names(*found.get("Labels", ())),
-            _names(*metadata),
+            frozenset(found.get("Labels", ())),
+            frozenset(metadata),
             int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
         )
 
@@ -1437,10 +1383,6 @@ def if_there(path: str) -> Any:
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
 
 
-# Both ends and the inode in a row of /proc/net/tcp; others there are by the thousand.
-ESTABLISHED = re.compile(r"^ *\d+: (\w+:\w+) (\w+:\w+) 01 \S+ \S+ \S+ +\d+ +\d+ (\d+) ", re.MULTILINE)
-
-
 class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
@@ -1493,45 +1435,20 @@ def now_utc() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
 
 
-def who_asks(headers: Mapping[str, str], port: int) -> dict[str, Any]:
-    """User and address behind a request, as far as they can be known.
+def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell where a request comes from; a filter would, at a cost for every request to Orthanc. The kernel
-    knows who is connected to the port: one address, or several of which it was one.
+    The plugin does not tell a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
             user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    addresses = connected_to(port)
-    found: dict[str, Any] = {"User": user, "Ip": addresses[0] if len(addresses) == 1 else addresses or None}
+    found: dict[str, Any] = {"User": user}
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
-
-
-def connected_to(port: int) -> list[str]:
-    """The addresses that others are connected from to a TCP port of this machine (Linux; elsewhere none)."""
-    ends = []
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        with contextlib.suppress(OSError):
-            ends += ESTABLISHED.findall(Path(table).read_text())
-    own = set()
-    for file in Path("/proc/self/fd").glob("*") if ends else ():
-        with contextlib.suppress(OSError):
-            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
-    suffix = f":{port:04X}"
-    ours = {local for local, remote, inode in ends if remote.endswith(suffix) and inode in own}  # our loopback requests
-    return sorted({_address(remote) for local, remote, _ in ends if local.endswith(suffix) and remote not in ours})
-
-
-def _address(end: str) -> str:
-    """An address of /proc/net/tcp: 32 bit words in the order of this machine's bytes."""
-    words = bytes.fromhex(end.partition(":")[0])
-    raw = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 # ---- src/purge_old_studies/purge.py: One purge that is going on.
@@ -1598,7 +1515,7 @@ class Purge:
         marks = ",".join("?" * len(states))
         sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
         rows = self._ledger.rows(sql, self.number, *states, after, limit)
-        return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
+        return [{**row, "facts": json.loads(row["facts"])} for row in rows]
 
     def _count(self, *states: str) -> int:
         marks = ",".join("?" * len(states))
@@ -1625,7 +1542,7 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         protection = self._archive.protection(study for _, study in looked if study is not None)
-        for row, study in gently(looked):
+        for row, study in looked:
             if why := self._why_not(row, study, protection):
                 outcome[why[0]].append((row, why[1]))
             else:
@@ -1676,7 +1593,7 @@ class Purge:
         common = {"Time": now_utc(), "Purge": self.number, "Event": state}
         self._history.add(
             {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
-            for row, why in gently(rows)
+            for row, why in rows
             if row["study"] not in written
         )
         self._settled += len(rows)
@@ -1837,7 +1754,7 @@ class Purges:
         if not self._busy.acquire(blocking=False):
             current = f"purge {self._current.number}" if self._current else "another purge"
             raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
-        who = {**who_asks(request.headers, int(self._configuration.get("HttpPort", 8042))), "Rule": None}
+        who = {**who_asks(request.headers), "Rule": None}
         purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
         if found.get("async"):
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
@@ -1855,12 +1772,11 @@ class Purges:
         try:
             if self._stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            with in_short_turns():
-                studies = self._archive.chosen(asked)
-                if not force and (refusal := self._too_many(len(studies))):
-                    self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
-                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
-                number = self._write_down(asked, who, studies, continues=continues)
+            studies = self._archive.chosen(asked)
+            if not force and (refusal := self._too_many(len(studies))):
+                self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
             purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self._thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
@@ -1883,18 +1799,14 @@ class Purges:
         return None
 
     def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
-        """Write down what is to go, with `studies` used up; the purge's number."""
+        """Write down what is to go; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            count = len(studies)
-            rows = (
-                (number, index, study.id, json.dumps(facts(study)))
-                for index, study in enumerate(gently(used_up(studies)))
-            )
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._tell("started", number, who, Studies=count, Conditions=asked.as_json())
+        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -1907,8 +1819,7 @@ class Purges:
 
     def _run(self, purge: Purge) -> None:
         try:
-            with in_short_turns():
-                state = self._patiently(purge)
+            state = self._patiently(purge)
         except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
@@ -2089,7 +2000,7 @@ class Purges:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
             return
         try:
-            self._begin(asked, {"User": None, "Ip": None, "Rule": rule.name}, force=False, continues=True).done.wait()
+            self._begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True).done.wait()
         except Refused as refused:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
         except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:

@@ -27,7 +27,6 @@ from .purge import UNFINISHED, Purge
 from .schedule import is_due, seconds_until
 from .settings import Rule, Settings, rule_conditions
 from .studies import Study, facts
-from .turns import gently, in_short_turns, used_up
 
 LISTED = 1000  # studies that an answer names at most
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
@@ -122,7 +121,7 @@ class Purges:
         if not self._busy.acquire(blocking=False):
             current = f"purge {self._current.number}" if self._current else "another purge"
             raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
-        who = {**who_asks(request.headers, int(self._configuration.get("HttpPort", 8042))), "Rule": None}
+        who = {**who_asks(request.headers), "Rule": None}
         purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
         if found.get("async"):
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
@@ -140,12 +139,11 @@ class Purges:
         try:
             if self._stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            with in_short_turns():
-                studies = self._archive.chosen(asked)
-                if not force and (refusal := self._too_many(len(studies))):
-                    self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
-                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
-                number = self._write_down(asked, who, studies, continues=continues)
+            studies = self._archive.chosen(asked)
+            if not force and (refusal := self._too_many(len(studies))):
+                self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
             purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self._thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
@@ -168,18 +166,14 @@ class Purges:
         return None
 
     def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
-        """Write down what is to go, with `studies` used up; the purge's number."""
+        """Write down what is to go; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            count = len(studies)
-            rows = (
-                (number, index, study.id, json.dumps(facts(study)))
-                for index, study in enumerate(gently(used_up(studies)))
-            )
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._tell("started", number, who, Studies=count, Conditions=asked.as_json())
+        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -192,8 +186,7 @@ class Purges:
 
     def _run(self, purge: Purge) -> None:
         try:
-            with in_short_turns():
-                state = self._patiently(purge)
+            state = self._patiently(purge)
         except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
@@ -374,7 +367,7 @@ class Purges:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
             return
         try:
-            self._begin(asked, {"User": None, "Ip": None, "Rule": rule.name}, force=False, continues=True).done.wait()
+            self._begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True).done.wait()
         except Refused as refused:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
         except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:

@@ -21,8 +21,7 @@ from common.loopback import LoopbackError
 
 from .conditions import Conditions
 from .settings import Settings
-from .studies import Study, _names, identifiers, is_meant, matches
-from .turns import each_of, gently
+from .studies import Study, identifiers, is_meant, matches
 
 PAGE = 500  # studies read at a time: each question reads through all that match
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
@@ -60,17 +59,15 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        meant = [study for study in gently(self._matching(query)) if is_meant(study, asked)]
+        meant = [study for study in self._matching(query) if is_meant(study, asked)]
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
         found = dict[str, Study]()
         for start in range(0, len(meant), WINDOW):
             some = meant[start : start + WINDOW]
             protection = self.protection(some)
-            found |= {study.id: study for study in gently(some) if not self.why_kept(study, protection)}
+            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
         # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted(
-            (study.day(asked.by) or datetime.date.max, study.received, name) for name, study in gently(found.items())
-        )
+        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
@@ -112,7 +109,8 @@ class Archive:
         return find
 
     def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(gently(each_of(self._loopback.exchange("POST", "/tools/find", find)[1])))
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
 
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
@@ -141,7 +139,7 @@ class Archive:
         there = {each["ID"]: each for each in found}
         return {
             study: dataclasses.replace(self._study(there[study]), instances=counts[study])
-            for study in gently(wanted)
+            for study in wanted
             if study in there
         }
 
@@ -152,8 +150,8 @@ class Archive:
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
             str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
-            _names(*found.get("Labels", ())),
-            _names(*metadata),
+            frozenset(found.get("Labels", ())),
+            frozenset(metadata),
             int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
         )
 

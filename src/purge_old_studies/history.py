@@ -6,20 +6,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
-import ipaddress
 import json
 import os
-import re
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.answers import one_line
-
-# Both ends and the inode in a row of /proc/net/tcp; others there are by the thousand.
-ESTABLISHED = re.compile(r"^ *\d+: (\w+:\w+) (\w+:\w+) 01 \S+ \S+ \S+ +\d+ +\d+ (\d+) ", re.MULTILINE)
 
 
 class History:
@@ -74,42 +68,17 @@ def now_utc() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
 
 
-def who_asks(headers: Mapping[str, str], port: int) -> dict[str, Any]:
-    """User and address behind a request, as far as they can be known.
+def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell where a request comes from; a filter would, at a cost for every request to Orthanc. The kernel
-    knows who is connected to the port: one address, or several of which it was one.
+    The plugin does not tell a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
             user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    addresses = connected_to(port)
-    found: dict[str, Any] = {"User": user, "Ip": addresses[0] if len(addresses) == 1 else addresses or None}
+    found: dict[str, Any] = {"User": user}
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
-
-
-def connected_to(port: int) -> list[str]:
-    """The addresses that others are connected from to a TCP port of this machine (Linux; elsewhere none)."""
-    ends = []
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        with contextlib.suppress(OSError):
-            ends += ESTABLISHED.findall(Path(table).read_text())
-    own = set()
-    for file in Path("/proc/self/fd").glob("*") if ends else ():
-        with contextlib.suppress(OSError):
-            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
-    suffix = f":{port:04X}"
-    ours = {local for local, remote, inode in ends if remote.endswith(suffix) and inode in own}  # our loopback requests
-    return sorted({_address(remote) for local, remote, _ in ends if local.endswith(suffix) and remote not in ours})
-
-
-def _address(end: str) -> str:
-    """An address of /proc/net/tcp: 32 bit words in the order of this machine's bytes."""
-    words = bytes.fromhex(end.partition(":")[0])
-    raw = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -17,7 +17,6 @@ from .archive import PIECE, WINDOW, Archive, if_there
 from .conditions import Conditions
 from .history import History, now_utc
 from .studies import IDENTIFIERS, Study, is_meant
-from .turns import gently
 
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances of the first request that deletes
@@ -80,7 +79,7 @@ class Purge:
         marks = ",".join("?" * len(states))
         sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
         rows = self._ledger.rows(sql, self.number, *states, after, limit)
-        return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
+        return [{**row, "facts": json.loads(row["facts"])} for row in rows]
 
     def _count(self, *states: str) -> int:
         marks = ",".join("?" * len(states))
@@ -107,7 +106,7 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         protection = self._archive.protection(study for _, study in looked if study is not None)
-        for row, study in gently(looked):
+        for row, study in looked:
             if why := self._why_not(row, study, protection):
                 outcome[why[0]].append((row, why[1]))
             else:
@@ -158,7 +157,7 @@ class Purge:
         common = {"Time": now_utc(), "Purge": self.number, "Event": state}
         self._history.add(
             {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
-            for row, why in gently(rows)
+            for row, why in rows
             if row["study"] not in written
         )
         self._settled += len(rows)

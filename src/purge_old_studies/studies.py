@@ -40,12 +40,6 @@ class Study:
         return None
 
 
-@functools.lru_cache(1000)
-def _names(*names: str) -> frozenset[str]:
-    """These names; the same object for most studies: the fewer there are, the sooner Python has gone through them."""
-    return frozenset(names)
-
-
 @functools.lru_cache(10_000)
 def _day(text: str) -> datetime.date | None:
     return parse_day(text)
