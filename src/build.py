@@ -71,8 +71,9 @@ class Builder:
             imports.update(
                 {text: comment for text, comment in module.imports.items() if len(comment) > len(imports[text])}
             )
-        tried = "import orthanc" in {text.strip() for text, _ in entry.preamble}
-        last = "import orthanc" if "import orthanc" in imports and not tried else ""
+        for text, _ in entry.preamble:  # what an entry tries to import is imported nowhere else
+            imports.pop(text.strip(), None)
+        last = "import orthanc" if "import orthanc" in imports else ""
         imports.pop("import orthanc", None)
         lines += _made(*_import_lines(imports))
         if entry.preamble:
