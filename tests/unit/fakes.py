@@ -246,6 +246,9 @@ class Script:
         self.change("ORTHANC_STARTED")
 
     def change(self, name: str, resource: str = "", level: str = "NONE") -> None:
+        """What OnChange tells; nothing, if the script does not listen."""
+        if "RegisterOnChangeCallback" not in self._standin.registered:
+            return
         orthanc: Any = self._standin.module
         self._standin.change(getattr(orthanc.ChangeType, name), getattr(orthanc.ResourceType, level), resource)
 
@@ -272,10 +275,17 @@ def start(
     }
 
     def start_script(name: str, configuration: Mapping[str, Any] | None = None) -> Script:
+        stop()  # a second time: Orthanc was started again
+        for each in [each for each in sys.modules if each.partition(".")[0] == name]:
+            del sys.modules[each]
+        orthanc_standin.registered.clear()
         orthanc_standin.configuration = {"StorageDirectory": "db", **(configuration or {})}
         started.append(Script(source(name), orthanc_standin))
         return started[-1]
 
+    def stop() -> None:
+        while started:
+            started.pop().change("ORTHANC_STOPPED")
+
     yield start_script
-    for script in started:
-        script.change("ORTHANC_STOPPED")
+    stop()
