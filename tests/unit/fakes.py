@@ -190,8 +190,9 @@ class FakeOrthanc:
         """The study of a resource; an empty text if there is none."""
         if kind == "instances":
             return next((study for study, instances in self.studies.items() if name in instances), "")
-        study = name.removesuffix({"patients": "-9a", "studies": "", "series": "-5e"}[kind])
-        return study if study in self.studies else ""
+        suffix = {"patients": "-9a", "studies": "", "series": "-5e"}[kind]
+        study = name.removesuffix(suffix)
+        return study if name.endswith(suffix) and study in self.studies else ""
 
     def _content(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """`/tools/bulk-content`: the resources named, or what they hold or belong to at a level."""
