@@ -106,7 +106,7 @@ class Router:
         names: Sequence[str] = rule.destinations or every
         if rule.matcher:
             chosen = self._matchers[rule.matcher](self._describe(batch))
-            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
