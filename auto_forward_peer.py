@@ -615,8 +615,12 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
+            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
+            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
+            if kept > newest:
+                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
+                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
             self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
@@ -761,7 +765,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -769,48 +773,81 @@ def key_of(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
 
     Parameters
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
         nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
+    section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
     """
-    warnings: list[str] = []
+    check_section_name(section, configuration)
     found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+    return cls() if found is None else _read_object(cls, section, found)
 
 
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
         if key in found
     }
     return cls(**values)
 
 
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if found is None and type(None) in arguments:
@@ -818,12 +855,12 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         hint = next(argument for argument in arguments if argument is not type(None))
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+        return _read_object(typing.cast("type[Any]", hint), path, found)
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
         shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
     elif hint is Any:
         value, fits, allowed = found, True, ""
@@ -831,7 +868,7 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
         if fits and dataclasses.is_dataclass(arguments[1]):
             paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -851,10 +888,13 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
 
 def _printable(key: str) -> str:
     """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
 
 
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
@@ -1418,15 +1458,18 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each `Query`; what it refuses, by its key."""
-        for rule in self._rules:
-            query = {**rule.query, UID_TAG[rule.level]: "0"}
-            try:
-                self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
-            except LoopbackError as error:
-                if error.status == 0:
-                    raise
-                return f"rule {rule.name!r}: Query: found {', '.join(rule.query)}, which Orthanc refuses: {error}"
+        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                query = {UID_TAG[rule.level]: "0", tag: wanted}
+                try:
+                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
@@ -1458,7 +1501,7 @@ class Router:
         names: Sequence[str] = rule.destinations or every
         if rule.matcher:
             chosen = self._matchers[rule.matcher](self._describe(batch))
-            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
@@ -1706,7 +1749,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
             if self._deleter:
@@ -1879,6 +1923,11 @@ class Forwarder:
             orthanc.LogError(
                 f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
+        if unknown := sorted(self.settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self.name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
             )
 
     def destinations(self) -> list[str]:
@@ -2157,8 +2206,8 @@ class Forwarder:
         self._delivered, self._measured = 0, time.monotonic()
 
 
-def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:
-    """What is wrong with the settings beyond their types, by its key."""
+def wrong_with_rules(settings: Any, configuration: Mapping[str, Any], store_options: Sequence[str]) -> str | None:
+    """What is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
     for number, rule in enumerate(settings.rules):
         if complaint := wrong_with(rule, extra):
@@ -2176,6 +2225,9 @@ def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | N
                 else "it is the script's"
             )
             return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
     return None
 
 
@@ -2507,6 +2559,7 @@ def _utc(seconds: float) -> str:
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
+STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
 PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
@@ -2534,7 +2587,7 @@ class DestinationOptions:
         default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
     )
     options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+        default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
     )
 
 
@@ -2675,10 +2728,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")

@@ -64,14 +64,12 @@ class Service:
     def register(self) -> None:
         """Read the settings, register the routes, and the callbacks if there is something to do."""
         try:
-            self._settings, warnings = read_settings(Settings, SECTION, self._configuration)
+            self._settings = read_settings(Settings, SECTION, self._configuration)
             self._tags = {level: self._read_tags(key) for level, key in TAG_KEYS.items()}
-            self._brokers, more = read_brokers(self._settings)
-            for warning in [*warnings, *more]:
-                orthanc.LogWarning(warning)
+            self._brokers = read_brokers(self._settings)
         except SettingsError as error:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
-        if not self._loopback.enabled:
+        if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
             bound = {method: functools.partial(handler, self) for method, handler in handlers.items()}

@@ -628,7 +628,7 @@ class Anonymizer:
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
+            self.unavailable = f"{SECTION}.{refused}. {NAME} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
 
@@ -1073,9 +1073,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
         if wrong := wrong_with_settings(settings, configuration):
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:

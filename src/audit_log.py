@@ -827,9 +827,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
     except SettingsError as error:
         refusal = f"{error}. audit_log is idle until this is corrected."
         orthanc.LogError(refusal)

@@ -45,6 +45,10 @@ from forwarding.rules import Rule, Window
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardModality"
+# Of `/modalities/{id}/store`, in all versions together.
+STORE_OPTIONS = (
+    "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
+)  # fmt: skip
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
@@ -80,7 +84,7 @@ class DestinationOptions:
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": "Of `/modalities/{id}/store`: `LocalAet`, `Timeout`, `StorageCommitment`, …"},
+        metadata={"help": f"Of `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
 
@@ -208,10 +212,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")

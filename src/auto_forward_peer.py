@@ -50,6 +50,7 @@ from forwarding.rules import Rule, Window
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
+STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
 PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
@@ -77,7 +78,7 @@ class DestinationOptions:
         default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
     )
     options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+        default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
     )
 
 
@@ -218,10 +219,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")

@@ -45,7 +45,7 @@ import orthanc
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, is_nearly, read_settings
 
 __version__ = "0.1.0"
 
@@ -1234,15 +1234,15 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         check_settings(settings, configuration)
         interceptor = Interceptor(settings, configuration, None)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
-        refusal = f"{error}. cmove_interceptor moves as Orthanc does and tells nobody until this is corrected."
+        holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
+        does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
-        return _serve(Interceptor(Settings(), configuration, refusal))
+        return _serve(Interceptor(Settings(), configuration, refusal), refuse=holds)
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
@@ -1250,14 +1250,30 @@ def register() -> None:
     return None
 
 
-def _serve(interceptor: Interceptor) -> None:
+def holds_moves_back(found: Any) -> bool:
+    """Return whether a section that is wrong seems to hold moves back: by a `Required` service, or by the mode `notify`.
+
+    Its words may be mistyped: what looks like one of the two counts.
+    """
+    if isinstance(found, dict):
+        return any(
+            (is_nearly(key, "Required") and value is not False) or holds_moves_back(value)
+            for key, value in found.items()
+        )
+    if isinstance(found, list):
+        return any(map(holds_moves_back, found))
+    return isinstance(found, str) and is_nearly(found, "notify")
+
+
+def _serve(interceptor: Interceptor, *, refuse: bool = False) -> None:
     serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
     serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
-    if interceptor.refusal:
+    if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
-    KEPT_ALIVE.append(interceptor.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if not interceptor.refusal:
+        KEPT_ALIVE.append(interceptor.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

@@ -1053,13 +1053,12 @@ def register() -> None:
     refusal, settings, wanted, metadata = None, Settings(), Wanted([]), ""
     section = configuration.get(SECTION)
     try:
-        settings, warnings = read_settings(
-            Settings, SECTION, {SECTION: {"Tags": section} if isinstance(section, list) else section}
-        )
+        section = {"Tags": section} if isinstance(section, list) else section
+        settings = read_settings(Settings, SECTION, {**configuration, SECTION: section})
         wanted = Wanted([parse_entry(text, configuration.get("Dictionary") or {}) for text in settings.tags])
         metadata, hint = user_number(configuration, "UserMetadata", METADATA, METADATA_NUMBER)
-        for warning in [*warnings, *([f"series_private_tags: {hint}"] if hint else [])]:
-            orthanc.LogWarning(warning)
+        if hint:
+            orthanc.LogWarning(f"series_private_tags: {hint}")
         if not wanted.entries:
             refusal = f'series_private_tags stays idle: "{SECTION}" names no tags'
             orthanc.LogWarning(refusal)

@@ -20,6 +20,7 @@ from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
 from common.ledger import Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.settings import wrong_keys
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
 from forwarding.routing import Batch, Router, load_matcher
@@ -238,7 +239,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
             if self._deleter:
@@ -411,6 +413,11 @@ class Forwarder:
             orthanc.LogError(
                 f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
+        if unknown := sorted(self.settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self.name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
             )
 
     def destinations(self) -> list[str]:
@@ -689,8 +696,8 @@ class Forwarder:
         self._delivered, self._measured = 0, time.monotonic()
 
 
-def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:
-    """What is wrong with the settings beyond their types, by its key."""
+def wrong_with_rules(settings: Any, configuration: Mapping[str, Any], store_options: Sequence[str]) -> str | None:
+    """What is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
     for number, rule in enumerate(settings.rules):
         if complaint := wrong_with(rule, extra):
@@ -708,6 +715,9 @@ def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | N
                 else "it is the script's"
             )
             return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
     return None
 
 

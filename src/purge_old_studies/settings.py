@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -78,7 +77,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The section `PurgeOldStudies`. An unknown key counts as wrong here: a mistyped guard is no guard."""
+    """The section `PurgeOldStudies`."""
 
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
@@ -148,12 +147,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> Settings:
-    """The settings. Raises `SettingsError` for what is wrong anywhere, an unknown key too, a misspelt section included."""
-    for key in configuration:
-        if key != SECTION and difflib.SequenceMatcher(None, key.lower(), SECTION.lower()).ratio() > 0.85:
-            raise SettingsError(f"{key} is not known; did you mean {SECTION}?")
-    settings, unknown = read_settings(Settings, SECTION, configuration)
-    if unknown:
-        raise SettingsError("; ".join(unknown).replace(" and is ignored", ""))
+    """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
+    settings = read_settings(Settings, SECTION, configuration)
     check_settings(settings, configuration)
     return settings

@@ -23,7 +23,7 @@ class Reading:
         self.handed: list[tuple[str, str, dict[str, int]]] = []
         self.told: list[int] = []
         self.ledger: Any = None
-        self.settle: Callable[..., None] = lambda *found: self.handed.append(found)  # type: ignore[arg-type]
+        self.settle: Callable[..., None] = lambda *found: self.handed.append(found)
 
     def open(self, *levels: str, reconcile: bool = True, begin: bool = True, parents: Any = None) -> Any:
         if self.ledger:

@@ -31,7 +31,7 @@ def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in section.items():
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, 1, 0)
-            functions["LogWarning"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
+            functions["LogError"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
         elif json.dumps(value) not in map(json.dumps, allowed[key]):
             choice = " or ".join(json.dumps(one) for one in allowed[key])
             functions["LogError"](
