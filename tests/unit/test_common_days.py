@@ -14,7 +14,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("text", "day"),
-    [("20240229", datetime.date(2024, 2, 29)), ("00010101", datetime.date(1, 1, 1)), ("99991231", datetime.date(9999, 12, 31))],
+    [
+        ("20240229", datetime.date(2024, 2, 29)),
+        ("00010101", datetime.date(1, 1, 1)),
+        ("99991231", datetime.date(9999, 12, 31)),
+    ],
 )
 def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day: datetime.date) -> None:
     assert source("common.days").parse_day(text) == day
