@@ -44,7 +44,6 @@ import threading
 import time
 import traceback
 import typing
-import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,11 +51,22 @@ from typing import Any, TypeVar
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve, warn_if_open
+from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
 from common.days import parse_day
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, read_settings
+from common.parameters import (
+    PAGE_PARAMETERS,
+    Flag,
+    OneOf,
+    Text,
+    Texts,
+    TextsByName,
+    WholeNumber,
+    row_number,
+    takes,
+)
+from common.settings import SettingsError, not_empty, read_settings
 
 __version__ = "0.2.0"
 
@@ -141,9 +151,12 @@ class Rule:
         },
     )
     query: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
-    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+    )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
@@ -217,64 +230,30 @@ class Conditions:
         return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
 
 
-PARAMETERS = {
-    "since": "text", "older-than": "text", "by": "text", "Query": "object", "Labels": "list", "LabelsConstraint": "text",
-    "limit": "number", "undated": "undated", "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
-}  # fmt: skip
-ALLOWED = {
-    "text": "a text",
-    "object": 'an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}',
-    "list": "labels",
-    "number": "a whole number from 1 on",
-    "flag": "true or false",
-    "undated": "true, false or received",
+@dataclasses.dataclass(frozen=True)
+class Undated(Flag):
+    """What is done with studies without a day."""
+
+    allowed: str = "true, false or received"
+
+    def from_body(self, value: Any) -> Any:
+        return value if value == "received" else super().from_body(value)
+
+
+PARAMETERS: dict[str, Text] = {
+    "since": Text(),
+    "older-than": Text(),
+    "by": OneOf(choices=("StudyDate", "received")),
+    "Query": TextsByName(allowed='an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}'),
+    "Labels": Texts(allowed="a list of labels, at least one"),
+    "LabelsConstraint": OneOf(choices=("All", "Any", "None")),
+    "limit": WholeNumber(least=1, most=10**9),
+    "undated": Undated(),
+    "dry-run": Flag(),
+    "force": Flag(),
+    "async": Flag(),
+    "format": OneOf(choices=("json", "text")),
 }
-
-
-def parameters(request: Request) -> dict[str, Any]:
-    """The parameters of a request, checked for name and type. Raises `Refused` (400)."""
-    found = _from_query(request.query) if request.method == "GET" else request.json()
-    _check_names(found)
-    for name, value in found.items():
-        kind = PARAMETERS[name]
-        fits = {
-            "text": isinstance(value, str),
-            "object": isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
-            "list": isinstance(value, list) and all(isinstance(text, str) and text for text in value) and value,
-            "number": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-            "flag": isinstance(value, bool),
-            "undated": isinstance(value, bool) or value == "received",
-        }[kind]
-        if not fits:
-            raise Refused(400, f"{name} is {_shown(value)}, allowed: {ALLOWED[kind]}")
-    return found
-
-
-def _check_names(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in PARAMETERS:
-            near = difflib.get_close_matches(name, PARAMETERS, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(PARAMETERS)}"
-            raise Refused(400, f"Unknown parameter {_shown(name)}; {hint}")
-
-
-def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
-    """The texts of a query as the values that they stand for; what is no such value stays a text, and is refused later."""
-    _check_names(query)
-    found: dict[str, Any] = {}
-    for name, text in query.items():
-        kind, value = PARAMETERS[name], text
-        found[name] = value
-        if kind in ("flag", "undated") and text in ("true", "false"):
-            found[name] = text == "true"
-        elif kind == "number" and re.fullmatch(r"[0-9]{1,9}", text):
-            found[name] = int(text)
-        elif kind == "list":
-            found[name] = text.split(",")
-        elif kind == "object":
-            with contextlib.suppress(ValueError):
-                found[name] = decoded(text)
-    return found
 
 
 def _shown(value: object) -> str:
@@ -285,10 +264,6 @@ def _shown(value: object) -> str:
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
     """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
-    if by not in ("StudyDate", "received"):
-        raise Refused(400, f"by is {_shown(by)}, allowed: StudyDate, received")
-    if constraint not in ("All", "Any", "None"):
-        raise Refused(400, f"LabelsConstraint is {_shown(constraint)}, allowed: All, Any, None")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
     if "Labels" in found and not has_labels:
@@ -878,7 +853,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
-            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
         try:
             rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
         except Refused as refused:
@@ -1136,12 +1111,12 @@ class Purges:
 
     # A purge, from request to end
 
+    @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
-        found = parameters(request)
+        found = request.parameters
         as_json = wants_json(found, request)
         asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
-        refuse_links(request)
         if found.get("dry-run"):
             summary = self._dry_run(asked)
             return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
@@ -1327,9 +1302,10 @@ class Purges:
         rows = self._ledger.rows(sql, number, *states)
         return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
 
+    @takes(PAGE_PARAMETERS)
     def jobs(self, request: Request) -> Any:
         """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
-        since, limit, _ = _paging(request.query, ("since", "limit"))
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
         rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
         total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
         items = [self._job(row) for row in rows[:limit]]
@@ -1337,12 +1313,12 @@ class Purges:
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
-        row = self._row(_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
-        row = self._row(_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         purge = self._current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
@@ -1351,10 +1327,11 @@ class Purges:
         purge.cancelled = True
         return self._job(self._row(row["id"]))
 
+    @takes({**PAGE_PARAMETERS, "purge": WholeNumber()})
     def history(self, request: Request) -> Any:
         """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
-        since, limit, purge = _paging(request.query, ("since", "limit", "purge"))
-        return self._history.page(since, limit, purge)
+        found = request.parameters
+        return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
@@ -1422,41 +1399,10 @@ def _in_words(value: Any) -> str:
     return one_line("none" if value is None else value)
 
 
-def _number(text: str) -> int:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else -1
-
-
-def _paging(query: Mapping[str, str], allowed: tuple[str, ...]) -> tuple[int, int, int | None]:
-    """`since`, `limit` and `purge` of a list. Raises `Refused` (400)."""
-    for name, value in query.items():
-        if name not in allowed:
-            raise Refused(400, f"Unknown parameter {_shown(name)}; allowed: {', '.join(allowed)}")
-        if _number(value) < 0 or (name == "limit" and not 1 <= int(value) <= 1000):
-            raise Refused(
-                400, f"{name} is {_shown(value)}, allowed: a whole number{' from 1 to 1000' * (name == 'limit')}"
-            )
-    return int(query.get("since", 0)), int(query.get("limit", 100)), int(query["purge"]) if "purge" in query else None
-
-
 def wants_json(found: Mapping[str, Any], request: Request) -> bool:
     """Whether `format`, else `Accept`, asks for JSON."""
     chosen = found.get("format")
-    if chosen not in (None, "json", "text"):
-        raise Refused(400, f"format is {_shown(chosen)}, allowed: json, text")
     return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
-
-
-def refuse_links(request: Request) -> None:
-    """A GET deletes here: what a browser asks for on behalf of another page, or ahead of time, is refused (403)."""
-    headers = request.headers
-    if request.method != "GET" or not headers.get("user-agent", "").startswith("Mozilla/"):
-        return
-    typed = headers.get("sec-fetch-site") in ("none", "same-origin")
-    early = "prefetch" in headers.get("sec-purpose", headers.get("purpose", ""))
-    if early or not typed:
-        query = urllib.parse.urlencode(request.query)
-        address = re.sub("[^!-&(-~]", "", f"http://{headers.get('host', '127.0.0.1:8042')}{request.uri}?{query}")
-        raise Refused(403, f"A browser must not delete by a link. In a terminal: curl -u USER '{address}'")
 
 
 def register() -> None:
