@@ -18,11 +18,12 @@ import orthanc
 from common.answers import Answer, Refused, Request, one_line
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 
 from .archive import Archive
 from .conditions import Conditions, conditions
 from .history import History, now_utc, who_asks
-from .parameters import paging, parameters, refuse_links, wants_json, whole_number
+from .parameters import PARAMETERS, wants_json
 from .purge import UNFINISHED, Purge
 from .schedule import is_due, seconds_until
 from .settings import Rule, Settings, rule_conditions
@@ -109,12 +110,12 @@ class Purges:
 
     # A purge, from request to end
 
+    @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
-        found = parameters(request)
+        found = request.parameters
         as_json = wants_json(found, request)
         asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
-        refuse_links(request)
         if found.get("dry-run"):
             summary = self._dry_run(asked)
             return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
@@ -294,9 +295,10 @@ class Purges:
         rows = self._ledger.rows(sql, number, *states)
         return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
 
+    @takes(PAGE_PARAMETERS)
     def jobs(self, request: Request) -> Any:
         """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
-        since, limit, _ = paging(request.query, ("since", "limit"))
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
         rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
         total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
         items = [self._job(row) for row in rows[:limit]]
@@ -304,12 +306,12 @@ class Purges:
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
-        row = self._row(whole_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
-        row = self._row(whole_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         purge = self._current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
@@ -318,10 +320,11 @@ class Purges:
         purge.cancelled = True
         return self._job(self._row(row["id"]))
 
+    @takes({**PAGE_PARAMETERS, "purge": WholeNumber()})
     def history(self, request: Request) -> Any:
         """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
-        since, limit, purge = paging(request.query, ("since", "limit", "purge"))
-        return self._history.page(since, limit, purge)
+        found = request.parameters
+        return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.answers import Refused
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 
 from .conditions import Conditions, conditions, day_back, is_label
-from .parameters import ALLOWED
+from .parameters import PARAMETERS
 
 SECTION = "PurgeOldStudies"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -60,9 +60,12 @@ class Rule:
         },
     )
     query: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
-    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+    )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
@@ -139,7 +142,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
-            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
         try:
             rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
         except Refused as refused:
