@@ -37,7 +37,7 @@ import orthanc
 
 from common.answers import one_line, warn_if_open
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
 from forwarding.rules import Rule, Window
@@ -73,7 +73,11 @@ class DestinationOptions:
         default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
     )
     proof: str = dataclasses.field(
         default="StorageCommitment",
@@ -92,11 +96,12 @@ class DestinationOptions:
 class Settings:
     """The section `AutoForwardModality`."""
 
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `DicomModalities`; none: every node that Orthanc knows, also later."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",

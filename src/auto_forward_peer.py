@@ -42,7 +42,7 @@ import orthanc
 from common.answers import one_line, warn_if_open
 from common.feed import PAGE
 from common.loopback import Loopback
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
 from forwarding.rules import Rule, Window
@@ -75,7 +75,11 @@ class DestinationOptions:
         default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
@@ -86,11 +90,12 @@ class DestinationOptions:
 class Settings:
     """The section `AutoForwardPeer`."""
 
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `OrthancPeers`; null: every peer that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",

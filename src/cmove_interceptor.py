@@ -42,10 +42,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
+from common.answers import KEPT_ALIVE, Request, one_line, serve, warn_if_open
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, is_nearly, read_settings
+from common.parameters import PAGE_PARAMETERS, Text, takes
+from common.settings import SettingsError, is_nearly, not_empty, read_settings
 
 __version__ = "0.1.0"
 
@@ -117,7 +118,7 @@ def _sources(texts: Sequence[str]) -> str | None:
 
 
 def _levels(texts: Sequence[str]) -> str | None:
-    return None if set(texts) <= set(TYPES) else ", ".join(TYPES)
+    return None if texts and set(texts) <= set(TYPES) else ", ".join(TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,17 +177,22 @@ class Rule:
 
     mode: str = dataclasses.field(default="move", metadata={"choices": MOVES, "help": "What is done with those."})
     levels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; none given: all."}
+        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; not there: all."}
     )
     target_aets: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"key": "TargetAETs", "help": "Destinations; `*` and `?` stand for any text, any character."},
+        metadata={
+            "key": "TargetAETs",
+            "check": not_empty,
+            "help": "Destinations; `*` and `?` stand for any text, any character; not there: all.",
+        },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "OriginatorAETs", "help": "Who asks; likewise."}
+        default=(), metadata={"key": "OriginatorAETs", "check": not_empty, "help": "Who asks; likewise."}
     )
     identifiers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'Patterns of identifiers: `{"PatientID": "RESEARCH*"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'Patterns of identifiers: `{"PatientID": "RESEARCH*"}`.'},
     )
 
 
@@ -1000,15 +1006,11 @@ class Interceptor:
             "Version": __version__,
         }
 
+    @takes({**PAGE_PARAMETERS, "state": Text()})
     def requests(self, request: Request) -> Any:
         """A page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
-        query = dict(request.query)
-        for name in query:
-            if name not in ("since", "limit", "state"):
-                raise Refused(400, f"Unknown parameter {one_line(name)}; allowed: since, limit, state")
-        since, limit = _whole(query, "since", 2**62), _whole(query, "limit", 100)
-        if not 1 <= limit <= 1000:
-            raise Refused(400, "limit: allowed is 1 to 1000")
+        query = request.parameters
+        since, limit = query.get("since", 2**62), query.get("limit", 100)
         where, values = ("AND state=?", (query["state"],)) if "state" in query else ("", ())
         rows = self._ledger.rows(
             f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
@@ -1035,14 +1037,6 @@ class Interceptor:
             "Created": _utc(row["created"]),
             "Ended": _utc(row["ended"]),
         }
-
-
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
-    if name not in query:
-        return default
-    if not re.fullmatch(r"[0-9]{1,18}", query[name], re.ASCII):
-        raise Refused(400, f"{name} is {one_line(query[name])!r}, allowed: a whole number")
-    return int(query[name])
 
 
 def _utc(seconds: float | None) -> str | None:

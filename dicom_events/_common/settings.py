@@ -20,6 +20,11 @@ class SettingsError(ValueError):
     """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
 
 
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
 def key_of(field: dataclasses.Field[Any]) -> str:
     """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))

@@ -84,7 +84,7 @@ class Forwarder:
         self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
-        self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
+        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
         self.wake, self._stopping = threading.Event(), threading.Event()
         self._changed, self._started = threading.Event(), threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
@@ -408,7 +408,8 @@ class Forwarder:
             return self._known
 
     def _complain_of_unknown(self) -> None:
-        wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
+        of_rules = (name for rule in self.rules for name in rule.destinations or ())
+        wanted = {*(self.settings.destinations or ()), *of_rules}
         if unknown := sorted(wanted - self._known.keys()):
             orthanc.LogError(
                 f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
@@ -421,9 +422,9 @@ class Forwarder:
             )
 
     def destinations(self) -> list[str]:
-        """The destinations of a rule that names none: those listed that Orthanc knows, or all that it knows."""
+        """The destinations of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self.settings.destinations
-        return [name for name in listed if name in known] if listed else list(known)
+        return list(known) if listed is None else [name for name in listed if name in known]
 
     def destination(self, name: str) -> Destination:
         """The health of a destination."""
@@ -699,7 +700,7 @@ class Forwarder:
 def wrong_with_rules(settings: Any, configuration: Mapping[str, Any], store_options: Sequence[str]) -> str | None:
     """What is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
-    for number, rule in enumerate(settings.rules):
+    for number, rule in enumerate(settings.rules or ()):
         if complaint := wrong_with(rule, extra):
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):

@@ -85,7 +85,7 @@ class Router:
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
         """What each rule says, up to the first that matches where only that counts.
 
-        `known` are the destinations there are, `every` those of a rule that names none.
+        `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
@@ -108,10 +108,10 @@ class Router:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
-        names: Sequence[str] = rule.destinations or every
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
             chosen = self._matchers[rule.matcher](self._describe(batch))
-            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:
