@@ -121,9 +121,8 @@ SIGNS = [
     [(b"Sec-Fetch-Site", b"cross-site")],
     [(b"Sec-Fetch-Site", b"same-site"), (b"Origin", b"http://127.0.0.1")],
 ]
-PLUGIN_ALONE = (
-    "Cannot create a Python string"  # plugin 4.0, of a header or path in no UTF-8, before any script is asked
-)
+# What the plugin says of a header, a path or (1.13.0) a query that is not UTF-8; it answers 500 before any script is asked.
+PLUGIN_ALONE = "Cannot create a Python string"
 
 
 def registered() -> dict[str, Any]:
@@ -187,7 +186,8 @@ class Client:
     """Sends bytes over connections that are kept, and reads whole answers; counts them."""
 
     def __init__(self, server: OrthancServer) -> None:
-        self._server, self._socket = server, None
+        self._server = server
+        self._socket: socket.socket | None = None
         self.statuses: Counter[int] = Counter()
 
     def send(self, content: bytes) -> tuple[int, bytes]:
@@ -321,8 +321,10 @@ def of_strangers(study: str) -> Iterator[bytes]:
         for body in ({"since": day, "dry-run": False}, {"since": day, "async": True, "dry-run": False}):
             yield request("POST", "/purge-old-studies", [*sign, json_body], json.dumps(body).encode())
         for name in ("auto-forward-modality", "auto-forward-peer"):
-            for path, body in (("send", {"Resource": study}), ("backfill", {"From": day, "To": day})):
-                yield request("POST", f"/{name}/{path}", [*sign, json_body], json.dumps(body).encode())
+            yield request("POST", f"/{name}/send", [*sign, json_body], json.dumps({"Resource": study}).encode())
+            yield request(
+                "POST", f"/{name}/backfill", [*sign, json_body], json.dumps({"From": day, "To": day}).encode()
+            )
         yield request("POST", f"/anonymize-series/{study}", [*sign, json_body], b"{}")
         yield request("POST", "/dicom-events/replay", [*sign, json_body], json.dumps({"Study": study}).encode())
 
@@ -396,7 +398,7 @@ def test_five_thousand_requests_get_no_500_drop_no_connection_and_delete_and_sen
             errors_of_the_plugin += 1
             if is_utf8(content):
                 wrong.append((number, status, content[:300], body[:300]))
-        elif status >= 500 and status != 503:
+        elif status >= 500:
             wrong.append((number, status, content[:300], body[:300]))
         if len(wrong) > 20:
             break
@@ -409,10 +411,11 @@ def test_five_thousand_requests_get_no_500_drop_no_connection_and_delete_and_sen
 
 
 def is_utf8(content: bytes) -> bool:
-    """Whether path and headers are, also when the path is decoded."""
+    """Whether path, query and headers are, also when they are decoded."""
+    head = content.partition(b"\r\n\r\n")[0]
     try:
-        urllib.parse.unquote_to_bytes(content.partition(b"\r\n\r\n")[0].partition(b"?")[0]).decode()
-        content.partition(b"\r\n\r\n")[0].decode()
+        head.decode()
+        urllib.parse.unquote_to_bytes(head.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
         return False
     return True
