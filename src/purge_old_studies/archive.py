@@ -19,9 +19,10 @@ import orthanc
 from common.answers import one_line
 from common.loopback import LoopbackError
 
+from .clock import Clock
 from .conditions import Conditions
 from .settings import Settings
-from .studies import Study, identifiers, is_meant, matches
+from .studies import Study, came_lately, fits, matches
 
 PAGE = 500  # studies read at a time: each question reads through all that match
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
@@ -33,8 +34,8 @@ UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protectio
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Any, settings: Settings) -> None:
-        self._loopback, self._settings = loopback, settings
+    def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
+        self._loopback, self._settings, self._clock = loopback, settings, clock
         self._tells_protection = True  # until it says that it does not
 
     @functools.cached_property
@@ -59,7 +60,12 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        meant = [study for study in self._matching(query) if is_meant(study, asked)]
+        fitting = [study for study in self._matching(query) if fits(study, asked)]
+        meant = [study for study in fitting if not came_lately(study, asked)]
+        if asked.received_until and (unknown := sum(not study.arrived for study in fitting)):
+            orthanc.LogWarning(
+                f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
+            )
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
         found = dict[str, Study]()
         for start in range(0, len(meant), WINDOW):
@@ -145,11 +151,13 @@ class Archive:
 
     def _study(self, found: Mapping[str, Any]) -> Study:
         metadata = found.get("Metadata", {})
+        received = str(metadata.get("LastUpdate") or found.get("LastUpdate") or "")
         return Study(
             found["ID"],
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
-            str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
+            received,
+            self._clock.arrival(received),
             frozenset(found.get("Labels", ())),
             frozenset(metadata),
             int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
@@ -190,44 +198,19 @@ class Archive:
     def count(self) -> int:
         return int(self._loopback.get("/statistics")["CountStudies"])
 
-    def summary(self, studies: Sequence[Study], asked: Conditions) -> dict[str, Any]:
-        """What a dry run tells."""
-        years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
-        modalities: Counter[str] = Counter()
-        size = 0
-        for start in range(0, len(studies), WINDOW):
-            window = {study.id: study for study in studies[start : start + WINDOW]}
-            of_each: dict[str, set[str]] = {}
-            for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
-                of_each.setdefault(series["ParentStudy"], set()).add(
-                    series["MainDicomTags"].get("Modality", "") or "none"
-                )
-            modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-            size += self._bytes(window)
-        ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
-        return {
-            "DryRun": True,
-            "Since": f"{asked.last:%Y%m%d}",
-            "Studies": len(studies),
-            "Bytes": size,
-            "Years": dict(sorted(years.items())),
-            "Modalities": dict(sorted(modalities.items())),
-            "First": ends[0] if ends else None,
-            "Last": ends[-1] if ends else None,
-        }
-
-    def _children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what some studies hold at a level."""
         if not self._extended:
             return self._content(level, [study.id for study in studies])
         uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
         return self._search(find)
 
-    def _bytes(self, studies: Mapping[str, Study]) -> int:
+    def bytes_of(self, studies: Mapping[str, Study]) -> int:
         """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self._extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self._children("Instance", studies.values(), ["Attachments"])
+        instances = self.children("Instance", studies.values(), ["Attachments"])
         return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
 
     def delete(self, studies: Sequence[str]) -> dict[str, str]:

@@ -15,13 +15,16 @@ from common.answers import Refused, Request, decoded, one_line
 
 PARAMETERS = {
     "since": "text", "older-than": "text", "by": "text", "Query": "object", "Labels": "list", "LabelsConstraint": "text",
-    "limit": "number", "undated": "undated", "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
+    "limit": "number", "undated": "undated", "keep-received-days": "days",
+    "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
 }  # fmt: skip
+MAX_DAYS = 99_999
 ALLOWED = {
     "text": "a text",
     "object": 'an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}',
     "list": "labels",
     "number": "a whole number from 1 on",
+    "days": "a whole number of days",
     "flag": "true or false",
     "undated": "true, false or received",
 }
@@ -38,6 +41,7 @@ def parameters(request: Request) -> dict[str, Any]:
             "object": isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
             "list": isinstance(value, list) and all(isinstance(text, str) and text for text in value) and value,
             "number": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+            "days": isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_DAYS,
             "flag": isinstance(value, bool),
             "undated": isinstance(value, bool) or value == "received",
         }[kind]
@@ -63,7 +67,7 @@ def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
         found[name] = value
         if kind in ("flag", "undated") and text in ("true", "false"):
             found[name] = text == "true"
-        elif kind == "number" and re.fullmatch(r"[0-9]{1,9}", text):
+        elif kind in ("number", "days") and re.fullmatch(r"[0-9]{1,9}", text):
             found[name] = int(text)
         elif kind == "list":
             found[name] = text.split(",")
