@@ -1103,6 +1103,212 @@ def _check_query(query: Mapping[str, str]) -> None:
             raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
 
 
+# ---- src/purge_old_studies/studies.py: A study as Orthanc's index has it, and whether the conditions name it.
+
+
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study as the index has it.
+
+    `tags` are those of its patient too, `received` is its LastUpdate (UTC): Orthanc writes it when an instance comes in, and when
+    metadata or labels change. `arrived` is that time put right (`Clock.arrival`), "" if it is not known.
+    """
+
+    id: str
+    patient: str
+    tags: Mapping[str, str]
+    received: str
+    arrived: str
+    labels: frozenset[str]
+    metadata: frozenset[str]
+    instances: int = 0  # 0: not counted
+
+    def day(self, by: str) -> datetime.date | None:
+        """The day that counts; None if there is none that a calendar knows."""
+        if by == "StudyDate":
+            return _day(self.tags.get("StudyDate", ""))
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.strptime(self.arrived, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            return moment.astimezone().date()
+        return None
+
+
+@functools.lru_cache(10_000)
+def _day(text: str) -> datetime.date | None:
+    return parse_day(text)
+
+
+def is_meant(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study, and it did not come in too lately for them."""
+    return fits(study, asked) and not came_lately(study, asked)
+
+
+def came_lately(study: Study, asked: Conditions) -> bool:
+    """Whether something of this study came in after `received_until`, or may have."""
+    return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
+
+
+def fits(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study, whenever it came in.
+
+    What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
+    before 20000101 to it) and names without regard to case.
+    """
+    day = study.day(asked.by)
+    if day is None and asked.undated == "received":
+        day = study.day("received")
+    elif day is None and asked.undated:
+        day = datetime.date.min
+    if day is None or day > asked.last:
+        return False
+    held = [label in study.labels for label in asked.labels]
+    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
+    return by_labels and all(
+        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
+    )
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
+    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
+
+
+@functools.lru_cache(1000)
+def _pattern(part: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+
+
+def identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
+
+
+def facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
+
+
+# ---- src/purge_old_studies/index.py: Orthanc's index, read in lists by loopback HTTP: through the SDK what takes long would hold stores up.
+
+
+PAGE = 500  # studies read at a time: each question reads through all that match
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
+
+
+class Index:
+    """What Orthanc knows of its studies, asked as its version allows; `with_metadata`: all metadata of a study are needed."""
+
+    def __init__(self, loopback: Any, *, with_metadata: bool) -> None:
+        self._loopback, self._with_metadata = loopback, with_metadata
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get("/system")
+        return found
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
+        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
+        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        return bool(self._loopback.finds_more)
+
+    @functools.cached_property
+    def has_labels(self) -> bool:
+        """Whether this Orthanc knows labels, from 1.12.0."""
+        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
+        return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the studies that match, as Orthanc gives them: at least all that do."""
+        pages = self._pages(query) if self.is_extended else self._before_pages(query)
+        return itertools.chain.from_iterable(pages)
+
+    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        for since in itertools.count(0, PAGE):
+            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
+            page = self.search(
+                self.find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+            )
+            yield page
+            if len(page) < PAGE:
+                return
+
+    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        if self._loopback.finds_all:
+            studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
+        else:
+            studies = self._loopback.get("/studies")  # `is_meant` looks at each
+        for start in range(0, len(studies), PAGE):
+            page = self.content("Study", studies[start : start + PAGE])
+            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+
+    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        if not wanted:
+            return studies
+        series = self.content("Series", [study["ID"] for study in studies])
+        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
+        return [study for study in studies if study["ID"] in meant]
+
+    def find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Return a question for studies."""
+        # Without regard to case, since pages can't be had with it; `is_meant` has it.
+        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
+        if self.is_extended:
+            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
+        return find
+
+    def search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what Orthanc answers to a question."""
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
+
+    def content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is there of some studies at a level, before 1.12.5."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(studies), FEW):
+            some = {"Resources": studies[start : start + FEW], "Level": level}
+            found += self._loopback.post("/tools/bulk-content", {**some, "Metadata": self._with_metadata})
+        return found
+
+    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what some studies hold at a level."""
+        if not self.is_extended:
+            return self.content(level, [study.id for study in studies])
+        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
+        return self.search(find)
+
+    def bytes_of(self, studies: Mapping[str, Study]) -> int:
+        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        if not self.is_extended:
+            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+        instances = self.children("Instance", studies.values(), ["Attachments"])
+        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def count(self) -> int:
+        """Return how many studies there are."""
+        return int(self._loopback.get("/statistics")["CountStudies"])
+
+
+def if_there(path: str) -> Any:
+    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+
+    Any other error is raised: who can't see whether a study is protected does not delete it.
+    """
+    try:
+        return json.loads(orthanc.RestApiGet(path))
+    except orthanc.OrthancException as error:
+        if error.args[0] in UNKNOWN_RESOURCE:
+            return None
+        raise
+
+
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
 
 
@@ -1262,102 +1468,11 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
     return settings
 
 
-# ---- src/purge_old_studies/studies.py: A study as Orthanc's index has it, and whether the conditions name it.
+# ---- src/purge_old_studies/archive.py: The studies of this Orthanc: chosen, looked at again, and deleted.
 
 
-IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A study as the index has it.
-
-    `tags` are those of its patient too, `received` is its LastUpdate (UTC): Orthanc writes it when an instance comes in, and when
-    metadata or labels change. `arrived` is that time put right (`Clock.arrival`), "" if it is not known.
-    """
-
-    id: str
-    patient: str
-    tags: Mapping[str, str]
-    received: str
-    arrived: str
-    labels: frozenset[str]
-    metadata: frozenset[str]
-    instances: int = 0  # 0: not counted
-
-    def day(self, by: str) -> datetime.date | None:
-        """The day that counts; None if there is none that a calendar knows."""
-        if by == "StudyDate":
-            return _day(self.tags.get("StudyDate", ""))
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            moment = datetime.datetime.strptime(self.arrived, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
-            return moment.astimezone().date()
-        return None
-
-
-@functools.lru_cache(10_000)
-def _day(text: str) -> datetime.date | None:
-    return parse_day(text)
-
-
-def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, and it did not come in too lately for them."""
-    return fits(study, asked) and not came_lately(study, asked)
-
-
-def came_lately(study: Study, asked: Conditions) -> bool:
-    """Whether something of this study came in after `received_until`, or may have."""
-    return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
-
-
-def fits(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, whenever it came in.
-
-    What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
-    before 20000101 to it) and names without regard to case.
-    """
-    day = study.day(asked.by)
-    if day is None and asked.undated == "received":
-        day = study.day("received")
-    elif day is None and asked.undated:
-        day = datetime.date.min
-    if day is None or day > asked.last:
-        return False
-    held = [label in study.labels for label in asked.labels]
-    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
-    return by_labels and all(
-        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
-    )
-
-
-def matches(found: str, wanted: str) -> bool:
-    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
-    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
-
-
-@functools.lru_cache(1000)
-def _pattern(part: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
-
-
-def identifiers(study: Study) -> dict[str, str]:
-    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
-
-
-def facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
-    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
-
-
-# ---- src/purge_old_studies/archive.py: The studies of this Orthanc: found, looked at again, and deleted, by loopback HTTP.
-
-
-PAGE = 500  # studies read at a time: each question reads through all that match
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
-FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
-UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
 
 class Archive:
@@ -1365,23 +1480,8 @@ class Archive:
 
     def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
+        self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self._tells_protection = True  # until it says that it does not
-
-    @functools.cached_property
-    def _system(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._loopback.get("/system")
-        return found
-
-    @property
-    def _extended(self) -> bool:
-        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
-        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._loopback.finds_more)
-
-    @functools.cached_property
-    def has_labels(self) -> bool:
-        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
-        return self._extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
 
     def chosen(self, asked: Conditions) -> list[Study]:
         """The studies that are to go, the oldest first, undated ones last."""
@@ -1389,7 +1489,7 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        fitting = [study for study in self._matching(query) if fits(study, asked)]
+        fitting = [study for study in map(self._study, self.index.matching(query)) if fits(study, asked)]
         meant = [study for study in fitting if not came_lately(study, asked)]
         if asked.received_until and (unknown := sum(not study.arrived for study in fitting)):
             orthanc.LogWarning(
@@ -1405,71 +1505,19 @@ class Archive:
         aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
         return [found[name] for *_, name in aged[: asked.limit]]
 
-    def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
-        pages = self._pages(query) if self._extended else self._before_pages(query)
-        return map(self._study, itertools.chain.from_iterable(pages))
-
-    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        for since in itertools.count(0, PAGE):
-            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
-            page = self._search(
-                self._find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
-            )
-            yield page
-            if len(page) < PAGE:
-                return
-
-    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        if self._loopback.finds_all:
-            studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
-        else:
-            studies = self._loopback.get("/studies")  # `is_meant` looks at each
-        for start in range(0, len(studies), PAGE):
-            page = self._content("Study", studies[start : start + PAGE])
-            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
-
-    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
-        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
-        if not wanted:
-            return studies
-        series = self._content("Series", [study["ID"] for study in studies])
-        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
-        return [study for study in studies if study["ID"] in meant]
-
-    def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
-        # Without regard to case, since pages can't be had with it; `is_meant` has it.
-        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
-        if self._extended:
-            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
-        return find
-
-    def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
-        return found
-
-    def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
-        """What is there of some studies at a level, before 1.12.5."""
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(studies), FEW):
-            some = {"Resources": studies[start : start + FEW], "Level": level}
-            found += self._loopback.post(
-                "/tools/bulk-content", {**some, "Metadata": bool(self._settings.keep_metadata)}
-            )
-        return found
-
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
         wanted, counts = [study for study, _ in studies], Counter[str]()
-        if self._extended:
+        if self.index.is_extended:
             # With regard to case, that is a sixth faster; UIDs have none. It is refused along with Since.
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
-            found = self._search(self._find(query, CaseSensitive=True))
+            found = self.index.search(self.index.find(query, CaseSensitive=True))
         else:
-            found = self._content("Study", wanted)
-            for series in self._content("Series", wanted):
+            found = self.index.content("Study", wanted)
+            for series in self.index.content("Series", wanted):
                 counts[series["ParentStudy"]] += len(series["Instances"])
         there = {each["ID"]: each for each in found}
         return {
@@ -1499,11 +1547,11 @@ class Archive:
         """
         patients = {study.tags.get("PatientID", "") for study in studies} - {""}
         asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
-        if not (asked and self._tells_protection and self._extended):
+        if not (asked and self._tells_protection and self.index.is_extended):
             return {}
         find = {"Level": "Patient", "Query": {"PatientID": "\\".join(asked)}, "Expand": True, "CaseSensitive": True}
         try:
-            found = self._search({**find, "ResponseContent": ["IsProtected"]})
+            found = self.index.search({**find, "ResponseContent": ["IsProtected"]})
         except LoopbackError as error:
             if error.status != http.HTTPStatus.BAD_REQUEST:
                 raise
@@ -1523,24 +1571,6 @@ class Archive:
         if is_protected:
             return "its patient is protected"
         return None
-
-    def count(self) -> int:
-        return int(self._loopback.get("/statistics")["CountStudies"])
-
-    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
-        """Return what some studies hold at a level."""
-        if not self._extended:
-            return self._content(level, [study.id for study in studies])
-        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
-        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
-        return self._search(find)
-
-    def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
-        if not self._extended:
-            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self.children("Instance", studies.values(), ["Attachments"])
-        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
 
     def delete(self, studies: Sequence[str]) -> dict[str, str]:
         """Delete some studies; those that are still there, with what Orthanc says."""
@@ -1570,19 +1600,6 @@ class Archive:
         except LoopbackError:
             pass  # deleting the whole tells
         return True
-
-
-def if_there(path: str) -> Any:
-    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
-
-    Any other error is raised: who can't see whether a study is protected does not delete it.
-    """
-    try:
-        return json.loads(orthanc.RestApiGet(path))
-    except orthanc.OrthancException as error:
-        if error.args[0] in UNKNOWN_RESOURCE:
-            return None
-        raise
 
 
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
@@ -1992,7 +2009,7 @@ class Runner:
         most, percent = self._settings.max_studies, self._settings.max_percent
         if most and count > most:
             return f"{count} studies would go, more than MaxStudies ({most})"
-        if percent and count * 100 > percent * (total := self._archive.count()):
+        if percent and count * 100 > percent * (total := self._archive.index.count()):
             return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
         return None
 
@@ -2150,7 +2167,7 @@ class Schedule:
             self._clock.read()
 
     def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
-        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.has_labels)
+        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
         until = received_until(self._settings.keep_received_days, reading.now)
         return dataclasses.replace(asked, received_until=until)
 
@@ -2166,7 +2183,7 @@ def _local(reading: Reading) -> datetime.datetime:
 LATELY_DAYS = 7  # what came in within these is named
 
 
-def summary(archive: Archive, studies: Sequence[Study], asked: Conditions, now: float) -> dict[str, Any]:
+def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: float) -> dict[str, Any]:
     """Return what a dry run answers: what would go, and how much of that came in lately, before `now` (a POSIX time)."""
     lately = received_until(LATELY_DAYS, now)
     years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
@@ -2175,10 +2192,10 @@ def summary(archive: Archive, studies: Sequence[Study], asked: Conditions, now: 
     for start in range(0, len(studies), WINDOW):
         window = {study.id: study for study in studies[start : start + WINDOW]}
         of_each: dict[str, set[str]] = {}
-        for series in archive.children("Series", window.values(), ["MainDicomTags", "Parent"]):
+        for series in index.children("Series", window.values(), ["MainDicomTags", "Parent"]):
             of_each.setdefault(series["ParentStudy"], set()).add(series["MainDicomTags"].get("Modality", "") or "none")
         modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-        size += archive.bytes_of(window)
+        size += index.bytes_of(window)
     ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
     return {
         "DryRun": True,
@@ -2233,8 +2250,8 @@ class Purges:
         self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
         self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
         self._clock, self._jobs = Clock(self._ledger), Jobs(self._ledger)
+        before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
         with self._ledger.transaction() as db:
-            before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
             db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
             db.execute("DELETE FROM purges WHERE ended<?", (before,))
         self._archive = Archive(self._loopback, self._settings, self._clock)
@@ -2270,7 +2287,7 @@ class Purges:
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:
         """Return which studies are meant. What depends on a clock that is doubted is refused (409), also a dry run."""
-        has_labels = "Labels" not in found or self._archive.has_labels
+        has_labels = "Labels" not in found or self._archive.index.has_labels
         keeps = found.get("keep-received-days", 0)
         try:
             asked = conditions(found, local_day(reading.earliest), has_labels=has_labels)
@@ -2284,7 +2301,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading) -> dict[str, Any]:
         try:
-            return summary(self._archive, self._archive.chosen(asked), asked, reading.earliest)
+            return summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
 

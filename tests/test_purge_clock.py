@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import datetime
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,6 @@ from testing.server import OrthancServer
 from testing.standin import StandIn
 
 SCRIPT = Path(__file__).parent.parent / "purge_old_studies.py"
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 DAY = 86400.0
 NOW = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.timezone.utc).timestamp()  # noqa: UP017
 YEAR_1970 = 3600.0
@@ -224,6 +224,46 @@ def test_however_often_the_clock_is_wrong_it_is_doubted_and_it_is_believed_again
         assert not machine.is_doubted()
 
 
+def test_time_that_a_machine_sleeps_counts_where_the_system_tells(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 7.0}.get)
+    assert script.steady_seconds() == 7.0
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    assert script.steady_seconds() == pytest.approx(time.monotonic(), abs=1)
+
+
+class Runner:
+    """In place of the script's own: it says what was begun."""
+
+    def __init__(self) -> None:
+        self.busy, self.stopping = threading.Lock(), threading.Event()
+        self.begun: list[Any] = []
+
+    def begin(self, asked: Any, *_: Any, **__: Any) -> Any:
+        self.begun.append(asked)
+        self.busy.release()
+        return SimpleNamespace(done=SimpleNamespace(wait=lambda _: True))
+
+
+@pytest.mark.parametrize("jump", [0.0, 3 * 365 * DAY, -3 * 365 * DAY])
+def test_a_rule_that_waited_for_another_purge_looks_at_the_clock_once_more(
+    machine: Machine, script: ModuleType, jump: float
+) -> None:
+    runner, rule = Runner(), script.Rule("r", "7y", "02:30")
+    schedule = script.Schedule(script.Settings(rules=(rule,)), machine.ledger, machine.clock, None, runner)
+    machine.is_doubted()
+    machine.wall += jump
+    schedule._run_rule(rule, datetime.date(2026, 11, 27))
+    assert len(runner.begun) == (0 if jump else 1)
+    assert not runner.busy.locked()
+    machine.wall -= jump
+    schedule._run_rule(rule, datetime.date(2026, 11, 27))
+    assert len(runner.begun) == 1  # it was not that day's run, or the day has had its run
+    assert runner.begun[0].last == datetime.date(2019, 11, 27)
+    assert runner.begun[0].received_until == script.orthanc_time(machine.wall - 7 * DAY)
+
+
 # On a real Orthanc
 
 
@@ -233,8 +273,9 @@ class FakedTime:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "time"
         self.set("+0")
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
         self.environment = {
-            "LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1",
+            "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }  # fmt: skip
 

@@ -64,8 +64,8 @@ class Purges:
         self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
         self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
         self._clock, self._jobs = Clock(self._ledger), Jobs(self._ledger)
+        before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
         with self._ledger.transaction() as db:
-            before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
             db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
             db.execute("DELETE FROM purges WHERE ended<?", (before,))
         self._archive = Archive(self._loopback, self._settings, self._clock)
@@ -101,7 +101,7 @@ class Purges:
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:
         """Return which studies are meant. What depends on a clock that is doubted is refused (409), also a dry run."""
-        has_labels = "Labels" not in found or self._archive.has_labels
+        has_labels = "Labels" not in found or self._archive.index.has_labels
         keeps = found.get("keep-received-days", 0)
         try:
             asked = conditions(found, local_day(reading.earliest), has_labels=has_labels)
@@ -115,7 +115,7 @@ class Purges:
 
     def _dry_run(self, asked: Conditions, reading: Reading) -> dict[str, Any]:
         try:
-            return summary(self._archive, self._archive.chosen(asked), asked, reading.earliest)
+            return summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
 

@@ -94,7 +94,7 @@ class Runner:
         most, percent = self._settings.max_studies, self._settings.max_percent
         if most and count > most:
             return f"{count} studies would go, more than MaxStudies ({most})"
-        if percent and count * 100 > percent * (total := self._archive.count()):
+        if percent and count * 100 > percent * (total := self._archive.index.count()):
             return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
         return None
 

@@ -92,7 +92,7 @@ class Schedule:
             self._clock.read()
 
     def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
-        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.has_labels)
+        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
         until = received_until(self._settings.keep_received_days, reading.now)
         return dataclasses.replace(asked, received_until=until)
 

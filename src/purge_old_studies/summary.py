@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .archive import WINDOW, Archive
+from .archive import WINDOW
 from .conditions import Conditions, received_until
+from .index import Index
 from .studies import Study, identifiers
 
 LATELY_DAYS = 7  # what came in within these is named
 
 
-def summary(archive: Archive, studies: Sequence[Study], asked: Conditions, now: float) -> dict[str, Any]:
+def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: float) -> dict[str, Any]:
     """Return what a dry run answers: what would go, and how much of that came in lately, before `now` (a POSIX time)."""
     lately = received_until(LATELY_DAYS, now)
     years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
@@ -23,10 +24,10 @@ def summary(archive: Archive, studies: Sequence[Study], asked: Conditions, now: 
     for start in range(0, len(studies), WINDOW):
         window = {study.id: study for study in studies[start : start + WINDOW]}
         of_each: dict[str, set[str]] = {}
-        for series in archive.children("Series", window.values(), ["MainDicomTags", "Parent"]):
+        for series in index.children("Series", window.values(), ["MainDicomTags", "Parent"]):
             of_each.setdefault(series["ParentStudy"], set()).add(series["MainDicomTags"].get("Modality", "") or "none")
         modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-        size += archive.bytes_of(window)
+        size += index.bytes_of(window)
     ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
     return {
         "DryRun": True,
