@@ -237,7 +237,7 @@ class Runner:
     """In place of the script's own: it says what was begun."""
 
     def __init__(self) -> None:
-        self.busy, self.stopping = threading.Lock(), threading.Event()
+        self.busy, self.stopping = threading.Lock(), SimpleNamespace(is_set=lambda: False)
         self.begun: list[Any] = []
 
     def begin(self, asked: Any, *_: Any, **__: Any) -> Any:
@@ -262,6 +262,23 @@ def test_a_rule_that_waited_for_another_purge_looks_at_the_clock_once_more(
     assert len(runner.begun) == 1  # it was not that day's run, or the day has had its run
     assert runner.begun[0].last == datetime.date(2019, 11, 27)
     assert runner.begun[0].received_until == script.orthanc_time(machine.wall - 7 * DAY)
+
+
+@pytest.mark.parametrize(("steps", "runs"), [([3600.0], 0), ([500.0] * 5, 1), ([-3600.0, 3600.0, 500.0], 0)])
+def test_a_clock_that_goes_ahead_by_more_than_ten_minutes_starts_no_rule(
+    machine: Machine, script: ModuleType, steps: list[float], runs: int
+) -> None:
+    def pass_time(_: float) -> bool:
+        step = next(left, None)
+        machine.wall += step or 0.0
+        return step is None
+
+    left = iter(steps)
+    at = datetime.datetime.fromtimestamp(NOW + 1800)  # noqa: DTZ006 - rules are written in local times
+    rule, runner = script.Rule("r", "7y", f"{at:%H:%M:%S}"), Runner()
+    runner.stopping.wait = pass_time
+    script.Schedule(script.Settings(rules=(rule,)), machine.ledger, machine.clock, None, runner).run()
+    assert len(runner.begun) == runs
 
 
 # On a real Orthanc
@@ -349,7 +366,9 @@ def test_a_person_confirms_a_clock_after_a_server_was_off_for_long(start_briefly
     rule = rule_in(6, days=31)
     server.configuration["PurgeOldStudies"]["Rules"] = [rule]
     server.start()
-    wait_for(server, lambda: "31 days ahead" in server.log and f"not run this time: {rule['Name']}" in server.log)
+    wait_for(
+        server, lambda: "31 days ahead" in server.log and f"rule {rule['Name']} does not run: The clock" in server.log
+    )
     assert len(server.get("/studies")) == 1
     assert server.request("POST", "/purge-old-studies/confirm-clock", json={"yes": True}).status_code == 400
     assert server.get("/purge-old-studies/status")["Clock"]["State"] == "doubted"

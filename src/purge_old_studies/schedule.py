@@ -57,11 +57,10 @@ class Schedule:
             last, reading = reading, self._clock.read()
             now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
             due = [rule for rule in self._rules if is_due(rule, before, now)]
-            # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
-            why = reading.doubt or (f"the clock went {ahead:.0f} s ahead" if ahead > CLOCK_JUMP else "")
-            if due and why:
+            if due and ahead > CLOCK_JUMP:
+                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
                 names = ", ".join(rule.name for rule in due)
-                orthanc.LogError(f"purge_old_studies: {why}; not run this time: {names}")
+                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
@@ -71,7 +70,7 @@ class Schedule:
         while not self._runner.busy.acquire(timeout=1):
             if self._runner.stopping.is_set():
                 return
-        reading = self._clock.read()  # once more: another purge may have gone on for long
+        reading = self._clock.read()  # now: another purge may have gone on for long
         try:
             if reading.doubt:
                 raise Refused(409, reading.doubt)
