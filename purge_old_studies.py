@@ -8,14 +8,17 @@ A study whose StudyDate is missing or no valid day stays. What can't be right is
 
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
-The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
-`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+The same by POST, as JSON, which deletes only with "dry-run": false; parameters are `since` or `older-than` (90d, 18m, 7y),
+`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `dry-run`,
+`force`, `async`, `format`. And to look at and to act on:
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
     GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+    POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
-Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+Needs no configuration. One that keeps some and deletes the old ones of the others each night, but none of which
+something came in within 7 days (`KeepReceivedDays`):
 
     "PurgeOldStudies": {"KeepLabels": ["teaching"],
                         "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
@@ -695,6 +698,7 @@ ORTHANC_TIME = "%Y%m%dT%H%M%S"  # of LastUpdate, in UTC
 CLOCK_TABLES = """
 CREATE TABLE IF NOT EXISTS behind(first TEXT NOT NULL, last TEXT NOT NULL, until TEXT NOT NULL, open INTEGER NOT NULL);
 """
+SPANS = "SELECT rowid, * FROM behind"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -741,23 +745,40 @@ class Clock:
         self._max_ahead = MAX_AHEAD_AT_START_SECONDS if recorded else math.inf
         self._recorded = self._complained = -math.inf  # when, by the steady clock
         self._doubted = self._unrecorded = False
-        self._behind: list[dict[str, Any]] = ledger.rows("SELECT rowid, * FROM behind")
+        self._behind: list[dict[str, Any]] = ledger.rows(SPANS)
 
     def read(self) -> Reading:
-        """Return what the clock says now, and whether that can be."""
+        """Return what the clock says now, and whether that can be; writes nothing, and so waits for nobody."""
         with self._lock:
             now, steady = self._wall(), self._steady()
             expected = self._time + steady - self._since
-            ahead = now - expected
-            if -MAX_BEHIND_SECONDS <= ahead <= self._max_ahead:
+            if -MAX_BEHIND_SECONDS <= now - expected <= self._max_ahead:
                 self._believe(now, steady)
                 return Reading(now, expected)
-            reading = Reading(now, expected, _doubt(now, expected))
-            with self._writing():
-                if ahead < 0:
-                    self._note_behind(now, expected)
-            self._complain(reading.doubt, steady)
-            return reading
+            self._doubted = True
+            doubt = _doubt(now, expected)
+            if steady - self._complained >= DAY_SECONDS:
+                self._complained = steady
+                orthanc.LogError(f"purge_old_studies: {doubt}")
+            return Reading(now, expected, doubt)
+
+    def record(self) -> Reading:
+        """Read the clock, and write down what must be known at the next start. For one thread, now and then.
+
+        Where the ledger can't be written (a full disk), the next call tries again; said once.
+        """
+        reading = self.read()
+        try:
+            if not reading.doubt:
+                self._record_time(reading.now)
+            elif reading.now < reading.expected:
+                self._record_behind(reading)
+            self._unrecorded = False
+        except sqlite3.Error as error:
+            if not self._unrecorded:
+                orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
+            self._unrecorded = True
+        return reading
 
     def confirm(self) -> Reading:
         """Believe the clock as it is now, since a person says so.
@@ -766,14 +787,14 @@ class Clock:
         ------
         sqlite3.Error : that can't be recorded; it is doubted as before.
         """
+        now, steady = self._wall(), self._steady()
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
+        self._behind = self._ledger.rows(SPANS)
         with self._lock:
-            now, steady = self._wall(), self._steady()
-            with self._ledger.transaction():
-                self._ledger.set_number("clock", int(now))
-                self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
-            self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
             self._believe(now, steady)
-            return Reading(now, now)
+        return Reading(now, now)
 
     def arrival(self, received: str) -> str:
         """Return when something came in, as far as it is known: what came in while the clock was behind, came when that ended.
@@ -782,51 +803,37 @@ class Clock:
         """
         if not re.fullmatch("[0-9]{8}T[0-9]{6}", received):
             return ""
-        with self._lock:
-            untils = [str(span["until"]) for span in self._behind if span["first"] <= received <= span["last"]]
+        untils = [str(span["until"]) for span in self._behind if span["first"] <= received <= span["last"]]
         return max(received, *untils) if untils else received
 
     def _believe(self, now: float, steady: float) -> None:
         self._time, self._since, self._max_ahead = now, steady, MAX_AHEAD_SECONDS
-        if not self._doubted and steady - self._recorded < RECORD_SECONDS and not self._open():
-            return
-        with self._writing(), self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
-            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
-            self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
-            self._recorded = steady
         if self._doubted:
             self._doubted, self._complained = False, -math.inf
             orthanc.LogWarning(f"purge_old_studies: the clock is believed again: {utc_time(now)}")
 
-    def _open(self) -> bool:
-        return any(span["open"] for span in self._behind)
-
-    def _note_behind(self, now: float, expected: float) -> None:
-        """Write down what the clock says while it is behind, a day before and after included."""
-        text = orthanc_time(now + DAY_SECONDS / 2)
-        if any(span["open"] and span["first"] <= text <= span["last"] for span in self._behind):
+    def _record_time(self, now: float) -> None:
+        ended = any(span["open"] for span in self._behind)
+        if not ended and self._steady() - self._recorded < RECORD_SECONDS:
             return
-        first, last = orthanc_time(now - DAY_SECONDS), orthanc_time(now + DAY_SECONDS)
-        self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, orthanc_time(expected))
-        self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
+        self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Go on where the ledger can't be written (a full disk): the next reading tries again; said once."""
-        try:
-            yield
-            self._unrecorded = False
-        except sqlite3.Error as error:
-            if not self._unrecorded:
-                orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
-            self._unrecorded = True
-
-    def _complain(self, doubt: str, steady: float) -> None:
-        self._doubted = True
-        if steady - self._complained >= DAY_SECONDS:
-            self._complained = steady
-            orthanc.LogError(f"purge_old_studies: {doubt}")
+    def _record_behind(self, reading: Reading) -> None:
+        """Write down what the clock says while it is behind, with a day before and after."""
+        text, soon, last = (orthanc_time(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
+        known = next((span for span in self._behind if span["open"] and span["first"] <= text <= span["last"]), None)
+        until = orthanc_time(reading.expected)
+        if known is None:
+            first = orthanc_time(reading.now - DAY_SECONDS)
+            self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, until)
+        elif soon > known["last"]:
+            self._ledger.run("UPDATE behind SET last=?, until=? WHERE rowid=?", last, until, known["rowid"])
+        else:
+            return
+        self._behind = self._ledger.rows(SPANS)
 
 
 def _doubt(now: float, expected: float) -> str:
@@ -2126,10 +2133,10 @@ class Schedule:
 
     def run(self) -> None:
         """Look at the clock, and run the rules whose time has passed, until Orthanc stops."""
-        reading, ticks = self._clock.read(), time.monotonic()
+        reading, ticks = self._clock.record(), time.monotonic()
         before = _local(reading)
         while not self._runner.stopping.wait(min(LOOK_SECONDS, max(0.05, seconds_until(self._rules, before)))):
-            last, reading = reading, self._clock.read()
+            last, reading = reading, self._clock.record()
             now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
             due = [rule for rule in self._rules if is_due(rule, before, now)]
             if due and ahead > CLOCK_JUMP:
@@ -2145,6 +2152,7 @@ class Schedule:
         while not self._runner.busy.acquire(timeout=1):
             if self._runner.stopping.is_set():
                 return
+            self._clock.record()
         reading = self._clock.read()  # now: another purge may have gone on for long
         try:
             if reading.doubt:
@@ -2163,7 +2171,7 @@ class Schedule:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
             return
         while not purge.done.wait(LOOK_SECONDS):
-            self._clock.read()
+            self._clock.record()
 
     def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
         asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)

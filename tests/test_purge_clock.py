@@ -54,7 +54,7 @@ class Machine:
         self.steady += seconds
 
     def is_doubted(self) -> bool:
-        return bool(self.clock.read().doubt)
+        return bool(self.clock.record().doubt)
 
 
 @pytest.fixture
@@ -195,6 +195,29 @@ def test_what_came_in_while_the_clock_was_behind_came_when_that_ended(machine: M
     before = text(NOW - 1000 * DAY)
     assert machine.clock.arrival(before) == before
     assert [machine.clock.arrival(none) for none in ("", "not-a-date-time", "2024")] == ["", "", ""]
+
+
+def test_a_look_at_the_clock_waits_for_no_ledger(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object) -> None:
+        raise AssertionError("it wrote")
+
+    monkeypatch.setattr(machine.ledger, "transaction", locked)
+    monkeypatch.setattr(machine.ledger, "rows", locked)
+    for wall in (NOW, NOW + 3 * 365 * DAY, YEAR_1970, NOW):
+        machine.wall = wall
+        machine.clock.read()
+        machine.clock.arrival("20200101T000000")
+
+
+def test_a_clock_that_is_behind_for_a_year_is_one_row(machine: Machine) -> None:
+    machine.is_doubted()
+    machine.wall -= 3 * 365 * DAY
+    for _ in range(365 * 4):
+        machine.passes(DAY / 4)
+        assert machine.is_doubted()
+        now = machine.script.orthanc_time(machine.wall)
+        assert machine.clock.arrival(now) > now
+    assert len(machine.ledger.rows("SELECT * FROM behind")) == 1
 
 
 @given(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import math
@@ -11,7 +10,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orthanc
@@ -28,6 +27,7 @@ ORTHANC_TIME = "%Y%m%dT%H%M%S"  # of LastUpdate, in UTC
 CLOCK_TABLES = """
 CREATE TABLE IF NOT EXISTS behind(first TEXT NOT NULL, last TEXT NOT NULL, until TEXT NOT NULL, open INTEGER NOT NULL);
 """
+SPANS = "SELECT rowid, * FROM behind"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,23 +74,40 @@ class Clock:
         self._max_ahead = MAX_AHEAD_AT_START_SECONDS if recorded else math.inf
         self._recorded = self._complained = -math.inf  # when, by the steady clock
         self._doubted = self._unrecorded = False
-        self._behind: list[dict[str, Any]] = ledger.rows("SELECT rowid, * FROM behind")
+        self._behind: list[dict[str, Any]] = ledger.rows(SPANS)
 
     def read(self) -> Reading:
-        """Return what the clock says now, and whether that can be."""
+        """Return what the clock says now, and whether that can be; writes nothing, and so waits for nobody."""
         with self._lock:
             now, steady = self._wall(), self._steady()
             expected = self._time + steady - self._since
-            ahead = now - expected
-            if -MAX_BEHIND_SECONDS <= ahead <= self._max_ahead:
+            if -MAX_BEHIND_SECONDS <= now - expected <= self._max_ahead:
                 self._believe(now, steady)
                 return Reading(now, expected)
-            reading = Reading(now, expected, _doubt(now, expected))
-            with self._writing():
-                if ahead < 0:
-                    self._note_behind(now, expected)
-            self._complain(reading.doubt, steady)
-            return reading
+            self._doubted = True
+            doubt = _doubt(now, expected)
+            if steady - self._complained >= DAY_SECONDS:
+                self._complained = steady
+                orthanc.LogError(f"purge_old_studies: {doubt}")
+            return Reading(now, expected, doubt)
+
+    def record(self) -> Reading:
+        """Read the clock, and write down what must be known at the next start. For one thread, now and then.
+
+        Where the ledger can't be written (a full disk), the next call tries again; said once.
+        """
+        reading = self.read()
+        try:
+            if not reading.doubt:
+                self._record_time(reading.now)
+            elif reading.now < reading.expected:
+                self._record_behind(reading)
+            self._unrecorded = False
+        except sqlite3.Error as error:
+            if not self._unrecorded:
+                orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
+            self._unrecorded = True
+        return reading
 
     def confirm(self) -> Reading:
         """Believe the clock as it is now, since a person says so.
@@ -99,14 +116,14 @@ class Clock:
         ------
         sqlite3.Error : that can't be recorded; it is doubted as before.
         """
+        now, steady = self._wall(), self._steady()
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
+        self._behind = self._ledger.rows(SPANS)
         with self._lock:
-            now, steady = self._wall(), self._steady()
-            with self._ledger.transaction():
-                self._ledger.set_number("clock", int(now))
-                self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
-            self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
             self._believe(now, steady)
-            return Reading(now, now)
+        return Reading(now, now)
 
     def arrival(self, received: str) -> str:
         """Return when something came in, as far as it is known: what came in while the clock was behind, came when that ended.
@@ -115,51 +132,37 @@ class Clock:
         """
         if not re.fullmatch("[0-9]{8}T[0-9]{6}", received):
             return ""
-        with self._lock:
-            untils = [str(span["until"]) for span in self._behind if span["first"] <= received <= span["last"]]
+        untils = [str(span["until"]) for span in self._behind if span["first"] <= received <= span["last"]]
         return max(received, *untils) if untils else received
 
     def _believe(self, now: float, steady: float) -> None:
         self._time, self._since, self._max_ahead = now, steady, MAX_AHEAD_SECONDS
-        if not self._doubted and steady - self._recorded < RECORD_SECONDS and not self._open():
-            return
-        with self._writing(), self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
-            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
-            self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
-            self._recorded = steady
         if self._doubted:
             self._doubted, self._complained = False, -math.inf
             orthanc.LogWarning(f"purge_old_studies: the clock is believed again: {utc_time(now)}")
 
-    def _open(self) -> bool:
-        return any(span["open"] for span in self._behind)
-
-    def _note_behind(self, now: float, expected: float) -> None:
-        """Write down what the clock says while it is behind, a day before and after included."""
-        text = orthanc_time(now + DAY_SECONDS / 2)
-        if any(span["open"] and span["first"] <= text <= span["last"] for span in self._behind):
+    def _record_time(self, now: float) -> None:
+        ended = any(span["open"] for span in self._behind)
+        if not ended and self._steady() - self._recorded < RECORD_SECONDS:
             return
-        first, last = orthanc_time(now - DAY_SECONDS), orthanc_time(now + DAY_SECONDS)
-        self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, orthanc_time(expected))
-        self._behind = self._ledger.rows("SELECT rowid, * FROM behind")
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
+        self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Go on where the ledger can't be written (a full disk): the next reading tries again; said once."""
-        try:
-            yield
-            self._unrecorded = False
-        except sqlite3.Error as error:
-            if not self._unrecorded:
-                orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
-            self._unrecorded = True
-
-    def _complain(self, doubt: str, steady: float) -> None:
-        self._doubted = True
-        if steady - self._complained >= DAY_SECONDS:
-            self._complained = steady
-            orthanc.LogError(f"purge_old_studies: {doubt}")
+    def _record_behind(self, reading: Reading) -> None:
+        """Write down what the clock says while it is behind, with a day before and after."""
+        text, soon, last = (orthanc_time(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
+        known = next((span for span in self._behind if span["open"] and span["first"] <= text <= span["last"]), None)
+        until = orthanc_time(reading.expected)
+        if known is None:
+            first = orthanc_time(reading.now - DAY_SECONDS)
+            self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, until)
+        elif soon > known["last"]:
+            self._ledger.run("UPDATE behind SET last=?, until=? WHERE rowid=?", last, until, known["rowid"])
+        else:
+            return
+        self._behind = self._ledger.rows(SPANS)
 
 
 def _doubt(now: float, expected: float) -> str:

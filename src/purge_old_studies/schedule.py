@@ -51,10 +51,10 @@ class Schedule:
 
     def run(self) -> None:
         """Look at the clock, and run the rules whose time has passed, until Orthanc stops."""
-        reading, ticks = self._clock.read(), time.monotonic()
+        reading, ticks = self._clock.record(), time.monotonic()
         before = _local(reading)
         while not self._runner.stopping.wait(min(LOOK_SECONDS, max(0.05, seconds_until(self._rules, before)))):
-            last, reading = reading, self._clock.read()
+            last, reading = reading, self._clock.record()
             now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
             due = [rule for rule in self._rules if is_due(rule, before, now)]
             if due and ahead > CLOCK_JUMP:
@@ -70,6 +70,7 @@ class Schedule:
         while not self._runner.busy.acquire(timeout=1):
             if self._runner.stopping.is_set():
                 return
+            self._clock.record()
         reading = self._clock.read()  # now: another purge may have gone on for long
         try:
             if reading.doubt:
@@ -88,7 +89,7 @@ class Schedule:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
             return
         while not purge.done.wait(LOOK_SECONDS):
-            self._clock.read()
+            self._clock.record()
 
     def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
         asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
