@@ -44,9 +44,10 @@ def days(number: float) -> datetime.timedelta:
     return datetime.timedelta(days=number)
 
 
-def rule(seconds: float = 4.0, **more: Any) -> dict[str, Any]:
-    at = datetime.datetime.now() + datetime.timedelta(seconds=seconds)  # noqa: DTZ005
-    return {"Name": "old", "OlderThan": "7y", "At": f"{at:%H:%M:%S}", **more}
+def rules_in(first: int, last: int, step: int) -> list[dict[str, Any]]:
+    now = datetime.datetime.now()  # noqa: DTZ005
+    moments = [now + datetime.timedelta(seconds=seconds) for seconds in range(first, last, step)]
+    return [{"Name": f"{at:%H%M%S}", "OlderThan": "7y", "At": f"{at:%H:%M:%S}"} for at in moments]
 
 
 @pytest.mark.parametrize(("keeps", "stay"), [({}, {"TODAY", "6 DAYS", "UNKNOWN"}), ({"KeepReceivedDays": 0}, set())])
@@ -61,7 +62,7 @@ def test_a_rule_takes_nothing_that_came_in_lately(
     server.start()
     server.store(make_study(patient_id="GROWN", study_date="20010101", instances=2))  # one more image came in today
     server.kill()
-    server.configuration["PurgeOldStudies"] = {"Rules": [rule()], **keeps}
+    server.configuration["PurgeOldStudies"] = {"Rules": rules_in(3, 60, 5), **keeps}
     server.start()
     server.wait_until(
         lambda: any(job["Ended"] for job in server.get("/purge-old-studies/jobs")["Items"]), what="run the rule"
