@@ -45,9 +45,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 try:
     import orthanc
@@ -1625,21 +1625,47 @@ class OnChange:
 # ---- src/event_dispatcher/helpers.py: Helpers: handlers themselves, hence steps of a pipeline. With the session of a coroutine, await them.
 
 
-Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Found = TypeVar("Found", covariant=True)
+Asking: TypeAlias = Generator[str, httpx.Response, Result]  # yields paths, is sent the answers, returns its result
 
 
-def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
-    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
+class Helper(Protocol[Subject, Arguments, Found]):
+    """A plain function with a plain session, a coroutine function with an asynchronous one."""
+
+    @overload
+    def __call__(
+        self, event: Subject, session: httpx.AsyncClient, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Coroutine[Any, Any, Found]: ...
+
+    @overload
+    def __call__(
+        self, event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Found: ...
+
+
+def for_both_sessions(
+    ask: Callable[Concatenate[Subject, Arguments], Asking[Result]],
+) -> Helper[Subject, Arguments, Result]:
+    """Make a helper of a generator that yields paths of Orthanc's REST API and is sent the answers.
+
+    @for_both_sessions
+    def study_of(event: ChangeEvent) -> Asking[str]:
+        series = yield f"/series/{event.resource_id}"
+        return series.raise_for_status().json()["ParentStudy"]
+    """
 
     @functools.wraps(ask)
-    def helper(event: Any, session: Any, *arguments: Any) -> Any:
-        asking = ask(event, *arguments)
+    def helper(event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs) -> Any:
+        asking = ask(event, *arguments, **named)
         return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
 
     return helper
 
 
-def _answer(asking: Asking, session: Any) -> Any:
+def _answer(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1648,7 +1674,7 @@ def _answer(asking: Asking, session: Any) -> Any:
         return end.value
 
 
-async def _answer_later(asking: Asking, session: Any) -> Any:
+async def _answer_later(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1658,31 +1684,44 @@ async def _answer_later(asking: Asking, session: Any) -> Any:
 
 
 @for_both_sessions
-def first_instance(event: Any) -> Asking:
-    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
+def first_instance(event: ChangeEvent | str) -> Asking[str]:
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+
+    path = f"/instances/{first_instance(event, session)}/preview"
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    return series["Instances"][0]
+    return str(series["Instances"][0])
 
 
 @for_both_sessions
-def first_instance_metadata(event: Any, name: str) -> Asking:
-    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
+def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str | None]:
+    """Return a metadata of the first instance of a series, None if it has none.
+
+    if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
     return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
 
 
 @for_both_sessions
-def first_instance_tags(event: Any) -> Asking:
-    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
+def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
+    """Return the tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`.
+
+    modality = first_instance_tags(event, session).get("Modality")
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    return tags.raise_for_status().json()
+    found: dict[str, Any] = tags.raise_for_status().json()
+    return found
 
 
 @for_both_sessions
-def parents(event: ChangeEvent) -> Asking:
-    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
+def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
+    """Return Orthanc's identifiers of what an event is about and of all above it, by level.
+
+    study = parents(event, session)["Study"]  # of {"Series": "…", "Study": "…", "Patient": "…"}
+    """
     levels = ("Patient", "Study", "Series", "Instance")
     found, identifier = {}, event.resource_id
     for level in reversed(levels[: event.resource_type + 1]):
@@ -1694,13 +1733,14 @@ def parents(event: ChangeEvent) -> Asking:
     return found
 
 
-def _identifier(event: Any) -> str:
+def _identifier(event: ChangeEvent | str) -> str:
     return str(getattr(event, "resource_id", event))
 
 
 # ---- src/event_dispatcher/sessions.py: Sessions: Orthanc's own REST API, over HTTP.
 
 
+SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
@@ -1711,7 +1751,33 @@ class ClientType:
     ASYNC = httpx.AsyncClient
 
 
-def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
+HttpxClientType = ClientType  # its name in orthanc-server-extensions
+
+
+def create_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client:
+    """Return a client of the Orthanc at an address.
+
+    Parameters
+    ----------
+    token : an `Authorization` for this address, and for no other.
+    cert : path of the certificate to trust. Without one, those that Python trusts; TLS is verified in any case.
+    """
+    trusted = ssl.create_default_context(cafile=cert if isinstance(cert, str) else None)
+    auth = Token(httpx.URL(base_url), token) if token else None
+    return client_type(base_url=base_url, auth=auth, verify=trusted, timeout=SESSION_TIMEOUT)
+
+
+def create_session(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    timeout: float = SESSION_TIMEOUT,
+) -> Client:
     """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
@@ -1785,21 +1851,51 @@ class OwnAsyncTransport(httpx.AsyncHTTPTransport):
 # ---- src/event_dispatcher/internal_client.py: Sessions: Orthanc's own REST API, by the plugin's own functions.
 
 
+@overload
+def create_internal_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client: ...
+
+
+@overload
 def create_internal_client(
     orthanc: Any,
     client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
     *,
     after_plugins: bool = False,
-) -> Client:
+) -> Client: ...
+
+
+def create_internal_client(*arguments: Any, **options: Any) -> Any:
     """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+
+        client = create_internal_client(orthanc)
+        client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
     Statuses are those that Orthanc's error codes stand for; an answer has no headers.
 
     Parameters
     ----------
+    orthanc : the module. With an address in its place, as in orthanc-server-extensions, it is `create_client`, over HTTP.
+    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
     after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
     """
+    if "base_url" in options or isinstance(next(iter(arguments), None), str | httpx.URL):
+        return create_client(*arguments, **options)
+    return create_client_in_process(*arguments, **options)
+
+
+def create_client_in_process(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    after_plugins: bool = False,
+) -> Client:
+    """Return a client whose requests are answered by the plugin's functions."""
     return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
 
 
@@ -1851,6 +1947,7 @@ __all__ = [
     "Dispatcher",
     "Executor",
     "Handler",
+    "HttpxClientType",
     "create_internal_client",
     "create_session",
     "first_instance",

@@ -413,7 +413,7 @@ def test_helpers_are_handlers_for_both_sessions_and_steps_of_pipelines() -> None
     results = run(
         first_instance,
         first_instance_tags,
-        functools.partial(lambda name, *both: first_instance_metadata(*both, name), "RemoteAET"),
+        functools.partial(lambda name, event, session: first_instance_metadata(event, session, name), "RemoteAET"),
         lambda _event, session: first_instance_metadata("5e41e5", session, "Absent"),
         parents,
         its_parents,

@@ -158,4 +158,29 @@ def test_a_handler_that_cancels_all_tasks_or_stops_the_loop_ends_no_others(
         went_on = f"went on {orthanc_identifier(name, uid(0, name))}"
         server.wait_until(functools.partial(notes.has, went_on))
     assert sum(line.startswith("plain") for line in notes.lines()) == 2
-    server.assert_logged("a handler stopped the event loop, which begins again; running: stops_the_loop", level="error")
+    server.assert_logged("a handler stopped the event loop, which begins again; running: ", level="error")
+    assert "stops_the_loop" in server.log
+
+
+PROMISED = """
+def handle(event, session):
+    if os.path.exists(CONFIGURATION["Notes"] + ".hang"):
+        time.sleep(3600)
+    note(event.resource_id)
+
+register_event_handlers({CHANGE.NEW_INSTANCE: handle}, orthanc, create_session(orthanc), at_least_once="mine")
+"""
+
+
+def test_what_waited_behind_a_handler_that_hangs_is_on_disk_and_handled_after_the_restart(
+    start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes
+) -> None:
+    hang = tmp_path / "notes.hang"
+    hang.touch()
+    server = start_orthanc(written(tmp_path / "scripts", PROMISED), notes.configuration)
+    server.store(make_study(instances=300))
+    assert seconds_to_stop(server) < ENDS_WITHIN
+    assert notes.lines() == []
+    hang.unlink()
+    server.start()
+    server.wait_until(lambda: len(set(notes.lines())) == 300)

@@ -43,7 +43,7 @@ from event_dispatcher.gate import SDK
 from event_dispatcher.helpers import first_instance, first_instance_metadata, first_instance_tags, parents
 from event_dispatcher.internal_client import create_internal_client
 from event_dispatcher.logs import orthanc_logging, python_logging
-from event_dispatcher.sessions import ClientType, create_session
+from event_dispatcher.sessions import ClientType, HttpxClientType, create_session
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "Dispatcher",
     "Executor",
     "Handler",
+    "HttpxClientType",
     "create_internal_client",
     "create_session",
     "first_instance",
