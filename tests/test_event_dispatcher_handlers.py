@@ -164,7 +164,9 @@ class Yields:
 
 
 @pytest.mark.parametrize(
-    "wrong", [generator, asynchronous_generator, Yields(), functools.partial(generator, 1)], ids=str
+    "wrong",
+    [generator, asynchronous_generator, Yields(), functools.partial(generator, 1)],
+    ids=["generator", "async", "object", "partial"],
 )
 def test_a_generator_function_is_refused_when_it_is_registered(wrong: Any) -> None:
     for register in (lambda: register_event_handlers({NEW_STUDY: [waits, wrong]}, orthanc), lambda: pipeline(wrong)):
@@ -223,7 +225,7 @@ def test_two_registrations_do_not_share_a_ledger() -> None:
 # Logging
 
 
-ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp\u2028E1127 forged\x00 \ud800"
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp\u2028E1127 forged\x00"
 
 
 @pytest.mark.parametrize("how", [orthanc_logging, python_logging])
@@ -240,8 +242,13 @@ def test_what_an_exception_says_moves_no_cursor_and_forges_no_line(
     text = "\n".join(text for _, text in standin.logs) if how is orthanc_logging else capsys.readouterr().err
     assert "fails failed on ChangeEvent" in text
     assert "ValueError:" in text
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\ud800]", text)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", text)
     assert [line for line in text.splitlines() if line.startswith("E1127")] == []
+
+
+def test_half_a_surrogate_is_spelled_out() -> None:
+    """Orthanc's log refuses it, and the message with it."""
+    assert event_dispatcher.in_one_line("a\ud800b") == "a\\ud800b"  # type: ignore[attr-defined]
 
 
 # Calls as people write them for orthanc-server-extensions
@@ -317,3 +324,27 @@ def test_an_internal_client_with_an_address_is_one_over_http_whose_token_stays_w
 def test_an_internal_client_trusts_the_certificate_that_it_is_given(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"[Nn]o such file|invalid path"):
         create_internal_client("https://localhost:8042", "", str(tmp_path / "none.pem"))
+
+
+# The page
+
+
+def test_the_examples_of_the_helpers_run_as_the_page_has_them() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "event_dispatcher.md").read_text()
+    found = re.search(r"<!-- file: helpers.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert found
+    example: dict[str, Any] = {}
+    exec(found[1], example)  # noqa: S102 - the page's own text
+    standin = OrthancApiHandler()
+    standin.answers = {
+        ("GET", "/series/5e41e5"): {"Instances": ["i1"], "ParentStudy": "st"},
+        ("GET", "/studies/st"): {"ParentPatient": "pa"},
+        ("GET", "/instances/i1/preview"): b"PNG",
+        ("GET", "/instances/i1/metadata/RemoteAET"): b"CT1",
+        ("GET", "/instances/i1/simplified-tags"): {"Modality": "CT"},
+    }
+    clients = create_internal_client(standin), create_internal_client(standin, httpx.AsyncClient)
+    names = ("save_preview", "is_from_ct1", "log_series", "study_of")
+    stable = orthanc.ChangeType.STABLE_SERIES
+    register_event_handlers({stable: [example[name] for name in names]}, standin, *clients)
+    assert standin.on_change(stable, orthanc.ResourceType.SERIES, "5e41e5") == [b"PNG", True, "CT", "st"]
