@@ -1148,7 +1148,8 @@ class Call:
             self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
 
 
-def names_of_handlers(calls: Any) -> str:
+def names_of_handlers(calls: Iterable[Call]) -> str:
+    """Return the names of the handlers of these, each once."""
     return ", ".join(sorted({name_of(call.handler) for call in calls}))
 
 
@@ -1226,7 +1227,7 @@ class EventLoop:
     """An event loop in a thread of its own, with up to `most` coroutines at a time; the others wait in a list.
 
     A handler may cancel all tasks, stop the loop or end it with SystemExit: that is logged, and the loop begins again.
-    `begin` says whether a call still has its turn, `ended` hears of its end.
+    `begin` returns whether a call still has its turn, `ended` is called at its end.
     """
 
     def __init__(self, most: int, begin: Callable[[Call], bool], ended: Callable[[Call], None]) -> None:
@@ -1245,7 +1246,7 @@ class EventLoop:
         self._ask()
 
     def cancel(self, calls: list[Call]) -> None:
-        """Cancel these, which are told nothing of it in the log."""
+        """Cancel these, without a line in the log for each."""
         for call in calls:
             call.is_canceled = True
         self._call(lambda: [task.cancel() for task, call in list(self._tasks.items()) if call.is_canceled])
@@ -1319,11 +1320,11 @@ class EventLoop:
                 LOG.error("a handler %s, which begins again; running: %s", how, running)
                 time.sleep(pause)  # one that fails at once must not fill the log
                 if self._loop.is_closed():
-                    self._begin_anew()
+                    self._replace()
         self._clean_up()
 
-    def _begin_anew(self) -> None:
-        """Take another loop; what ran on the one that a handler closed has failed."""
+    def _replace(self) -> None:
+        """Use a new loop; what ran on the one that a handler closed has failed."""
         lost, self._tasks = list(self._tasks.values()), {}
         with self._lock:
             self._loop, self._asked = self._make(), None

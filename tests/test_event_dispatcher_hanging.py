@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,10 +110,8 @@ register_event_handlers({CHANGE.UPDATED_MODALITIES: plain}, orthanc, create_sess
 """
 
 
-def test_a_ledger_that_is_locked_keeps_no_other_handler_waiting_and_its_events_are_handled_later(
-    start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes
-) -> None:
-    server = start_orthanc(written(tmp_path / "scripts", LOCKED), notes.configuration)
+@contextmanager
+def twenty_events_while_the_ledger_is_locked(server: OrthancServer, notes: Notes) -> Iterator[None]:
     ledger = server.folder / "storage" / "mine.sqlite"
     server.wait_until(ledger.exists)
     time.sleep(0.5)  # the place in /changes is written down
@@ -123,9 +123,27 @@ def test_a_ledger_that_is_locked_keeps_no_other_handler_waiting_and_its_events_a
     server.wait_until(lambda: notes.lines().count("plain") == 20)
     assert time.monotonic() - begin < 9  # SQLite waits ten seconds for a lock
     assert "kept" not in notes.lines()
+    yield
     other.execute("ROLLBACK")
     other.close()
+
+
+def test_a_ledger_that_is_locked_keeps_no_other_handler_waiting_and_its_events_are_handled_later(
+    start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes
+) -> None:
+    server = start_orthanc(written(tmp_path / "scripts", LOCKED), notes.configuration)
+    with twenty_events_while_the_ledger_is_locked(server, notes):
+        pass
     server.wait_until(lambda: notes.lines().count("kept") == 20)
+
+
+def test_a_ledger_that_is_locked_keeps_orthanc_from_ending_no_longer_than_a_second_and_what_is_lost_is_counted(
+    start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes
+) -> None:
+    server = start_orthanc(written(tmp_path / "scripts", LOCKED), notes.configuration)
+    with twenty_events_while_the_ledger_is_locked(server, notes):
+        assert seconds_to_stop(server) < ENDS_WITHIN
+    server.assert_logged("mine: 20 events could not be written down, and are lost", level="error")
 
 
 MISBEHAVING = """

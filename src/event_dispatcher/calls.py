@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from event_dispatcher.events import ChangeEvent, Handler, is_coroutine, name_of
@@ -98,5 +99,6 @@ class Call:
             self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
 
 
-def names_of_handlers(calls: Any) -> str:
+def names_of_handlers(calls: Iterable[Call]) -> str:
+    """Return the names of the handlers of these, each once."""
     return ", ".join(sorted({name_of(call.handler) for call in calls}))
