@@ -32,7 +32,6 @@ import encodings.idna  # noqa: F401 - http.client needs it in threads whose stac
 import functools
 import http.client
 import inspect
-import itertools
 import json
 import logging
 import os
@@ -872,7 +871,7 @@ class Keeper:
             try:
                 self._write_down()
                 complaint = ""
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
                 if str(error) != complaint:
                     complaint = str(error)
                     LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
@@ -888,7 +887,8 @@ class Keeper:
     def _write_down(self) -> None:
         assert self._ledger
         while self._unheard:
-            some = list(itertools.islice(self._unheard, EVENTS_PER_COMMIT))
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
             with self._ledger.transaction():
                 for event in some:
                     self._hear(event)

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -220,6 +222,27 @@ def test_two_registrations_do_not_share_a_ledger() -> None:
         register_event_handlers({}, standin.module, at_least_once="other")
         with pytest.raises(ValueError, match="at_least_once: found 'mine' a second time, allowed: a name of its own"):
             register_event_handlers({}, standin.module, at_least_once=AtLeastOnce("mine"))
+
+
+# At least once
+
+
+def test_events_that_come_while_others_are_written_down_are_written_down_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = 5_000
+    standin = OrthancApiHandler({"HttpPort": 1, "StorageDirectory": str(tmp_path)})  # nobody answers there
+    standin.returns["GetConfigurationPath"] = str(tmp_path)
+    monkeypatch.setattr(event_dispatcher, "orthanc", standin)
+    deleted = orthanc.ChangeType.DELETED
+    register_event_handlers({deleted: lambda *_: None}, standin, at_least_once="mine")
+    standin.on_change(orthanc.ChangeType.ORTHANC_STARTED)
+    for each in range(number):
+        assert standin.on_change(deleted, STUDY, str(each)) == []
+    standin.on_change(STOPPED)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mine.sqlite")) as ledger:
+        rows = ledger.execute("SELECT subject FROM work ORDER BY id").fetchall()
+    assert [subject for (subject,) in rows] == [str(each) for each in range(number)]
 
 
 # Logging
