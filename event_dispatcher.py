@@ -1077,7 +1077,7 @@ class Call:
         self.is_coroutine = is_coroutine(handler)
         self.session = sessions[self.is_coroutine]
         self.future: concurrent.futures.Future[Any] | None = None
-        self.began = 0.0  # time.monotonic()
+        self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
         self.is_over = False
 
@@ -1109,7 +1109,6 @@ class Call:
             self._succeed(result)
 
     def _begin(self) -> bool:
-        self.began = time.monotonic()
         self.is_over = self.future is not None and not self.future.set_running_or_notify_cancel()
         return not self.is_over
 

@@ -342,6 +342,7 @@ class OrthancApiHandler(StandIn):
     ) -> None:
         super().__init__(version, configuration or config)
         self.returns["GenerateRestApiAuthorizationToken"] = "token"
+        self.module.ChangeType.UNKNOWN = 999  # no event: tests written for orthanc-server-extensions begin with it
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not made yet

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import re
@@ -310,6 +311,25 @@ def test_handlers_module_and_clients_are_taken_by_the_names_of_elsewhere() -> No
 def test_a_name_that_nobody_knows_is_refused_with_those_that_are_known(names: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         register_event_handlers({}, **names)
+
+
+@dataclasses.dataclass
+class Seen:
+    change: int = orthanc.ChangeType.UNKNOWN
+    resource_id: str | None = None
+
+
+def test_a_test_that_catches_what_its_handlers_get_passes() -> None:
+    def catch(seen: Seen) -> Callable[..., Seen]:
+        def handler(event: Any, _client: Any) -> Seen:
+            seen.change, seen.resource_id = event.change_type, event.resource_id
+            return seen
+
+        return handler
+
+    one, two = Seen(), Seen()
+    register_event_handlers({STABLE_STUDY: [catch(one), catch(two)]}, orthanc_module=orthanc, sync_client=httpx)
+    assert orthanc.on_change(STABLE_STUDY, STUDY, "uuid") == [one, two] == [Seen(STABLE_STUDY, "uuid")] * 2
 
 
 @pytest.mark.parametrize("nothing", [None, ""])

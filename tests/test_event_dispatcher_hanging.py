@@ -15,7 +15,7 @@ import pytest
 from testing.dicom import make_study, orthanc_identifier, uid
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
-from tests.test_event_dispatcher_orthanc import Notes, written
+from tests.test_event_dispatcher_orthanc import Notes, combined, written
 
 EVENTS = 3_000
 ENDS_WITHIN = 12.0  # seconds; Orthanc alone needs 3.3, and handlers get 2
@@ -144,6 +144,15 @@ def test_a_ledger_that_is_locked_keeps_orthanc_from_ending_no_longer_than_a_seco
     with twenty_events_while_the_ledger_is_locked(server, notes):
         assert seconds_to_stop(server) < ENDS_WITHIN
     server.assert_logged("mine: 20 events could not be written down, and are lost", level="error")
+
+
+def test_a_second_registration_adds_to_the_first_in_a_combined_file_too(
+    start_orthanc: StartOrthanc, tmp_path: Path, notes: Notes
+) -> None:
+    server = start_orthanc(combined(written(tmp_path / "scripts", LOCKED)), notes.configuration)
+    server.wait_until((server.folder / "storage" / "mine.sqlite").exists)
+    server.request("PUT", "/modalities/other", json=["OTHER", "127.0.0.1", 104])
+    server.wait_until(lambda: sorted(notes.lines()) == ["kept", "plain"])
 
 
 MISBEHAVING = """
