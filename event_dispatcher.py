@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import concurrent.futures.thread
 import contextlib
 import dataclasses
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
@@ -1186,6 +1187,17 @@ class DaemonThreads(Generic[T]):
             self._run(item)
 
 
+def leave_pools() -> None:
+    """Keep Python from waiting, when it ends, for daemon threads of a `ThreadPoolExecutor` that a handler has made.
+
+    CPython 3.11 to 3.14 joins them all, also one that hangs, and offers no other way: Orthanc would never end.
+    """
+    joined_at_exit = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined_at_exit):
+        if thread.daemon:  # as all threads are that a handler's thread starts
+            joined_at_exit.pop(thread, None)
+
+
 class DaemonPool(concurrent.futures.ThreadPoolExecutor):
     """What an event loop runs `asyncio.to_thread` and the look-up of host names on."""
 
@@ -1496,6 +1508,7 @@ class Executor:
             threads, self._threads = self._threads, None
         if threads:
             threads.close()
+        leave_pools()
 
     def close(self) -> None:
         """End the threads; what is submitted from now on has no turn."""

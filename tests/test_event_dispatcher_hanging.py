@@ -27,6 +27,14 @@ def hang(event, session):
 async def other(event, session):
     count()
 """,
+    "a function that hangs in a pool": """
+def hang(event, session):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(time.sleep, 3600).result()
+
+async def other(event, session):
+    count()
+""",
     "a coroutine that hangs": """
 async def hang(event, session):
     await asyncio.sleep(3600)
@@ -50,6 +58,7 @@ def other(event, session):
 """,
 }
 HANGING = """
+import concurrent.futures
 number = 0
 
 def count():

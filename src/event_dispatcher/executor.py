@@ -12,7 +12,7 @@ from event_dispatcher.calls import Call, names_of_handlers
 from event_dispatcher.events import name_of
 from event_dispatcher.logs import LOG
 from event_dispatcher.loop import EventLoop
-from event_dispatcher.threads import DaemonThreads
+from event_dispatcher.threads import DaemonThreads, leave_pools
 
 
 class Executor:
@@ -166,6 +166,7 @@ class Executor:
             threads, self._threads = self._threads, None
         if threads:
             threads.close()
+        leave_pools()
 
     def close(self) -> None:
         """End the threads; what is submitted from now on has no turn."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.thread
 import queue
 import threading
 from collections.abc import Callable
@@ -38,6 +39,17 @@ class DaemonThreads(Generic[T]):
     def _run_all(self) -> None:
         while (item := self._items.get()) is not None:
             self._run(item)
+
+
+def leave_pools() -> None:
+    """Keep Python from waiting, when it ends, for daemon threads of a `ThreadPoolExecutor` that a handler has made.
+
+    CPython 3.11 to 3.14 joins them all, also one that hangs, and offers no other way: Orthanc would never end.
+    """
+    joined_at_exit = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined_at_exit):
+        if thread.daemon:  # as all threads are that a handler's thread starts
+            joined_at_exit.pop(thread, None)
 
 
 class DaemonPool(concurrent.futures.ThreadPoolExecutor):
