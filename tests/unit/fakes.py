@@ -159,7 +159,9 @@ class FakeOrthanc:
                 return self._content(body)
             case "POST", "tools", "bulk-delete":
                 self.studies = {
-                    name: left for name, all_ in self.studies.items() if (left := [i for i in all_ if i not in body["Resources"]])
+                    name: left
+                    for name, all_ in self.studies.items()
+                    if (left := [i for i in all_ if i not in body["Resources"]])
                 }
                 return {}
             case "POST", "tools", "find":

@@ -84,7 +84,9 @@ def test_behind_a_proxy_the_forwarded_host_counts_as_the_host(ask: Callable[...,
     assert ask("POST", {**headers, "x-forwarded-host": "pacs.example"}).status == 200
 
 
-@pytest.mark.parametrize("mime", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize(
+    "mime", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
+)
 def test_what_a_form_of_any_page_can_send_is_refused(ask: Callable[..., Answer], mime: str) -> None:
     headers = {"user-agent": BROWSER, **({"content-type": mime} if mime else {})}
     assert ask("POST", headers, body="{}").status == 415
@@ -147,7 +149,9 @@ def test_where_the_route_can_not_be_asked_it_is_decoded(ask: Callable[..., Answe
     assert orthanc_standin.http("GET", "/echo/x?name=a+b").json()["Query"] == {"name": "a b"}
 
 
-def test_the_probe_of_how_parameters_arrive_is_answered_as_it_came(ask: Callable[..., Answer], orthanc_standin: StandIn) -> None:
+def test_the_probe_of_how_parameters_arrive_is_answered_as_it_came(
+    ask: Callable[..., Answer], orthanc_standin: StandIn
+) -> None:
     assert orthanc_standin.http("GET", "/echo/x?arrives-decoded=%41").body == b"%41"
 
 

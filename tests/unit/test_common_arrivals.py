@@ -24,7 +24,9 @@ def module(source: Callable[[str], ModuleType]) -> Any:
 def dicom(orthanc_standin: StandIn) -> Callable[..., Any]:
     """What OnStoredInstance hands over."""
 
-    def make(patient: str | None = "P", study: str = "1.2", series: str = "1.2.3", content: bytes = b"x", **origin: str) -> Any:
+    def make(
+        patient: str | None = "P", study: str = "1.2", series: str = "1.2.3", content: bytes = b"x", **origin: str
+    ) -> Any:
         tags = {"0010,0020": patient, "0020,000d": study, "0020,000e": series}
         return orthanc_standin.object(
             "DicomInstance",

@@ -14,7 +14,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("text", "day"),
-    [("20240229", datetime.date(2024, 2, 29)), ("00010101", datetime.date(1, 1, 1)), ("99991231", datetime.date(9999, 12, 31))],
+    [
+        ("20240229", datetime.date(2024, 2, 29)),
+        ("00010101", datetime.date(1, 1, 1)),
+        ("99991231", datetime.date(9999, 12, 31)),
+    ],
 )
 def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day: datetime.date) -> None:
     assert source("common.days").parse_day(text) == day
@@ -24,7 +28,16 @@ def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day
     "text",
     [
         *("", " ", "1999", "1999.12.31", "1999-12-31", "20000231", "20230229", "20001301", "00000101", "20000100"),
-        *("200001011", "2000010", " 20000101", "20000101 ", "20000101\n", "2000 101", "+2000101", "２００００１０１"),
+        *(
+            "200001011",
+            "2000010",
+            " 20000101",
+            "20000101 ",
+            "20000101\n",
+            "2000 101",
+            "+2000101",
+            "".join(chr(0xFF10 + int(digit)) for digit in "20000101"),
+        ),
         *(None, 20000101, b"20000101", datetime.date(2000, 1, 1), ["20000101"]),
     ],
 )

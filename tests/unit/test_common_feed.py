@@ -305,6 +305,8 @@ def test_each_level_is_handed_over_for_itself(reading: Reading, rest: FakeOrthan
     feed = reading.open("Study", "Series")
     rest.receive("a1", "i1")
     rest.become_stable("a1")
-    rest.changes.append({**rest.changes[-1], "Seq": 3, "ChangeType": "StableSeries", "ResourceType": "Series", "ID": "a1-5e"})
+    rest.changes.append(
+        {**rest.changes[-1], "Seq": 3, "ChangeType": "StableSeries", "ResourceType": "Series", "ID": "a1-5e"}
+    )
     feed.poll()
     assert [(level, resource) for level, resource, _ in reading.handed] == [("Study", "a1"), ("Series", "a1-5e")]

@@ -124,7 +124,9 @@ def test_an_unknown_destination_is_named_and_the_others_are_served(forwarding: F
     forwarding.start(Destinations=["PACS", "PASC"])
     forwarding.receive("a1", "i1")
     assert forwarding.sent() == [["i1"]]
-    forwarding.standin.assert_logged("Destinations names PASC, which Orthanc does not know; known are: PACS, VNA", "error")
+    forwarding.standin.assert_logged(
+        "Destinations names PASC, which Orthanc does not know; known are: PACS, VNA", "error"
+    )
 
 
 def test_options_of_a_destination_go_into_its_jobs_and_never_over_ours(forwarding: Forwarding) -> None:
@@ -163,7 +165,9 @@ def test_with_trigger_stored_it_goes_before_it_is_stable_and_nothing_twice(forwa
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_an_instance_stored_again_is_sent_again_only_if_its_content_is_another(forwarding: Forwarding, same: bool) -> None:
+def test_an_instance_stored_again_is_sent_again_only_if_its_content_is_another(
+    forwarding: Forwarding, same: bool
+) -> None:
     forwarding.start({"OverwriteInstances": True})
     store = forwarding.standin.callback("RegisterOnStoredInstanceCallback")
     tags = json.dumps({"0010,0020": "P", "0020,000d": "1.2", "0020,000e": "1.2.3"})
@@ -194,7 +198,9 @@ def test_a_failed_job_goes_again_later_and_then_it_has_arrived(forwarding: Forwa
     assert forwarding.sent() == [["i1"]] * 2
     forwarding.end("PACS-2")
     eventually(lambda: forwarding.states() == ["done"])
-    forwarding.standin.assert_logged("did not reach PACS (attempt 1): Cannot connect. It will be tried again", "warning")
+    forwarding.standin.assert_logged(
+        "did not reach PACS (attempt 1): Cannot connect. It will be tried again", "warning"
+    )
 
 
 def test_jobs_that_wait_for_a_node_that_failed_are_called_back_and_that_is_no_attempt(forwarding: Forwarding) -> None:
@@ -408,7 +414,9 @@ def test_without_a_ledger_it_stays_idle_and_orthanc_runs(forwarding: Forwarding,
 
 
 def test_a_matcher_that_fails_loses_nothing(forwarding: Forwarding, tmp_path: Path) -> None:
-    (tmp_path / "m.py").write_text("from pathlib import Path\ndef f(_):\n    return Path(__file__).with_name('to').read_text()\n")
+    (tmp_path / "m.py").write_text(
+        "from pathlib import Path\ndef f(_):\n    return Path(__file__).with_name('to').read_text()\n"
+    )
     forwarding.start(Rules=[{"Name": "mine", "Matcher": "m.py:f"}], Retry={"First": 1, "Longest": 1})
     forwarding.receive("a1", "i1")
     assert forwarding.sent() == []

@@ -22,7 +22,9 @@ class Routing:
         made = [self.rules.Rule(**{"name": f"r{number}", **rule}) for number, rule in enumerate(rules)]
         return self.module.Router(self._loopback, made, first_only, matchers or {})
 
-    def verdicts(self, *rules: dict[str, Any], known: Any = ("PACS", "VNA"), level: str = "Study", **more: Any) -> list[Any]:
+    def verdicts(
+        self, *rules: dict[str, Any], known: Any = ("PACS", "VNA"), level: str = "Study", **more: Any
+    ) -> list[Any]:
         batch = self.module.Batch(level, "a1", "1.2", ("i1", "i2"), ORIGINS)
         return list(self.router(*rules, **more).verdicts(batch, known, ("PACS",)))
 
@@ -80,7 +82,9 @@ def test_a_query_is_answered_by_orthanc_for_this_very_study(routing: Routing) ->
     assert (verdict.matched, verdict.why) == (False, "Query does not match")
 
 
-@pytest.mark.parametrize(("uids", "matches"), [("1.2", True), ("1.9\\1.*", True), ("1.9", False), ("1.9\\1.2.3", False)])
+@pytest.mark.parametrize(
+    ("uids", "matches"), [("1.2", True), ("1.9\\1.*", True), ("1.9", False), ("1.9\\1.2.3", False)]
+)
 def test_a_query_by_uid_is_compared_here(routing: Routing, uids: str, matches: bool) -> None:
     routing.rest.answers["POST", "/tools/find"] = ["a1"]
     assert routing.verdicts({"query": {"StudyInstanceUID": uids}})[0].matched is matches
@@ -163,7 +167,9 @@ def test_a_matcher_is_loaded_beside_the_configuration(routing: Routing, tmp_path
     assert routing.module.load_matcher("m.py:f", tmp_path)({"x": 3}) == 3
 
 
-@pytest.mark.parametrize(("text", "spec"), [("f = 1 +", "m.py:f"), ("", "m.py:f"), ("", "absent.py:f"), ("1/0", "m.py:f")])
+@pytest.mark.parametrize(
+    ("text", "spec"), [("f = 1 +", "m.py:f"), ("", "m.py:f"), ("", "absent.py:f"), ("1/0", "m.py:f")]
+)
 def test_one_that_can_not_be_loaded_is_named_with_the_reason(
     routing: Routing, tmp_path: Path, text: str, spec: str
 ) -> None:

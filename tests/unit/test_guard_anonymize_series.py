@@ -22,7 +22,12 @@ NODE = {"Modality": "PACS", "DeleteCopy": True}
 
 
 def original(**tags: Any) -> Dataset:
-    values: dict[str, Any] = {"patient_id": "HOSP-4711", "PatientName": "Doe^Jane^Mary", "BurnedInAnnotation": "NO", **tags}
+    values: dict[str, Any] = {
+        "patient_id": "HOSP-4711",
+        "PatientName": "Doe^Jane^Mary",
+        "BurnedInAnnotation": "NO",
+        **tags,
+    }
     return pydicom.dcmread(io.BytesIO(make_study(**values)[0]))
 
 
@@ -67,13 +72,21 @@ def test_pixels_and_what_the_recipe_keeps_are_not_searched(script: Any) -> None:
     copy.add_new(0x7FE00010, "OW", b"HOSP-4711!")
     assert script.what_remains(copy, original(), KEPT) is None
     copy.InstitutionName = "General"
-    assert script.what_remains(copy, original(InstitutionName="General"), KEPT) == "InstitutionName has the value of the original"
+    assert (
+        script.what_remains(copy, original(InstitutionName="General"), KEPT)
+        == "InstitutionName has the value of the original"
+    )
     assert script.what_remains(copy, original(InstitutionName="General"), frozenset({0x00080080})) is None
 
 
 @pytest.mark.parametrize(
     ("keyword", "text"),
-    [("DeviceSerialNumber", "hosp-4711"), ("StudyComments", "of JANE"), ("ImageComments", "19700101"), ("PatientID", "HOSP-4711")],
+    [
+        ("DeviceSerialNumber", "hosp-4711"),
+        ("StudyComments", "of JANE"),
+        ("ImageComments", "19700101"),
+        ("PatientID", "HOSP-4711"),
+    ],
 )
 def test_no_text_of_the_copy_holds_an_identifier_of_the_original(script: Any, keyword: str, text: str) -> None:
     copy = Dataset()
@@ -119,7 +132,9 @@ def test_what_is_no_image_is_held_back(script: Any) -> None:
 class Anonymizing:
     """A study `a1` with the instance `1`, and what Orthanc's anonymization makes of it."""
 
-    def __init__(self, start: Callable[..., Script], rest: FakeOrthanc, change: Callable[[Dataset], Any] | None = None) -> None:
+    def __init__(
+        self, start: Callable[..., Script], rest: FakeOrthanc, change: Callable[[Dataset], Any] | None = None
+    ) -> None:
         self.rest = rest
         self.original = original()
         rest.studies["a1"] = ["1"]
@@ -158,7 +173,9 @@ class Anonymizing:
         return [path for method, path, _ in self.rest.requests if method == "DELETE"]
 
 
-def test_a_copy_gets_pseudonyms_and_uids_of_its_own(start: Callable[..., Script], rest: FakeOrthanc, clock: Clock) -> None:
+def test_a_copy_gets_pseudonyms_and_uids_of_its_own(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
     made = Anonymizing(start, rest)
     number = made.anonymize("here")
     eventually(lambda: made.work(number)["State"] == "done")

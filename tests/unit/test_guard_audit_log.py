@@ -85,10 +85,14 @@ def test_verify_reports_a_changed_line_and_another_key(audit: Script, tmp_path: 
     [path] = written(audit, tmp_path / "log", 3)
     assert audit.module.verify([path], b"another key of more than thirty-two characters")[0]
     path.write_bytes(path.read_bytes().replace(b'"s1"', b'"s9"'))
-    assert verified(audit, tmp_path / "log") == [f"{path.name}, line 2: number 2 has been changed (or the key is another)"]
+    assert verified(audit, tmp_path / "log") == [
+        f"{path.name}, line 2: number 2 has been changed (or the key is another)"
+    ]
 
 
-def test_without_a_key_or_a_log_it_can_not_be_told(audit: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_or_a_log_it_can_not_be_told(
+    audit: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AUDIT_LOG_KEY", raising=False)
     written(audit, tmp_path / "log", 1)
     assert audit.module.main(["--verify", str(tmp_path / "log")]) == 2

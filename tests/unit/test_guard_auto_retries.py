@@ -91,7 +91,9 @@ def test_a_job_of_somebody_that_fails_is_resubmitted_later(retries: Retries) -> 
 
 
 @pytest.mark.parametrize("overwrites", [True, "Always", "IfChanged"])
-def test_where_an_image_may_be_another_by_now_the_failed_job_is_not_resubmitted(retries: Retries, overwrites: Any) -> None:
+def test_where_an_image_may_be_another_by_now_the_failed_job_is_not_resubmitted(
+    retries: Retries, overwrites: Any
+) -> None:
     """A job of 1.13.0 sends what it had read before: nothing tells whether that is still the image that is here."""
     retries.start({"OverwriteInstances": overwrites})
     retries.submit("j1", "1", "2")

@@ -21,7 +21,9 @@ class Waiting:
 
     def __init__(self, source: Callable[[str], ModuleType], path: Path, **more: Any) -> None:
         outbox = source("dicom_events.outbox")
-        self.outbox = outbox.Outbox(path, **{"durability": "normal", "most": 10**9, "oldest": 0, "refuse": False, **more})
+        self.outbox = outbox.Outbox(
+            path, **{"durability": "normal", "most": 10**9, "oldest": 0, "refuse": False, **more}
+        )
         self.reader = self.outbox.reader()
         self.outbox.begin(["b"])
 
@@ -176,7 +178,9 @@ def test_a_full_outbox_drops_the_oldest_and_says_so(source: Any, clock: Clock, t
     full.close()
 
 
-def test_an_instance_that_was_told_is_known_once_also_after_a_restart(source: Any, made: Waiting, tmp_path: Path) -> None:
+def test_an_instance_that_was_told_is_known_once_also_after_a_restart(
+    source: Any, made: Waiting, tmp_path: Path
+) -> None:
     with made.outbox.transaction():
         made.outbox.add_told("i1")
         made.outbox.add_told("i2")
@@ -216,7 +220,7 @@ def test_an_item_of_a_sequence_is_not_taken_for_the_image(source: Any, clock: Cl
 def test_a_structured_event_is_json_whatever_is_in_it(source: Any, clock: Clock) -> None:
     events = source("dicom_events.events")
     event = events.Event(7, 'u"1', "org.test", "k", "sub\nject\\", 1.5, '{"a": "é"}')
-    body = json.loads(events.Form("structured", "/orthanc/\"x\"").body(event))
+    body = json.loads(events.Form("structured", '/orthanc/"x"').body(event))
     assert body == {
         "specversion": "1.0",
         "id": 'u"1',

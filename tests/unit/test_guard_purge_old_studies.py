@@ -87,7 +87,9 @@ def test_a_rule_runs_when_its_time_passes(purging: Purging) -> None:
 
 
 @pytest.mark.parametrize("back", [300, 3600])
-def test_a_rule_runs_once_a_day_when_the_clock_is_set_back_or_the_hour_comes_twice(purging: Purging, back: float) -> None:
+def test_a_rule_runs_once_a_day_when_the_clock_is_set_back_or_the_hour_comes_twice(
+    purging: Purging, back: float
+) -> None:
     purging.add("a1")
     purging.start(Rules=[RULE])
     purging.looked()
@@ -161,7 +163,14 @@ def purge(purging: Purging, **more: Any) -> Any:
 
 def test_what_orthanc_finds_is_judged_once_more(purging: Purging) -> None:
     """To Orthanc an empty date, `1999` and `19991301` are before 20000101."""
-    for study, date in {"a1": "20000101", "b2": "20000102", "c3": "", "d4": "1999", "e5": "19991301", "f6": "1999.12.31"}.items():
+    for study, date in {
+        "a1": "20000101",
+        "b2": "20000102",
+        "c3": "",
+        "d4": "1999",
+        "e5": "19991301",
+        "f6": "1999.12.31",
+    }.items():
         purging.add(study, date=date)
     purging.start()
     assert purge(purging).json()["Deleted"] == 1
@@ -179,7 +188,9 @@ def test_a_protected_patient_keeps_its_study(purging: Purging) -> None:
 
 def test_who_can_not_see_whether_a_patient_is_protected_deletes_nothing(purging: Purging) -> None:
     purging.add("a1")
-    purging.standin.answers["GET", "/patients/a1-9a/protected"] = purging.standin.module.OrthancException(15, "database")
+    purging.standin.answers["GET", "/patients/a1-9a/protected"] = purging.standin.module.OrthancException(
+        15, "database"
+    )
     purging.start()
     assert purge(purging).status == 500
     assert purging.deleted() == []
@@ -203,7 +214,10 @@ def change_between(purging: Purging, study: str, **change: Any) -> None:
     ("change", "why"),
     [
         ({"LastUpdate": "20240301T022800"}, "it has received something since it was chosen"),
-        ({"MainDicomTags": {"StudyDate": "20200101", "StudyInstanceUID": "1.a1"}}, "it does not fit the conditions any more"),
+        (
+            {"MainDicomTags": {"StudyDate": "20200101", "StudyInstanceUID": "1.a1"}},
+            "it does not fit the conditions any more",
+        ),
     ],
 )
 def test_what_changes_between_choice_and_deletion_is_kept(purging: Purging, change: dict[str, Any], why: str) -> None:

@@ -61,7 +61,9 @@ LIKE_EXPLICIT = implicit(0x00091099, b"x" * int.from_bytes(b"UT", "little"))
 
 @pytest.mark.parametrize("length", [UNDEFINED, None])
 @pytest.mark.parametrize("inner", [implicit(0x00091099, b"abcd"), LIKE_EXPLICIT, implicit(0x00091099, b"")])
-def test_a_un_sequence_of_undefined_length_is_read_as_implicit_vr(script: Any, inner: bytes, length: int | None) -> None:
+def test_a_un_sequence_of_undefined_length_is_read_as_implicit_vr(
+    script: Any, inner: bytes, length: int | None
+) -> None:
     sequence = explicit(0x00091000, b"UN", item(inner, inner, length=length) + END, UNDEFINED)
     found = scanned(script, file_with(sequence, WANTED))
     assert found.series == SERIES
@@ -110,7 +112,8 @@ def test_sequences_that_are_nested_without_end_are_refused(script: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "found"), [("0009,1001:ACME", True), ("0009,xx01:ACME", True), ("0009,1001:OTHER", False), ("0009,1001", True)]
+    ("entry", "found"),
+    [("0009,1001:ACME", True), ("0009,xx01:ACME", True), ("0009,1001:OTHER", False), ("0009,1001", True)],
 )
 def test_a_private_tag_belongs_to_its_creator(script: Any, entry: str, found: bool) -> None:
     assert bool(scanned(script, file_with(WANTED), entry).present) is found
