@@ -36,7 +36,7 @@ def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day
             "20000101\n",
             "2000 101",
             "+2000101",
-            "".join(chr(0xFF10 + int(digit)) for digit in "20000101"),
+            "\uff12\uff10\uff10\uff100101",
         ),
         *(None, 20000101, b"20000101", datetime.date(2000, 1, 1), ["20000101"]),
     ],

@@ -118,9 +118,13 @@ def test_nothing_beyond_an_incomplete_event_is_read(made: Waiting) -> None:
 
 
 def test_a_transaction_that_fails_numbers_nothing(made: Waiting) -> None:
-    with pytest.raises(OSError, match="full"), made.outbox.transaction():
-        made.outbox.add("u", "t", "k", "s", "{}")
-        raise OSError("the disk is full")
+    def add() -> None:
+        with made.outbox.transaction():
+            made.outbox.add("u", "t", "k", "s", "{}")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        add()
     assert made.add("k") == [1]
     assert made.read() == ["k"]
 

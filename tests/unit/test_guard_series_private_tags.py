@@ -14,7 +14,7 @@ from testing.standin import StandIn
 from tests.unit.fakes import Clock, FakeOrthanc, Script, eventually
 
 UNDEFINED = 0xFFFFFFFF
-UIDS = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+UIDS: dict[str, Any] = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
 SERIES = orthanc_identifier("P1", "1.2", "1.2.3")
 ITEM, END_OF_ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
 
