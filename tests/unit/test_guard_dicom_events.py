@@ -252,7 +252,10 @@ def test_a_torn_line_is_cut_and_what_is_applied_is_not_read_again(source: Any, t
     with (tmp_path / "x.journal").open("ab") as file:
         file.write(b"torn")
     made = journal(tmp_path / "x.journal", place, full=full)
+    made.append(b"c")  # of this process: not in one with what another left
     assert made.read() == [b"b"]
+    made.advance(made.after([b"b"]))
+    assert made.read() == [b"c"]
     made.close()
 
 
