@@ -1101,6 +1101,23 @@ class Ledger:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -1154,13 +1171,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 

@@ -947,6 +947,23 @@ class Ledger:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -1759,8 +1776,8 @@ class PrivateTags:
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
-        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
-            self._ledger.set_number("cursor", newest)
+        kept = self._ledger.number("cursor", -1)
+        self._ledger.set_number("cursor", place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest)
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:
