@@ -1212,6 +1212,13 @@ class Misconfigured:
         self._noted[name] = wrong, identity.right_at, marked
         return bool(wrong) if bool(wrong) != bool(was) else None
 
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
     def _take_back(self, name: str) -> None:
         since = self._ledger.number(f"right {name}", -1)
         sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
@@ -1916,6 +1923,8 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            self.destination(name).identity.used()
         if refused := self.router.check():
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
