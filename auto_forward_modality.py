@@ -1170,14 +1170,15 @@ class Identity:
             self._thread.start()
 
     def _ask(self, check: Callable[[str], None]) -> None:
-        begun, at, self._used = time.monotonic(), time.time(), False
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
         wait, delay = CHECK_EVERY, 1.0
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
-            self.silent = one_line(error) or repr(error)
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
             wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
         else:
             self.wrong = self.silent = ""
@@ -1202,6 +1203,8 @@ class Misconfigured:
         """
         was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
         wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
                 self._ledger.set_number(f"right {name}", int(identity.right_at))
@@ -1924,7 +1927,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         for name in self._misconfigured.names():
-            self.destination(name).identity.used()
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
@@ -2215,8 +2219,9 @@ class Forwarder:
 
     def _fail_silent(self, health: Destination) -> None:
         """It could not be asked who it is: an attempt that has failed, without a job."""
-        if not (silent := health.identity.silent):
-            return  # it is being asked, or is misconfigured
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
         health.sent()
         for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
             self.ledger.start(row["id"])

@@ -1173,14 +1173,15 @@ class Identity:
             self._thread.start()
 
     def _ask(self, check: Callable[[str], None]) -> None:
-        begun, at, self._used = time.monotonic(), time.time(), False
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
         wait, delay = CHECK_EVERY, 1.0
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
-            self.silent = one_line(error) or repr(error)
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
             wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
         else:
             self.wrong = self.silent = ""
@@ -1205,6 +1206,8 @@ class Misconfigured:
         """
         was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
         wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
                 self._ledger.set_number(f"right {name}", int(identity.right_at))
@@ -1927,7 +1930,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         for name in self._misconfigured.names():
-            self.destination(name).identity.used()
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
@@ -2218,8 +2222,9 @@ class Forwarder:
 
     def _fail_silent(self, health: Destination) -> None:
         """It could not be asked who it is: an attempt that has failed, without a job."""
-        if not (silent := health.identity.silent):
-            return  # it is being asked, or is misconfigured
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
         health.sent()
         for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
             self.ledger.start(row["id"])
@@ -2823,6 +2828,8 @@ PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instanc
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
 ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
 
 
@@ -2841,9 +2848,34 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
 
     def check(self, name: str) -> None:
         """Ask a peer for its `/system`, with its credentials and without following a redirect.

@@ -13,6 +13,7 @@ from testing.dicom import make_study
 from testing.nodes import HttpAnswer, HttpNode, HttpRequest, Respond, answer_json, login_page, pass_on_to, redirect_to
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from testing.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "auto_forward_peer.py"
@@ -280,3 +281,76 @@ def test_what_a_person_sends_whole_is_verified_too(start_orthanc: StartOrthanc, 
     source.wait_until(lambda: [row["Instances"] for row in rows(source)] == [2, 1], what="find the one that is missing")
     assert states(source)[0] == "done"
     assert rows(source)[1]["Error"].startswith("PEER took 3 instances and does not have 1 of them")
+
+
+# Other scripts that send to peers
+
+
+def test_auto_retries_runs_no_job_again_to_what_is_no_orthanc(start_orthanc: StartOrthanc, node: HttpNode) -> None:
+    there = start_orthanc(aet="THERE")
+    node.respond = answer_json({}, 503)
+    configuration = {"OrthancPeers": {"PEER": node.as_peer()}, "AutoRetries": QUICK}
+    source = start_orthanc(ROOT / "auto_retries.py", configuration)
+    study = source.store(make_study())[0]["ParentStudy"]
+    source.post("/peers/PEER/store", {"Resources": [study], "Synchronous": False})
+
+    def error() -> str:
+        return " ".join(row["Error"] for row in source.get("/auto-retries/jobs")["Items"])
+
+    source.wait_until(lambda: "PEER can't be asked who it is: it answers 503" in error(), what="try again")
+    node.respond = login_page()
+    source.wait_until(lambda: "PEER is no Orthanc" in error(), what="find out")
+    assert len(node.requests("POST", "/instances")) == 1
+    node.respond = pass_on_to(there.url)
+    source.wait_until(lambda: source.get("/auto-retries/jobs")["Items"][0]["State"] == "done", what="deliver")
+    assert len(there.get("/instances")) == 1
+
+
+def test_a_copy_is_sent_to_an_orthanc_only_and_is_not_deleted_for_what_is_none(
+    start_orthanc: StartOrthanc, node: HttpNode
+) -> None:
+    there = start_orthanc(aet="THERE")
+    section = {"Secret": "s" * 32, "Recipes": {"out": {"Peer": "PEER", "DeleteCopy": True}}, **QUICK}
+    configuration = {"OrthancPeers": {"PEER": node.as_peer()}, "AnonymizeSeries": section}
+    source = start_orthanc(ROOT / "anonymize_series.py", configuration)
+    study = source.store(make_study(modality="MR"))[0]["ParentStudy"]
+    source.wait_until(lambda: source.request("GET", "/anonymize-series/status").ok, what="start")
+    source.post(f"/anonymize-series/{study}", {"Recipe": "out"})
+    source.wait_for_log("PEER is no Orthanc: it answers GET /system with a page of HTML")
+    assert not node.requests("POST", "/instances")
+    assert len(source.get("/instances")) == 2  # the copy is here
+    node.respond = pass_on_to(there.url)
+    source.wait_until(lambda: len(there.get("/instances")) == 1, what="deliver")
+    source.wait_until(lambda: len(source.get("/instances")) == 1, what="delete the copy")
+
+
+# What the DICOMweb plugin 1.7 says of its jobs, for answers that list two of three instances, one as failed, and all.
+STOW_JOBS: list[tuple[dict[str, Any], str]] = [
+    (
+        {
+            "State": "Failure",
+            "ErrorDescription": "Error encountered within the plugin engine",
+            "ErrorDetails": "",
+            "Content": {
+                "FunctionErrorCode": 9,
+                "FunctionErrorDescription": "Error in the network protocol",
+                "FunctionErrorDetails": "The STOW-RS server was only able to receive 2 instances out of 3",
+                "InstancesCount": "3",
+                "NetworkSizeMB": "0",
+            },
+        },
+        "The STOW-RS server was only able to receive 2 instances out of 3",
+    ),
+    ({"State": "Failure", "Content": {}, "ErrorDescription": "Error encountered"}, "Error encountered"),
+    ({"State": "Success", "Content": {"InstancesCount": "2", "NetworkSizeMB": "0"}}, "it sent 2 of 3 copies"),
+    ({"State": "Success", "Content": {"InstancesCount": 3, "FailedInstancesCount": 1}}, "it sent 2 of 3 copies"),
+    ({"State": "Success", "Content": {"InstancesCount": "3", "NetworkSizeMB": "0"}}, ""),
+    ({"State": "Success", "Content": {}}, ""),
+]
+
+
+@pytest.mark.parametrize(("job", "why"), STOW_JOBS)
+def test_a_job_that_did_not_deliver_all_copies_is_a_failure_that_says_why(
+    orthanc_standin: StandIn, job: dict[str, Any], why: str
+) -> None:
+    assert orthanc_standin.load(ROOT / "anonymize_series.py").why_not_all(job, ["a", "b", "c"]) == why

@@ -245,7 +245,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         for name in self._misconfigured.names():
-            self.destination(name).identity.used()
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
             orthanc.LogError(self.unavailable)
@@ -536,8 +537,9 @@ class Forwarder:
 
     def _fail_silent(self, health: Destination) -> None:
         """It could not be asked who it is: an attempt that has failed, without a job."""
-        if not (silent := health.identity.silent):
-            return  # it is being asked, or is misconfigured
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
         health.sent()
         for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
             self.ledger.start(row["id"])

@@ -63,14 +63,15 @@ class Identity:
             self._thread.start()
 
     def _ask(self, check: Callable[[str], None]) -> None:
-        begun, at, self._used = time.monotonic(), time.time(), False
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
         wait, delay = CHECK_EVERY, 1.0
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
-            self.silent = one_line(error) or repr(error)
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
             wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
         else:
             self.wrong = self.silent = ""
@@ -95,6 +96,8 @@ class Misconfigured:
         """
         was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
         wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
                 self._ledger.set_number(f"right {name}", int(identity.right_at))

@@ -18,7 +18,7 @@ from typing import Any
 
 from common.answers import one_line
 from common.feed import PAGE
-from common.loopback import Loopback
+from common.loopback import Loopback, LoopbackError
 from forwarding.identity import MisconfiguredError
 
 CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
@@ -26,6 +26,8 @@ PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instanc
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
 ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
 
 
@@ -44,9 +46,34 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
 
     def check(self, name: str) -> None:
         """Ask a peer for its `/system`, with its credentials and without following a redirect.
