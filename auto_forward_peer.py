@@ -2823,6 +2823,7 @@ def _utc(seconds: float) -> str:
 # ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
 
 
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
 CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
 PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
@@ -2923,8 +2924,8 @@ class Peers:
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
         settings, keys, found = self.settings(name), list(instances), set[str]()
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True}).encode()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")

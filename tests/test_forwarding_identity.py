@@ -158,19 +158,21 @@ def test_an_https_proxy_is_left_to_orthanc(script: ModuleType, monkeypatch: pyte
 
 
 def test_a_destination_is_right_only_after_a_check_and_no_more_after_it_failed(script: ModuleType) -> None:
-    wake, answers = threading.Event(), [""]
+    wake, go_on, answers = threading.Event(), threading.Event(), [""]
 
     def check(_name: str) -> None:
+        go_on.wait(5)
         if answers[0]:
             raise script.MisconfiguredError(answers[0])
 
     identity = script.Identity("PEER", check, wake)
     assert not identity.is_right()  # nothing is known yet
+    go_on.set()
     wait_until(identity.is_right)
     answers[0] = "it is a printer"
     assert identity.is_right()  # for a minute
     identity.doubt()
-    assert not identity.is_right()
+    wait_until(lambda: not identity.is_right())
     wait_until(lambda: identity.wrong == "it is a printer")
     assert not identity.is_right()
 

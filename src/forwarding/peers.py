@@ -17,10 +17,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from common.answers import one_line
-from common.feed import PAGE
 from common.loopback import Loopback, LoopbackError
 from forwarding.identity import MisconfiguredError
 
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
 CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
 PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
@@ -121,8 +121,8 @@ class Peers:
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
         settings, keys, found = self.settings(name), list(instances), set[str]()
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True}).encode()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
