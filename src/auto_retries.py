@@ -44,6 +44,7 @@ from common.ledger import STATES, Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
+from forwarding.peers import Peers
 
 __version__ = "0.1.0"
 
@@ -249,6 +250,7 @@ class Retrier:
         self.unavailable: str | None = f"{NAME} has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
+        self._peers = Peers(configuration, self._loopback)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
@@ -623,10 +625,22 @@ class Retrier:
             self._ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
             return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
         if job and self._may_resubmit(job, data, here):
             self._resubmit(row, data)
         else:
             self._submit(row, data, recipe, here)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations("peers")))
+        except Unclear:
+            return True  # it is said when it is submitted
+        if why and not self._stopping.is_set() and self._begin_attempt(row, row["job"]):
+            self._fail(row, why)
+        return not why
 
     def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
