@@ -60,8 +60,8 @@ def _complaint(data: Any) -> str | None:
         inner: list[Any] = []
         for each in level:
             if isinstance(each, dict):
-                if wrong := next((key for key in each if not isinstance(key, str)), None):
-                    return f"a key that is no text ({_shown(wrong)})"
+                if wrong := [key for key in each if not isinstance(key, str)]:
+                    return f"a key that is no text ({_shown(wrong[0])})"
                 inner += [*each, *each.values()]
             elif isinstance(each, list | tuple):
                 inner += each
