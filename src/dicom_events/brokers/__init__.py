@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..events import Event, Form
+from ..quiet import quiet_libraries
 from ..settings import Named
 
 MODULES = {
@@ -202,6 +203,7 @@ def maker(
 
     def make() -> Broker:
         form = Form(settings.format or default_form, source)
+        quiet_libraries()
         try:
             module = importlib.import_module(f".{MODULES[settings.type]}", __name__)
         except ImportError as error:
