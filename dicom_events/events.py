@@ -179,6 +179,10 @@ def _moment(seconds: float) -> datetime.datetime:
 SAFE = "".join(map(chr, (0x21, *range(0x23, 0x25), *range(0x26, 0x7F))))  # all that is printed but " and %
 
 
+# Beyond that RabbitMQ (128 KiB of a frame) and web servers close the connection, instead of refusing the event.
+MOST_HEADERS = 64 << 10
+
+
 class Message(NamedTuple):
     """What a broker sends of one event; the headers are those of CloudEvents' binary form, else there are none."""
 
@@ -218,6 +222,8 @@ class Form:
         found = self.attributes(event)
         if prefix == "ce-":  # CloudEvents' HTTP binding 3.1.3.2
             found = {name: urllib.parse.quote(value, safe=SAFE) for name, value in found.items()}
+        if sum(len(value.encode()) for value in found.values()) > MOST_HEADERS:
+            raise ValueError(f"more than {MOST_HEADERS} bytes of attributes, which no server takes as headers")
         return Message(
             event.data.encode(), "application/json", {f"{prefix}{name}": each for name, each in found.items()}
         )

@@ -31,6 +31,7 @@ LINGER = 0.02  # seconds in which events come together, so that not each wakes a
 SETTLE = 0.2  # seconds between two writings of the cursor
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds without a broker
 IDLE = 1.0
+SAY_DEAD_EVERY = 60.0  # seconds
 
 
 class Publisher:
@@ -52,6 +53,7 @@ class Publisher:
         self._stopping, self._idle, self._asked_again, self._opening = threading.Event(), True, False, False
         self.connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
+        self._unsaid, self._say_dead_at = 0, 0.0  # events that went to the dead letters
         self._forget()
         self._thread = threading.Thread(target=self._run, name=f"dicom_events {self.name}", daemon=True)
 
@@ -302,13 +304,22 @@ class Publisher:
         dead = outcome.final or attempts >= self.settings.tries
         self._outbox.park(self.name, [(event.row, event.key)], error, "dead" if dead else "waiting", attempts)
         if dead:
-            self._say(
-                "error",
-                f"dicom_events: broker {self.name} does not take {event.type} {event.id}, it is with the dead letters "
-                f"(GET /dicom-events/dead-letters): {error}",
-            )
+            self._say_dead(event, error)
         else:
             self._parked.add(event.key)
+
+    def _say_dead(self, event: Event, error: str) -> None:
+        """Say it, at most once a minute: when a server refuses all, the log is not flooded."""
+        self._unsaid += 1
+        if time.monotonic() < self._say_dead_at:
+            return
+        others = f", and {self._unsaid - 1} others since the last such line" if self._unsaid > 1 else ""
+        self._say(
+            "error",
+            f"dicom_events: broker {self.name} does not take {event.type[:300]} {event.id}{others}; see the dead letters "
+            f"(GET /dicom-events/dead-letters): {error}",
+        )
+        self._unsaid, self._say_dead_at = 0, time.monotonic() + SAY_DEAD_EVERY
 
     def _advance(self) -> None:
         while self._order and self._order[0] in self._settled:

@@ -214,7 +214,7 @@ def test_what_waits_reaches_its_own_service_when_it_is_back_or_goes_by_delete(
         1,
         "configured",
     )
-    assert server.log.count("no entry of Notify has the name") == 1
+    assert server.wait_for_log("no entry of Notify").count("no entry of Notify has the name") == 1
     assert last(server)["Notifications"][0]["Service"] == "ris"
     # The service has another address now; its name is the same.
     begin_again(server, destination, [other, {**ris, "Url": f"{service.url}/ris/{{PatientID}}"}])

@@ -322,7 +322,7 @@ def test_what_waits_for_a_broker_that_is_gone_is_shown_and_goes_by_delete_alone(
     server.store(make_study(instances=3))
     server.wait_until(lambda: of(server, name)["Backlog"] == 3)
     begin_again(server, {"Broker": FILE})
-    assert server.log.count(f"{name} (3 events)") == 1
+    assert server.wait_for_log("no broker is configured").count(f"{name} (3 events)") == 1
     server.store(make_study(instances=2, seed=2))
     server.wait_until(lambda: len(events(server)) == 2)
     server.wait_until(lambda: of(server, name)["Backlog"] == 5)
