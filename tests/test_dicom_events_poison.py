@@ -319,6 +319,17 @@ def test_a_batch_that_sns_refuses_for_one_of_its_events_costs_that_one(
     assert (found["sns"]["Published"], found["sns"]["DeadLetters"], found["sns"]["State"]) == (29, 1, "connected")
 
 
+def test_an_address_that_can_not_be_looked_up_is_no_fault_of_an_event(package: Package, tmp_path: Path) -> None:
+    url = f"http://{'a' * 70}.example/"
+    outbox = package.start(tmp_path / "state", {"hook": {"Type": "webhook", "WebhookConfig": {"URL": url}}})
+    with outbox.transaction():
+        outbox.add("1", "org.test", "key", "key", "{}")
+    wait_until(lambda: package.said, what="the publisher to say so")
+    status = package.statuses()["hook"]
+    assert (status["State"], status["Backlog"], status["DeadLetters"]) == ("away", 1, 0)
+    assert "UnicodeError" in status["LastError"]
+
+
 def test_large_events_are_read_a_few_at_a_time(package: Package, tmp_path: Path) -> None:
     outbox = package.start(tmp_path / "state", {"file": {"Type": "file", "Events": ["no.such"]}})
     with outbox.transaction():

@@ -76,6 +76,11 @@ class Webhook(ThreadedBroker):
     def _post(
         self, connection: http.client.HTTPConnection, event: Event, message: tuple[bytes, dict[str, str]]
     ) -> Outcome:
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except Exception as error:  # noqa: BLE001 - also a name that is none (UnicodeError): no event is at fault
+                raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
         content, headers = message
         connection.request("POST", self._path, content, {**headers, **self._signature(content)})
         response = connection.getresponse()
