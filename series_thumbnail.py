@@ -40,6 +40,7 @@ import json
 import math
 import queue
 import re
+import sqlite3
 import ssl
 import sys
 import threading
@@ -267,6 +268,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
     `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
@@ -294,6 +297,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)

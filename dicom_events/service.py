@@ -20,9 +20,9 @@ from typing import Any
 import orthanc
 
 from ._common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
-from ._common.ledger import state_folder
 from ._common.loopback import Loopback, LoopbackError
 from ._common.settings import SettingsError, read_settings
+from ._common.state import state_folder
 
 from .brokers import maker
 from .events import utc

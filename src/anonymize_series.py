@@ -53,9 +53,10 @@ except ImportError:
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PLURALS, Feed
-from common.ledger import STATES, Ledger, configuration_folder, state_folder
+from common.ledger import STATES, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import configuration_folder, state_folder
 from forwarding.routing import Batch, Router, load_matcher
 from forwarding.rules import UID_TAG, Origin, Rule, has_origin, wrong_with
 

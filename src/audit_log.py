@@ -53,9 +53,10 @@ import orthanc
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrivals
 from common.days import parse_day
-from common.ledger import Ledger, configuration_folder, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import configuration_folder, state_folder
 
 __version__ = "0.1.0"
 

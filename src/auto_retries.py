@@ -40,9 +40,10 @@ from typing import Any
 import orthanc
 
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
-from common.ledger import STATES, Ledger, state_folder
+from common.ledger import STATES, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
 
 __version__ = "0.1.0"
 

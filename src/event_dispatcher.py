@@ -53,8 +53,9 @@ except ImportError:
     raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
 
 from common.feed import FEED_TABLES, PLURALS, Feed
-from common.ledger import Ledger, state_folder
+from common.ledger import Ledger
 from common.loopback import KEEP, Loopback, LoopbackError
+from common.state import state_folder
 
 __version__ = "0.1.0"
 

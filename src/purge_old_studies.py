@@ -54,9 +54,10 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve, warn_if_open
 from common.days import parse_day
-from common.ledger import Ledger, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
 
 __version__ = "0.2.0"
 

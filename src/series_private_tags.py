@@ -44,9 +44,10 @@ from typing import Any
 import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve
-from common.ledger import Ledger, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
 from common.user_number import user_number
 
 __version__ = "0.1.0"

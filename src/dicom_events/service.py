@@ -19,9 +19,9 @@ from typing import Any
 import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
-from common.ledger import state_folder
 from common.loopback import Loopback, LoopbackError
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
 
 from .brokers import maker
 from .events import utc

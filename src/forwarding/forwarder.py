@@ -18,8 +18,9 @@ import orthanc
 from common.answers import KEPT_ALIVE, one_line
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
-from common.ledger import Ledger, configuration_folder, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
+from common.state import configuration_folder, state_folder
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
 from forwarding.routing import Batch, Router, load_matcher
