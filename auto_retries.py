@@ -23,6 +23,7 @@ Needs nothing but Python's standard library. All keys, and what a job does not t
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -51,7 +52,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orthanc
 
@@ -385,6 +386,68 @@ def _send_status(output: Any, status: int, body: str) -> None:
     except TypeError:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -929,6 +992,180 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._decided = threading.Event()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time, its state closed."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._decided.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decided.set()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        finally:
+            self._decided.set()
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_ERROR
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = one_line(error), AFTER_ERROR
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/auto_retries.py
 
 
@@ -937,7 +1174,6 @@ __version__ = "0.1.0"
 SECTION = "AutoRetries"
 NAME = "auto-retries"
 TICK = 5.0  # seconds between looks at the ledger when nothing waits and no event wakes us; 1 while something waits
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 LOOK = 30.0  # seconds between looks at all jobs: one that is canceled before it began gives no event
 ABSENT = 300.0  # seconds that a job is unknown to Orthanc, without an event, until it counts as canceled
 NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered counts as failed
@@ -1130,20 +1366,18 @@ class Retrier:
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{NAME} has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
+        self.worker = Worker(NAME, self._open, self._turn)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
-        self._unheard: deque[tuple[str, str, dict[str, Any] | None]] = deque()  # what could not be written down
+        self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda report: self._note(*report))
         self._others: deque[str] = deque(maxlen=1000)  # jobs that others care for, and of types that are not ours
         self._not_installed: set[str] = set()  # forward scripts
         self._asked: dict[str, set[str]] = {}  # of which running jobs a forward script was asked
         self._absent: dict[str, float] = {}
         self._served: dict[str, float] = {}
-        self._missed, self._complaint, self._next_look = 0, "", 0.0
-        self._listening, self._asking, self._moved, self._begun = True, False, False, False
+        self._missed, self._next_look = 0, 0.0
+        self._asking, self._moved, self._begun = False, False, False
         names = (
             *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
             *("UPDATED_MODALITIES", "UPDATED_PEERS"),
@@ -1155,28 +1389,22 @@ class Retrier:
     def on_change(self, change: int, _level: int, resource: str) -> None:
         event = self._events.get(change, "")
         if event == "ORTHANC_STARTED":
-            self._start()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
+            self.worker.stop()
         elif event.startswith("UPDATED"):
             self._known = {}
-        elif event and self._listening:
-            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it.
-            heard = (event, resource, None if event == "JOB_SUCCESS" else _read_job(resource))
-            if not self._write_down(*heard):
-                self._unheard.append(heard)
-            self._wake.set()
+        elif event and not self.worker.is_off:
+            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it. It can also be
+            # submitted before ORTHANC_STARTED.
+            self._inbox.add((event, resource, None if event == "JOB_SUCCESS" else _read_job(resource)))
+            self.worker.wake.set()
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self._stay_idle('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "auto_retries.sqlite"
-        try:
-            self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
-        except (OSError, sqlite3.Error) as error:
-            self._stay_idle(f"its ledger {path} can't be opened: {error}")
-            return
+        self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"{NAME}: the ledger {path} was corrupt and is kept as {self._ledger.moved}; what waited there is not run again"
@@ -1186,27 +1414,8 @@ class Retrier:
                 f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
                 "and one that was canceled looks as if it had failed"
             )
-        self.unavailable = None
-        self._thread.start()
-
-    def _stay_idle(self, reason: str) -> None:
-        self._listening, self.unavailable = False, f"{NAME} stays idle: {reason}"
-        orthanc.LogError(self.unavailable)
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-
-    def _write_down(self, event: str, job: str, found: dict[str, Any] | None) -> bool:
-        if self.unavailable or self._unheard:  # a job can be submitted before ORTHANC_STARTED
-            return False
-        try:
-            self._note(event, job, found)
-        except sqlite3.Error:  # a full disk: the thread says so, and goes on when there is room
-            return False
-        return True
+        self._inbox.open()
+        return self._ledger
 
     def _note(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
         if event == "JOB_SUBMITTED":
@@ -1249,35 +1458,8 @@ class Retrier:
 
     # The one thread
 
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._pass()
-                self._complaint = ""
-                waiting = self._ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1")
-                wait = ASK_EVERY if self._asking else 1.0 if waiting else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
-                wait = AFTER_ERROR
-            except Exception:  # noqa: BLE001 - one odd job never ends the thread that serves all
-                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
-                wait = TICK
-            self._wake.wait(wait)
-            self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
-
-    def _pass(self) -> None:
-        while self._unheard:
-            heard = self._unheard.popleft()
-            try:
-                self._note(*heard)
-            except sqlite3.Error:
-                self._unheard.appendleft(heard)
-                raise
+    def _turn(self) -> float:
+        self._inbox.flush()
         if not self._begun or time.monotonic() >= self._next_look:
             self._look()
         self._leave_forwarded()
@@ -1285,6 +1467,7 @@ class Retrier:
         self._run_due()
         if self._moved:
             self._measure()
+        return ASK_EVERY if self._asking else 1.0 if self._ledger.queues("waiting") else TICK
 
     # Jobs that ended
 
@@ -1340,7 +1523,7 @@ class Retrier:
     def _settle_ended(self) -> None:
         self._asking = False
         for ended in self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended"):
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             if row := self._row_of(ended):
                 with self._ledger.transaction():
@@ -1469,9 +1652,9 @@ class Retrier:
     def _run_due(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
         most = self._settings.max_concurrent or max(1, concurrent - 1)
-        free = most - self._ledger.rows("SELECT COUNT(*) n FROM work WHERE state='sending'")[0]["n"]
+        free = most - sum(self._ledger.queues("sending").values())
         for row in self._due(free) if free > 0 else ():
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             self._served[row["queue"]] = time.monotonic()
             self._attempt(row)
@@ -1479,8 +1662,7 @@ class Retrier:
     def _due(self, most: int) -> list[dict[str, Any]]:
         """The next rows, of each destination in turn, so that a dead one does not hold the others up."""
         now, longest = time.time(), self._settings.retry.longest
-        queues = [row["queue"] for row in self._ledger.rows("SELECT DISTINCT queue FROM work WHERE state='waiting'")]
-        queues.sort(key=lambda queue: self._served.get(queue, 0.0))
+        queues = sorted(self._ledger.queues("waiting"), key=lambda queue: self._served.get(queue, 0.0))
         # A next attempt further away than the longest delay comes from a clock that has jumped back.
         sql = (
             "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
@@ -1617,7 +1799,7 @@ class Retrier:
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.unavailable)
+            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.worker.why_not())
 
     def get_status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the types it cares for, how many jobs are in each state, watched, and missed; the last error."""
@@ -1628,7 +1810,7 @@ class Retrier:
             "Totals": self._ledger.totals(),
             "Watched": watched,
             "Missed": self._missed,
-            "LastError": self._complaint,
+            "LastError": self.worker.trouble.text,
         }
 
     def get_jobs(self, request: Request) -> dict[str, Any]:
@@ -1683,7 +1865,7 @@ class Retrier:
         sql = f"UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE {where}"
         revived = self._ledger.run(sql, time.time(), *values)
         self._moved = True
-        self._wake.set()
+        self.worker.wake.set()
         return revived
 
     def _row(self, request: Request) -> dict[str, Any]:
