@@ -26,6 +26,7 @@ Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -57,7 +58,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 try:
     import pydicom
@@ -595,14 +596,20 @@ class StateLock:
 
     Children don't inherit it.
 
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
     Raises
     ------
     StateBusyError : somebody has it already.
     StateError : the file can't be made or opened.
     """
 
-    def __init__(self, path: Path, key: str = "StatePath") -> None:
-        self.path, self._descriptor = path.with_name(f"{path.name}.lock"), -1
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
         make_folder(path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
@@ -1093,6 +1100,68 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -1202,6 +1271,180 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._decided = threading.Event()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time, its state closed."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._decided.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decided.set()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        finally:
+            self._decided.set()
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_ERROR
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = one_line(error), AFTER_ERROR
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -1522,12 +1765,7 @@ SECTION = "AnonymizeSeries"
 NAME = "anonymize-series"
 SHORTEST_SECRET = 32  # characters
 SHORTEST_TOLD = 4  # characters of a value that is looked for everywhere in a copy
-SOON, TICK, AFTER_ERROR = (
-    1.0,
-    5.0,
-    2.0,
-)  # seconds between looks: while something waits, when nothing does, after an error
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+SOON, TICK = 1.0, 5.0  # seconds between looks: while something waits, and when nothing does
 MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
 FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
@@ -1960,14 +2198,13 @@ class Anonymizer:
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{NAME} has not started yet"
         self.settings, self._configuration = settings, configuration
         self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
-        self._started = threading.Event()
-        self._wake, self._stopping, self._changed = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
-        self._complaint = ""
+        self.worker = Worker(NAME, self._open, self._turn, self._loopback.close)
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
+        self._begun, self._next_poll = False, 0.0
         names = (
             "ORTHANC_STARTED",
             "ORTHANC_STOPPED",
@@ -1979,11 +2216,6 @@ class Anonymizer:
         )
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in names}
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_stored(self, dicom: Any, instance: str) -> None:
@@ -1992,38 +2224,30 @@ class Anonymizer:
     def on_change(self, change: int, _level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
-        elif event is None or self.unavailable is not None:
+            self.worker.stop()
+        elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
-            self._wake.set()
+            self.worker.wake.set()
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
-            self._wake.set()
+            self.worker.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self._loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder())
-                for rule in self.settings.rules
-                if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{NAME} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self._loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder())
+            for rule in self.settings.rules
+            if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
         if self.ledger.moved:
             orthanc.LogError(
                 f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.moved}; "
@@ -2035,64 +2259,41 @@ class Anonymizer:
             *(self.ledger, self._loopback, self._settled, sorted(levels)),
             *(float(self._configuration.get("StableAge", 60)), self.settings.reconcile, self._arrivals.parents),
         )
-        self.unavailable = None
-        self._thread.start()
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-            self.unavailable = f"{NAME} has stopped"
+        self._inbox.open()
+        return self.ledger
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._feed.poll()
-                    next_poll = time.monotonic() + SOON
-                for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
-                    self._work_off(queue)
-                self._look_at_jobs()
-                self.ledger.forget_finished(self.settings.keep_done_days)
-                self._complaint = ""
-                wait = (
-                    SOON
-                    if self.ledger.rows("SELECT 1 FROM work WHERE state IN ('waiting','sending') LIMIT 1")
-                    else TICK
-                )
-            except Stopping:
-                break
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
-                begun, wait, next_poll = False, AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self._wake.wait(wait)
-        self._loopback.close()
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._feed.poll()
+                self._next_poll = time.monotonic() + SOON
+            for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
+                self._work_off(queue)
+            self._look_at_jobs()
+            self.ledger.forget_finished(self.settings.keep_done_days)
+        except Stopping:
+            return 0.0
+        except BaseException:
+            # What was under way begins again, and what was to be taken in may be left.
+            self._begun, self._next_poll = False, 0.0
+            raise
+        return SOON if self.ledger.queues("waiting") or self.ledger.queues("sending") else TICK
 
     def _begin(self) -> None:
         self._feed.begin()
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
+            self.worker.turn_off(f"{SECTION}: {NAME} is idle until this is corrected: {refused}")
 
     def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """It is stable: in the feed's transaction, a row that says what is to be looked at."""
@@ -2127,7 +2328,7 @@ class Anonymizer:
                     self._fail(row, f"{type(error).__name__} at {_where(error)}")
 
     def _go_on(self) -> None:
-        if self._stopping.is_set():
+        if self.worker.stopping.is_set():
             raise Stopping
 
     def _fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
@@ -2292,6 +2493,7 @@ class Anonymizer:
         self.ledger.end(row["id"], "done")
 
     def _delete(self, instance: str) -> None:
+        self.ledger.check()  # what can't be recorded is not done
         try:
             self._loopback.request("DELETE", f"/instances/{instance}")
         except LoopbackError as error:
@@ -2383,7 +2585,7 @@ class Routes:
             "Work": ledger.totals(),
             **{name.capitalize(): number for name, number in count.items()},
             "Recipes": list(self._anonymizer.settings.recipes),
-            "Error": self._anonymizer._complaint,
+            "Error": self._anonymizer.worker.trouble.text,
         }
 
     def work(self, request: Request) -> dict[str, Any]:
@@ -2411,7 +2613,7 @@ class Routes:
         sql = "UPDATE work SET state='waiting', next_attempt=0, created=? WHERE id=? AND state IN ('dead','waiting')"
         if not self._anonymizer.ledger.run(sql, time.time(), row["id"]):
             raise Refused(409, f"It is {row['state']}")
-        self._anonymizer._wake.set()
+        self._anonymizer.worker.wake.set()
         return {}
 
     def held(self, request: Request) -> dict[str, Any]:
@@ -2473,7 +2675,7 @@ class Routes:
                 if self._anonymizer._study(uid) is None:
                     raise Refused(409, "The register knows no original of its study")
             row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
-            self._anonymizer._wake.set()
+            self._anonymizer.worker.wake.set()
             return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
         raise Refused(404, f"There is no study, series or instance {resource}")
 
@@ -2546,7 +2748,7 @@ def register() -> None:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(lambda: refusal or anonymizer.why_not())
+    Routes(anonymizer).register(lambda: refusal or anonymizer.worker.why_not())
     if refusal is None:
         warn_if_open("anonymize_series", configuration)
         KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import base64
 import calendar
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -58,7 +59,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import orthanc
 
@@ -517,14 +518,20 @@ class StateLock:
 
     Children don't inherit it.
 
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
     Raises
     ------
     StateBusyError : somebody has it already.
     StateError : the file can't be made or opened.
     """
 
-    def __init__(self, path: Path, key: str = "StatePath") -> None:
-        self.path, self._descriptor = path.with_name(f"{path.name}.lock"), -1
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
         make_folder(path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
@@ -1139,6 +1146,180 @@ def parse_day(text: object) -> datetime.date | None:
         return None
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._decided = threading.Event()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time, its state closed."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._decided.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decided.set()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        finally:
+            self._decided.set()
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_ERROR
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = one_line(error), AFTER_ERROR
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
 
 
@@ -1191,20 +1372,23 @@ class Deleter:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        complaint = ""
+        trouble = Trouble(f"{self._name} (deletion)")
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
                     if not self._stopping.is_set():
                         self._look_at(row)
-                complaint, wait = "", 1.0
+                if not self._stopping.is_set():
+                    trouble.is_over()
+                wait = 1.0
             except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
                 expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
-                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
-                if text != complaint and not self._stopping.is_set():
-                    orthanc.LogError(text)
-                complaint, wait = text, 5.0
+                why = one_line(error) if expected else "an error, please report it"
+                text = f"{self._name} deletes nothing now: {why}"
+                if not self._stopping.is_set():
+                    trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
+                wait = 5.0
             self._wake.wait(wait)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
@@ -1277,6 +1461,8 @@ class Deleter:
             if self._stopping.is_set() or self._arrives(some):
                 self._later(row, data, PROVE_AGAIN)  # what is left is proved again
                 return
+            # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
+            self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
         self._ledger.end(row["id"], "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
@@ -1375,6 +1561,68 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
         digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
         found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
     return found
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
 
 # ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
@@ -1758,13 +2006,11 @@ class Router:
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -1781,6 +2027,13 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
 """
 
 
@@ -1811,12 +2064,13 @@ class Forwarder:
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
-        self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed, self._started = threading.Event(), threading.Event()
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake, self._stopping = self.worker.wake, self.worker.stopping
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
@@ -1824,11 +2078,9 @@ class Forwarder:
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self.complaint = ""
-        self._next_look = 0.0
+        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -1850,20 +2102,12 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -1871,7 +2115,7 @@ class Forwarder:
         elif event == self.kind.changed:
             self._known_changed.set()
             self.wake.set()
-        elif self.unavailable is None:
+        elif not self.worker.is_off:
             self._hear(event, level, resource)
 
     def _hear(self, event: str, level: int, resource: str) -> None:
@@ -1882,28 +2126,23 @@ class Forwarder:
             if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
                 self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
             if self.settings.trigger == "Stored":
                 self._changed.set()
                 self.wake.set()
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
             self.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self.loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
@@ -1915,48 +2154,40 @@ class Forwarder:
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
             self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self.unavailable = None
-        self._thread.start()
+        self._inbox.open()
+        return self.ledger
 
     def _stop(self) -> None:
         self._stopping.set()
         self.wake.set()
-        if self._thread.is_alive():
-            asked = time.monotonic()
-            self._thread.join(2)
-            left = asked + 2 - time.monotonic()
-            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
-                self.unavailable = f"{self.name} has stopped"
-                self.ledger.close()
+        until = time.monotonic() + STOPS_WITHIN
+        if self._deleter:
+            self._deleter.stop(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self.wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._take_in()
-                    next_poll = time.monotonic() + SOON
-                self._settle_ended_jobs()
-                self._look_at_destinations()
-                self._submit()
-                self._look_at_jobs()
-                self.complaint = ""
-                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait, next_poll = AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self.wake.wait(wait)
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._take_in()
+                self._next_poll = time.monotonic() + SOON
+            self._settle_ended_jobs()
+            self._look_at_destinations()
+            self._submit()
+            self._look_at_jobs()
+        except BaseException:
+            self._next_poll = 0.0  # what was to be taken in may be left
+            raise
+        return SOON if self.ledger.queues("waiting") else TICK
 
     def _take_in(self) -> None:
         if self.settings.trigger == "Stored":
@@ -1969,16 +2200,9 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
+            self.worker.turn_off(f"{self.name} is idle until this is corrected: {refused}")
             if self._deleter:
                 self._deleter.stop(0)
-
-    def _complain(self, text: str) -> None:
-        if text != self.complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self.complaint = text
 
     # From arrived to rows
 
@@ -2012,8 +2236,6 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-            if last:
-                self._arrivals.forget(instance)
         self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _route(self) -> None:
@@ -2056,8 +2278,11 @@ class Forwarder:
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if self._deleter and data["Last"]:
-            self._deleter.delivered(batch.resource)
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -2220,11 +2445,8 @@ class Forwarder:
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
-        busy = {row["queue"]: row["n"] for row in sending}
-        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
-        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
-        for name in [row["queue"] for row in waiting]:
+        busy = self.ledger.queues("sending")
+        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
                 continue
@@ -2259,8 +2481,9 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.pop(job, None):
+        if early := self._early_ends.get(job):
             self._settle({**row, "job": job}, early[0])
+            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -2380,7 +2603,6 @@ class Forwarder:
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
-        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -2398,10 +2620,12 @@ class Forwarder:
 
     def _forget_deleted(self) -> None:
         """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        deleted = list(self._deleted)
         here = set(self._still_here(deleted))
         with self.ledger.transaction() as db:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+        for _ in deleted:
+            self._deleted.popleft()
 
     def _measure(self) -> None:
         """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
@@ -2411,9 +2635,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
-        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
-        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
+        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
         rate = self._delivered / max(0.001, time.monotonic() - self._measured)
         orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)
@@ -2488,14 +2711,14 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.worker.why_not())
 
     # To look at
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the number of rows in each state, the last error."""
         ledger = self._forwarder.ledger
-        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
+        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.worker.trouble.text}
 
     def page(self, request: Request) -> dict[str, Any]:
         """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""

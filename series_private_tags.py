@@ -512,14 +512,20 @@ class StateLock:
 
     Children don't inherit it.
 
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
     Raises
     ------
     StateBusyError : somebody has it already.
     StateError : the file can't be made or opened.
     """
 
-    def __init__(self, path: Path, key: str = "StatePath") -> None:
-        self.path, self._descriptor = path.with_name(f"{path.name}.lock"), -1
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
         make_folder(path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
@@ -957,6 +963,180 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     return str(number), f'add "{section}": {{"{name}": {number}}} to the configuration: then {number} has its name'
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._decided = threading.Event()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time, its state closed."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        if self._thread.is_alive():
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._decided.wait(STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decided.set()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        finally:
+            self._decided.set()
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_ERROR
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = one_line(error), AFTER_ERROR
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/series_private_tags.py
 
 
@@ -971,7 +1151,6 @@ PAUSE = 0.3  # seconds between looks while instances arrive: what belongs togeth
 IDLE = 10.0  # seconds between looks when nothing arrives
 FOLLOW = 2.0  # seconds between looks at the log of changes while instances arrive
 PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not handed over, is read
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 REMEMBERED = 50_000  # series, and instances, known in memory
 LAYOUTS = 8  # of files, that are recognised without looking through them
@@ -1452,22 +1631,22 @@ class PrivateTags:
     """
 
     def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = "series_private_tags has not started yet"
         self._settings, self._wanted, self._metadata, self._configuration = settings, wanted, metadata, configuration
         self._loopback = Loopback(configuration)
         self._taken: collections.deque[tuple[str, str, dict[str, Any] | None]] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
         self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
         self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
-        self._overdue: tuple[str, float] = ("", 0.0)
+        # A Seq, and when it was the newest: what Orthanc has not handed over soon after is read.
+        self._horizon, self._is_behind = (0, 0.0), False
+        self._newest_at_start: int | None = None
         self._followed = 0.0
         self._written: set[str] = set()  # series whose metadata the log of changes has yet to name
         self._writes = 0  # into the ledger, of what is shown; counted when it is there
         self._shown: tuple[int, dict[bytes, bytes]] = (-1, {})
-        self._wake, self._has_started, self._stopping = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="series-private-tags", daemon=True)
+        self.worker = Worker("series_private_tags", self._open, self._turn)
+        self._wake, self._stopping = self.worker.wake, self.worker.stopping
         self._listings = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 2))
-        self._complaint = ""
         change = orthanc.ChangeType
         self._started, self._stopped, self._deleted = (
             int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED), int(change.DELETED))  # fmt: skip
@@ -1476,7 +1655,7 @@ class PrivateTags:
 
     def on_stored(self, dicom: Any, instance: str) -> None:
         """Take the tags that are new to the series out of the instance."""
-        if self._is_idle() or len(self._taken) > REMEMBERED:
+        if self.worker.is_off or len(self._taken) > REMEMBERED:
             return  # the log of changes has it
         series, values = "", None
         if dicom.GetInstanceSize() <= LARGEST:
@@ -1487,28 +1666,14 @@ class PrivateTags:
             self._wake.set()
 
     def on_change(self, change: int, level: int, resource: str) -> None:
-        if change == self._deleted and level == LEVEL_OF_SERIES and not self._is_idle():
+        if change == self._deleted and level == LEVEL_OF_SERIES and not self.worker.is_off:
             self._seen.pop(resource, None)
             self._taken.append(("", resource, None))
             self._wake.set()
         elif change == self._started:
-            try:
-                self._start()
-            finally:
-                self._has_started.set()
+            self.worker.start()
         elif change == self._stopped:
-            self._stopping.set()
-            self._wake.set()
-            if self._thread.is_alive():
-                self._thread.join(2)
-
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._has_started.wait(STARTS_WITHIN)
-        return self.unavailable
-
-    def _is_idle(self) -> bool:
-        return self._has_started.is_set() and self.unavailable is not None
+            self.worker.stop()
 
     def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
         data = dicom.GetInstanceData()
@@ -1536,29 +1701,23 @@ class PrivateTags:
         self._seen.setdefault(scanned.series, set()).update(new)
         return scanned.series, values
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self.unavailable = (
-                'series_private_tags stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            )
-            orthanc.LogError(self.unavailable)
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "series_private_tags.sqlite"
+        self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
         try:
-            self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
             if not self._ledger.rows("SELECT 1 FROM pragma_table_info('series') WHERE name='born'"):
                 self._ledger.run(ADD_BORN)
             self._list = self._number_of_list()
-        except (OSError, sqlite3.Error) as error:
-            self.unavailable = f"series_private_tags stays idle: its ledger {path} can't be opened: {error}"
-            orthanc.LogError(self.unavailable)
-            return
+        except BaseException:
+            self._ledger.close()
+            raise
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"series_private_tags: the ledger was corrupt and is kept as {self._ledger.moved}; all is looked at anew"
             )
-        self.unavailable = None
-        self._thread.start()
+        return self._ledger
 
     def _number_of_list(self) -> int:
         entries = json.dumps(sorted(entry.text for entry in self._wanted.entries.values()))
@@ -1567,33 +1726,18 @@ class PrivateTags:
 
     # The one thread
 
-    def _work(self) -> None:
-        newest = None
-        while not self._stopping.is_set():
-            try:
-                if newest is None:
-                    newest = int(self._loopback.get("/changes?last")["Last"])
-                    self._begin(newest)
-                self._arrivals(newest)
-                while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(newest):
-                    pass
-                self._complaint, wait = "", IDLE
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"series_private_tags goes on when this is over: {one_line(error)}")
-                wait = PATIENCE
-            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
-                self._complain(f"series_private_tags met an error, please report it:\n{traceback.format_exc()}")
-                wait = IDLE
-            if self._overdue[0] or self._handed_over:
-                wait = min(wait, FOLLOW)
-            if self._wake.wait(wait):
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> float:
+        if self._newest_at_start is None:
+            newest = int(self._loopback.get("/changes?last")["Last"])
+            self._begin(newest)
+            self._newest_at_start = newest
+        if self._taken:
+            self._stopping.wait(PAUSE)
             self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
+        self._arrivals(self._newest_at_start)
+        while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(self._newest_at_start):
+            pass
+        return FOLLOW if self._handed_over or self._is_behind else IDLE
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
@@ -1614,7 +1758,10 @@ class PrivateTags:
     def _arrivals(self, newest_at_start: int) -> None:
         """Write what was taken; then follow the log of changes."""
         while self._taken and not self._stopping.is_set():
-            self._write([self._taken.popleft() for _ in range(min(PAGE, len(self._taken)))])
+            batch = [self._taken[index] for index in range(min(PAGE, len(self._taken)))]
+            self._write(batch)
+            for _ in batch:  # only what is committed is forgotten
+                self._taken.popleft()
         if self._settings.reconcile and time.monotonic() - self._followed > FOLLOW - PAUSE:
             self._followed = time.monotonic()
             while self._follow(newest_at_start) and not self._stopping.is_set():
@@ -1639,18 +1786,23 @@ class PrivateTags:
     def _follow(self, newest_at_start: int) -> bool:
         """One page of the log of changes; whether there is more."""
         page = self._loopback.get(f"/changes?since={self._ledger.number('cursor')}&limit={PAGE}")
-        last, new_series = page["Last"], []
+        last, new_series, found = page["Last"], [], []
+        ours: set[str] = set()
         edited: set[str] = set()
+        self._is_behind = False
         for change in page["Changes"]:
             if change["ChangeType"] == "NewSeries":
                 if change["Seq"] <= newest_at_start:
                     self._came_unseen(change["ID"])
                 new_series.append((change["ID"], change["Seq"]))
-            elif change["ChangeType"] == "NewInstance" and not self._is_done(change, newest_at_start):
-                last = change["Seq"] - 1
-                break
+            elif change["ChangeType"] == "NewInstance":
+                if not self._is_done(change, newest_at_start):
+                    last = change["Seq"] - 1
+                    break
+                found.append(change["ID"])
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
-                (self._written.discard if change["ID"] in self._written else edited.add)(change["ID"])
+                is_ours = change["ID"] in self._written and change["ID"] not in ours
+                (ours if is_ours else edited).add(change["ID"])
         if not self._loopback.finds_more:
             self._follow_edits(edited)
         with self._ledger.transaction() as db:
@@ -1661,6 +1813,8 @@ class PrivateTags:
             db.executemany("DELETE FROM todo WHERE series=? AND anew=0", [(each,) for each, _ in new_series])
             self._ledger.set_number("cursor", max(last, self._ledger.number("cursor")))
         self._writes += 1
+        self._handed_over.difference_update(found)  # now that the place in the log is behind them
+        self._written -= ours
         if page["Done"] and last == page["Last"]:
             self._handed_over.clear()  # what is left was stored before: the log does not name it again
             self._written.clear()
@@ -1684,14 +1838,13 @@ class PrivateTags:
         """Whether an instance of the log needs no more waiting: it was handed over, or is read now."""
         instance = change["ID"]
         if instance in self._handed_over:
-            self._handed_over.discard(instance)
             return True
         if change["Seq"] > newest_at_start:  # it comes in a moment
-            if self._overdue[0] != instance:
-                self._overdue = instance, time.monotonic() + PATIENCE
-            if time.monotonic() < self._overdue[1]:
+            if change["Seq"] > self._horizon[0]:
+                self._horizon = int(self._loopback.get("/changes?last")["Last"]), time.monotonic()
+            if time.monotonic() < self._horizon[1] + PATIENCE:
+                self._is_behind = True
                 return False
-        self._overdue = "", 0.0
         series, values = self._read(instance, self._wanted)
         if values:
             self._add(series, values)
@@ -1980,7 +2133,7 @@ def register() -> None:
     private_tags = PrivateTags(settings, wanted, metadata, configuration)
 
     def unavailable() -> str | None:
-        return refusal or private_tags.why_not()
+        return refusal or private_tags.worker.why_not()
 
     serve("/with-private-tags/series", {"GET": private_tags.series}, unavailable)
     serve("/with-private-tags/series/([^/]+)", {"GET": private_tags.one_series}, unavailable)

@@ -132,14 +132,20 @@ class StateLock:
 
     Children don't inherit it.
 
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
     Raises
     ------
     StateBusyError : somebody has it already.
     StateError : the file can't be made or opened.
     """
 
-    def __init__(self, path: Path, key: str = "StatePath") -> None:
-        self.path, self._descriptor = path.with_name(f"{path.name}.lock"), -1
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
         make_folder(path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
