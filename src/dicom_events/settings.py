@@ -11,7 +11,7 @@ import urllib.parse
 from typing import Any
 
 from common.answers import one_line
-from common.settings import S, SettingsError, read_settings
+from common.settings import S, SettingsError, key_of, read_settings, wrong_keys
 
 from .events import KINDS_OF_EVENTS, ORIGINS
 
@@ -368,11 +368,11 @@ class Named:
     complaint: str = ""
 
 
-def read_brokers(settings: Settings) -> tuple[list[Named], list[str]]:
-    """Each broker of the section, and warnings; one that is wrong puts only itself off."""
+def read_brokers(settings: Settings) -> list[Named]:
+    """Each broker of the section; one that is wrong puts only itself off."""
     found = {f"{SECTION}.Broker": ("", settings.broker)} if settings.broker is not None else {}
     found |= {f"{SECTION}.Brokers.{name}": (name, content) for name, content in settings.brokers.items()}
-    named, warnings = [], list[str]()
+    named = []
     for path, (name, content) in (found or {f"{SECTION}.Broker": ("", {"Type": "file"})}).items():
         kind = content.get("Type") if isinstance(content, dict) else None
         name = name or (kind if kind in TYPES else "broker")
@@ -381,28 +381,29 @@ def read_brokers(settings: Settings) -> tuple[list[Named], list[str]]:
                 raise SettingsError(
                     f"{SECTION}.Brokers: found the name {json.dumps(name)}, allowed: a text of one line"
                 )
-            named.append(Named(name, *_read_broker(path, content, warnings)))
+            named.append(Named(name, *_read_broker(path, content)))
         except SettingsError as error:
             named.append(Named(one_line(name), complaint=str(error)))
     seen: set[str] = set()
     for each in [each for each in named if each.name in seen or seen.add(each.name)]:  # type: ignore[func-returns-value]
         named[named.index(each)] = Named(f"{each.name}-2", complaint=f"{SECTION}: two brokers are named {each.name}")
-    return named, warnings
+    return named
 
 
-def _read_broker(path: str, content: Any, warnings: list[str]) -> tuple[BrokerSettings, Any]:
+def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:
+    keys = [key for key, _ in CONFIGS.values()]
+    known = [*map(key_of, dataclasses.fields(BrokerSettings)), *keys]
+    if isinstance(content, dict) and (complaint := wrong_keys(path, content, known)):
+        raise SettingsError(complaint)
     if not isinstance(content, dict) or "Type" not in content:
         raise SettingsError(f"{path}.Type: not there, allowed: one of {', '.join(TYPES)}")
-    keys = {key for key, _ in CONFIGS.values()}
-    general: BrokerSettings = _read(
-        BrokerSettings, path, {key: value for key, value in content.items() if key not in keys}, warnings
-    )
+    general = _read(BrokerSettings, path, {key: value for key, value in content.items() if key not in keys})
     key, cls = CONFIGS[general.type]
-    for other in sorted(keys & content.keys() - {key}):
-        warnings.append(f"{path}.{other} is ignored: a broker of the type {general.type} reads {key}")
+    if others := sorted(content.keys() & set(keys) - {key}):
+        raise SettingsError(f"{path}: found {others[0]}, allowed: {key}, for its Type is {general.type}")
     if not isinstance(content.get(key, {}), dict):  # it may be a secret: not shown
         raise SettingsError(f"{path}.{key}: allowed: an object of keys and values")
-    config = _read(cls, f"{path}.{key}", content.get(key, {}), warnings)
+    config = _read(cls, f"{path}.{key}", content.get(key, {}))
     for field in dataclasses.fields(cls):
         # What has no useful default has to be there.
         value = getattr(config, field.name)
@@ -412,7 +413,5 @@ def _read_broker(path: str, content: Any, warnings: list[str]) -> tuple[BrokerSe
     return general, config
 
 
-def _read(cls: type[S], path: str, content: Any, warnings: list[str]) -> S:
-    settings, more = read_settings(cls, path, {path: content})
-    warnings += more
-    return settings
+def _read(cls: type[S], path: str, content: Any) -> S:
+    return read_settings(cls, path, {path: content})
