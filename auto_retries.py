@@ -966,7 +966,7 @@ class StateLock:
 
     def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
         self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(path.parent, key)
+        make_folder(self.path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
             self._take(path, key)
@@ -1484,7 +1484,7 @@ class Worker:
         self.is_off = False
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
         self._ledger: Ledger | None = None
-        self._decided = threading.Event()
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -1507,7 +1507,8 @@ class Worker:
 
     def why_not(self) -> str | None:
         """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._decided.wait(STARTS_WITHIN)
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
         return self.unavailable
 
     def turn_off(self, reason: str) -> None:
@@ -1515,7 +1516,12 @@ class Worker:
         self.unavailable, self.is_off = reason, True
         orthanc.LogError(reason)
         self.stopping.set()
-        self._decided.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
 
     # The thread
 
@@ -1538,6 +1544,7 @@ class Worker:
             self._ledger = self._open_state()
             self.trouble.is_over()
             self.unavailable = None
+            self._decide()
             return True
         except ValueError as error:
             self.turn_off(f"{self.name} stays idle: {one_line(error)}")
@@ -1547,9 +1554,8 @@ class Worker:
             log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        finally:
-            self._decided.set()
         self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
         self.trouble.begins(self.unavailable, why, log)
         return False
 

@@ -146,7 +146,7 @@ class StateLock:
 
     def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
         self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(path.parent, key)
+        make_folder(self.path.parent, key)
         self._descriptor = open_private(self.path, key=key)
         try:
             self._take(path, key)
