@@ -49,7 +49,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 try:
     import orthanc
@@ -822,6 +822,257 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_ERROR
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_ERROR
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/event_dispatcher/events.py: Events, and what a handler is.
 
 
@@ -1054,16 +1305,13 @@ class Keeper:
             self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
         self._ledger: Ledger | None = None
         self._feed: Feed | None = None
-        self._unheard: collections.deque[ChangeEvent] = (
-            collections.deque()
-        )  # before the start, or while the disk is full
-        self._writing = threading.Lock()
+        self._inbox: Inbox[ChangeEvent] = Inbox(self._hear)
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
         self._under_way: collections.Counter[str] = collections.Counter()
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._worker = Worker(kept.name, self._open, self._turn)
+        self._wake, self._stopping = self._worker.wake, self._worker.stopping
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
-        self._complaint, self._is_off = "", False
-        self._thread = threading.Thread(target=self._work, name="event_dispatcher keeper", daemon=True)
+        self._begun = False
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -1079,28 +1327,15 @@ class Keeper:
     def takes(self, event: ChangeEvent) -> bool:
         """Whether this event is kept; it is handled from the ledger then."""
         change = str(event.change_type)
-        if self._is_off:
-            return False
         in_changes = self.IN_CHANGES.fullmatch(change) is not None
         if in_changes and self._kept.reconcile:
             if change not in self._queues:
                 return False  # it is read within a second, which is soon enough for what becomes stable later
             self._look_at = min(self._look_at, self._looked_at + LINGER)
         elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
-            self._unheard.append(event)
-            if self._feed:
-                self._write_down()
+            self._inbox.add(event)
         self._wake.set()
         return change in self._queues
-
-    def _write_down(self) -> None:
-        try:
-            with self._writing:
-                while self._unheard:
-                    self._hear(self._unheard[0])
-                    self._unheard.popleft()
-        except sqlite3.Error as error:
-            self._complain(f"events can't be written down, and are kept in memory: {error}")
 
     def _hear(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
@@ -1126,19 +1361,21 @@ class Keeper:
     # From ORTHANC_STARTED to ORTHANC_STOPPED
 
     def start(self) -> None:
+        self._worker.start()
+
+    def _open(self) -> Ledger:
         path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
         try:
-            ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability)
             ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending'")
-        except (OSError, sqlite3.Error) as error:
-            self._is_off = True
-            self._complain(f"events are handled once, not at least once: the ledger {path} can't be opened: {error}")
-            return
+        except BaseException:
+            ledger.close()
+            raise
         if ledger.moved:
             LOG.warning(
                 "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
             )
-        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work")]
+        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work_counts WHERE n>0")]
         if unknown := sorted(set(unknown) - self._handlers.keys()):
             LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
         levels = [name.removeprefix("STABLE_").capitalize() for name in self._queues if name.startswith("STABLE_")]
@@ -1146,20 +1383,18 @@ class Keeper:
         reconcile = self._kept.reconcile
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._thread.start()
+        self._inbox.open()
+        return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
+        self._worker.end(1.0)
 
     def close(self) -> None:
         """After the handlers have ended: what they did is written down; the rest is handed over after the next start."""
         if self._ledger:
-            with contextlib.suppress(sqlite3.Error):
-                self._write_down()
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._inbox.flush()
                 self._settle()
             self._ledger.close()
 
@@ -1173,35 +1408,19 @@ class Keeper:
 
     # The one thread
 
-    def _work(self) -> None:
-        begun = False
-        while not self._stopping.is_set():
-            try:
-                if not begun:
-                    self._feed_now().begin()
-                    begun = True
-                self._pass()
-                self._complaint, wait = "", max(0.0, self._look_at - time.monotonic())
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"events wait until this is over: {error}")
-                wait = 2.0
-            except Exception:  # noqa: BLE001 - one odd event never ends the thread that serves all
-                self._complain(f"an error in event_dispatcher, please report it: {traceback.format_exc()}")
-                wait = 5.0
-            self._wake.wait(wait)
-            self._wake.clear()
+    def _turn(self) -> float:
+        if not self._begun:
+            self._feed_now().begin()
+            self._begun = True
+        self._pass()
+        return max(0.0, self._look_at - time.monotonic())
 
     def _feed_now(self) -> Feed:
         assert self._feed
         return self._feed
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            LOG.error("%s: %s", self._kept.name, text)
-        self._complaint = text
-
     def _pass(self) -> None:
-        self._write_down()
+        self._inbox.flush()
         self._settle()
         if time.monotonic() >= self._look_at:
             self._looked_at = time.monotonic()

@@ -1397,6 +1397,11 @@ STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 
 
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 
@@ -1461,13 +1466,17 @@ class Worker:
         """Begin; return at once."""
         self._thread.start()
 
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time, its state closed."""
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
         self.stopping.set()
         self.wake.set()
         if self._thread.is_alive():
             self._thread.join(max(0.0, seconds))
-        if self._thread.is_alive():
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
             return False
         self.unavailable = f"{self.name} has stopped"
         if self._ledger:
@@ -1516,10 +1525,10 @@ class Worker:
             self._decide()
             return True
         except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {one_line(error)}")
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
             return False
         except (OSError, sqlite3.Error) as error:
-            why = one_line(error)
+            why = on_one_line(error)
             log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
@@ -1536,11 +1545,11 @@ class Worker:
                 self.trouble.is_over()
             return wait
         except StateGoneError as error:
-            why = one_line(error)
+            why = on_one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
             text, wait = self.unavailable, AFTER_ERROR
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = one_line(error), AFTER_ERROR
+            why, wait = on_one_line(error), AFTER_ERROR
             text = f"{self.name} goes on when this is over: {why}"
             self._make_room()
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
