@@ -1559,7 +1559,7 @@ class Feed:
 
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_ERROR, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
 LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
 STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
@@ -1715,9 +1715,9 @@ class Worker:
         except StateGoneError as error:
             why = on_one_line(error)
             self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_ERROR
+            text, wait = self.unavailable, AFTER_FAULT
         except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_ERROR
+            why, wait = on_one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
             self._make_room()
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all

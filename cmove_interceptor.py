@@ -1352,6 +1352,195 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/cmove_interceptor.py
 
 
@@ -1387,7 +1576,10 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests(created);
 """
+FORGET_EVERY = 60.0  # seconds
+FORGET_REQUESTS = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created<? ORDER BY created LIMIT ?)"
 
 T = TypeVar("T")
 
@@ -1797,7 +1989,7 @@ class Notifier:
                 self._wake[number].set()
 
     def _work(self, number: int) -> None:
-        caller, wake = self.callers[number], self._wake[number]
+        caller, wake, trouble = self.callers[number], self._wake[number], Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
                 if self._deliver(caller, number):
@@ -1805,6 +1997,12 @@ class Notifier:
                 else:
                     wake.wait(TICK)
                     wake.clear()
+                if not self._stopping.is_set():
+                    trouble.is_over()
+            except (sqlite3.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(TICK)
             except Exception:  # noqa: BLE001 - the next notification is not lost for it
                 orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
                 self._stopping.wait(TICK)
@@ -2080,7 +2278,8 @@ class Interceptor:
         self._notifier, self._jobs = Notifier(settings), Jobs()
         self._mover = Mover(self._loopback, self._jobs, configuration)
         self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
-        self._opening, self._opened = threading.Lock(), False
+        self._worker = Worker("cmove_interceptor", self._open, self._turn)
+        self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
 
     # From start to stop
@@ -2089,33 +2288,42 @@ class Interceptor:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
             self._jobs.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
+            if self.refusal:
+                orthanc.LogError(self.refusal)
+            else:
+                self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._mover.stopping.set()
-            if self._opened:
-                self._notifier.stop(time.monotonic() + 2)
+            deadline = time.monotonic() + 2
+            self._worker.end(2)
+            self._notifier.stop(deadline)
+            self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
-        """Why nothing works, or None. What is needed is opened here: at the start, or with the first request."""
-        with self._opening:
-            if self.refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"cmove_interceptor: its ledger can't be opened: {error}"
-        return self.refusal
+        """Return why nothing works, or None."""
+        return self.refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         self._ledger = Ledger(folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability)
+        try:
+            self._interrupted = self._ledger.rows("SELECT * FROM requests WHERE state='moving'")
+            self._notifier.start(self._ledger)
+        except BaseException:
+            self._ledger.close()
+            raise
+        return self._ledger
+
+    def _turn(self) -> float:
+        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until more may go."""
+        while self._interrupted:
+            self._end_interrupted(self._interrupted[0])
+            self._interrupted.pop(0)
         days = self._settings.keep_done_days
-        self._ledger.forget_finished(days)
-        self._ledger.run("DELETE FROM requests WHERE created<?", time.time() - days * 86400)
-        self._notifier.start(self._ledger)
-        for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
-            self._end_interrupted(row)
+        more = self._ledger.forget_finished(days)
+        before = time.time() - days * 86400
+        more |= self._ledger.run(FORGET_REQUESTS, before, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+        return 0.1 if more else FORGET_EVERY
 
     def _end_interrupted(self, row: Mapping[str, Any]) -> None:
         """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""

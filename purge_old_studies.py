@@ -1358,6 +1358,195 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/purge_old_studies/parameters.py: The parameters of requests.
 
 
@@ -1993,7 +2182,7 @@ class History:
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path, self._durable, self._lock = path, durable, threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = open_private(path, os.O_APPEND)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             # What was being written when the power went: the ledger knows it, and it is written anew.
@@ -2004,6 +2193,7 @@ class History:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
+            must_be_same(self._file, self._path)
             size = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, text) < len(text):
@@ -2276,6 +2466,17 @@ CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NU
     facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
 CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+"""
+FORGET_EVERY = 60.0  # seconds
+# Of what ended before some time: first the studies of each purge, few at a time, then the purge.
+FORGET_STUDIES = """
+DELETE FROM studies WHERE (purge, number) IN (
+    SELECT s.purge, s.number FROM purges p JOIN studies s ON s.purge=p.id WHERE p.ended<? LIMIT ?)
+"""
+FORGET_PURGES = """
+DELETE FROM purges WHERE id IN (
+    SELECT id FROM purges p WHERE ended<? AND NOT EXISTS (SELECT 1 FROM studies WHERE purge=p.id) ORDER BY ended LIMIT ?)
 """
 FINISHED = ("deleted", "gone", "kept", "failed")
 
@@ -2290,8 +2491,8 @@ class Purges:
         if not refusal and not loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
         self._loopback, self._archive = loopback, Archive(loopback, settings)
-        self._opening, self._busy = threading.Lock(), threading.Lock()
-        self._opened = False
+        self._busy = threading.Lock()
+        self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._stopping = threading.Event()
         self._current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -2300,37 +2501,42 @@ class Purges:
 
     def on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
+            if self._refusal:
+                orthanc.LogError(self._refusal)
+            else:
+                self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._stop()
 
     def unavailable(self) -> str | None:
-        """Why nothing can be purged, or None. What is needed is opened here, at the start or with the first request."""
-        with self._opening:
-            if self._refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"purge_old_studies: its ledger or history can't be opened: {error}"
-        return self._refusal
+        """Return why nothing can be purged, or None."""
+        return self._refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         durability = self._settings.durability
         self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
-        self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-        with self._ledger.transaction() as db:
-            before = time.time() - self._settings.keep_done_days * 86400
-            db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
-            db.execute("DELETE FROM purges WHERE ended<?", (before,))
-        unfinished = self._ledger.rows("SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL")
+        try:
+            self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+            sql = "SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL"
+            unfinished = self._ledger.rows(sql)
+        except BaseException:
+            self._ledger.close()
+            raise
         if unfinished:
             self._busy.acquire()
             self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
         if self._settings.rules:
             self._thread(self._schedule, "purge-schedule")
+        return self._ledger
+
+    def _forget_old(self) -> float:
+        """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
+        before, few = time.time() - self._settings.keep_done_days * 86400, FORGOTTEN_AT_ONCE
+        some = self._ledger.run(FORGET_STUDIES, before, few)
+        if some < few:
+            some += self._ledger.run(FORGET_PURGES, before, few)
+        return 0.1 if some >= few else FORGET_EVERY
 
     def _thread(self, target: Callable[[], object], name: str) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -2344,6 +2550,7 @@ class Purges:
         deadline = time.monotonic() + 2
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._worker.stop(deadline - time.monotonic())
 
     # A purge, from request to end
 
@@ -2582,6 +2789,7 @@ class Purges:
     def _schedule(self) -> None:
         """Run each rule when its time passes while this runs: what was missed while down waits for its next time."""
         before, ticks, clock = datetime.datetime.now(), time.monotonic(), time.time()  # noqa: DTZ005 - local times
+        trouble = Trouble("purge_old_studies (rules)")
         while not self._stopping.wait(min(20.0, max(0.05, seconds_until(self._settings.rules, before)))):
             now, ahead = datetime.datetime.now(), (time.time() - clock) - (time.monotonic() - ticks)  # noqa: DTZ005
             due = [rule for rule in self._settings.rules if is_due(rule, before, now)]
@@ -2590,9 +2798,15 @@ class Purges:
                 names = ", ".join(rule.name for rule in due)
                 orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
                 due = []
+            try:
+                for rule in due:
+                    self._run_rule(rule, now.date())
+                trouble.is_over()
+            except (OSError, sqlite3.Error) as error:
+                trouble.begins(f"purge_old_studies: a rule runs when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(AFTER_ERROR)
+                continue  # `before` stays: what is due is due then
             before, ticks, clock = now, time.monotonic(), time.time()
-            for rule in due:
-                self._run_rule(rule, now.date())
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):

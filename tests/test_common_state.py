@@ -378,7 +378,7 @@ class Script:
 
 @pytest.fixture
 def script(common: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    for name in ("FIRST_RETRY", "LONGEST_RETRY", "AFTER_ERROR", "AFTER_BUG", "LOOK_AT_STATE"):
+    for name in ("FIRST_RETRY", "LONGEST_RETRY", "AFTER_FAULT", "AFTER_BUG", "LOOK_AT_STATE"):
         monkeypatch.setattr(common.worker, name, 0.02)
     made = Script(common, path)
     yield made

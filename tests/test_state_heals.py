@@ -187,6 +187,7 @@ def with_state(case: Case, state: Path) -> Case:
     section = {
         "dicom_events/__init__": "DicomEvents",
         "series_private_tags": "SeriesMainPrivateDicomTags",
+        "cmove_interceptor": "CMoveInterceptor",
     }.get(case.name) or "".join(map(str.capitalize, case.name.split("_")))
     content = case.configuration.get(section, {})
     content = {"Tags": content} if isinstance(content, list) else content

@@ -16,10 +16,11 @@ from typing import Any
 import orthanc
 
 from common.answers import Answer, Refused, Request, one_line
-from common.ledger import Ledger
+from common.ledger import FORGOTTEN_AT_ONCE, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 from common.state import state_folder
+from common.worker import Trouble, Worker
 
 from .archive import Archive
 from .conditions import Conditions, conditions
@@ -40,6 +41,17 @@ CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NU
     facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
 CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+"""
+FORGET_EVERY = 60.0  # seconds
+# Of what ended before some time: first the studies of each purge, few at a time, then the purge.
+FORGET_STUDIES = """
+DELETE FROM studies WHERE (purge, number) IN (
+    SELECT s.purge, s.number FROM purges p JOIN studies s ON s.purge=p.id WHERE p.ended<? LIMIT ?)
+"""
+FORGET_PURGES = """
+DELETE FROM purges WHERE id IN (
+    SELECT id FROM purges p WHERE ended<? AND NOT EXISTS (SELECT 1 FROM studies WHERE purge=p.id) ORDER BY ended LIMIT ?)
 """
 FINISHED = ("deleted", "gone", "kept", "failed")
 
@@ -54,8 +66,8 @@ class Purges:
         if not refusal and not loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
         self._loopback, self._archive = loopback, Archive(loopback, settings)
-        self._opening, self._busy = threading.Lock(), threading.Lock()
-        self._opened = False
+        self._busy = threading.Lock()
+        self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._stopping = threading.Event()
         self._current: Purge | None = None
         self._threads: list[threading.Thread] = []
@@ -64,37 +76,42 @@ class Purges:
 
     def on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
+            if self._refusal:
+                orthanc.LogError(self._refusal)
+            else:
+                self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._stop()
 
     def unavailable(self) -> str | None:
-        """Why nothing can be purged, or None. What is needed is opened here, at the start or with the first request."""
-        with self._opening:
-            if self._refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"purge_old_studies: its ledger or history can't be opened: {error}"
-        return self._refusal
+        """Return why nothing can be purged, or None."""
+        return self._refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         durability = self._settings.durability
         self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
-        self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-        with self._ledger.transaction() as db:
-            before = time.time() - self._settings.keep_done_days * 86400
-            db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
-            db.execute("DELETE FROM purges WHERE ended<?", (before,))
-        unfinished = self._ledger.rows("SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL")
+        try:
+            self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+            sql = "SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL"
+            unfinished = self._ledger.rows(sql)
+        except BaseException:
+            self._ledger.close()
+            raise
         if unfinished:
             self._busy.acquire()
             self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
         if self._settings.rules:
             self._thread(self._schedule, "purge-schedule")
+        return self._ledger
+
+    def _forget_old(self) -> float:
+        """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
+        before, few = time.time() - self._settings.keep_done_days * 86400, FORGOTTEN_AT_ONCE
+        some = self._ledger.run(FORGET_STUDIES, before, few)
+        if some < few:
+            some += self._ledger.run(FORGET_PURGES, before, few)
+        return 0.1 if some >= few else FORGET_EVERY
 
     def _thread(self, target: Callable[[], object], name: str) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -108,6 +125,7 @@ class Purges:
         deadline = time.monotonic() + 2
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._worker.stop(deadline - time.monotonic())
 
     # A purge, from request to end
 
@@ -346,6 +364,7 @@ class Purges:
     def _schedule(self) -> None:
         """Run each rule when its time passes while this runs: what was missed while down waits for its next time."""
         before, ticks, clock = datetime.datetime.now(), time.monotonic(), time.time()  # noqa: DTZ005 - local times
+        trouble = Trouble("purge_old_studies (rules)")
         while not self._stopping.wait(min(20.0, max(0.05, seconds_until(self._settings.rules, before)))):
             now, ahead = datetime.datetime.now(), (time.time() - clock) - (time.monotonic() - ticks)  # noqa: DTZ005
             due = [rule for rule in self._settings.rules if is_due(rule, before, now)]
@@ -354,9 +373,15 @@ class Purges:
                 names = ", ".join(rule.name for rule in due)
                 orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
                 due = []
+            try:
+                for rule in due:
+                    self._run_rule(rule, now.date())
+                trouble.is_over()
+            except (OSError, sqlite3.Error) as error:
+                trouble.begins(f"purge_old_studies: a rule runs when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(AFTER_ERROR)
+                continue  # `before` stays: what is due is due then
             before, ticks, clock = now, time.monotonic(), time.time()
-            for rule in due:
-                self._run_rule(rule, now.date())
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
