@@ -919,7 +919,7 @@ class StateLock:
                 )
             elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 raise StateBusyError(
-                    f"another Orthanc uses {path}; this one waits until that one ends. "
+                    f"another process uses {path}; this one waits until that one ends. "
                     f"If both are to run, set {key} of each to a folder of its own"
                 ) from None
             else:
@@ -1095,6 +1095,10 @@ class Ledger:
             if self._file >= 0:
                 self._close_files()
             self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
 
     def check(self) -> None:
         """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""

@@ -104,7 +104,7 @@ def test_a_second_process_is_kept_out_until_the_first_ends_also_by_kill_9(common
     first = program(HOLDS, path)
     assert first.stdout
     assert first.stdout.readline() == "open\n"
-    with pytest.raises(common.state.StateBusyError, match=rf"another Orthanc uses {path};.*set StatePath of each"):
+    with pytest.raises(common.state.StateBusyError, match=rf"another process uses {path};.*set StatePath of each"):
         common.ledger.Ledger(path)
     os.kill(first.pid, signal.SIGKILL)
     end(first)
@@ -412,14 +412,14 @@ def test_a_state_that_another_process_has_is_a_warning_and_is_taken_over(
     assert first.stdout
     assert first.stdout.readline() == "open\n"
     script.worker.start()
-    assert "another Orthanc uses" in str(script.worker.why_not())
+    assert "another process uses" in str(script.worker.why_not())
     end(first)
     wait_until(lambda: script.turns > 0, timeout=5)
     [(first_level, text), (second_level, over)] = logged(orthanc_standin)
     assert (first_level, second_level) == ("warning", "warning")
     assert str(path) in text
     assert "StatePath" in text
-    assert over.startswith("script goes on, this is over: another Orthanc uses")
+    assert over.startswith("script goes on, this is over: another process uses")
 
 
 def test_a_configuration_that_is_wrong_turns_it_off(script: Script, orthanc_standin: StandIn) -> None:

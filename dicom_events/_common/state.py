@@ -166,7 +166,7 @@ class StateLock:
                 )
             elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 raise StateBusyError(
-                    f"another Orthanc uses {path}; this one waits until that one ends. "
+                    f"another process uses {path}; this one waits until that one ends. "
                     f"If both are to run, set {key} of each to a folder of its own"
                 ) from None
             else:

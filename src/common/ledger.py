@@ -143,6 +143,10 @@ class Ledger:
                 self._close_files()
             self._held.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
     def check(self) -> None:
         """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
         with self._lock:
