@@ -12,6 +12,7 @@ Without the section each request is an entry in the log, and is moved. To look a
 
     GET /cmove-interceptor/status
     GET /cmove-interceptor/requests                       recent ones, with what came of them
+    DELETE /cmove-interceptor/services/{name}             what waits for a service that is not configured any more
 
 Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
 """
@@ -24,6 +25,7 @@ import dataclasses
 import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import functools
 import http
 import http.client
@@ -35,6 +37,7 @@ import random
 import re
 import sqlite3
 import ssl
+import stat
 import threading
 import time
 import traceback
@@ -42,8 +45,9 @@ import types
 import typing
 import urllib.parse
 import uuid
+import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -631,6 +635,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -663,6 +669,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
@@ -766,26 +774,28 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
+    """Return the folder in which Orthanc's relative paths begin.
 
     Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
     the command line has to tell.
@@ -800,46 +810,272 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -848,10 +1084,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -861,7 +1103,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -870,13 +1136,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -934,11 +1201,74 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
+
+
+ORPHAN_TABLES = """
+CREATE TABLE IF NOT EXISTS orphan(name TEXT PRIMARY KEY, since REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+"""
+LOOK_EVERY = 10.0  # seconds between two looks at how long they are kept
+DAY = 86400.0  # seconds
+
+
+class Orphans:
+    """The names of a ledger that nobody has now. Its owner has `ORPHAN_TABLES` among the tables of the ledger.
+
+    A name counts the seconds in which the script runs without it, not the time of the clock: a clock that is wrong, or a
+    server that is off for long, forgets nothing. `days` : how many, 0 for ever.
+    """
+
+    def __init__(self, ledger: Ledger, days: float) -> None:
+        self._ledger, self._days = ledger, days
+        self._looked = time.monotonic()
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Take the names that nobody has at this start; the others have an owner again."""
+        names = sorted(names)
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO orphan VALUES(?,?,0)", [(name, time.time()) for name in names])
+            marks = ",".join("?" * len(names))
+            db.execute(f"DELETE FROM orphan WHERE name NOT IN ({marks})", names)
+
+    def names(self) -> dict[str, tuple[float, float | None]]:
+        """Return each one with the time since when it is one, and the days until it is forgotten (None: never)."""
+        rows = self._ledger.rows("SELECT * FROM orphan ORDER BY name")
+        return {row["name"]: (row["since"], self._left(row["seconds"])) for row in rows}
+
+    def _left(self, seconds: float) -> float | None:
+        return round(max(0.0, self._days - seconds / DAY), 2) if self._days else None
+
+    def expired(self) -> list[str]:
+        """Count the time since the last call, and return the names that were kept for long enough. Call it often."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < LOOK_EVERY:
+            return []
+        self._looked = now
+        if not self._ledger.rows("SELECT 1 FROM orphan LIMIT 1"):
+            return []
+        self._ledger.run("UPDATE orphan SET seconds=seconds+?", passed)
+        if not self._days:
+            return []
+        return [row["name"] for row in self._ledger.rows("SELECT name FROM orphan WHERE seconds>=?", self._days * DAY)]
+
+    def forget(self, name: str) -> None:
+        """What waited for it is gone."""
+        self._ledger.run("DELETE FROM orphan WHERE name=?", name)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -950,7 +1280,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
 
 
 def not_empty(values: Any) -> str | None:
@@ -963,48 +1293,81 @@ def key_of(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
 
     Parameters
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
         nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
+    section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
     """
-    warnings: list[str] = []
+    check_section_name(section, configuration)
     found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+    return cls() if found is None else _read_object(cls, section, found)
 
 
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
         if key in found
     }
     return cls(**values)
 
 
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if found is None and type(None) in arguments:
@@ -1012,12 +1375,12 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         hint = next(argument for argument in arguments if argument is not type(None))
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+        return _read_object(typing.cast("type[Any]", hint), path, found)
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
         shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
     elif hint is Any:
         value, fits, allowed = found, True, ""
@@ -1025,7 +1388,7 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
         if fits and dataclasses.is_dataclass(arguments[1]):
             paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -1045,16 +1408,208 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
 
 def _printable(key: str) -> str:
     """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
 
 
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
 
 
 # ---- src/cmove_interceptor.py
@@ -1088,11 +1643,16 @@ AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another go
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
-TABLES = """
+UNDELIVERED = "state IN ('waiting','sending','dead')"
+TABLES = f"""
+{ORPHAN_TABLES}
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests(created);
 """
+FORGET_EVERY = 60.0  # seconds
+FORGET_REQUESTS = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created<? ORDER BY created LIMIT ?)"
 
 T = TypeVar("T")
 
@@ -1105,6 +1665,11 @@ def _url(template: str) -> str | None:
     if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
         return "a URL of printable ASCII characters, without a fragment"
     return _template(template)
+
+
+def _name(name: str | None) -> str | None:
+    fits = name is None or (0 < len(name) <= 200 and name.isprintable() and name.strip() == name)
+    return None if fits else "a text of one line, at most 200 characters"
 
 
 def _template(template: str) -> str | None:
@@ -1144,6 +1709,10 @@ class Service:
             "secret": True,
             "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
         },
+    )
+    name: str | None = dataclasses.field(
+        default=None,
+        metadata={"check": _name, "help": "What waits is bound to it; null: method and host, as `GET ris.example`."},
     )
     method: str = dataclasses.field(
         default="GET", metadata={"choices": ("GET", "POST"), "help": "Two entries for both."}
@@ -1272,6 +1841,13 @@ class Settings:
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
     )
+    keep_orphaned_days: float = dataclasses.field(
+        default=30,
+        metadata={
+            "minimum": 0,
+            "help": "Days, of running, that what waits for a service is kept that is gone; 0: for ever.",
+        },
+    )
     tcp_no_delay: bool = dataclasses.field(
         default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
@@ -1375,11 +1951,11 @@ class Caller:
     """Sends the requests to one service."""
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self.name = service, service.name or default_name(service.method, service.url)
         self._context = _tls(service) if service.url.startswith("https:") else None
 
     def prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What will be sent, without what is secret: it waits in the ledger."""
+        """What will be sent of a request, without what is secret."""
         body = None
         if self.service.method == "POST":
             body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
@@ -1437,26 +2013,95 @@ class Notifier:
     """Tells services: those that are `Required` at once, the others from the ledger, each service by a thread of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        self._retry = settings.retry
+        self._retry, self._keep_days = settings.retry, settings.keep_orphaned_days
         self.callers = [Caller(service) for service in settings.notify]
+        self.telling = {caller.name: caller for caller in self.callers if not caller.service.required}
         self._turns = threading.BoundedSemaphore(REQUIRED_AT_A_TIME)
-        self._wake = [threading.Event() for _ in self.callers]
+        self._wake = {name: threading.Event() for name in self.telling}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self, ledger: Any) -> None:
-        self._ledger = ledger
+        self._ledger, self.orphans = ledger, Orphans(ledger, self._keep_days)
+        self._bind_by_name()
         ledger.run("UPDATE work SET state='waiting' WHERE state='sending'")  # killed meanwhile: at least once
-        for number, caller in enumerate(self.callers):
-            if not caller.service.required:
-                self._threads.append(
-                    threading.Thread(target=self._work, args=(number,), name=f"cmove-notify-{number}", daemon=True)
+        found = {row["queue"] for row in ledger.rows(f"SELECT DISTINCT queue FROM work WHERE {UNDELIVERED}")}
+        self.orphans.begin(found - self.telling.keys())
+        if self.orphans.names():
+            self._tell_of_orphans()
+            self._begin_thread(self._keep_orphans)
+        for name in self.telling:
+            self._begin_thread(self._work, name)
+
+    def _begin_thread(self, target: Callable[..., None], *arguments: str) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=f"cmove-notify {arguments}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _bind_by_name(self) -> None:
+        """Bind what the first version wrote down, by position and URL, to the service that this is now.
+
+        Which is the one at that position, if its method and host are the same; else the only one at that URL. What is
+        for none is an orphan under its URL: nothing goes to another host.
+        """
+        rows = self._ledger.rows(
+            "SELECT DISTINCT queue, CAST(subject AS INTEGER) position FROM work WHERE subject GLOB '[0-9]* *'"
+        )
+        with self._ledger.transaction() as db:
+            for row in rows:
+                place, position = row["queue"], row["position"]
+                at = self.callers[position] if position < len(self.callers) else None
+                there = [each for each in self.telling.values() if _place(each) == place]
+                name = place
+                if at and at.name in self.telling and _origin(_place(at)) == _origin(place):
+                    name = at.name
+                elif len(there) == 1 and [each["queue"] for each in rows].count(place) == 1:
+                    name = there[0].name
+                db.execute(
+                    "UPDATE work SET queue=?, subject=substr(subject, instr(subject, ' ')+1) WHERE queue=? AND subject GLOB ?",
+                    (name, place, f"{position} *"),
                 )
-                self._threads[-1].start()
+
+    def _tell_of_orphans(self) -> None:
+        states = self.services()
+        shown = ", ".join(f"{one_line(name)} ({states[name]['Waiting']})" for name in self.orphans.names())
+        orthanc.LogWarning(
+            f"cmove_interceptor: no entry of Notify has the name of what notifications wait for: {shown}. They are kept until "
+            "there is one, or DELETE /cmove-interceptor/services/NAME, or KeepOrphanedDays"
+        )
+
+    def _keep_orphans(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY):
+            with contextlib.suppress(sqlite3.Error):  # the disk is full: later
+                for name in self.orphans.expired():
+                    self.drop(name)
+                    orthanc.LogWarning(
+                        f"cmove_interceptor: what waited for {one_line(name)} was kept for KeepOrphanedDays, and is dropped now"
+                    )
+
+    def drop(self, name: str) -> None:
+        """Forget what waits for a service that is not configured any more."""
+        with self._ledger.transaction() as db:
+            db.execute(f"DELETE FROM work WHERE queue=? AND {UNDELIVERED}", (name,))
+            self.orphans.forget(name)
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """What waits for each service by its name, those that are not configured any more included."""
+        found: dict[str, Counter[str]] = {}
+        rows = self._ledger.rows(f"SELECT queue, state, COUNT(*) n FROM work WHERE {UNDELIVERED} GROUP BY queue, state")
+        for row in rows:
+            found.setdefault(row["queue"], Counter())[row["state"]] += row["n"]
+        states: dict[str, dict[str, Any]] = {name: {"State": "configured"} for name in self.telling}
+        for name, (since, left) in self.orphans.names().items():
+            states[name] = {"State": "orphaned", "OrphanedSince": _utc(since), "DaysLeft": left}
+        for name, state in states.items():
+            counts = found.get(name, Counter())
+            state |= {"Waiting": counts["waiting"] + counts["sending"], "Dead": counts["dead"]}
+        return states
 
     def stop(self, deadline: float) -> None:
         self._stopping.set()
-        for wake in self._wake:
+        for wake in self._wake.values():
             wake.set()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -1496,20 +2141,26 @@ class Notifier:
 
     def tell(self, when: str, values: Mapping[str, Any]) -> None:
         """Write down what services are to be told; they are told as soon as they listen."""
-        for number, caller in enumerate(self.callers):
-            if caller.service.when == when and not caller.service.required:
-                self._ledger.add(_place(caller), f"{number} {values['RequestID']}", caller.prepared(values))
-                self._wake[number].set()
+        for name, caller in self.telling.items():
+            if caller.service.when == when:
+                self._ledger.add(name, str(values["RequestID"]), {"Values": values})
+                self._wake[name].set()
 
-    def _work(self, number: int) -> None:
-        caller, wake = self.callers[number], self._wake[number]
+    def _work(self, name: str) -> None:
+        caller, wake, trouble = self.telling[name], self._wake[name], Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
-                if self._deliver(caller, number):
+                if self._deliver(caller):
                     self._measure()
                 else:
                     wake.wait(TICK)
                     wake.clear()
+                if not self._stopping.is_set():
+                    trouble.is_over()
+            except (sqlite3.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(TICK)
             except Exception:  # noqa: BLE001 - the next notification is not lost for it
                 orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
                 self._stopping.wait(TICK)
@@ -1522,23 +2173,27 @@ class Notifier:
                     f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
                 )
 
-    def _deliver(self, caller: Caller, number: int) -> bool:
+    def _deliver(self, caller: Caller) -> bool:
         """Deliver what is due to a service; whether there was something."""
-        due = [
-            row
-            for row in self._ledger.due(_place(caller), 100, self._retry.longest)
-            if row["subject"].startswith(f"{number} ")
-        ]
+        due = self._ledger.due(caller.name, 100, self._retry.longest)
         for row in due:
             if self._stopping.is_set():
                 break
             self._ledger.start(row["id"])
             try:
-                caller.send(json.loads(row["data"]), caller.service.timeout)
-                self._ledger.end(row["id"], "done")
+                caller.send(self._prepared(caller, json.loads(row["data"])), caller.service.timeout)
             except NotDeliveredError as error:
-                self._fail(row, _place(caller), str(error))
+                self._fail(row, caller.name, str(error))
+            except Exception as error:  # noqa: BLE001 - of this notification alone: the next one goes
+                self._fail(row, caller.name, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
+            else:
+                self._ledger.end(row["id"], "done")
         return bool(due)
+
+    @staticmethod
+    def _prepared(caller: Caller, data: dict[str, Any]) -> dict[str, Any]:
+        """What a row says, for the service as it is configured now; the first version wrote down what it would send."""
+        return data if "Url" in data else caller.prepared(data["Values"])
 
     def _fail(self, row: Mapping[str, Any], place: str, error: str) -> None:
         retry = self._retry
@@ -1551,9 +2206,19 @@ class Notifier:
 
 
 def _place(caller: Caller) -> str:
-    """A service as logs and the ledger call it: its URL without what might be secret in it."""
+    """A service as logs call it: its URL without what might be secret in it."""
     parts = urllib.parse.urlsplit(caller.service.url)
     return f"{caller.service.method} {parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _origin(place: str) -> str:
+    """Method, scheme, host and port of such a text."""
+    return "/".join(place.split("/")[:3])
+
+
+def default_name(method: str, url: str) -> str:
+    """The name of a service that has none of its own."""
+    return f"{method} {urllib.parse.urlsplit(url).netloc.lower()}"
 
 
 # Moving
@@ -1785,7 +2450,8 @@ class Interceptor:
         self._notifier, self._jobs = Notifier(settings), Jobs()
         self._mover = Mover(self._loopback, self._jobs, configuration)
         self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
-        self._opening, self._opened = threading.Lock(), False
+        self._worker = Worker("cmove_interceptor", self._open, self._turn)
+        self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
 
     # From start to stop
@@ -1794,33 +2460,42 @@ class Interceptor:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
             self._jobs.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
+            if self.refusal:
+                orthanc.LogError(self.refusal)
+            else:
+                self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._mover.stopping.set()
-            if self._opened:
-                self._notifier.stop(time.monotonic() + 2)
+            deadline = time.monotonic() + 2
+            self._worker.end(2)
+            self._notifier.stop(deadline)
+            self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
-        """Why nothing works, or None. What is needed is opened here: at the start, or with the first request."""
-        with self._opening:
-            if self.refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"cmove_interceptor: its ledger can't be opened: {error}"
-        return self.refusal
+        """Return why nothing works, or None."""
+        return self.refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         self._ledger = Ledger(folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability)
+        try:
+            self._interrupted = self._ledger.rows("SELECT * FROM requests WHERE state='moving'")
+            self._notifier.start(self._ledger)
+        except BaseException:
+            self._ledger.close()
+            raise
+        return self._ledger
+
+    def _turn(self) -> float:
+        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until more may go."""
+        while self._interrupted:
+            self._end_interrupted(self._interrupted[0])
+            self._interrupted.pop(0)
         days = self._settings.keep_done_days
-        self._ledger.forget_finished(days)
-        self._ledger.run("DELETE FROM requests WHERE created<?", time.time() - days * 86400)
-        self._notifier.start(self._ledger)
-        for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
-            self._end_interrupted(row)
+        more = self._ledger.forget_finished(days)
+        before = time.time() - days * 86400
+        more |= self._ledger.run(FORGET_REQUESTS, before, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+        return 0.1 if more else FORGET_EVERY
 
     def _end_interrupted(self, row: Mapping[str, Any]) -> None:
         """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""
@@ -2015,6 +2690,7 @@ class Interceptor:
             "Mode": self._settings.mode,
             "Requests": {row["state"]: row["n"] for row in rows},
             "Notifications": self._ledger.totals(),
+            "Services": self._notifier.services(),
             "Version": __version__,
         }
 
@@ -2032,11 +2708,23 @@ class Interceptor:
         items = [self._item(row) for row in rows[:limit]]
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
+    def drop_service(self, request: Request) -> Any:
+        """Drop what waits for a service that is not configured any more."""
+        given, services = request.groups[0], self._notifier.services()
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in services), None)
+        if name is None:
+            orphaned = ", ".join(self._notifier.orphans.names()) or "none"
+            raise Refused(404, f"There is no service {one_line(given)}; orphaned are: {orphaned}")
+        if services[name]["State"] != "orphaned":
+            raise Refused(409, f"The service {name} is configured: take it out of the configuration first")
+        self._notifier.drop(name)
+        return {"Service": name, **services[name], "State": "dropped"}
+
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         told = [
             {"Service": each["queue"], "State": each["state"], "Attempts": each["attempts"], "Error": each["error"]}
-            for number in range(len(self._settings.notify))
-            for each in self._ledger.rows("SELECT * FROM work WHERE subject=?", f"{number} {row['name']}")
+            for each in self._ledger.rows("SELECT * FROM work WHERE subject=? ORDER BY id", row["name"])
         ]
         return {
             "ID": row["id"],
@@ -2212,10 +2900,17 @@ def _parents(fields: Mapping[str, str]) -> dict[str, str]:
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """What the types don't say. Raises `SettingsError`."""
+    names: dict[str, int] = {}
     for number, service in enumerate(settings.notify):
         path = f"{SECTION}.Notify[{number}]"
         if not service.url:
             raise SettingsError(f"{path}.Url is missing")
+        name = service.name or default_name(service.method, service.url)
+        if not service.required and names.setdefault(name, number) != number:
+            raise SettingsError(
+                f"{path}: found the name {json.dumps(name)} of Notify[{names[name]}] again, allowed: a Name of its own for "
+                "each, since what waits is bound to it"
+            )
         if service.required and service.when == "after":
             raise SettingsError(f'{path}.Required: found true with "When": "after", allowed: only before the move')
         if service.body is not None and service.method == "GET":
@@ -2240,30 +2935,48 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         check_settings(settings, configuration)
         interceptor = Interceptor(settings, configuration, None)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
-        refusal = f"{error}. cmove_interceptor moves as Orthanc does and tells nobody until this is corrected."
+        holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
+        does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
-        return _serve(Interceptor(Settings(), configuration, refusal))
+        return _serve(Interceptor(Settings(), configuration, refusal), refuse=holds)
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
-    _serve(interceptor)
-    return None
+    if interceptor.refusal:
+        orthanc.LogError(interceptor.refusal)
+    return _serve(interceptor, refuse=holds_moves_back(configuration.get(SECTION)))
 
 
-def _serve(interceptor: Interceptor) -> None:
+def holds_moves_back(found: Any) -> bool:
+    """Return whether a section that has no effect seems to hold moves back: by a `Required` service, or by the mode `notify`.
+
+    Its words may be mistyped: what looks like one of the two counts.
+    """
+    if isinstance(found, dict):
+        return any(
+            (is_nearly(key, "Required") and value is not False) or holds_moves_back(value)
+            for key, value in found.items()
+        )
+    if isinstance(found, list):
+        return any(map(holds_moves_back, found))
+    return isinstance(found, str) and is_nearly(found, "notify")
+
+
+def _serve(interceptor: Interceptor, *, refuse: bool = False) -> None:
     serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
     serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
-    if interceptor.refusal:
+    serve("/cmove-interceptor/services/(.+)", {"DELETE": interceptor.drop_service}, interceptor.unavailable)
+    if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
-    KEPT_ALIVE.append(interceptor.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if not interceptor.refusal:
+        KEPT_ALIVE.append(interceptor.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

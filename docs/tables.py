@@ -29,6 +29,7 @@ def routes(script: str) -> None:
         path = (
             pattern.replace("([0-9]+)", "{id}")
             .replace("([^/]+)", "{id}")
+            .replace("(.+)", "{name}")
             .replace("(.*)", "{…}")
             .replace("([0-9a-f-]+)", "{id}")
         )

@@ -1021,11 +1021,11 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings, chosen, kept = None, Settings(), "", ""
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         chosen, hint = user_number(configuration, "UserMetadata", CHOSEN, CHOSEN_NUMBER)
         kept, other_hint = user_number(configuration, "UserContentType", KEPT, KEPT_NUMBER)
-        for warning in [*warnings, *(f"series_thumbnail: {text}" for text in (hint, other_hint) if text)]:
-            orthanc.LogWarning(warning)
+        for text in filter(None, (hint, other_hint)):
+            orthanc.LogWarning(f"series_thumbnail: {text}")
     except SettingsError as error:
         refusal = f"{error}. series_thumbnail is idle until this is corrected."
     loopback = Loopback(configuration)

@@ -13,23 +13,28 @@ import threading
 import time
 import types
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
-from common.ledger import state_folder
+from common.json_text import decoded
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
 from common.settings import SettingsError, read_settings
+from common.state import StateBusyError, state_folder
+from common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble
 
 from .brokers import maker
 from .events import utc
-from .intake import KNOWN_CHANGES, Intake, Tags
+from .intake import KEPT_CHANGES, KNOWN_CHANGES, Intake, Tags
 from .journal import Journal
 from .keeper import Keeper
 from .outbox import Outbox, new_id
+from .own import json_of_event
 from .publisher import Publisher
 from .settings import SECTION, Named, Settings, read_brokers
 
@@ -55,6 +60,11 @@ class Service:
         self._loopback = Loopback(self._configuration)
         self._opening, self._saying, self._stopped = threading.RLock(), threading.Lock(), False
         self._intake: Intake | None = None
+        self._closed: str | None = None  # why the outbox can't be opened now
+        self._trouble, self._ending = Trouble("dicom_events"), threading.Event()
+        self._opener: threading.Thread | None = None
+        self._early: deque[tuple[str, int, str]] = deque(maxlen=KEPT_CHANGES)  # changes before the outbox is open
+        self._has_started = False
         self._keeper: Keeper | None = None
         self._publishers: list[Publisher] = []
         self._tags: dict[str, Tags] = {}
@@ -65,18 +75,16 @@ class Service:
     def register(self) -> None:
         """Read the settings, register the routes, and the callbacks if there is something to do."""
         try:
-            self._settings, warnings = read_settings(Settings, SECTION, self._configuration)
+            self._settings = read_settings(Settings, SECTION, self._configuration)
             self._tags = {level: self._read_tags(key) for level, key in TAG_KEYS.items()}
-            self._brokers, more = read_brokers(self._settings)
-            for warning in [*warnings, *more]:
-                orthanc.LogWarning(warning)
+            self._brokers = read_brokers(self._settings)
         except SettingsError as error:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
-        if not self._loopback.enabled:
+        if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
             bound = {method: types.MethodType(handler, self) for method, handler in handlers.items()}
-            serve(path, bound, lambda: self._unavailable)
+            serve(path, bound, lambda: self._unavailable or self._closed)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
             for named in self._brokers:
@@ -104,11 +112,22 @@ class Service:
     def on_change(self, change: int, level: int, resource: str) -> None:
         if change not in KNOWN_CHANGES:  # three in four that come with an image
             return
-        if intake := self._open():
-            if KNOWN_CHANGES[change] == "ORTHANC_STARTED":
+        name = KNOWN_CHANGES[change]
+        if name == "ORTHANC_STOPPED":
+            self._ending.set()
+            if self._opener:
+                self._opener.join(STOP_WITHIN)
+        intake = self._open()
+        if intake is None:
+            with self._opening:  # it may be opened just now
+                if (intake := self._intake) is None:
+                    self._early.append((name, level, resource))
+                    self._has_started = self._has_started or name == "ORTHANC_STARTED"
+        if intake is not None:
+            if name == "ORTHANC_STARTED":
                 self._start(intake)
-            intake.on_change(KNOWN_CHANGES[change], level, resource)
-            if KNOWN_CHANGES[change] == "ORTHANC_STOPPED":
+            intake.on_change(name, level, resource)
+            if name == "ORTHANC_STOPPED":
                 self._stop(intake)
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:
@@ -120,25 +139,12 @@ class Service:
 
         Raises
         ------
-        ValueError : the type or the subject is no text, or begins like ours; or the data is not JSON.
+        ValueError : the type, the subject or the data is something that no broker takes (`own.py`).
         RuntimeError : this script is idle, or the outbox can't be written.
         """
-        if (
-            not isinstance(kind, str)
-            or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", kind)
-            or kind.startswith(("dicom.", "orthanc."))
-        ):
-            raise ValueError(f"type: found {kind!r}, allowed: words with dots between, not below dicom. or orthanc.")
-        if not isinstance(subject, str) or not subject or one_line(subject) != subject:
-            raise ValueError(f"subject: found {subject!r}, allowed: a text of one line")
-        try:
-            text, uid = json.dumps(data, allow_nan=False), new_id()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"data: found no JSON ({error}), allowed: objects, lists, texts, numbers, true, false, null"
-            ) from None
+        text, uid = json_of_event(kind, data, subject), new_id()
         if not (intake := self._open()):
-            raise RuntimeError(self._unavailable)
+            raise RuntimeError(self._unavailable or self._closed)
         try:
             with intake.outbox.transaction():
                 intake.outbox.add(uid, kind, subject, subject, text)
@@ -148,29 +154,64 @@ class Service:
 
     def _open(self) -> Intake | None:
         """The intake; its file is opened when the first event comes, which may be before ORTHANC_STARTED."""
-        if self._intake is not None or self._unavailable is not None:
-            return self._intake
-        with self._opening:
-            if self._intake is None and self._unavailable is None:
-                self._open_outbox()
+        if self._intake is None and self._unavailable is None and self._opener is None:
+            with self._opening:
+                if self._intake is None and self._opener is None and not self._try_to_open():
+                    self._opener = threading.Thread(target=self._open_later, name="dicom_events opens", daemon=True)
+                    self._opener.start()
         return self._intake
 
-    def _open_outbox(self) -> None:
+    def _open_later(self) -> None:
+        """Open the outbox when it can be opened: what was missed of instances, the keeper finds; changes were kept."""
+        delay = FIRST_RETRY
+        while not self._ending.wait(delay):
+            delay = min(LONGEST_RETRY, delay * 2)
+            with self._opening:
+                if not self._try_to_open():
+                    continue
+                assert self._intake
+                if self._has_started:
+                    self._start(self._intake)
+                while self._early:
+                    self._intake.on_change(*self._early.popleft())
+                return
+
+    def _try_to_open(self) -> bool:
+        try:
+            self._intake = self._open_outbox()
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            self._closed = f"dicom_events is idle until this is over: {why}"
+            if not self._ending.is_set():
+                log = orthanc.LogWarning if isinstance(error, StateBusyError) else orthanc.LogError
+                self._trouble.begins(self._closed, why, log)
+            return False
+        self._closed = None
+        self._trouble.is_over()
+        return True
+
+    def _open_outbox(self) -> Intake:
         settings, bounds = self._settings, self._settings.outbox
         path = state_folder(settings.state_path, self._configuration) / "dicom_events.sqlite"
+        outbox = Outbox(
+            path,
+            durability=settings.durability,
+            most=bounds.max_megabytes * 1_000_000,
+            oldest=bounds.max_age_days * 86400,
+            refuse=bounds.when_full == "refuse",
+            keep_orphaned=bounds.keep_orphaned_days,
+        )
         try:
-            outbox = Outbox(
-                path,
-                durability=settings.durability,
-                most=bounds.max_megabytes * 1_000_000,
-                oldest=bounds.max_age_days * 86400,
-                refuse=bounds.when_full == "refuse",
-            )
-            gone = outbox.begin([named.name for named in self._brokers])
-            journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
-        except (OSError, sqlite3.Error) as error:
-            self._be_idle(f"dicom_events stays idle: its outbox {path} can't be opened: {one_line(error)}")
-            return
+            return self._intake_of(outbox, path)
+        except BaseException:
+            self._publishers.clear()
+            outbox.ledger.close()  # the next try opens it
+            raise
+
+    def _intake_of(self, outbox: Outbox, path: Path) -> Intake:
+        settings = self._settings
+        said = outbox.begin(self._brokers)
+        journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
         if outbox.ledger.fresh:
             moved = outbox.ledger.moved
             why = f"was corrupt and is kept as {moved}" if moved else "is new"
@@ -178,10 +219,8 @@ class Service:
                 f"dicom_events: the outbox {path} {why}; what happens from now on is published, nothing that the archive "
                 "holds already (POST /dicom-events/replay does that)"
             )
-        if gone:
-            orthanc.LogWarning(
-                f"dicom_events: no broker is named {', '.join(gone)} any more; what waited for it is dropped"
-            )
+        for line in [*said, *_said_of_orphans(outbox)]:
+            orthanc.LogWarning(f"dicom_events: {line}")
         stable_age = float(self._configuration.get("StableAge", 60))
         intake = Intake(
             *(outbox, journal, settings.events, self._tags, stable_age, settings.reconcile),
@@ -193,7 +232,7 @@ class Service:
             make = maker(named, source, settings.format, path.parent, self._say)
             self._publishers.append(Publisher(named, outbox, make, self._say, _secrets(named)))
         self._keeper = Keeper(intake, self._loopback, settings.reconcile, lambda text: self._say("error", text))
-        self._intake = intake
+        return intake
 
     def _start(self, intake: Intake) -> None:
         assert self._keeper
@@ -238,7 +277,7 @@ class Service:
 
     def _outbox(self) -> Outbox:
         if not (intake := self._open()):
-            raise Refused(503, self._unavailable or "dicom_events has not started")
+            raise Refused(503, self._unavailable or self._closed or "dicom_events has not started")
         return intake.outbox
 
     def get_status(self, _request: Request) -> dict[str, Any]:
@@ -254,7 +293,8 @@ class Service:
                 "Dropped": outbox.ledger.number("dropped"),
                 "Refused": outbox.ledger.number("refused") + outbox.refused,
             },
-            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers},
+            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers}
+            | {name: _orphan(outbox, name, *kept) for name, kept in outbox.places.orphans.names().items()},
             "LastError": self._intake.problem or (self._keeper.problem if self._keeper else "") or None,
         }
 
@@ -272,7 +312,7 @@ class Service:
     def get_dead_letter(self, request: Request) -> dict[str, Any]:
         """One of them, with its data."""
         row = self._letter(request)
-        return {**_shown(row), "Data": json.loads(row["data"]) if row["data"] else None}
+        return {**_shown(row), "Data": _decoded(row["data"]) if row["data"] else None}
 
     def drop_dead_letter(self, request: Request) -> dict[str, Any]:
         """Forget it."""
@@ -307,7 +347,21 @@ class Service:
         return rows[0]
 
     def _names(self) -> list[str]:
-        return [named.name for named in self._brokers]
+        return [*(named.name for named in self._brokers), *self._outbox().places.orphans.names()]
+
+    def drop_broker(self, request: Request) -> dict[str, Any]:
+        """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
+        outbox, given = self._outbox(), request.groups[0]
+        orphans, configured = outbox.places.orphans.names(), [named.name for named in self._brokers]
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in (*orphans, *configured)), None)
+        if name is None:
+            raise Refused(404, f"There is no broker {one_line(given)}; orphaned are: {', '.join(orphans) or 'none'}")
+        if name in configured:
+            raise Refused(409, f"The broker {name} is configured: take it out of the configuration first")
+        status = _orphan(outbox, name, *orphans[name])
+        outbox.places.drop(name)
+        return {"Broker": name, **status, "State": "dropped"}
 
     @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
     def replay(self, request: Request) -> Answer:
@@ -372,6 +426,7 @@ ROUTES: dict[str, dict[str, Callable[[Service, Request], Any]]] = {
     "/dicom-events/dead-letters/retry": {"POST": Service.retry_all},
     "/dicom-events/dead-letters/([0-9]+)": {"GET": Service.get_dead_letter, "DELETE": Service.drop_dead_letter},
     "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Service.retry_one},
+    "/dicom-events/brokers/(.+)": {"DELETE": Service.drop_broker},
     "/dicom-events/replay": {"POST": Service.replay},
 }
 LETTERS = "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event"
@@ -389,6 +444,33 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Error": row["error"],
         "Since": utc(row["updated"]),
     }
+
+
+def _decoded(data: str) -> Any:
+    """The data of an event; as text, where the first version took what is nested too deep for a thread of Orthanc's."""
+    try:
+        return decoded(data)
+    except ValueError:
+        return data
+
+
+def _orphan(outbox: Outbox, name: str, since: float, days_left: float | None) -> dict[str, Any]:
+    """The status of a broker that is not configured any more."""
+    found = {"Type": outbox.places.type_of(name), "State": "orphaned", **outbox.totals(name)}
+    return {**found, "OrphanedSince": utc(since), "DaysLeft": days_left}
+
+
+def _said_of_orphans(outbox: Outbox) -> list[str]:
+    """One line of the log for all of them."""
+    orphans = outbox.places.orphans.names()
+    if not orphans:
+        return []
+    shown = ", ".join(f"{name} ({outbox.backlog(name)[0]} events)" for name in orphans)
+    days = min((left for _, left in orphans.values() if left is not None), default=None)
+    return [
+        f"no broker is configured under the name of what waits for: {shown}. It is kept until there is one, or "
+        f"DELETE /dicom-events/brokers/NAME{'' if days is None else f', or for {days:g} days more'}"
+    ]
 
 
 def _of_broker(broker: str | None, names: Sequence[str]) -> tuple[str, list[Any]]:

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The studies of this Orthanc: chosen, looked at again, and deleted."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import http
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line
+from common.loopback import LoopbackError
+
+from .clock import Clock
+from .conditions import Conditions
+from .index import Index, if_there
+from .settings import Settings
+from .studies import Study, came_lately, fits
+
+WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
+PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+
+
+class Archive:
+    """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
+
+    def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
+        self._loopback, self._settings, self._clock = loopback, settings, clock
+        self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
+        self._tells_protection = True  # until it says that it does not
+
+    def chosen(self, asked: Conditions) -> list[Study]:
+        """The studies that are to go, the oldest first, undated ones last."""
+        # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
+        query = {tag: value for tag, value in asked.query.items() if "?" not in value}
+        if asked.by == "StudyDate" and not asked.undated:
+            query["StudyDate"] = f"-{asked.last:%Y%m%d}"
+        fitting = [study for study in map(self._study, self.index.matching(query)) if fits(study, asked)]
+        meant = [study for study in fitting if not came_lately(study, asked)]
+        if asked.received_until and (unknown := sum(not study.arrived for study in fitting)):
+            orthanc.LogWarning(
+                f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
+            )
+        # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
+        found = dict[str, Study]()
+        for start in range(0, len(meant), WINDOW):
+            some = meant[start : start + WINDOW]
+            protection = self.protection(some)
+            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
+        # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
+        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
+        return [found[name] for *_, name in aged[: asked.limit]]
+
+    def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
+        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+
+        Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
+        """
+        wanted, counts = [study for study, _ in studies], Counter[str]()
+        if self.index.is_extended:
+            # With regard to case, that is a sixth faster; UIDs have none. It is refused along with Since.
+            query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
+            found = self.index.search(self.index.find(query, CaseSensitive=True))
+        else:
+            found = self.index.content("Study", wanted)
+            for series in self.index.content("Series", wanted):
+                counts[series["ParentStudy"]] += len(series["Instances"])
+        there = {each["ID"]: each for each in found}
+        return {
+            study: dataclasses.replace(self._study(there[study]), instances=counts[study])
+            for study in wanted
+            if study in there
+        }
+
+    def _study(self, found: Mapping[str, Any]) -> Study:
+        metadata = found.get("Metadata", {})
+        received = str(metadata.get("LastUpdate") or found.get("LastUpdate") or "")
+        return Study(
+            found["ID"],
+            found["ParentPatient"],
+            {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
+            received,
+            self._clock.arrival(received),
+            frozenset(found.get("Labels", ())),
+            frozenset(metadata),
+            int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
+        )
+
+    def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
+        """Whether the patients of some studies are protected, as far as one question tells; of others `why_kept` asks.
+
+        Orthanc 1.13.0 tells; there, asking for one patient at a time takes time in proportion to the archive.
+        """
+        patients = {study.tags.get("PatientID", "") for study in studies} - {""}
+        asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
+        if not (asked and self._tells_protection and self.index.is_extended):
+            return {}
+        find = {"Level": "Patient", "Query": {"PatientID": "\\".join(asked)}, "Expand": True, "CaseSensitive": True}
+        try:
+            found = self.index.search({**find, "ResponseContent": ["IsProtected"]})
+        except LoopbackError as error:
+            if error.status != http.HTTPStatus.BAD_REQUEST:
+                raise
+            self._tells_protection = False
+            return {}
+        return {each["ID"]: each["IsProtected"] for each in found}
+
+    def why_kept(self, study: Study, protection: Mapping[str, bool]) -> str | None:
+        """Why this study is never purged, or None; `protection` as `protection` tells."""
+        if held := study.labels.intersection(self._settings.keep_labels):
+            return f"it has the label {', '.join(sorted(held))}"
+        if held := study.metadata.intersection(self._settings.keep_metadata):
+            return f"it has the metadata {', '.join(sorted(held))}"
+        is_protected = protection.get(study.patient)
+        if is_protected is None:
+            is_protected = bool(if_there(f"/patients/{study.patient}/protected"))
+        if is_protected:
+            return "its patient is protected"
+        return None
+
+    def delete(self, studies: Sequence[str]) -> dict[str, str]:
+        """Delete some studies; those that are still there, with what Orthanc says."""
+        try:
+            self._loopback.post("/tools/bulk-delete", {"Resources": studies})
+            return {}
+        except LoopbackError:
+            reasons = {study: self._delete_one(study) for study in studies}
+            return {study: reason for study, reason in reasons.items() if reason}
+
+    def _delete_one(self, study: str) -> str:
+        try:
+            self._loopback.request("DELETE", f"/studies/{study}")
+        except LoopbackError as error:
+            return "" if error.status == 404 else one_line(error)  # 404: the batch had deleted it before it failed
+        return ""
+
+    def delete_in_pieces(self, study: str, stopping: Callable[[], bool]) -> bool:
+        """Delete instances of a large study, until so many are left that it can go as a whole; False if stopped."""
+        try:
+            for series in self._loopback.get(f"/studies/{study}")["Series"]:
+                instances = self._loopback.get(f"/series/{series}")["Instances"]
+                for start in range(0, len(instances), PIECE):
+                    if stopping():
+                        return False
+                    self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
+        except LoopbackError:
+            pass  # deleting the whole tells
+        return True
