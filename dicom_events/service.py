@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import json
 import re
 import socket
 import sqlite3
 import threading
 import time
+import types
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +20,10 @@ from typing import Any
 import orthanc
 
 from ._common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
+from ._common.json_text import decoded
 from ._common.ledger import state_folder
 from ._common.loopback import Loopback, LoopbackError
+from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
 from ._common.settings import SettingsError, read_settings
 
 from .brokers import maker
@@ -30,11 +32,13 @@ from .intake import KNOWN_CHANGES, Intake, Tags
 from .journal import Journal
 from .keeper import Keeper
 from .outbox import Outbox, new_id
+from .own import json_of_event
 from .publisher import Publisher
 from .settings import SECTION, Named, Settings, read_brokers
 
 SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 STOP_WITHIN = 0.4  # seconds until threads are left behind
+STUDY = "an Orthanc identifier or a StudyInstanceUID"
 WAKE_EVERY, WAKE_FOR = 0.05, 3.0  # seconds; see `_wake_web_server`
 TAG_KEYS = {
     "Instance": "stored_instance_publish_tags",
@@ -64,17 +68,15 @@ class Service:
     def register(self) -> None:
         """Read the settings, register the routes, and the callbacks if there is something to do."""
         try:
-            self._settings, warnings = read_settings(Settings, SECTION, self._configuration)
+            self._settings = read_settings(Settings, SECTION, self._configuration)
             self._tags = {level: self._read_tags(key) for level, key in TAG_KEYS.items()}
-            self._brokers, more = read_brokers(self._settings)
-            for warning in [*warnings, *more]:
-                orthanc.LogWarning(warning)
+            self._brokers = read_brokers(self._settings)
         except SettingsError as error:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
-        if not self._loopback.enabled:
+        if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
-            bound = {method: functools.partial(handler, self) for method, handler in handlers.items()}
+            bound = {method: types.MethodType(handler, self) for method, handler in handlers.items()}
             serve(path, bound, lambda: self._unavailable)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
@@ -119,23 +121,10 @@ class Service:
 
         Raises
         ------
-        ValueError : the type or the subject is no text, or begins like ours; or the data is not JSON.
+        ValueError : the type, the subject or the data is something that no broker takes (`own.py`).
         RuntimeError : this script is idle, or the outbox can't be written.
         """
-        if (
-            not isinstance(kind, str)
-            or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", kind)
-            or kind.startswith(("dicom.", "orthanc."))
-        ):
-            raise ValueError(f"type: found {kind!r}, allowed: words with dots between, not below dicom. or orthanc.")
-        if not isinstance(subject, str) or not subject or one_line(subject) != subject:
-            raise ValueError(f"subject: found {subject!r}, allowed: a text of one line")
-        try:
-            text, uid = json.dumps(data, allow_nan=False), new_id()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"data: found no JSON ({error}), allowed: objects, lists, texts, numbers, true, false, null"
-            ) from None
+        text, uid = json_of_event(kind, data, subject), new_id()
         if not (intake := self._open()):
             raise RuntimeError(self._unavailable)
         try:
@@ -164,8 +153,9 @@ class Service:
                 most=bounds.max_megabytes * 1_000_000,
                 oldest=bounds.max_age_days * 86400,
                 refuse=bounds.when_full == "refuse",
+                keep_orphaned=bounds.keep_orphaned_days,
             )
-            gone = outbox.begin([named.name for named in self._brokers])
+            said = outbox.begin(self._brokers)
             journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
         except (OSError, sqlite3.Error) as error:
             self._be_idle(f"dicom_events stays idle: its outbox {path} can't be opened: {one_line(error)}")
@@ -177,10 +167,8 @@ class Service:
                 f"dicom_events: the outbox {path} {why}; what happens from now on is published, nothing that the archive "
                 "holds already (POST /dicom-events/replay does that)"
             )
-        if gone:
-            orthanc.LogWarning(
-                f"dicom_events: no broker is named {', '.join(gone)} any more; what waited for it is dropped"
-            )
+        for line in [*said, *_said_of_orphans(outbox)]:
+            orthanc.LogWarning(f"dicom_events: {line}")
         stable_age = float(self._configuration.get("StableAge", 60))
         intake = Intake(
             *(outbox, journal, settings.events, self._tags, stable_age, settings.reconcile),
@@ -253,15 +241,16 @@ class Service:
                 "Dropped": outbox.ledger.number("dropped"),
                 "Refused": outbox.ledger.number("refused") + outbox.refused,
             },
-            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers},
+            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers}
+            | {name: _orphan(outbox, name, *kept) for name, kept in outbox.places.orphans.names().items()},
             "LastError": self._intake.problem or (self._keeper.problem if self._keeper else "") or None,
         }
 
+    @takes({**PAGE_PARAMETERS, "broker": Text()})
     def get_dead_letters(self, request: Request) -> dict[str, Any]:
         """A page of what brokers did not take, oldest first: `since` (the last ID), `limit`, `broker`."""
-        _only(request.query, {"broker", "since", "limit"})
-        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
-        where, values = _of_broker(request.query.get("broker"), self._names())
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
+        where, values = _of_broker(request.parameters.get("broker"), self._names())
         ledger = self._outbox().ledger
         total = ledger.rows(f"SELECT COUNT(*) n FROM letter l WHERE {where}", *values)[0]["n"]
         rows = ledger.rows(f"{LETTERS} WHERE {where} AND l.id>? ORDER BY l.id LIMIT ?", *values, since, limit + 1)
@@ -271,7 +260,7 @@ class Service:
     def get_dead_letter(self, request: Request) -> dict[str, Any]:
         """One of them, with its data."""
         row = self._letter(request)
-        return {**_shown(row), "Data": json.loads(row["data"]) if row["data"] else None}
+        return {**_shown(row), "Data": _decoded(row["data"]) if row["data"] else None}
 
     def drop_dead_letter(self, request: Request) -> dict[str, Any]:
         """Forget it."""
@@ -285,11 +274,10 @@ class Service:
         self._retry("l.state='dead' AND l.id=?", [row["id"]])
         return _shown(row)
 
+    @takes({"Broker": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all of them again, or those of one: `{"Broker": …}`."""
-        wanted = request.json()
-        _only(wanted, {"Broker"})
-        return {"Retried": self._retry(*_of_broker(wanted.get("Broker"), self._names()))}
+        return {"Retried": self._retry(*_of_broker(request.parameters.get("Broker"), self._names()))}
 
     def _retry(self, where: str, values: Sequence[Any]) -> int:
         number = self._outbox().ledger.run(
@@ -301,14 +289,29 @@ class Service:
         return number
 
     def _letter(self, request: Request) -> dict[str, Any]:
-        rows = self._outbox().ledger.rows(f"{LETTERS} WHERE l.state='dead' AND l.id=?", int(request.groups[0][:18]))
+        rows = self._outbox().ledger.rows(f"{LETTERS} WHERE l.state='dead' AND l.id=?", row_number(request.groups[0]))
         if not rows:
-            raise Refused(404, f"There is no dead letter {request.groups[0]}")
+            raise Refused(404, f"There is no dead letter {request.groups[0][:20]}")
         return rows[0]
 
     def _names(self) -> list[str]:
-        return [named.name for named in self._brokers]
+        return [*(named.name for named in self._brokers), *self._outbox().places.orphans.names()]
 
+    def drop_broker(self, request: Request) -> dict[str, Any]:
+        """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
+        outbox, given = self._outbox(), request.groups[0]
+        orphans, configured = outbox.places.orphans.names(), [named.name for named in self._brokers]
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in (*orphans, *configured)), None)
+        if name is None:
+            raise Refused(404, f"There is no broker {one_line(given)}; orphaned are: {', '.join(orphans) or 'none'}")
+        if name in configured:
+            raise Refused(409, f"The broker {name} is configured: take it out of the configuration first")
+        status = _orphan(outbox, name, *orphans[name])
+        outbox.places.drop(name)
+        return {"Broker": name, **status, "State": "dropped"}
+
+    @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
     def replay(self, request: Request) -> Answer:
         """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 
@@ -316,12 +319,11 @@ class Service:
         included) between which the study last changed.
         """
         self._outbox()
-        wanted = request.json()
-        _only(wanted, {"Study", "From", "To"})
+        wanted = request.parameters
         if "Study" in wanted and len(wanted) == 1:
             studies = self._find_study(wanted["Study"])
         elif wanted.keys() == {"From", "To"}:
-            first, last = (_moment(wanted, name) for name in ("From", "To"))
+            first, last = wanted["From"], wanted["To"]
             if first >= last:
                 raise Refused(400, "From must be before To")
             studies = self._studies_between(first, last)
@@ -332,9 +334,7 @@ class Service:
         thread.start()
         return Answer({"Studies": len(studies)}, 202)
 
-    def _find_study(self, study: Any) -> list[str]:
-        if not isinstance(study, str) or not re.fullmatch(r"[0-9a-f.-]{1,64}", study):
-            raise Refused(400, "Study must be an Orthanc identifier or a StudyInstanceUID")
+    def _find_study(self, study: str) -> list[str]:
         if "-" in study:
             try:
                 return [self._loopback.get(f"/studies/{study}")["ID"]]
@@ -374,6 +374,7 @@ ROUTES: dict[str, dict[str, Callable[[Service, Request], Any]]] = {
     "/dicom-events/dead-letters/retry": {"POST": Service.retry_all},
     "/dicom-events/dead-letters/([0-9]+)": {"GET": Service.get_dead_letter, "DELETE": Service.drop_dead_letter},
     "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Service.retry_one},
+    "/dicom-events/brokers/(.+)": {"DELETE": Service.drop_broker},
     "/dicom-events/replay": {"POST": Service.replay},
 }
 LETTERS = "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event"
@@ -393,7 +394,34 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_broker(broker: Any, names: Sequence[str]) -> tuple[str, list[Any]]:
+def _decoded(data: str) -> Any:
+    """The data of an event; as text, where the first version took what is nested too deep for a thread of Orthanc's."""
+    try:
+        return decoded(data)
+    except ValueError:
+        return data
+
+
+def _orphan(outbox: Outbox, name: str, since: float, days_left: float | None) -> dict[str, Any]:
+    """The status of a broker that is not configured any more."""
+    found = {"Type": outbox.places.type_of(name), "State": "orphaned", **outbox.totals(name)}
+    return {**found, "OrphanedSince": utc(since), "DaysLeft": days_left}
+
+
+def _said_of_orphans(outbox: Outbox) -> list[str]:
+    """One line of the log for all of them."""
+    orphans = outbox.places.orphans.names()
+    if not orphans:
+        return []
+    shown = ", ".join(f"{name} ({outbox.backlog(name)[0]} events)" for name in orphans)
+    days = min((left for _, left in orphans.values() if left is not None), default=None)
+    return [
+        f"no broker is configured under the name of what waits for: {shown}. It is kept until there is one, or "
+        f"DELETE /dicom-events/brokers/NAME{'' if days is None else f', or for {days:g} days more'}"
+    ]
+
+
+def _of_broker(broker: str | None, names: Sequence[str]) -> tuple[str, list[Any]]:
     if broker is None:
         return "l.state='dead'", []
     if broker not in names:
@@ -410,25 +438,3 @@ def _secrets(named: Named) -> list[str]:
     others = [getattr(config, "secret", ""), *map(str, getattr(config, "headers", {}).values())]
     options = [str(value) for key, value in getattr(config, "options", {}).items() if SECRET_OPTIONS.search(key)]
     return [*urls, *passwords, *map(urllib.parse.unquote, passwords), *others, *options]
-
-
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
-
-
-def _moment(wanted: Mapping[str, Any], name: str) -> datetime.datetime:
-    try:
-        found = datetime.datetime.fromisoformat(wanted[name])
-    except (TypeError, ValueError):
-        raise Refused(400, f"{name} must be a time as 2026-01-31T13:00:00Z") from None
-    if found.tzinfo is None:
-        raise Refused(400, f"{name} must say its zone, as 2026-01-31T13:00:00Z")
-    return found

@@ -37,7 +37,7 @@ import orthanc
 
 from common.answers import one_line, warn_if_open
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
 from forwarding.rules import Rule, Window
@@ -45,6 +45,10 @@ from forwarding.rules import Rule, Window
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardModality"
+# Of `/modalities/{id}/store`, in all versions together.
+STORE_OPTIONS = (
+    "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
+)  # fmt: skip
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
@@ -69,18 +73,22 @@ class DestinationOptions:
         default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
     )
     proof: str = dataclasses.field(
         default="StorageCommitment",
         metadata={
-            "choices": ("StorageCommitment", "C-FIND"),
-            "help": "How it proves what it has (`DeleteAfterForward`).",
+            "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
+            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": "Of `/modalities/{id}/store`: `LocalAet`, `Timeout`, `StorageCommitment`, …"},
+        metadata={"help": f"Of `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
 
@@ -88,11 +96,12 @@ class DestinationOptions:
 class Settings:
     """The section `AutoForwardModality`."""
 
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `DicomModalities`; none: every node that Orthanc knows, also later."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
@@ -161,15 +170,36 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
-    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
-    path = f"/modalities/{urllib.parse.quote(name)}"
+    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+
+    Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
+    it was sent, commits itself all the same.
+    """
     options = settings.destination_options.get(name)
-    if options and options.proof == "C-FIND":
-        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    proof = options.proof if options else DestinationOptions.proof
+    if proof == "C-FIND":
+        return found_by_patient(loopback, name, instances)
+    committed = committed_to(loopback, name, instances, asked)
+    if committed is None or proof == "StorageCommitmentOnly":
+        return committed
+    try:
+        return committed & found_by_patient(loopback, name, instances)
+    except LoopbackError as error:
+        if error.status == 0:
+            raise
+        raise ValueError(
+            f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
+        ) from error
+
+
+def committed_to(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
-        asked[name] = [answer["ID"], time.time()]
+        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
     try:
@@ -186,21 +216,61 @@ def prove(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The SOP Instance UIDs that a node says it has in these instances' series."""
-    found = set()
-    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
-    for series in loopback.post("/tools/bulk-content", body):
+def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Which of these instances a node says it has, in their series, their study and of their patient.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
         study = loopback.get(f"/studies/{series['ParentStudy']}")
-        query = {
-            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
-            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
-            "SOPInstanceUID": "",
-        }
-        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
-        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
-        loopback.request("DELETE", f"/queries/{answer}")
-    return found
+        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+        answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            ours = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if ours and patients == {ours} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+    """What a node answers to C-FIND."""
+    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
+    try:
+        answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
+    finally:
+        loopback.request("DELETE", f"/queries/{number}")
+    return answers
+
+
+def bare(value: Any) -> str:
+    """A value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
 def register() -> None:
@@ -208,10 +278,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")

@@ -42,7 +42,9 @@ import orthanc
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.ledger import STATES, Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
+from forwarding.peers import Peers
 
 __version__ = "0.1.0"
 
@@ -231,6 +233,9 @@ def name_of(data: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> 
 # The work
 
 
+FILTERS = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}  # parameters and their columns
+
+
 class Retrier:
     """Watches the jobs of others, and runs those again that fail.
 
@@ -245,6 +250,7 @@ class Retrier:
         self.unavailable: str | None = f"{NAME} has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
+        self._peers = Peers(configuration, self._loopback)
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
@@ -619,10 +625,22 @@ class Retrier:
             self._ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
             return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
         if job and self._may_resubmit(job, data, here):
             self._resubmit(row, data)
         else:
             self._submit(row, data, recipe, here)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations("peers")))
+        except Unclear:
+            return True  # it is said when it is submitted
+        if why and not self._stopping.is_set() and self._begin_attempt(row, row["job"]):
+            self._fail(row, why)
+        return not why
 
     def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
@@ -743,17 +761,14 @@ class Retrier:
             "LastError": self._complaint,
         }
 
+    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def get_jobs(self, request: Request) -> dict[str, Any]:
         """A page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
-        columns = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}
-        _only(request.query, {*columns, "since", "limit"})
-        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
-        if request.query.get("state", "dead") not in STATES:
-            raise Refused(400, f"state is {one_line(request.query['state'])!r}, allowed: {', '.join(STATES)}")
-        where, values = "1", []
-        for name in columns.keys() & request.query.keys():
-            where += f" AND ({' OR '.join(f'{column}=?' for column in columns[name])})"
-            values += [request.query[name]] * len(columns[name])
+        asked, where, values = request.parameters, "1", []
+        since, limit = asked.get("since", 0), asked.get("limit", 100)
+        for name in FILTERS.keys() & asked.keys():
+            where += f" AND ({' OR '.join(f'{column}=?' for column in FILTERS[name])})"
+            values += [asked[name]] * len(FILTERS[name])
         total = self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
         rows = self._ledger.rows(
             f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1
@@ -781,13 +796,10 @@ class Retrier:
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")
         return _shown(self._row(request))
 
+    @takes({"Destination": Text()})
     def retry_jobs(self, request: Request) -> dict[str, Any]:
         """Run all dead ones of a `Destination` again now; without one, all."""
-        wanted = request.json()
-        _only(wanted, {"Destination"})
-        chosen = wanted.get("Destination")
-        if chosen is not None and not isinstance(chosen, str):
-            raise Refused(400, "Destination must be a text, as in the list of jobs")
+        chosen = request.parameters.get("Destination")
         where = "state='dead'" + (" AND queue=?" if chosen is not None else "")
         return {"Retried": self._revive(where, *([] if chosen is None else [chosen]))}
 
@@ -799,9 +811,9 @@ class Retrier:
         return revived
 
     def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", int(request.groups[0][:18]))
+        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", row_number(request.groups[0]))
         if not rows:
-            raise Refused(404, f"There is no job {request.groups[0]} here")
+            raise Refused(404, f"There is no job {request.groups[0][:20]} here")
         return rows[0]
 
 
@@ -820,18 +832,6 @@ def _ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
     if job["ErrorCode"] == CANCELED_JOB:
         return "canceled", "it was canceled"
     return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-
-
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -859,9 +859,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
     except SettingsError as error:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)

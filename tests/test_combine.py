@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import combine as module
 from tests.combine_observe import Observer, observing
 
+module: Any = importlib.import_module("combine")  # the built file, which is one module
 COMBINE = Path(__file__).parent.parent / "combine.py"
 PLUGIN = "7.1"
 
@@ -472,6 +474,7 @@ def test_a_configuration_that_is_fine_says_nothing(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ('"PythonScript": "/etc/orthanc/combined.py"', '"P": ""', 'add: "PythonScript": "/etc/orthanc/combined.py"'),
+        ('"AutoTest"', '"autoTest"', "autoTest is no section; did you mean AutoTest?"),
         ('"Destinations"', '"Destination"', "AutoTest has no key Destination; did you mean Destinations?"),
         ('"First"', '"Fist"', "AutoTest.Retry has no key Fist; did you mean First?"),
         ('[{"Name": "one"}]', '[{"Nam": "one"}]', "AutoTest.Rules[0] has no key Nam; did you mean Name?"),

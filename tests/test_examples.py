@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pydicom
+import pytest
 from playwright.sync_api import sync_playwright
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from testing.standin import StandIn
 from testing.waiting import wait_until
 from tests.brokers import NatsServer
 from tests.test_dicom_events_examples import printed, running
@@ -73,6 +76,17 @@ def test_what_lies_in_the_folder_is_uploaded_at_start_once(start_orthanc: StartO
     assert (folder / "done/0.dcm").read_text() == "of last week"
 
 
+@pytest.mark.parametrize("wrong", [{}, {"UploadAtStart": {"Foldr": "/x"}}, {"UploadAtStart": "/x"}])
+def test_a_mistyped_key_uploads_nothing_and_orthanc_runs(
+    orthanc_standin: StandIn, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # event_dispatcher.py
+    orthanc_standin.configuration = wrong
+    orthanc_standin.load(EXAMPLES / "upload_at_start.py")
+    orthanc_standin.assert_logged('UploadAtStart: allowed is {"Folder": "PATH"} alone', level="error")
+    assert not orthanc_standin.registered
+
+
 def test_the_page_counts_studies_and_explorer_leads_there(start_orthanc: StartOrthanc) -> None:
     server = start_orthanc(EXAMPLES / "explorer_page.py")
     for patient, modality in (("P1", "CT"), ("P2", "CT"), ("P3", "MR")):
@@ -106,7 +120,7 @@ def test_the_entry_point_says_hello_and_its_event_arrives_at_nats(start_orthanc:
         section["Broker"]["NatsConfig"]["URL"] = nats.url
         server = start_orthanc(target, {"Name": configuration["Name"], "DicomEvents": section})
         server.wait_for_log("Hello: ChangeEvent(change_type=ORTHANC_STARTED")
-        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["nats"]["State"] == "connected")
+        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["broker"]["State"] == "connected")
         listens_to = re.search(r'"nats://nats:4222", "(\w+)", "(.+)"\]', compose)
         assert listens_to
         with running(tmp_path, "consume_nats.py", nats.url, *listens_to.groups()) as log:

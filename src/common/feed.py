@@ -7,6 +7,7 @@ from typing import Any
 
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
+from common.place import place_in_log
 
 FEED_TABLES = """
 CREATE TABLE IF NOT EXISTS arrived(
@@ -58,9 +59,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
             kept = self._ledger.number("cursor", -1)
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 

@@ -59,8 +59,9 @@ def register() -> None:
     serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
     serve(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
-    KEPT_ALIVE.append(purges.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if refusal is None:
+        KEPT_ALIVE.append(purges.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 register()

@@ -14,13 +14,14 @@ import orthanc
 from common.answers import Answer, Refused, Request, one_line
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 
 from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
 from .conditions import Conditions, conditions, received_until
 from .history import History, now_utc, who_asks
 from .jobs import TABLES, Jobs
-from .parameters import paging, parameters, refuse_links, wants_json, whole_number
+from .parameters import PARAMETERS, wants_json
 from .runner import Runner
 from .schedule import Schedule
 from .settings import Settings
@@ -76,13 +77,13 @@ class Purges:
 
     # A purge, from request to end
 
+    @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
-        found = parameters(request)
+        found = request.parameters
         as_json = wants_json(found, request)
         reading = self._clock.read()
         asked = self._conditions(found, reading)
-        refuse_links(request)
         if found.get("dry-run", request.method == "POST"):
             content = self._dry_run(asked, reading)
             if request.method == "POST":
@@ -136,9 +137,10 @@ class Purges:
 
     # What there is to look at
 
+    @takes(PAGE_PARAMETERS)
     def jobs(self, request: Request) -> Any:
         """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
-        since, limit, _ = paging(request.query, ("since", "limit"))
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
         rows, total, more = self._jobs.page(since, limit)
         items = [self._job(row) for row in rows]
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if more else None}
@@ -148,12 +150,12 @@ class Purges:
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
-        row = self._jobs.row(whole_number(request.groups[0]))
+        row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
-        row = self._jobs.row(whole_number(request.groups[0]))
+        row = self._jobs.row(row_number(request.groups[0]))
         purge = self._runner.current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
@@ -162,10 +164,11 @@ class Purges:
         purge.cancelled = True
         return self._job(self._jobs.row(row["id"]))
 
+    @takes({**PAGE_PARAMETERS, "purge": WholeNumber()})
     def history(self, request: Request) -> Any:
         """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
-        since, limit, purge = paging(request.query, ("since", "limit", "purge"))
-        return self._history.page(since, limit, purge)
+        found = request.parameters
+        return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
@@ -181,8 +184,6 @@ class Purges:
 
     def confirm_clock(self, request: Request) -> Any:
         """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
-        if request.json():
-            raise Refused(400, "This takes no parameters")
         line = {"Time": now_utc(), "Purge": None, "Event": "clock confirmed", **who_asks(request.headers)}
         try:
             self._history.add([{**line, "Expected": utc_time(self._clock.read().expected)}])

@@ -35,7 +35,7 @@ class Jobs:
         """Return the row of a purge. Raises `Refused` (404)."""
         rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
         if not rows:
-            raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
+            raise Refused(404, "There is no such purge; /purge-old-studies/jobs lists them")
         found: dict[str, Any] = rows[0]
         return found
 

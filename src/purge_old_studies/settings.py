@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.answers import Refused
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 
 from .conditions import Conditions, conditions, day_back, is_label
-from .parameters import ALLOWED, MAX_DAYS
+from .parameters import MAX_DAYS, PARAMETERS
 
 SECTION = "PurgeOldStudies"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -61,9 +60,12 @@ class Rule:
         },
     )
     query: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
-    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+    )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
@@ -78,7 +80,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The section `PurgeOldStudies`. An unknown key counts as wrong here: a mistyped guard is no guard."""
+    """The section `PurgeOldStudies`."""
 
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
@@ -148,7 +150,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
         if names.count(rule.name) > 1:
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
-            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
         today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
             last = rule_conditions(rule, today).last
@@ -162,12 +164,7 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> Settings:
-    """The settings. Raises `SettingsError` for what is wrong anywhere, an unknown key too, a misspelt section included."""
-    for key in configuration:
-        if key != SECTION and difflib.SequenceMatcher(None, key.lower(), SECTION.lower()).ratio() > 0.85:
-            raise SettingsError(f"{key} is not known; did you mean {SECTION}?")
-    settings, unknown = read_settings(Settings, SECTION, configuration)
-    if unknown:
-        raise SettingsError("; ".join(unknown).replace(" and is ignored", ""))
+    """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
+    settings = read_settings(Settings, SECTION, configuration)
     check_settings(settings, configuration)
     return settings
