@@ -128,6 +128,7 @@ class Keeper:
             pass
         now = time.monotonic()
         if now >= self._next_tidy:
+            self._outbox.ledger.check()
             self._next_tidy = now + TIDY
             if lost := self._outbox.tidy():
                 self._complain(f"dicom_events: {lost}")

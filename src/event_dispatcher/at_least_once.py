@@ -14,13 +14,14 @@ import re
 import sqlite3
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.feed import FEED_TABLES, Feed
-from common.ledger import Ledger, state_folder
-from common.loopback import Loopback, LoopbackError
+from common.ledger import Ledger
+from common.loopback import Loopback
+from common.state import state_folder
+from common.worker import Worker
 from event_dispatcher.events import ChangeEvent, Handler, name_of
 from event_dispatcher.logs import LOG
 
@@ -94,12 +95,12 @@ class Keeper:
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
         self._settling = threading.Lock()
         self._under_way: collections.Counter[str] = collections.Counter()
-        self._wake, self._heard = threading.Event(), threading.Event()
-        self._stopping, self._closing = threading.Event(), threading.Event()
+        self._worker = Worker(kept.name, self._open, self._turn)
+        self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._heard, self._closing = threading.Event(), threading.Event()
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
-        self._complaint, self._is_off = "", False
+        self._begun = False
         self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
-        self._thread = threading.Thread(target=self._work, name="event_dispatcher keeper", daemon=True)
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -115,8 +116,6 @@ class Keeper:
     def takes(self, event: ChangeEvent) -> bool:
         """Whether this event is kept; it is handled from the ledger then."""
         change = str(event.change_type)
-        if self._is_off:
-            return False
         in_changes = self.IN_CHANGES.fullmatch(change) is not None
         if in_changes and self._kept.reconcile:
             if change not in self._queues:
@@ -145,7 +144,7 @@ class Keeper:
                 if self._closing.wait(RETRY_SECONDS):
                     break
                 self._heard.set()
-        self._thread.join(CLOSE_SECONDS / 2)
+        self._worker.end(CLOSE_SECONDS / 2)
         with contextlib.suppress(sqlite3.Error):
             self._settle()
         if self._ledger:
@@ -187,19 +186,21 @@ class Keeper:
     # From ORTHANC_STARTED to ORTHANC_STOPPED
 
     def start(self) -> None:
+        self._worker.start()
+
+    def _open(self) -> Ledger:
         path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
         try:
-            ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability)
             ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending'")
-        except (OSError, sqlite3.Error) as error:
-            self._is_off = True
-            self._complain(f"events are handled once, not at least once: the ledger {path} can't be opened: {error}")
-            return
+        except BaseException:
+            ledger.close()
+            raise
         if ledger.moved:
             LOG.warning(
                 "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
             )
-        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work")]
+        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work_counts WHERE n>0")]
         if unknown := sorted(set(unknown) - self._handlers.keys()):
             LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
         levels = [name.removeprefix("STABLE_").capitalize() for name in self._queues if name.startswith("STABLE_")]
@@ -208,12 +209,11 @@ class Keeper:
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
         self._writer.start()
-        self._thread.start()
+        return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._stopping.set()
-        self._wake.set()
+        self._worker.end(0.0)
 
     def close(self) -> None:
         """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
@@ -222,7 +222,6 @@ class Keeper:
         """
         self._closing.set()
         self._heard.set()
-        self._wake.set()
         if self._writer.is_alive():
             self._writer.join(CLOSE_SECONDS)
         if self._unheard:
@@ -238,32 +237,16 @@ class Keeper:
 
     # The one thread
 
-    def _work(self) -> None:
-        begun = False
-        while not self._closing.is_set():
-            try:
-                if not begun:
-                    self._feed_now().begin()
-                    begun = True
-                self._pass()
-                self._complaint, wait = "", max(0.0, self._look_at - time.monotonic())
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"events wait until this is over: {error}")
-                wait = 2.0
-            except Exception:  # noqa: BLE001 - one odd event never ends the thread that serves all
-                self._complain(f"an error in event_dispatcher, please report it: {traceback.format_exc()}")
-                wait = 5.0
-            self._wake.wait(wait)
-            self._wake.clear()
+    def _turn(self) -> float:
+        if not self._begun:
+            self._feed_now().begin()
+            self._begun = True
+        self._pass()
+        return max(0.0, self._look_at - time.monotonic())
 
     def _feed_now(self) -> Feed:
         assert self._feed
         return self._feed
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            LOG.error("%s: %s", self._kept.name, text)
-        self._complaint = text
 
     def _pass(self) -> None:
         self._settle()

@@ -5,10 +5,8 @@ import dataclasses
 import datetime
 import functools
 import json
-import sqlite3
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,9 +16,12 @@ import orthanc
 from common.answers import KEPT_ALIVE, one_line
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
-from common.ledger import Ledger, configuration_folder, state_folder
+from common.inbox import Inbox
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import wrong_keys
+from common.state import configuration_folder, state_folder
+from common.worker import STOPS_WITHIN, Worker
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
 from forwarding.identity import Misconfigured
@@ -30,13 +31,11 @@ from forwarding.verification import Has, Verified, Verifier
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -53,6 +52,13 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
 """
 
 
@@ -85,12 +91,13 @@ class Forwarder:
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
-        self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed, self._started = threading.Event(), threading.Event()
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake, self._stopping = self.worker.wake, self.worker.stopping
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
@@ -98,12 +105,10 @@ class Forwarder:
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
         self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self.complaint = ""
-        self._next_look = 0.0
+        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -125,20 +130,12 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -146,7 +143,7 @@ class Forwarder:
         elif event == self.kind.changed:
             self._known_changed.set()
             self.wake.set()
-        elif self.unavailable is None:
+        elif not self.worker.is_off:
             self._hear(event, level, resource)
 
     def _hear(self, event: str, level: int, resource: str) -> None:
@@ -157,28 +154,23 @@ class Forwarder:
             if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
                 self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
             if self.settings.trigger == "Stored":
                 self._changed.set()
                 self.wake.set()
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
             self.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self.loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
         self._misconfigured = Misconfigured(self.ledger)
@@ -191,49 +183,41 @@ class Forwarder:
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
             self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self.unavailable = None
-        self._thread.start()
+        self._inbox.open()
+        return self.ledger
 
     def _stop(self) -> None:
         self._stopping.set()
         self.wake.set()
-        if self._thread.is_alive():
-            asked = time.monotonic()
-            self._thread.join(2)
-            left = asked + 2 - time.monotonic()
-            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
-                self.unavailable = f"{self.name} has stopped"
-                self.ledger.close()
+        until = time.monotonic() + STOPS_WITHIN
+        if self._deleter:
+            self._deleter.stop(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self.wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._take_in()
-                    next_poll = time.monotonic() + SOON
-                self._settle_ended_jobs()
-                self._settle_verified()
-                self._look_at_destinations()
-                self._submit()
-                self._look_at_jobs()
-                self.complaint = ""
-                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait, next_poll = AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self.wake.wait(wait)
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._take_in()
+                self._next_poll = time.monotonic() + SOON
+            self._settle_ended_jobs()
+            self._settle_verified()
+            self._look_at_destinations()
+            self._submit()
+            self._look_at_jobs()
+        except BaseException:
+            self._next_poll = 0.0  # what was to be taken in may be left
+            raise
+        return SOON if self.ledger.queues("waiting") else TICK
 
     def _take_in(self) -> None:
         if self.settings.trigger == "Stored":
@@ -250,16 +234,9 @@ class Forwarder:
                 self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
-            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
-
-    def _complain(self, text: str) -> None:
-        if text != self.complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self.complaint = text
 
     # From arrived to rows
 
@@ -293,8 +270,6 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-            if last:
-                self._arrivals.forget(instance)
         self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _route(self) -> None:
@@ -337,8 +312,11 @@ class Forwarder:
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if self._deleter and data["Last"]:
-            self._deleter.delivered(batch.resource)
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -521,11 +499,8 @@ class Forwarder:
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        counts = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
-        busy = {row["queue"]: row["n"] for row in counts}
-        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
-        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
-        for name in [row["queue"] for row in waiting]:
+        busy = self.ledger.queues("sending")
+        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
                 continue
@@ -577,8 +552,9 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.pop(job, None):
+        if early := self._early_ends.get(job):
             self._settle({**row, "job": job}, early[0])
+            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -759,7 +735,6 @@ class Forwarder:
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
-        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -777,10 +752,12 @@ class Forwarder:
 
     def _forget_deleted(self) -> None:
         """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        deleted = list(self._deleted)
         here = set(self._still_here(deleted))
         with self.ledger.transaction() as db:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+        for _ in deleted:
+            self._deleted.popleft()
 
     def _measure(self) -> None:
         """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
@@ -790,9 +767,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
-        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
-        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
+        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
         rate = self._delivered / max(0.001, time.monotonic() - self._measured)
         orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)

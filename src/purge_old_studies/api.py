@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import orthanc
 
 from common.answers import Answer, Refused, Request, one_line
-from common.ledger import Ledger, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
+from common.state import state_folder
+from common.worker import STOPS_WITHIN, Worker
 
 from .archive import Archive
 from .clock import DAY_SECONDS, Clock, Reading, local_day, utc_time
@@ -27,6 +29,8 @@ from .schedule import Schedule
 from .settings import Settings
 from .summary import summary
 
+FORGET_EVERY = 60.0  # seconds
+
 
 class Purges:
     """The script's routes, from its start to its stop."""
@@ -37,43 +41,49 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._opening, self._opened = threading.Lock(), False
+        self._worker = Worker("purge_old_studies", self._open, self._forget_old)
+        self._runner: Runner | None = None
 
     # From start to stop
 
     def on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
-        elif change == orthanc.ChangeType.ORTHANC_STOPPED and self._opened:
-            self._runner.stop()
+            if self._refusal:
+                orthanc.LogError(self._refusal)
+            else:
+                self._worker.start()
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            deadline = time.monotonic() + STOPS_WITHIN
+            if self._runner:
+                self._runner.stop()
+            self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
-        """Why nothing can be purged, or None. What is needed is opened here, at the start or with the first request."""
-        with self._opening:
-            if self._refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"purge_old_studies: its ledger or history can't be opened: {error}"
-        return self._refusal
+        """Return why nothing can be purged, or None."""
+        return self._refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         durability = self._settings.durability
-        self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
-        self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-        self._clock, self._jobs = Clock(self._ledger), Jobs(self._ledger)
+        ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
+        try:
+            self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
+            self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
+            self._archive = Archive(self._loopback, self._settings, self._clock)
+            runner = Runner(self._settings, ledger, self._history, self._archive)
+            schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            runner.start()
+        except BaseException:
+            ledger.close()  # the next try opens it
+            raise
+        self._runner = runner
+        runner.thread(schedule.run, "purge-schedule")
+        return ledger
+
+    def _forget_old(self) -> float:
+        """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
         before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
-        with self._ledger.transaction() as db:
-            db.execute("DELETE FROM studies WHERE purge IN (SELECT id FROM purges WHERE ended<?)", (before,))
-            db.execute("DELETE FROM purges WHERE ended<?", (before,))
-        self._archive = Archive(self._loopback, self._settings, self._clock)
-        self._runner = Runner(self._settings, self._ledger, self._history, self._archive)
-        self._runner.start()
-        schedule = Schedule(self._settings, self._ledger, self._clock, self._archive, self._runner)
-        self._runner.thread(schedule.run, "purge-schedule")
+        return 0.1 if self._jobs.forget_some(before) else FORGET_EVERY
 
     # A purge, from request to end
 
@@ -89,7 +99,7 @@ class Purges:
             if request.method == "POST":
                 content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
             return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
-        runner = self._runner
+        runner = self._running()
         if not runner.busy.acquire(blocking=False):
             current = f"purge {purge.number}" if (purge := runner.current) else "another purge"
             raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
@@ -99,6 +109,10 @@ class Purges:
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
         purge.done.wait()
         return self._answer(purge.number, asked, as_json=as_json)
+
+    def _running(self) -> Runner:
+        assert self._runner  # `unavailable` has told
+        return self._runner
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:
         """Return which studies are meant. What depends on a clock that is doubted is refused (409), also a dry run."""
@@ -146,7 +160,7 @@ class Purges:
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if more else None}
 
     def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return self._jobs.as_json(row, self._runner.rate(row["id"]))
+        return self._jobs.as_json(row, self._running().rate(row["id"]))
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
@@ -156,7 +170,7 @@ class Purges:
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
         row = self._jobs.row(row_number(request.groups[0]))
-        purge = self._runner.current
+        purge = self._running().current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
         # Written down first: a kill in this moment must not let it go on at the next start.
@@ -172,7 +186,7 @@ class Purges:
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
-        current = self._runner.current
+        current = self._running().current
         return {
             "State": "purging" if current else "running",
             "Purge": current.number if current else None,

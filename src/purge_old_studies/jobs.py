@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.answers import Refused
+from common.ledger import FORGOTTEN_AT_ONCE
 
 from .clock import CLOCK_TABLES, utc_time
 from .purge import UNFINISHED
@@ -21,6 +22,16 @@ CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NU
     facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
 CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+"""
+# Of what ended before some time: first the studies of each purge, few at a time, then the purge.
+FORGET_STUDIES = """
+DELETE FROM studies WHERE (purge, number) IN (
+    SELECT s.purge, s.number FROM purges p JOIN studies s ON s.purge=p.id WHERE p.ended<? LIMIT ?)
+"""
+FORGET_PURGES = """
+DELETE FROM purges WHERE id IN (
+    SELECT id FROM purges p WHERE ended<? AND NOT EXISTS (SELECT 1 FROM studies WHERE purge=p.id) ORDER BY ended LIMIT ?)
 """
 FINISHED = ("deleted", "gone", "kept", "failed")
 
@@ -84,3 +95,10 @@ class Jobs:
         counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
         deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
         return {"Purges": {row["state"]: row["n"] for row in counts}, "Deleted": deleted}
+
+    def forget_some(self, before: float) -> bool:
+        """Forget some of what ended before a time; return whether there may be more of it."""
+        some: int = self._ledger.run(FORGET_STUDIES, before, FORGOTTEN_AT_ONCE)
+        if some < FORGOTTEN_AT_ONCE:
+            some += self._ledger.run(FORGET_PURGES, before, FORGOTTEN_AT_ONCE)
+        return some >= FORGOTTEN_AT_ONCE
