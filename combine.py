@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/combine/__init__.py: edit that, never this file. What it shares with other scripts
+# comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Make one Orthanc script of many: ``python3 combine.py A.py B.py dicom_events -o combined.py``.
 
 Orthanc's Python plugin loads one script and grants one callback of each kind; a second registration ends the
@@ -38,17 +40,21 @@ import tokenize
 import traceback
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType, SimpleNamespace
 from typing import Any
 
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
 __version__ = "0.1.0"
 
-# ---- runtime: copied as it stands into every combined file ------------------------------------------------------
 
-STOP_SECONDS = 5.0  # how long a script may keep Orthanc from stopping, as it is said in docs/combine.md
+# ---- src/combine/runtime/routes.py: What Orthanc grants once, and which routes take the same path.
+
 
 # What Orthanc grants once and the runtime shares out, with the plugin's own words for it in its error messages.
 SHARED = {
@@ -99,544 +105,10 @@ def collide(first: str, second: str) -> bool:
     )
 
 
-def unpack(text: str) -> dict[str, bytes]:
-    """Read the files that a combined file holds, by SHA-256; what was edited there is refused."""
-    files = {}
-    for block in ("\n" + text).split("\n#= ")[1:]:
-        head, *lines = block.rstrip("\n").split("\n")
-        digest, form, newline, name = head.split(" ", 3)
-        body = "\n".join(line[3:] for line in lines)
-        data = base64.b64decode(body) if form == "base64" else body.replace("\n", NEWLINES[newline]).encode(form)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError(f"{name} was edited inside the combined file: edit the script itself and combine again")
-        files[digest] = data
-    return files
+# ---- src/combine/sources.py: The scripts as they were given, with what they import from their own folder.
 
 
-NEWLINES = {"lf": "\n", "crlf": "\r\n"}
-
-
-class Callback:
-    """One callable that a script gave to Orthanc, with how often and how long it ran."""
-
-    __slots__ = ("calls", "errors", "function", "kind", "script", "seconds")
-
-    def __init__(self, script: Script, kind: str, function: Any) -> None:
-        self.script, self.kind, self.function = script, kind, function
-        self.calls = self.errors = 0
-        self.seconds = 0.0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return self.function(*args, **kwargs)
-        except BaseException:
-            self.errors += 1
-            raise
-        finally:
-            self.calls += 1
-            self.seconds += time.perf_counter() - start
-
-
-@dataclass(eq=False)
-class Script:
-    """A script of the combined file: what combine.py wrote of it, and what becomes of it while Orthanc runs."""
-
-    module: str
-    file: str
-    folder: str
-    version: str | None
-    sha256: str
-    aliases: dict[str, str]
-    modules: dict[str, str]
-    files: dict[str, str]
-    state: str = "waiting"
-    error: str | None = None
-    orthanc: ModuleType = field(default_factory=lambda: ModuleType("orthanc"))
-    asked: set[str] = field(default_factory=set)
-    callbacks: list[Callback] = field(default_factory=list)
-    pending: list[Callable[[], object]] = field(default_factory=list)
-    explorer: dict[tuple[str, ...], str] = field(default_factory=dict)
-
-    def when_loaded(self, action: Callable[[], object]) -> None:
-        """Do `action` once the script has loaded: one that fails to load leaves nothing behind in Orthanc."""
-        if self.state == "loaded":
-            action()
-        else:
-            self.pending.append(action)
-
-    def ask_once(self, name: str) -> None:
-        """Refuse, as the plugin does, a second callback of a kind."""
-        if name in self.asked:
-            raise RuntimeError(f"Can only register one {SHARED.get(name, name)}")
-        self.asked.add(name)
-
-    def callback(self, kind: str, function: Any) -> Callback:
-        """Count what `function` does from now on, and keep it as long as the process lives."""
-        self.callbacks.append(Callback(self, kind, function))
-        return self.callbacks[-1]
-
-
-def share_connections() -> None:
-    """Let ORTHANC_STOPPED, which comes on a thread of its own, close the SQLite connections that other events opened."""
-    try:
-        import sqlite3
-    except ImportError:  # a Python without it
-        return
-    plain = sqlite3.connect
-
-    @functools.wraps(plain)
-    def connect(*args: Any, **options: Any) -> Any:
-        if len(args) < 5:  # of which the fifth is check_same_thread
-            options.setdefault("check_same_thread", False)
-        return plain(*args, **options)
-
-    vars(sqlite3)["connect"] = vars(sqlite3.dbapi2)["connect"] = connect
-
-
-class Changes:
-    """OnChange for all scripts, on the plugin's thread, as alone.
-
-    Only ORTHANC_STOPPED comes on a thread of its own for each script, so that one that hangs can be left.
-    """
-
-    def __init__(self, stopped: int, log: Callable[[str], object], guard: Callable[..., object]) -> None:
-        self.stopped, self.log, self.guard = stopped, log, guard
-        self.callbacks: tuple[Callback, ...] = ()
-
-    def __call__(self, *event: Any) -> None:
-        for callback in self.callbacks:
-            if event[0] == self.stopped:
-                self.stop(callback, event)
-            else:
-                self.guard(callback, *event)
-
-    def stop(self, callback: Callback, event: tuple[Any, ...]) -> None:
-        thread = threading.Thread(target=self.guard, args=(callback, *event), name="OnChange", daemon=True)
-        thread.start()
-        thread.join(STOP_SECONDS)
-        if thread.is_alive():
-            self.log(f"Left {callback.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops")
-
-
-class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds and loads the modules of the combined file, each with its own file name, lines and text."""
-
-    def __init__(self, runtime: Runtime, folder: Path, files: dict[str, bytes]) -> None:
-        self.runtime, self.folder, self.files = runtime, folder, files
-        self.scripts = {module: script for script in runtime.scripts for module in script.modules}
-
-    def find_spec(
-        self, fullname: str, path: object, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname in self.scripts:
-            file = self.get_filename(fullname)
-            places = [str(Path(file).parent)] if self.is_package(fullname) else None
-            return importlib.util.spec_from_file_location(
-                fullname, file, loader=self, submodule_search_locations=places
-            )
-        if any(module.startswith(fullname + ".") for module in self.scripts):  # a folder without __init__.py
-            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        return None
-
-    def is_package(self, fullname: str) -> bool:
-        return self.scripts[fullname].modules[fullname].endswith("/__init__.py")
-
-    def get_filename(self, fullname: str) -> str:
-        return str(self.folder / self.scripts[fullname].modules[fullname])
-
-    def content(self, fullname: str) -> bytes:
-        script = self.scripts[fullname]
-        return self.files[script.files[script.modules[fullname]]]
-
-    def get_source(self, fullname: str) -> str:
-        return importlib.util.decode_source(self.content(fullname))
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.content(fullname), self.get_filename(fullname))
-
-    def get_data(self, path: str) -> bytes:
-        """Answer `pkgutil.get_data`."""
-        name = os.path.relpath(path, self.folder).replace(os.sep, "/")
-        for script in self.runtime.scripts:
-            if name in script.files:
-                return self.files[script.files[name]]
-        raise FileNotFoundError(path)
-
-    def get_resource_reader(self, fullname: str) -> Any:
-        """Answer `importlib.resources` with the package's files as an archive in memory."""
-        if not self.is_package(fullname):
-            return None
-        script = self.scripts[fullname]
-        top = script.modules[fullname].removesuffix("__init__.py")
-        archive = zipfile.ZipFile(io.BytesIO(), "w")
-        archive.filename = str(self.folder / top)
-        for name, digest in script.files.items():
-            if name.startswith(top):
-                archive.writestr(zipfile.ZipInfo(name.removeprefix(top)), self.files[digest])
-        return SimpleNamespace(files=lambda: zipfile.Path(archive))
-
-    def exec_module(self, module: ModuleType) -> None:
-        name, file = module.__name__, self.get_filename(module.__name__)
-        script = self.scripts[name]
-        self.runtime.owners[id(module.__dict__)] = script
-        # Without a time of change the entry stays, whatever lies on the disk under that name.
-        linecache.cache[file] = (len(self.content(name)), None, self.get_source(name).splitlines(True), file)
-        if name != script.module:
-            super().exec_module(module)
-            return
-        script.state = "loading"
-        try:
-            super().exec_module(module)
-            script.state = "loaded"
-            while script.pending:
-                script.pending.pop(0)()
-        except BaseException as error:
-            script.state, script.error = "failed", self.runtime.describe(error)
-            script.pending.clear()
-            traced = self.runtime.trace(error)
-            self.runtime.log("Error", f"The script {name} failed to load: {script.error}, traceback:\n{traced}")
-            raise
-
-
-class Runtime:
-    """What stands between Orthanc and the scripts of a combined file."""
-
-    def __init__(self, real: Any, scripts: list[Script], allow_conflict: bool) -> None:
-        self.real, self.scripts, self.allow_conflict = real, scripts, allow_conflict
-        # The functions as they are now: what scripts get in their place stands in `real` too (see install).
-        self.functions: dict[str, Any] = dict(vars(real))
-        self.owners: dict[int, Script] = {}
-        self.routes: list[tuple[Script, str]] = []
-        self.single: dict[str, Script] = {}
-        self.shared: dict[str, tuple[Callback, ...]] = {}
-        # The plugin lets go of callables without holding the GIL when it ends: the last reference must be here.
-        self.kept: list[Any] = []
-        self.settings = self.read_settings()
-        self.changes = Changes(real.ChangeType.ORTHANC_STOPPED, self.functions["LogError"], self.guard)
-
-    # -- loading --------------------------------------------------------------------------------------------------
-
-    def read_settings(self) -> dict[str, Any]:
-        """Read the section CombinedScripts; a wrong value is an ERROR line and the default."""
-        allowed: dict[str, list[Any]] = {"OnLoadError": ["stop", "skip"], "LogPrefix": [True, False]}
-        section = json.loads(self.functions["GetConfiguration"]()).get("CombinedScripts", {})
-        if not isinstance(section, dict):
-            self.functions["LogError"]("CombinedScripts must be an object: the defaults are used")
-            section = {}
-        settings = {key: values[0] for key, values in allowed.items()}
-        for key, value in section.items():
-            if key not in allowed:
-                near = difflib.get_close_matches(key, allowed, 1, 0)
-                self.functions["LogWarning"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
-            elif json.dumps(value) not in map(json.dumps, allowed[key]):
-                choice = " or ".join(json.dumps(one) for one in allowed[key])
-                self.functions["LogError"](
-                    f"CombinedScripts: {key} is {json.dumps(value)}, allowed is {choice}: "
-                    f"{json.dumps(settings[key])} is used"
-                )
-            else:
-                settings[key] = value
-        return settings
-
-    def start(self, combined: str, file: Path) -> None:
-        """Load every script, in the order of the command line."""
-        loader = Loader(self, file.absolute().parent, unpack(file.read_text("utf-8")))
-        sys.meta_path.insert(0, loader)
-        self.install()
-        # What abc keeps of a first isinstance(), made in a received-instance callback, crashes plugin 7.1 with Python 3.14
-        # when it ends: here, where it does no harm, is the one that formatting an error makes.
-        self.trace(ImportError())
-        self.kept.append(self.answer_status)
-        self.functions["RegisterRestCallback"]("/combined-scripts", self.kept[-1])
-        if combined in loader.scripts:  # the combined file bears the name of one of its scripts
-            self.kept.append(sys.modules.pop(combined))
-        for script in self.scripts:
-            try:
-                if script.state == "failed":  # when another script imported it
-                    raise ImportError(f"the script {script.module} failed to load")
-                importlib.import_module(script.module)
-            except BaseException:
-                if self.settings["OnLoadError"] == "stop":
-                    raise
-                self.log("Error", f"Orthanc goes on without {script.module}")
-
-    def trace(self, error: BaseException) -> str:
-        """Format the traceback of `error` from the first line on that is a script's."""
-        step = error.__traceback__
-        while step is not None and id(step.tb_frame.f_globals) not in self.owners:
-            step = step.tb_next
-        return "".join(traceback.format_exception(type(error), error, step or error.__traceback__))
-
-    def describe(self, error: BaseException) -> str:
-        """Name an error and where it left the scripts' code; its message may hold secrets and stays in the log."""
-        steps = traceback.walk_tb(error.__traceback__)
-        places = [
-            f" at {Path(frame.f_code.co_filename).name}, line {line}"
-            for frame, line in steps
-            if id(frame.f_globals) in self.owners
-        ]
-        return type(error).__name__ + "".join(places[-1:])
-
-    # -- the scripts' own orthanc ---------------------------------------------------------------------------------
-
-    def install(self) -> None:
-        """Give each script its `orthanc`, and let whoever asks for it find the right one.
-
-        The real module stays in `sys.modules`: the plugin reads its own state from what stands there.
-        """
-        for script in self.scripts:
-            vars(script.orthanc).update(self.functions)
-            self.replace(script.orthanc, itertools.repeat(script).__next__)
-        self.replace(self.real, self.owner)
-        special = {"orthanc"}.union(*(script.aliases for script in self.scripts))
-        plain_import, plain_import_module, plain_start = (
-            builtins.__import__,
-            importlib.import_module,
-            threading.Thread.start,
-        )
-
-        def find(name: str, script: Script | None) -> str | ModuleType:
-            if script is None:
-                return name
-            head, dot, rest = name.partition(".")
-            return script.orthanc if name == "orthanc" else script.aliases.get(head, head) + dot + rest
-
-        def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
-            found: str | ModuleType = name
-            if not level and name.partition(".")[0] in special:
-                # A library that a script loads gets the script's `orthanc`, yet not the script's neighbours in its folder.
-                whose = globals is None or name == "orthanc" or "__name__" not in globals
-                found = find(name, self.owner() if whose else self.owners.get(id(globals)))
-            return plain_import(found, globals, locals, fromlist, level) if isinstance(found, str) else found
-
-        def import_module(name: str, package: str | None = None) -> ModuleType:
-            found = find(name, self.owner() if name.partition(".")[0] in special else None)
-            return plain_import_module(found, package) if isinstance(found, str) else found
-
-        def start(thread: threading.Thread) -> None:
-            script = self.owner()
-            if script is not None and not thread.name.startswith(f"{script.module}: "):
-                vars(thread)["combined_script"] = script
-                thread.name = f"{script.module}: {thread.name}"
-            plain_start(thread)
-
-        share_connections()
-        builtins.__import__ = import_
-        importlib.import_module = import_module
-        threading.Thread.start = start  # type: ignore[assignment, method-assign]
-
-    def owner(self) -> Script | None:
-        """Find the script whose code is running: the nearest on the stack, else the one whose thread this is."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if (script := self.owners.get(id(frame.f_globals))) is not None:
-                return script
-            frame = frame.f_back
-        return getattr(threading.current_thread(), "combined_script", None)
-
-    def replace(self, module: ModuleType, who: Callable[[], Script | None]) -> None:
-        """Put our own functions in the place of those of `orthanc` that register and log."""
-        for name, function in self.functions.items():
-            if re.match("Register|ExtendOrthancExplorer", name):
-                action = self.register
-            elif re.match("Log(?!Category|Level)", name):
-                action = self.log_for
-            else:
-                continue
-
-            def call(*args: Any, name: str = name, action: Callable[..., Any] = action) -> Any:
-                script = who()
-                return self.functions[name](*args) if script is None else action(script, name, args)
-
-            call.__name__ = call.__qualname__ = name
-            call.__doc__ = function.__doc__
-            setattr(module, name, call)
-
-    def log(self, level: str, message: str) -> None:
-        """Write a line of our own; what the plugin refuses in a text (NUL, half a surrogate) is spelled out."""
-        self.functions[f"Log{level}"](message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
-
-    def log_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
-        if self.settings["LogPrefix"] and args and isinstance(args[0], str):
-            args = (f"[{script.module}] {args[0]}", *args[1:])
-        return self.functions[name](*args)
-
-    def register(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
-        """Take what a script registers; mistakes raise at once what the plugin raises, the rest waits for its load."""
-        if name in SHARED:
-            if len(args) != 1:
-                raise ValueError(f"Expected a callback function to register one {SHARED[name]}")
-            script.ask_once(name)
-            callback = script.callback(name, args[0])
-            script.when_loaded(lambda: self.share(name, callback))
-        elif name == "RegisterRestCallback":
-            if len(args) != 2 or not isinstance(args[0], str):
-                raise ValueError("Expected a string (URI) and a callback function")
-            handler = script.callback(f"{name} {args[0]}", args[1])
-            script.when_loaded(lambda: self.add_route(script, args[0], handler))
-        elif name.startswith("Extend"):
-            script.when_loaded(lambda: self.extend(script, name, args))
-        elif any(callable(arg) for arg in args):
-            script.ask_once(name)
-            wrapped = [
-                script.callback(f"{name} {getattr(arg, '__name__', '')}".strip(), arg) if callable(arg) else arg
-                for arg in args
-            ]
-            script.when_loaded(lambda: self.own(script, name, wrapped))
-        else:  # a tag of the dictionary, an error code
-            self.functions[name](*args)
-
-    def refuse(self, script: Script, other: Script, what: str) -> None:
-        """Stop at a conflict, or say who has it where conflicts are allowed."""
-        message = f"{script.module} and {other.module} both register {what}"
-        if not self.allow_conflict:
-            raise RuntimeError(f"{message}, and Orthanc takes one only (combine.py --allow-conflict: the first wins)")
-        self.log("Warning", f"{message}: {other.module} has it, as it came first (--allow-conflict)")
-
-    def add_route(self, script: Script, pattern: str, handler: Callback) -> None:
-        for other, taken in self.routes:
-            if other is not script and collide(pattern, taken):
-                what = pattern if pattern == taken else f"{pattern} and {taken}, which take the same paths,"
-                self.refuse(script, other, f"the route {what}")
-        self.routes.append((script, pattern))
-        self.functions["RegisterRestCallback"](pattern, handler)
-
-    def own(self, script: Script, name: str, args: list[Any]) -> None:
-        other = self.single.setdefault(single_owner(name), script)
-        if other is script:
-            self.functions[name](*args)
-        else:
-            self.refuse(script, other, name)
-
-    def extend(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
-        """Join what the scripts add to Orthanc Explorer; of one script the last counts, as in the plugin."""
-        key = (name, *args[:-1])
-        if args and isinstance(args[-1], str):
-            script.explorer[key] = args[-1]
-            parts = [f"// {one.module}\n{one.explorer[key]}\n;" for one in self.scripts if key in one.explorer]
-            args = (*args[:-1], "\n".join(parts))
-        self.functions[name](*args)
-
-    # -- what Orthanc calls ---------------------------------------------------------------------------------------
-
-    def share(self, name: str, callback: Callback) -> None:
-        """Add `callback` to those of its kind; Orthanc is asked for the kind when the first script wants it."""
-        if name not in self.shared:
-            function = {
-                "RegisterOnChangeCallback": self.changes,
-                "RegisterOnStoredInstanceCallback": self.on_stored_instance,
-                "RegisterIncomingHttpRequestFilter": self.filter_request,
-                "RegisterIncomingCStoreInstanceFilter": self.filter_instance,
-                "RegisterReceivedInstanceCallback": self.on_received_instance,
-            }[name]
-            self.kept.append(function)
-            self.functions[name](function)
-        self.shared[name] = (*self.shared.get(name, ()), callback)
-        self.changes.callbacks = self.shared.get("RegisterOnChangeCallback", ())
-
-    def report(self, callback: Callback, error: BaseException) -> None:
-        details = SHARED.get(callback.kind, callback.kind)
-        self.log("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}")
-
-    def guard(self, callback: Callback, *args: Any) -> None:
-        try:
-            callback(*args)
-        except BaseException as error:  # noqa: BLE001 (a SystemExit of one script is nobody else's)
-            self.report(callback, error)
-
-    def on_stored_instance(self, dicom: Any, instance: str) -> None:
-        for callback in self.shared["RegisterOnStoredInstanceCallback"]:
-            self.guard(callback, dicom, instance)
-
-    def filter_request(self, uri: str, **request: Any) -> Any:
-        """Ask every filter, as each alone would be; the first answer that does not allow is Orthanc's."""
-        callbacks = self.shared["RegisterIncomingHttpRequestFilter"]
-
-        def ask(callback: Callback) -> Any:
-            return callback(uri, **{k: dict(v) if isinstance(v, dict) else v for k, v in request.items()})
-
-        return self.first_refusal(callbacks, ask, lambda answer: answer is True)
-
-    def filter_instance(self, dicom: Any) -> Any:
-        """Ask every filter, as each alone would be; the first status that refuses is the sender's."""
-        callbacks = self.shared["RegisterIncomingCStoreInstanceFilter"]
-        return self.first_refusal(
-            callbacks, lambda callback: callback(dicom), lambda answer: isinstance(answer, int) and answer == 0
-        )
-
-    def first_refusal(
-        self, callbacks: Iterable[Callback], ask: Callable[[Callback], Any], allows: Callable[[Any], bool]
-    ) -> Any:
-        verdict: Any = None
-        refused = False
-        failure: BaseException | None = None
-        for callback in callbacks:
-            try:
-                answer = ask(callback)
-            except BaseException as error:  # noqa: BLE001 (who fails refuses, as alone)
-                if refused:
-                    self.report(callback, error)
-                failure = failure or (None if refused else error)
-                refused = True
-            else:
-                if not refused:
-                    verdict, refused = answer, not allows(answer)
-        if failure:
-            raise failure
-        return verdict
-
-    def on_received_instance(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
-        """Hand on from script to script what the one before made of the instance; who discards it ends the chain."""
-        action = self.real.ReceivedInstanceAction
-        result: tuple[int, bytes | None] = (action.KEEP_AS_IS, None)
-        for callback in self.shared["RegisterReceivedInstanceCallback"]:
-            try:
-                answer = callback(dicom, origin)
-                if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], int):
-                    raise TypeError("the callback must return an action and the DICOM file that it made, as a tuple")
-                if answer[0] == action.DISCARD:
-                    return answer[0], None
-                if answer[0] != action.KEEP_AS_IS:
-                    if not isinstance(answer[1], bytes):
-                        raise TypeError(f"the DICOM file must be bytes, not {type(answer[1]).__name__}")
-                    dicom, result = answer[1], answer
-            except BaseException as error:  # noqa: BLE001 (kept as it is, as alone)
-                self.report(callback, error)
-        return result
-
-    def answer_status(self, output: Any, uri: str, **request: Any) -> None:
-        """Answer `GET /combined-scripts`."""
-        if request["method"] != "GET":
-            output.SendMethodNotAllowed("GET")
-            return
-        output.AnswerBuffer(json.dumps([self.status(script) for script in self.scripts], indent=2), "application/json")
-
-    def status(self, script: Script) -> dict[str, Any]:
-        return {
-            "Name": script.module,
-            "File": script.file,
-            "Version": script.version,
-            "SHA256": script.sha256,
-            "State": script.state,
-            "Error": script.error,
-            "Callbacks": [
-                {"Name": one.kind, "Calls": one.calls, "Errors": one.errors, "Seconds": round(one.seconds, 6)}
-                for one in script.callbacks
-            ],
-        }
-
-
-def run(name: str, file: str, scripts: list[dict[str, Any]], allow_conflict: bool) -> Runtime:
-    """Start the combined file `file`, which Orthanc knows as the module `name`."""
-    import orthanc
-
-    runtime = Runtime(orthanc, [Script(**script) for script in scripts], allow_conflict)
-    runtime.start(name, Path(file))
-    return runtime
-
-
-# ---- end of the runtime -----------------------------------------------------------------------------------------
+MARK = "# Made by combine.py"
 
 
 class CombineError(Exception):
@@ -667,9 +139,6 @@ class Source:
     def main(self) -> str:
         """The file that is the script itself."""
         return f"{self.name}/__init__.py" if self.package else self.path.name
-
-
-# -- reading ------------------------------------------------------------------------------------------------------
 
 
 def parse(data: bytes, name: str) -> ast.Module:
@@ -733,9 +202,6 @@ def add_files(source: Source, path: Path, name: str) -> None:
         source.files[inner] = read(file)
         if inner.lower().endswith(".py"):
             source.trees[inner] = parse(source.files[inner], str(file))
-
-
-# -- what a script imports ----------------------------------------------------------------------------------------
 
 
 def imported(trees: Iterable[ast.Module]) -> set[str]:
@@ -855,7 +321,7 @@ def place(sources: list[Source], allow_conflict: bool) -> None:
             files.setdefault(source.folder + name, (source, data))
 
 
-# -- what scripts register ----------------------------------------------------------------------------------------
+# ---- src/combine/registrations.py: What scripts register, and who registers what only one can have.
 
 
 @dataclass(frozen=True)
@@ -947,265 +413,23 @@ def is_single(register: str) -> bool:
     return register not in SHARED and register not in several
 
 
-# -- writing ------------------------------------------------------------------------------------------------------
+# ---- src/combine/configuration.py: Checks Orthanc's configuration against what the scripts read.
 
 
-def pack(data: bytes, name: str) -> str:
-    """Write a file as comment lines, readable where its bytes come back exactly, else in base64."""
-    digest = hashlib.sha256(data).hexdigest()
-    for newline, mark in NEWLINES.items():
-        lines, form = decode(data, name, mark)
-        if lines is not None:
-            return f"#= {digest} {form} {newline} {name}\n" + "".join(
-                f"#| {line}\n" if line else "#|\n" for line in lines
-            )
-    text = base64.encodebytes(data).decode().rstrip("\n").replace("\n", "\n#| ")
-    return f"#= {digest} base64 lf {name}\n#| {text}\n"
+PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
+JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "None": (type(None),),
+    "list": (list,),
+    "tuple": (list,),
+    "dict": (dict,),
+}
 
 
-def decode(data: bytes, name: str, newline: str) -> tuple[list[str] | None, str]:
-    """Read a file as lines in the encoding that it declares; None where that would not give its bytes back."""
-    try:
-        form, _ = tokenize.detect_encoding(io.BytesIO(data).readline) if name.endswith(".py") else ("utf-8", [])
-        lines = data.decode(form).split(newline)
-        exact = newline.join(lines).encode(form) == data
-    except (SyntaxError, UnicodeError, LookupError):
-        return None, "base64"
-    return (lines if exact and not re.search("[\r\n\0]", "".join(lines)) else None), form
-
-
-def version_of(source: Source) -> str | None:
-    node = assigned(source.trees[source.main]).get("__version__")
-    return constant(node, {}) if node else None
-
-
-def digest_of(source: Source) -> str:
-    """Hash a script: of a file its bytes, of a package the list of its files' hashes and names."""
-    if not source.package:
-        return hashlib.sha256(source.files[source.main]).hexdigest()
-    own = sorted(name for name in source.files if name.startswith(f"{source.name}/"))
-    listing = "".join(f"{hashlib.sha256(source.files[name]).hexdigest()}  {name}\n" for name in own)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def entry(source: Source) -> dict[str, Any]:
-    """Describe a source as the runtime's Script takes it."""
-    modules = {}
-    for name in source.trees:
-        parts = module_name(name).removesuffix("/__init__").split("/")
-        parts[0] = source.module if parts[0] == source.name else source.aliases.get(parts[0], parts[0])
-        modules[".".join(parts)] = source.folder + name
-    return {
-        "module": source.module,
-        "file": source.folder + source.main.removesuffix("/__init__.py"),
-        "folder": source.folder,
-        "version": version_of(source),
-        "sha256": digest_of(source),
-        "aliases": dict(sorted(source.aliases.items())),
-        "modules": modules,
-        "files": {source.folder + name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()},
-    }
-
-
-def runtime_text() -> str:
-    """Cut the runtime out of this very file, with the imports that it uses."""
-    text = Path(__file__).read_text("utf-8")
-    runtime = text[text.index("\n# ---- runtime") + 1 : text.index("# ---- end of the runtime")]
-    used = {node.id for node in ast.walk(ast.parse(runtime)) if isinstance(node, ast.Name)}
-    imports = []
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Import) and node.names[0].name.partition(".")[0] in used:
-            imports.append(ast.unparse(node))
-        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
-            names = [alias.name for alias in node.names if alias.name in used]
-            imports += [f"from {node.module} import {', '.join(names)}"] if names else []
-    return "\n".join(["from __future__ import annotations", "", *imports, "", runtime.rstrip(), ""])
-
-
-MARK = "# Made by combine.py"
-
-
-def render(sources: list[Source], options: argparse.Namespace) -> str:
-    entries = [entry(source) for source in sources]
-    flags = [f"--{name.replace('_', '-')}" for name in ("no_bundle", "allow_conflict") if getattr(options, name)]
-    words = [source.path.resolve().name for source in sources] + flags
-    blocks: dict[str, str] = {}
-    for source in sources:
-        for name, data in source.files.items():
-            blocks.setdefault(hashlib.sha256(data).hexdigest(), pack(data, source.folder + name))
-    table = [f"#   {e['file']:<28} {e['version'] or '-':<9} {e['sha256']}" for e in entries]
-    return "\n".join(
-        [
-            f"{MARK} {__version__}; don't edit: change the scripts and combine again.",
-            f"#     python3 combine.py {shlex.join(words)} -o FILE",
-            "# It holds these scripts, unchanged, at its end (python3 combine.py --extract FILE FOLDER gives them back):",
-            "#",
-            "#   script                       version   SHA-256",
-            *table,
-            "#",
-            "# Each script keeps its own licence; the rest is AGPL-3.0-or-later.",
-            runtime_text(),
-            "",
-            "SCRIPTS: list[dict[str, Any]] = " + pprint.pformat(entries, width=110, sort_dicts=False),
-            "",
-            f"RUNTIME = run(__name__, __file__, SCRIPTS, allow_conflict={options.allow_conflict})",
-            "",
-            *blocks.values(),
-        ]
-    )
-
-
-def write(path: Path, text: str) -> None:
-    """Write all or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CombineError(f"{path} can't be written: {error.strerror}") from None
-
-
-# -- the command --------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line."""
-
-    def error(self, message: str) -> Any:
-        raise CombineError(f"{message} (--help tells more)")
-
-
-def arguments() -> Parser:
-    parser = Parser(prog="combine.py", description="Make one Orthanc script of many.")
-    parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
-    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
-    parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
-    parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
-    parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
-    group.add_argument("--verify", type=Path, metavar="FILE", help="say which scripts changed since; 1 if any did")
-    group.add_argument(
-        "--extract", type=Path, nargs=2, metavar=("FILE", "FOLDER"), help="write the scripts as they were"
-    )
-    return parser
-
-
-def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
-    sources = [read_source(path) for path in paths]
-    given: dict[Path, Source] = {}
-    for source in sources:
-        if source.path.resolve() in given:
-            raise CombineError(f"{source.path} is given twice")
-        given[source.path.resolve()] = source
-    for source in sources:
-        bundle(source, given, not options.no_bundle)
-    name_modules(sources, options.allow_conflict)
-    place(sources, options.allow_conflict)
-    return sources
-
-
-def combine(options: argparse.Namespace) -> int:
-    if not options.sources or (options.output is None and options.config is None):
-        raise CombineError("name the scripts and the file to write: combine.py A.py B.py -o combined.py")
-    sources = collect(options.sources, options)
-    found = list(conflicts(sources))
-    if found and not options.allow_conflict:
-        raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
-    problems = list(check_configuration(options.config, sources)) if options.config else []
-    if options.output:
-        check_output(options.output, sources)
-        write(options.output, render(sources, options))
-    for problem in problems:
-        print(f"{options.config}: {problem}", file=sys.stderr)
-    return 1 if problems else 0
-
-
-def check_output(path: Path, sources: list[Source]) -> None:
-    if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
-        raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
-    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
-        raise CombineError(f"{path} is there and no combined file: it is left as it is")
-
-
-# -- looking into a combined file ---------------------------------------------------------------------------------
-
-
-def open_combined(path: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Read what a combined file holds, without running it: its entries, and its files by their names there."""
-    text = read(path).decode("utf-8", "replace").replace("\r\n", "\n")
-    if not text.startswith(MARK):
-        raise CombineError(f"{path} was not made by combine.py")
-    try:
-        found = [node for node in ast.parse(text).body if getattr(getattr(node, "target", 0), "id", "") == "SCRIPTS"]
-        entries: list[dict[str, Any]] = ast.literal_eval(found[0].value)  # type: ignore[attr-defined]
-        contents = unpack(text)
-        files = {name: contents[digest] for entry in entries for name, digest in entry["files"].items()}
-    except (SyntaxError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CombineError(f"{path} is damaged: {error}") from None
-    if unsafe := [name for name in files if {"..", ""} & set(name.split("/")) or "\\" in name or ":" in name]:
-        raise CombineError(f"{path} holds a file that would leave the folder: {unsafe[0]}")
-    return entries, files
-
-
-def show(path: Path) -> int:
-    for entry in open_combined(path)[0]:
-        print(f"{entry['file']:<30} {entry['version'] or '-':<9} {entry['sha256']}")
-        for name, digest in entry["files"].items():
-            if name != entry["file"]:
-                print(f"    {name:<36} {digest}")
-    return 0
-
-
-def extract(path: Path, folder: Path) -> int:
-    files = open_combined(path)[1]
-    for name, data in files.items():
-        if (folder / name).exists() and read(folder / name) != data:
-            raise CombineError(f"{folder / name} is there with other content: it is left as it is")
-    try:
-        for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-    except OSError as error:
-        raise CombineError(f"{folder} can't be written: {error.strerror}") from None
-    return 0
-
-
-def verify(path: Path, places: Sequence[Path]) -> int:
-    """Compare with the scripts as they are: those named, else those beside the file, here, or beside combine.py."""
-    entries, files = open_combined(path)
-    roots = [path.resolve().parent, path.resolve().parent.parent, Path.cwd(), Path(__file__).resolve().parent]
-    changes = []
-    for entry in entries:
-        own = {name.removeprefix(entry["folder"]): files[name] for name in entry["files"]}
-        name = entry["file"].removeprefix(entry["folder"])
-        candidates = [p for p in places if p.resolve().name == name] + [root / name for root in (*places, *roots)]
-        found = [differences(candidate, own) for candidate in candidates if candidate.exists()]
-        if not found:
-            changes.append(f"{name}: not found; name it: --verify {path} PATH/{name}")
-        elif [] not in found:
-            changes += found[0]
-    print("\n".join(changes) or "unchanged")
-    return 1 if changes else 0
-
-
-def differences(script: Path, files: dict[str, bytes]) -> list[str]:
-    """Say which files of a script are not as they were; `files` by their names beside it."""
-    base = script.resolve().parent
-    now = {name: path for name in files for path in (base / name, script / name) if path.is_file()}
-    new = (
-        [f"{script.resolve().name}/{p.relative_to(script).as_posix()}" for p in walk(script)] if script.is_dir() else []
-    )
-    return (
-        [f"{name}: changed" for name, path in now.items() if read(path) != files[name]]
-        + [f"{name}: gone" for name in files if name not in now]
-        + [f"{name}: new" for name in new if name not in files]
-    )
-
-
-# -- Orthanc's configuration --------------------------------------------------------------------------------------
+CONFIGURATION_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -1226,9 +450,6 @@ def read_configuration(path: Path) -> dict[str, Any]:
                 raise CombineError(f"{file}: {key} stands in another file of {path} too, which Orthanc refuses")
             whole[key] = value
     return whole
-
-
-CONFIGURATION_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 
 
 def blank(match: re.Match[str]) -> str:
@@ -1303,19 +524,6 @@ def check_dictionary(configuration: dict[str, Any]) -> Iterator[str]:
             yield f"{PRIVATE_TAGS}: {name} is not in Dictionary; add: {line}"
 
 
-PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
-JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "None": (type(None),),
-    "list": (list,),
-    "tuple": (list,),
-    "dict": (dict,),
-}
-
-
 def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[str]:
     """Check an object of the configuration against a dataclass: the keys it has, and the plainest of their types."""
     if not isinstance(found, dict):
@@ -1353,6 +561,876 @@ def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, 
             yield from check_object(f"{path}[{number}]", item, classes[inner[0]], classes)
     elif all(name in JSON_TYPES for name in outer) and not any(type(found) in JSON_TYPES[name] for name in outer):
         yield f"{path} must be {' or '.join(outer)}, not {type(found).__name__}"
+
+
+# ---- src/combine/runtime/files.py: The files that a combined file holds as comments.
+
+
+NEWLINES = {"lf": "\n", "crlf": "\r\n"}
+
+
+def unpack(text: str) -> dict[str, bytes]:
+    """Read the files that a combined file holds, by SHA-256; what was edited there is refused."""
+    files = {}
+    for block in ("\n" + text).split("\n#= ")[1:]:
+        head, *lines = block.rstrip("\n").split("\n")
+        digest, form, newline, name = head.split(" ", 3)
+        body = "\n".join(line[3:] for line in lines)
+        data = base64.b64decode(body) if form == "base64" else body.replace("\n", NEWLINES[newline]).encode(form)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError(f"{name} was edited inside the combined file: edit the script itself and combine again")
+        files[digest] = data
+    return files
+
+
+# ---- src/combine/reading.py: Looks into a combined file: lists, verifies, extracts.
+
+
+def open_combined(path: Path) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Read what a combined file holds, without running it: its entries, and its files by their names there."""
+    text = read(path).decode("utf-8", "replace").replace("\r\n", "\n")
+    if not text.startswith(MARK):
+        raise CombineError(f"{path} was not made by combine.py")
+    try:
+        found = [node for node in ast.parse(text).body if getattr(getattr(node, "target", 0), "id", "") == "SCRIPTS"]
+        entries: list[dict[str, Any]] = ast.literal_eval(found[0].value)  # type: ignore[attr-defined]
+        contents = unpack(text)
+        files = {name: contents[digest] for entry in entries for name, digest in entry["files"].items()}
+    except (SyntaxError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CombineError(f"{path} is damaged: {error}") from None
+    if unsafe := [name for name in files if {"..", ""} & set(name.split("/")) or "\\" in name or ":" in name]:
+        raise CombineError(f"{path} holds a file that would leave the folder: {unsafe[0]}")
+    return entries, files
+
+
+def show(path: Path) -> int:
+    for entry in open_combined(path)[0]:
+        print(f"{entry['file']:<30} {entry['version'] or '-':<9} {entry['sha256']}")
+        for name, digest in entry["files"].items():
+            if name != entry["file"]:
+                print(f"    {name:<36} {digest}")
+    return 0
+
+
+def extract(path: Path, folder: Path) -> int:
+    files = open_combined(path)[1]
+    for name, data in files.items():
+        if (folder / name).exists() and read(folder / name) != data:
+            raise CombineError(f"{folder / name} is there with other content: it is left as it is")
+    try:
+        for name, data in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise CombineError(f"{folder} can't be written: {error.strerror}") from None
+    return 0
+
+
+def verify(path: Path, places: Sequence[Path]) -> int:
+    """Compare with the scripts as they are: those named, else those beside the file, here, or beside combine.py."""
+    entries, files = open_combined(path)
+    roots = [path.resolve().parent, path.resolve().parent.parent, Path.cwd(), Path(__file__).resolve().parent]
+    changes = []
+    for entry in entries:
+        own = {name.removeprefix(entry["folder"]): files[name] for name in entry["files"]}
+        name = entry["file"].removeprefix(entry["folder"])
+        candidates = [p for p in places if p.resolve().name == name] + [root / name for root in (*places, *roots)]
+        found = [differences(candidate, own) for candidate in candidates if candidate.exists()]
+        if not found:
+            changes.append(f"{name}: not found; name it: --verify {path} PATH/{name}")
+        elif [] not in found:
+            changes += found[0]
+    print("\n".join(changes) or "unchanged")
+    return 1 if changes else 0
+
+
+def differences(script: Path, files: dict[str, bytes]) -> list[str]:
+    """Say which files of a script are not as they were; `files` by their names beside it."""
+    base = script.resolve().parent
+    now = {name: path for name in files for path in (base / name, script / name) if path.is_file()}
+    new = (
+        [f"{script.resolve().name}/{p.relative_to(script).as_posix()}" for p in walk(script)] if script.is_dir() else []
+    )
+    return (
+        [f"{name}: changed" for name, path in now.items() if read(path) != files[name]]
+        + [f"{name}: gone" for name in files if name not in now]
+        + [f"{name}: new" for name in new if name not in files]
+    )
+
+
+# ---- src/combine/runtime/script.py: A script of a combined file, and what it gave to Orthanc.
+
+
+class Callback:
+    """One callable that a script gave to Orthanc, with how often and how long it ran."""
+
+    __slots__ = ("calls", "errors", "function", "kind", "script", "seconds")
+
+    def __init__(self, script: Script, kind: str, function: Any) -> None:
+        self.script, self.kind, self.function = script, kind, function
+        self.calls = self.errors = 0
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return self.function(*args, **kwargs)
+        except BaseException:
+            self.errors += 1
+            raise
+        finally:
+            self.calls += 1
+            self.seconds += time.perf_counter() - start
+
+
+@dataclass(eq=False)
+class Script:
+    """A script of the combined file: what combine.py wrote of it, and what becomes of it while Orthanc runs."""
+
+    module: str
+    file: str
+    folder: str
+    version: str | None
+    sha256: str
+    aliases: dict[str, str]
+    modules: dict[str, str]
+    files: dict[str, str]
+    state: str = "waiting"
+    error: str | None = None
+    orthanc: ModuleType = field(default_factory=lambda: ModuleType("orthanc"))
+    asked: set[str] = field(default_factory=set)
+    callbacks: list[Callback] = field(default_factory=list)
+    pending: list[Callable[[], object]] = field(default_factory=list)
+    explorer: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def when_loaded(self, action: Callable[[], object]) -> None:
+        """Do `action` once the script has loaded: one that fails to load leaves nothing behind in Orthanc."""
+        if self.state == "loaded":
+            action()
+        else:
+            self.pending.append(action)
+
+    def ask_once(self, name: str) -> None:
+        """Refuse, as the plugin does, a second callback of a kind."""
+        if name in self.asked:
+            raise RuntimeError(f"Can only register one {SHARED.get(name, name)}")
+        self.asked.add(name)
+
+    def callback(self, kind: str, function: Any) -> Callback:
+        """Count what `function` does from now on, and keep it as long as the process lives."""
+        self.callbacks.append(Callback(self, kind, function))
+        return self.callbacks[-1]
+
+
+def share_connections() -> None:
+    """Let ORTHANC_STOPPED, which comes on a thread of its own, close the SQLite connections that other events opened."""
+    try:
+        import sqlite3
+    except ImportError:  # a Python without it
+        return
+    plain = sqlite3.connect
+
+    @functools.wraps(plain)
+    def connect(*args: Any, **options: Any) -> Any:
+        if len(args) < 5:  # of which the fifth is check_same_thread
+            options.setdefault("check_same_thread", False)
+        return plain(*args, **options)
+
+    vars(sqlite3)["connect"] = vars(sqlite3.dbapi2)["connect"] = connect
+
+
+# ---- src/combine/runtime/log.py: What the runtime and the scripts write into Orthanc's log, and how an error is told there.
+
+
+class Log:
+    """Orthanc's log. `functions` are those of the real module `orthanc`, `owners` the scripts by the id of their globals."""
+
+    def __init__(self, functions: Mapping[str, Any], owners: Mapping[int, Script]) -> None:
+        self._functions, self._owners = functions, owners
+        self.prefix = True  # whether each line of a script begins with its name
+
+    def write(self, level: str, message: str) -> None:
+        """Write a line of our own; what the plugin refuses in a text (NUL, half a surrogate) is spelled out."""
+        self._functions[f"Log{level}"](message.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
+
+    def write_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
+        """Write what a script logs by the function `name` of its `orthanc`."""
+        if self.prefix and args and isinstance(args[0], str):
+            args = (f"[{script.module}] {args[0]}", *args[1:])
+        return self._functions[name](*args)
+
+    def trace(self, error: BaseException) -> str:
+        """Format the traceback of `error` from the first line on that is a script's."""
+        step = error.__traceback__
+        while step is not None and id(step.tb_frame.f_globals) not in self._owners:
+            step = step.tb_next
+        return "".join(traceback.format_exception(type(error), error, step or error.__traceback__))
+
+    def describe(self, error: BaseException) -> str:
+        """Name an error and where it left the scripts' code; its message may hold secrets and stays in the log."""
+        steps = traceback.walk_tb(error.__traceback__)
+        places = [
+            f" at {Path(frame.f_code.co_filename).name}, line {line}"
+            for frame, line in steps
+            if id(frame.f_globals) in self._owners
+        ]
+        return type(error).__name__ + "".join(places[-1:])
+
+    def report(self, callback: Callback, error: BaseException) -> None:
+        """Tell that a callback of a script raised `error`."""
+        details = SHARED.get(callback.kind, callback.kind)
+        self.write("Error", f"[{callback.script.module}] Error in the {details}, traceback:\n{self.trace(error)}")
+
+    def guard(self, callback: Callback, *args: Any) -> None:
+        """Call `callback`; what it raises is reported, and is nobody else's."""
+        try:
+            callback(*args)
+        except BaseException as error:  # noqa: BLE001 (also a SystemExit)
+            self.report(callback, error)
+
+
+# ---- src/combine/runtime/dispatcher.py: Hands what Orthanc calls to each script that asked for it.
+
+
+STOP_SECONDS = 5.0  # how long a script may keep Orthanc from stopping, as it is said in docs/combine.md
+
+
+class Changes:
+    """OnChange for all scripts, on the plugin's thread, as alone.
+
+    Only ORTHANC_STOPPED comes on a thread of its own for each script, so that one that hangs can be left.
+    """
+
+    def __init__(self, stopped: int, log: Log) -> None:
+        self.stopped, self.log = stopped, log
+        self.callbacks: tuple[Callback, ...] = ()
+
+    def __call__(self, *event: Any) -> None:
+        for callback in self.callbacks:
+            if event[0] == self.stopped:
+                self.stop(callback, event)
+            else:
+                self.log.guard(callback, *event)
+
+    def stop(self, callback: Callback, event: tuple[Any, ...]) -> None:
+        thread = threading.Thread(target=self.log.guard, args=(callback, *event), name="OnChange", daemon=True)
+        thread.start()
+        thread.join(STOP_SECONDS)
+        if thread.is_alive():
+            self.log.write(
+                "Error", f"Left {callback.script.module} in its OnChange after {STOP_SECONDS:g} s: Orthanc stops"
+            )
+
+
+class Dispatcher:
+    """The callbacks that Orthanc grants once, shared out to the scripts that asked for them."""
+
+    def __init__(self, real: Any, functions: Mapping[str, Any], log: Log) -> None:
+        self.real, self.functions, self.log = real, functions, log
+        self.shared: dict[str, tuple[Callback, ...]] = {}
+        # The plugin lets go of callables without holding the GIL when it ends: the last reference must be here.
+        self.kept: list[Any] = []
+        self.changes = Changes(real.ChangeType.ORTHANC_STOPPED, log)
+
+    def share(self, name: str, callback: Callback) -> None:
+        """Add `callback` to those of its kind; Orthanc is asked for the kind when the first script wants it."""
+        if name not in self.shared:
+            function = {
+                "RegisterOnChangeCallback": self.changes,
+                "RegisterOnStoredInstanceCallback": self.on_stored_instance,
+                "RegisterIncomingHttpRequestFilter": self.filter_request,
+                "RegisterIncomingCStoreInstanceFilter": self.filter_instance,
+                "RegisterReceivedInstanceCallback": self.on_received_instance,
+            }[name]
+            self.kept.append(function)
+            self.functions[name](function)
+        self.shared[name] = (*self.shared.get(name, ()), callback)
+        self.changes.callbacks = self.shared.get("RegisterOnChangeCallback", ())
+
+    def on_stored_instance(self, dicom: Any, instance: str) -> None:
+        for callback in self.shared["RegisterOnStoredInstanceCallback"]:
+            self.log.guard(callback, dicom, instance)
+
+    def filter_request(self, uri: str, **request: Any) -> Any:
+        """Ask every filter, as each alone would be; the first answer that does not allow is Orthanc's."""
+        callbacks = self.shared["RegisterIncomingHttpRequestFilter"]
+
+        def ask(callback: Callback) -> Any:
+            return callback(uri, **{k: dict(v) if isinstance(v, dict) else v for k, v in request.items()})
+
+        return self.first_refusal(callbacks, ask, lambda answer: answer is True)
+
+    def filter_instance(self, dicom: Any) -> Any:
+        """Ask every filter, as each alone would be; the first status that refuses is the sender's."""
+        callbacks = self.shared["RegisterIncomingCStoreInstanceFilter"]
+        return self.first_refusal(
+            callbacks, lambda callback: callback(dicom), lambda answer: isinstance(answer, int) and answer == 0
+        )
+
+    def first_refusal(
+        self, callbacks: Iterable[Callback], ask: Callable[[Callback], Any], allows: Callable[[Any], bool]
+    ) -> Any:
+        verdict: Any = None
+        refused = False
+        failure: BaseException | None = None
+        for callback in callbacks:
+            try:
+                answer = ask(callback)
+            except BaseException as error:  # noqa: BLE001 (who fails refuses, as alone)
+                if refused:
+                    self.log.report(callback, error)
+                failure = failure or (None if refused else error)
+                refused = True
+            else:
+                if not refused:
+                    verdict, refused = answer, not allows(answer)
+        if failure:
+            raise failure
+        return verdict
+
+    def on_received_instance(self, dicom: bytes, origin: int) -> tuple[int, bytes | None]:
+        """Hand on from script to script what the one before made of the instance; who discards it ends the chain."""
+        action = self.real.ReceivedInstanceAction
+        result: tuple[int, bytes | None] = (action.KEEP_AS_IS, None)
+        for callback in self.shared["RegisterReceivedInstanceCallback"]:
+            try:
+                answer = callback(dicom, origin)
+                if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], int):
+                    raise TypeError("the callback must return an action and the DICOM file that it made, as a tuple")
+                if answer[0] == action.DISCARD:
+                    return answer[0], None
+                if answer[0] != action.KEEP_AS_IS:
+                    if not isinstance(answer[1], bytes):
+                        raise TypeError(f"the DICOM file must be bytes, not {type(answer[1]).__name__}")
+                    dicom, result = answer[1], answer
+            except BaseException as error:  # noqa: BLE001 (kept as it is, as alone)
+                self.log.report(callback, error)
+        return result
+
+
+# ---- src/combine/runtime/loader.py: Finds and loads the modules of a combined file.
+
+
+class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds and loads the modules of the combined file, each with its own file name, lines and text."""
+
+    def __init__(
+        self, scripts: list[Script], owners: dict[int, Script], log: Log, folder: Path, files: dict[str, bytes]
+    ) -> None:
+        self.owners, self.log, self.folder, self.files = owners, log, folder, files
+        self.all_scripts = scripts
+        self.scripts = {module: script for script in scripts for module in script.modules}
+
+    def find_spec(
+        self, fullname: str, path: object, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in self.scripts:
+            file = self.get_filename(fullname)
+            places = [str(Path(file).parent)] if self.is_package(fullname) else None
+            return importlib.util.spec_from_file_location(
+                fullname, file, loader=self, submodule_search_locations=places
+            )
+        if any(module.startswith(fullname + ".") for module in self.scripts):  # a folder without __init__.py
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        return None
+
+    def is_package(self, fullname: str) -> bool:
+        return self.scripts[fullname].modules[fullname].endswith("/__init__.py")
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.folder / self.scripts[fullname].modules[fullname])
+
+    def content(self, fullname: str) -> bytes:
+        script = self.scripts[fullname]
+        return self.files[script.files[script.modules[fullname]]]
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self.content(fullname))
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.content(fullname), self.get_filename(fullname))
+
+    def get_data(self, path: str) -> bytes:
+        """Answer `pkgutil.get_data`."""
+        name = os.path.relpath(path, self.folder).replace(os.sep, "/")
+        for script in self.all_scripts:
+            if name in script.files:
+                return self.files[script.files[name]]
+        raise FileNotFoundError(path)
+
+    def get_resource_reader(self, fullname: str) -> Any:
+        """Answer `importlib.resources` with the package's files as an archive in memory."""
+        if not self.is_package(fullname):
+            return None
+        script = self.scripts[fullname]
+        top = script.modules[fullname].removesuffix("__init__.py")
+        archive = zipfile.ZipFile(io.BytesIO(), "w")
+        archive.filename = str(self.folder / top)
+        for name, digest in script.files.items():
+            if name.startswith(top):
+                archive.writestr(zipfile.ZipInfo(name.removeprefix(top)), self.files[digest])
+        return SimpleNamespace(files=lambda: zipfile.Path(archive))
+
+    def exec_module(self, module: ModuleType) -> None:
+        name, file = module.__name__, self.get_filename(module.__name__)
+        script = self.scripts[name]
+        self.owners[id(module.__dict__)] = script
+        # Without a time of change the entry stays, whatever lies on the disk under that name.
+        linecache.cache[file] = (len(self.content(name)), None, self.get_source(name).splitlines(True), file)
+        if name != script.module:
+            super().exec_module(module)
+            return
+        script.state = "loading"
+        try:
+            super().exec_module(module)
+            script.state = "loaded"
+            while script.pending:
+                script.pending.pop(0)()
+        except BaseException as error:
+            script.state, script.error = "failed", self.log.describe(error)
+            script.pending.clear()
+            traced = self.log.trace(error)
+            self.log.write("Error", f"The script {name} failed to load: {script.error}, traceback:\n{traced}")
+            raise
+
+
+# ---- src/combine/runtime/registry.py: Takes what scripts register.
+
+
+class Registry:
+    """What the scripts registered: what several may have is shared out, what one only can have is one script's."""
+
+    def __init__(
+        self,
+        scripts: list[Script],
+        functions: Mapping[str, Any],
+        log: Log,
+        dispatcher: Dispatcher,
+        allow_conflict: bool,
+    ) -> None:
+        self.scripts, self.functions, self.log, self.dispatcher = scripts, functions, log, dispatcher
+        self.allow_conflict = allow_conflict
+        self.routes: list[tuple[Script, str]] = []
+        self.single: dict[str, Script] = {}
+
+    def register(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
+        """Take what a script registers; mistakes raise at once what the plugin raises, the rest waits for its load."""
+        if name in SHARED:
+            if len(args) != 1:
+                raise ValueError(f"Expected a callback function to register one {SHARED[name]}")
+            script.ask_once(name)
+            callback = script.callback(name, args[0])
+            script.when_loaded(lambda: self.dispatcher.share(name, callback))
+        elif name == "RegisterRestCallback":
+            if len(args) != 2 or not isinstance(args[0], str):
+                raise ValueError("Expected a string (URI) and a callback function")
+            handler = script.callback(f"{name} {args[0]}", args[1])
+            script.when_loaded(lambda: self._add_route(script, args[0], handler))
+        elif name.startswith("Extend"):
+            script.when_loaded(lambda: self._extend(script, name, args))
+        elif any(callable(arg) for arg in args):
+            script.ask_once(name)
+            wrapped = [
+                script.callback(f"{name} {getattr(arg, '__name__', '')}".strip(), arg) if callable(arg) else arg
+                for arg in args
+            ]
+            script.when_loaded(lambda: self._own(script, name, wrapped))
+        else:  # a tag of the dictionary, an error code
+            self.functions[name](*args)
+
+    def _refuse(self, script: Script, other: Script, what: str) -> None:
+        """Stop at a conflict, or say who has it where conflicts are allowed."""
+        message = f"{script.module} and {other.module} both register {what}"
+        if not self.allow_conflict:
+            raise RuntimeError(f"{message}, and Orthanc takes one only (combine.py --allow-conflict: the first wins)")
+        self.log.write("Warning", f"{message}: {other.module} has it, as it came first (--allow-conflict)")
+
+    def _add_route(self, script: Script, pattern: str, handler: Callback) -> None:
+        for other, taken in self.routes:
+            if other is not script and collide(pattern, taken):
+                what = pattern if pattern == taken else f"{pattern} and {taken}, which take the same paths,"
+                self._refuse(script, other, f"the route {what}")
+        self.routes.append((script, pattern))
+        self.functions["RegisterRestCallback"](pattern, handler)
+
+    def _own(self, script: Script, name: str, args: list[Any]) -> None:
+        other = self.single.setdefault(single_owner(name), script)
+        if other is script:
+            self.functions[name](*args)
+        else:
+            self._refuse(script, other, name)
+
+    def _extend(self, script: Script, name: str, args: tuple[Any, ...]) -> None:
+        """Join what the scripts add to Orthanc Explorer; of one script the last counts, as in the plugin."""
+        key = (name, *args[:-1])
+        if args and isinstance(args[-1], str):
+            script.explorer[key] = args[-1]
+            parts = [f"// {one.module}\n{one.explorer[key]}\n;" for one in self.scripts if key in one.explorer]
+            args = (*args[:-1], "\n".join(parts))
+        self.functions[name](*args)
+
+
+# ---- src/combine/runtime/modules.py: Gives each script an `orthanc` of its own.
+
+
+class Modules:
+    """What stands between a script and the module `orthanc`: its own functions that register and log."""
+
+    def __init__(
+        self, real: Any, functions: Mapping[str, Any], owners: Mapping[int, Script], log: Log, registry: Registry
+    ) -> None:
+        self.real, self.functions, self.owners, self.log, self.registry = real, functions, owners, log, registry
+
+    def install(self, scripts: list[Script]) -> None:
+        """Give each script its `orthanc`, and let whoever asks for it find the right one.
+
+        The real module stays in `sys.modules`: the plugin reads its own state from what stands there.
+        """
+        for script in scripts:
+            vars(script.orthanc).update(self.functions)
+            self._replace(script.orthanc, itertools.repeat(script).__next__)
+        self._replace(self.real, self.owner)
+        special = {"orthanc"}.union(*(script.aliases for script in scripts))
+        plain_import, plain_import_module, plain_start = (
+            builtins.__import__,
+            importlib.import_module,
+            threading.Thread.start,
+        )
+
+        def find(name: str, script: Script | None) -> str | ModuleType:
+            if script is None:
+                return name
+            head, dot, rest = name.partition(".")
+            return script.orthanc if name == "orthanc" else script.aliases.get(head, head) + dot + rest
+
+        def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
+            found: str | ModuleType = name
+            if not level and name.partition(".")[0] in special:
+                # A library that a script loads gets the script's `orthanc`, yet not the script's neighbours in its folder.
+                whose = globals is None or name == "orthanc" or "__name__" not in globals
+                found = find(name, self.owner() if whose else self.owners.get(id(globals)))
+            return plain_import(found, globals, locals, fromlist, level) if isinstance(found, str) else found
+
+        def import_module(name: str, package: str | None = None) -> ModuleType:
+            found = find(name, self.owner() if name.partition(".")[0] in special else None)
+            return plain_import_module(found, package) if isinstance(found, str) else found
+
+        def start(thread: threading.Thread) -> None:
+            script = self.owner()
+            if script is not None and not thread.name.startswith(f"{script.module}: "):
+                vars(thread)["combined_script"] = script
+                thread.name = f"{script.module}: {thread.name}"
+            plain_start(thread)
+
+        share_connections()
+        builtins.__import__ = import_
+        importlib.import_module = import_module
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+
+    def owner(self) -> Script | None:
+        """Find the script whose code is running: the nearest on the stack, else the one whose thread this is."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if (script := self.owners.get(id(frame.f_globals))) is not None:
+                return script
+            frame = frame.f_back
+        return getattr(threading.current_thread(), "combined_script", None)
+
+    def _replace(self, module: ModuleType, who: Callable[[], Script | None]) -> None:
+        """Put our own functions in the place of those of `orthanc` that register and log."""
+        for name, function in self.functions.items():
+            if re.match("Register|ExtendOrthancExplorer", name):
+                action = self.registry.register
+            elif re.match("Log(?!Category|Level)", name):
+                action = self.log.write_for
+            else:
+                continue
+
+            def call(*args: Any, name: str = name, action: Callable[..., Any] = action) -> Any:
+                script = who()
+                return self.functions[name](*args) if script is None else action(script, name, args)
+
+            call.__name__ = call.__qualname__ = name
+            call.__doc__ = function.__doc__
+            setattr(module, name, call)
+
+
+# ---- src/combine/runtime/runtime.py: Runs the scripts of a combined file.
+
+
+def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the section CombinedScripts; a wrong value is an ERROR line and the default."""
+    allowed: dict[str, list[Any]] = {"OnLoadError": ["stop", "skip"], "LogPrefix": [True, False]}
+    section = json.loads(functions["GetConfiguration"]()).get("CombinedScripts", {})
+    if not isinstance(section, dict):
+        functions["LogError"]("CombinedScripts must be an object: the defaults are used")
+        section = {}
+    settings = {key: values[0] for key, values in allowed.items()}
+    for key, value in section.items():
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1, 0)
+            functions["LogError"](f"CombinedScripts has no key {key!r}: did you mean {near[0]!r}?")
+        elif json.dumps(value) not in map(json.dumps, allowed[key]):
+            choice = " or ".join(json.dumps(one) for one in allowed[key])
+            functions["LogError"](
+                f"CombinedScripts: {key} is {json.dumps(value)}, allowed is {choice}: "
+                f"{json.dumps(settings[key])} is used"
+            )
+        else:
+            settings[key] = value
+    return settings
+
+
+class Runtime:
+    """What stands between Orthanc and the scripts of a combined file."""
+
+    def __init__(self, real: Any, scripts: list[Script], allow_conflict: bool) -> None:
+        self.scripts = scripts
+        # The functions as they are now: what scripts get in their place stands in `real` too (see Modules.install).
+        self.functions: dict[str, Any] = dict(vars(real))
+        self.owners: dict[int, Script] = {}
+        self.kept: list[Any] = []
+        self.settings = read_settings(self.functions)
+        self.log = Log(self.functions, self.owners)
+        self.log.prefix = self.settings["LogPrefix"]
+        dispatcher = Dispatcher(real, self.functions, self.log)
+        self.changes = dispatcher.changes
+        registry = Registry(scripts, self.functions, self.log, dispatcher, allow_conflict)
+        self.modules = Modules(real, self.functions, self.owners, self.log, registry)
+
+    def start(self, combined: str, file: Path) -> None:
+        """Load every script, in the order of the command line."""
+        loader = Loader(self.scripts, self.owners, self.log, file.absolute().parent, unpack(file.read_text("utf-8")))
+        sys.meta_path.insert(0, loader)
+        self.modules.install(self.scripts)
+        # What abc keeps of a first isinstance(), made in a received-instance callback, crashes plugin 7.1 with Python 3.14
+        # when it ends: here, where it does no harm, is the one that formatting an error makes.
+        self.log.trace(ImportError())
+        self.kept.append(self.answer_status)
+        self.functions["RegisterRestCallback"]("/combined-scripts", self.kept[-1])
+        if combined in loader.scripts:  # the combined file bears the name of one of its scripts
+            self.kept.append(sys.modules.pop(combined))
+        for script in self.scripts:
+            try:
+                if script.state == "failed":  # when another script imported it
+                    raise ImportError(f"the script {script.module} failed to load")
+                importlib.import_module(script.module)
+            except BaseException:
+                if self.settings["OnLoadError"] == "stop":
+                    raise
+                self.log.write("Error", f"Orthanc goes on without {script.module}")
+
+    def answer_status(self, output: Any, uri: str, **request: Any) -> None:
+        """Answer `GET /combined-scripts`."""
+        if request["method"] != "GET":
+            output.SendMethodNotAllowed("GET")
+            return
+        output.AnswerBuffer(json.dumps([self.status(script) for script in self.scripts], indent=2), "application/json")
+
+    def status(self, script: Script) -> dict[str, Any]:
+        return {
+            "Name": script.module,
+            "File": script.file,
+            "Version": script.version,
+            "SHA256": script.sha256,
+            "State": script.state,
+            "Error": script.error,
+            "Callbacks": [
+                {"Name": one.kind, "Calls": one.calls, "Errors": one.errors, "Seconds": round(one.seconds, 6)}
+                for one in script.callbacks
+            ],
+        }
+
+
+def run(name: str, file: str, scripts: list[dict[str, Any]], allow_conflict: bool) -> Runtime:
+    """Start the combined file `file`, which Orthanc knows as the module `name`."""
+    import orthanc
+
+    runtime = Runtime(orthanc, [Script(**script) for script in scripts], allow_conflict)
+    runtime.start(name, Path(file))
+    return runtime
+
+
+# ---- src/combine/writing.py: Writes the combined file.
+
+
+def pack(data: bytes, name: str) -> str:
+    """Write a file as comment lines, readable where its bytes come back exactly, else in base64."""
+    digest = hashlib.sha256(data).hexdigest()
+    for newline, mark in NEWLINES.items():
+        lines, form = decode(data, name, mark)
+        if lines is not None:
+            return f"#= {digest} {form} {newline} {name}\n" + "".join(
+                f"#| {line}\n" if line else "#|\n" for line in lines
+            )
+    text = base64.encodebytes(data).decode().rstrip("\n").replace("\n", "\n#| ")
+    return f"#= {digest} base64 lf {name}\n#| {text}\n"
+
+
+def decode(data: bytes, name: str, newline: str) -> tuple[list[str] | None, str]:
+    """Read a file as lines in the encoding that it declares; None where that would not give its bytes back."""
+    try:
+        form, _ = tokenize.detect_encoding(io.BytesIO(data).readline) if name.endswith(".py") else ("utf-8", [])
+        lines = data.decode(form).split(newline)
+        exact = newline.join(lines).encode(form) == data
+    except (SyntaxError, UnicodeError, LookupError):
+        return None, "base64"
+    return (lines if exact and not re.search("[\r\n\0]", "".join(lines)) else None), form
+
+
+def version_of(source: Source) -> str | None:
+    node = assigned(source.trees[source.main]).get("__version__")
+    return constant(node, {}) if node else None
+
+
+def digest_of(source: Source) -> str:
+    """Hash a script: of a file its bytes, of a package the list of its files' hashes and names."""
+    if not source.package:
+        return hashlib.sha256(source.files[source.main]).hexdigest()
+    own = sorted(name for name in source.files if name.startswith(f"{source.name}/"))
+    listing = "".join(f"{hashlib.sha256(source.files[name]).hexdigest()}  {name}\n" for name in own)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def entry(source: Source) -> dict[str, Any]:
+    """Describe a source as the runtime's Script takes it."""
+    modules = {}
+    for name in source.trees:
+        parts = module_name(name).removesuffix("/__init__").split("/")
+        parts[0] = source.module if parts[0] == source.name else source.aliases.get(parts[0], parts[0])
+        modules[".".join(parts)] = source.folder + name
+    return {
+        "module": source.module,
+        "file": source.folder + source.main.removesuffix("/__init__.py"),
+        "folder": source.folder,
+        "version": version_of(source),
+        "sha256": digest_of(source),
+        "aliases": dict(sorted(source.aliases.items())),
+        "modules": modules,
+        "files": {source.folder + name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()},
+    }
+
+
+def runtime_text() -> str:
+    """Cut the runtime out of this very file, which `make build` made, with the imports that it uses."""
+    text = Path(__file__).read_text("utf-8")
+    sections = re.split(r"^# ---- (?=src/)", text, flags=re.MULTILINE)[1:]
+    chosen = [section for section in sections if section.startswith("src/combine/runtime/")]
+    runtime = "".join(f"# ---- {section.rstrip()}\n\n\n" for section in chosen)
+    used = {node.id for node in ast.walk(ast.parse(runtime)) if isinstance(node, ast.Name)}
+    imports = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Import) and node.names[0].name.partition(".")[0] in used:
+            imports.append(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            names = [alias.name for alias in node.names if alias.name in used]
+            imports += [f"from {node.module} import {', '.join(names)}"] if names else []
+    return "\n".join(["from __future__ import annotations", "", *imports, "", "", runtime.rstrip(), ""])
+
+
+def render(sources: list[Source], options: argparse.Namespace) -> str:
+    entries = [entry(source) for source in sources]
+    flags = [f"--{name.replace('_', '-')}" for name in ("no_bundle", "allow_conflict") if getattr(options, name)]
+    words = [source.path.resolve().name for source in sources] + flags
+    blocks: dict[str, str] = {}
+    for source in sources:
+        for name, data in source.files.items():
+            blocks.setdefault(hashlib.sha256(data).hexdigest(), pack(data, source.folder + name))
+    table = [f"#   {e['file']:<28} {e['version'] or '-':<9} {e['sha256']}" for e in entries]
+    return "\n".join(
+        [
+            f"{MARK} {__version__}; don't edit: change the scripts and combine again.",
+            f"#     python3 combine.py {shlex.join(words)} -o FILE",
+            "# It holds these scripts, unchanged, at its end (python3 combine.py --extract FILE FOLDER gives them back):",
+            "#",
+            "#   script                       version   SHA-256",
+            *table,
+            "#",
+            "# Each script keeps its own licence; the rest is AGPL-3.0-or-later.",
+            runtime_text(),
+            "",
+            "SCRIPTS: list[dict[str, Any]] = " + pprint.pformat(entries, width=110, sort_dicts=False),
+            "",
+            f"RUNTIME = {run.__name__}(__name__, __file__, SCRIPTS, allow_conflict={options.allow_conflict})",
+            "",
+            *blocks.values(),
+        ]
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write all or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CombineError(f"{path} can't be written: {error.strerror}") from None
+
+
+# ---- src/combine/__init__.py
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> Any:
+        raise CombineError(f"{message} (--help tells more)")
+
+
+def arguments() -> Parser:
+    parser = Parser(prog="combine.py", description="Make one Orthanc script of many.")
+    parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
+    parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
+    parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
+    group.add_argument("--verify", type=Path, metavar="FILE", help="say which scripts changed since; 1 if any did")
+    group.add_argument(
+        "--extract", type=Path, nargs=2, metavar=("FILE", "FOLDER"), help="write the scripts as they were"
+    )
+    return parser
+
+
+def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
+    sources = [read_source(path) for path in paths]
+    given: dict[Path, Source] = {}
+    for source in sources:
+        if source.path.resolve() in given:
+            raise CombineError(f"{source.path} is given twice")
+        given[source.path.resolve()] = source
+    for source in sources:
+        bundle(source, given, not options.no_bundle)
+    name_modules(sources, options.allow_conflict)
+    place(sources, options.allow_conflict)
+    return sources
+
+
+def combine(options: argparse.Namespace) -> int:
+    if not options.sources or (options.output is None and options.config is None):
+        raise CombineError("name the scripts and the file to write: combine.py A.py B.py -o combined.py")
+    sources = collect(options.sources, options)
+    found = list(conflicts(sources))
+    if found and not options.allow_conflict:
+        raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
+    problems = list(check_configuration(options.config, sources)) if options.config else []
+    if options.output:
+        check_output(options.output, sources)
+        write(options.output, render(sources, options))
+    for problem in problems:
+        print(f"{options.config}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def check_output(path: Path, sources: list[Source]) -> None:
+    if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
+        raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
+    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
+        raise CombineError(f"{path} is there and no combined file: it is left as it is")
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/event_dispatcher.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/event_dispatcher/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """A library for a script of your own: when this happens in Orthanc, run these functions.
 
@@ -416,8 +416,12 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
+            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
+            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
+            if kept > newest:
+                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
+                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
             self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
@@ -553,18 +557,10 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
-# ---- src/event_dispatcher.py
+# ---- src/event_dispatcher/events.py: Events, and what a handler is.
 
-
-__version__ = "0.1.0"
-
-LOG = logging.getLogger("event_dispatcher")
 
 Handler: TypeAlias = Callable[[Any, Any], Any]  # gets an event and a session; plain, or a coroutine function
-Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
-
-
-# Events and handlers
 
 
 class Name(int):
@@ -626,453 +622,12 @@ def name_of(handler: Handler) -> str:
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
-def register_event_handlers(
-    handlers: Mapping[int, Handler | Iterable[Handler]],
-    orthanc: Any,
-    session: Any,
-    async_session: Any = None,
-    *,
-    executor: Executor | None = None,
-    at_least_once: str | AtLeastOnce | None = None,
-    logging_configuration: Callable[[Any], object] | None = None,
-) -> Dispatcher:
-    """Run handlers when something happens in Orthanc. Once in a script, for Orthanc grants one OnChange callback.
-
-    Parameters
-    ----------
-    handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`, and
-        the session that is given here, a coroutine the asynchronous one.
-    orthanc : the module; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
-    session, async_session : from `create_session` or `create_internal_client`, or whatever your handlers want. If there are
-        coroutines and no asynchronous session, one is created.
-    executor : how many run at a time, and in which order.
-    at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
-    logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
-
-    Raises
-    ------
-    ValueError : a change type that Orthanc does not know; or `at_least_once` without Orthanc's HTTP server.
-    """
-    (logging_configuration or orthanc_logging)(orthanc)
-    known = names_of(orthanc.ChangeType)
-    if unknown := [each for each in handlers if each not in known]:
-        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
-    listed: dict[int, list[Handler]] = {
-        known[key]: [value] if callable(value) else list(value) for key, value in handlers.items()
-    }
-    if async_session is None and any(is_coroutine(each) for several in listed.values() for each in several):
-        async_session = create_session(orthanc, httpx.AsyncClient)
-    if isinstance(at_least_once, str):
-        at_least_once = AtLeastOnce(at_least_once)
-    SDK.open()
-    dispatcher = Dispatcher(listed, orthanc, (session, async_session), executor or Executor(), at_least_once)
-    KEPT_ALIVE.append(dispatcher.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
-    return dispatcher
-
-
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
-
-
 def names_of(enumeration: Any) -> dict[int, Name]:
     """The names of `orthanc.ChangeType` or `orthanc.ResourceType`, by value."""
     return {value: Name(value, name) for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
-class Dispatcher:
-    """Hands each event to its handlers; `register_event_handlers` makes it."""
-
-    def __init__(
-        self,
-        handlers: Mapping[int, Sequence[Handler]],
-        orthanc: Any,
-        sessions: tuple[Any, Any],
-        executor: Executor,
-        at_least_once: AtLeastOnce | None,
-    ) -> None:
-        self._handlers, self._sessions, self._executor = handlers, sessions, executor
-        self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
-        self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
-        promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
-        self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
-
-    def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
-        """Orthanc's callback. It returns at once, with what will be each handler's result: a test waits for these."""
-        event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._stopped:
-            return self._stop(event)
-        if change_type == self._started and self._keeper:
-            self._keeper.start()
-        if self._keeper and self._keeper.takes(event):
-            return []
-        return self._run(
-            [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
-        )
-
-    def retry_dead(self) -> int:
-        """With `at_least_once`: let events that were given up be handled again; how many there are."""
-        return self._keeper.retry_dead() if self._keeper else 0
-
-    def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
-        return ChangeEvent(
-            self._change_types.get(change_type, change_type),
-            self._resource_types.get(resource_type, resource_type),
-            resource_id or "",
-        )
-
-    def _run(self, calls: Sequence[Call]) -> list[concurrent.futures.Future[Any]]:
-        if calls:
-            self._executor.submit(calls)
-        return [call.future for call in calls]
-
-    def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
-        return self._run([Call(handler, self._event(*event), self._sessions)])[0]
-
-    def _stop(self, event: ChangeEvent) -> list[concurrent.futures.Future[Any]]:
-        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more."""
-        seconds = self._executor.stop_within
-        until = time.monotonic() + seconds
-        if self._keeper:
-            self._keeper.stop()
-        self._executor.drain(until - seconds / 3)
-        futures = self._run([Call(each, event, self._sessions) for each in self._handlers.get(event.change_type, ())])
-        self._executor.drain(until)
-        self._executor.close()
-        if self._keeper:
-            self._keeper.close()
-        SDK.close()
-        return futures
-
-
-# Running handlers
-
-
-class Call:
-    """One handler's turn with one event; `future` gets its result or its error, which is logged."""
-
-    def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
-        self.handler, self.event = handler, event
-        self.is_coroutine = is_coroutine(handler)
-        self.session = sessions[self.is_coroutine]
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.task: asyncio.Task[Any] | None = None
-        self.is_canceled = False  # by us, for Orthanc stops
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self.handler(self.event, self.session)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler's end is not the thread's
-            self._fail(error)
-        else:
-            self.future.set_result(result)
-
-    async def run_on_loop(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        self.task = asyncio.current_task()
-        try:
-            result = await self.handler(self.event, self.session)
-        except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
-            self._fail(error)
-        else:
-            self.future.set_result(result)
-
-    def _fail(self, error: BaseException) -> None:
-        if self.is_canceled:  # which is said once for all
-            self.future.set_exception(asyncio.CancelledError())
-            return
-        more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
-        LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
-        own = isinstance(error, asyncio.CancelledError)  # it canceled itself
-        self.future.set_exception(RuntimeError("canceled") if own else error)
-
-
-class Executor:
-    """Runs handlers away from Orthanc's own threads: blocking ones on threads, coroutines together on one event loop.
-
-    Parameters
-    ----------
-    threads : blocking handlers at a time. With one, the default, they run in the order of the events.
-    coroutines : at a time.
-    in_order : one event after the other: the next begins when all handlers of the one before have ended.
-    waiting : handlers that may run or wait for their turn. When there are as many, Orthanc keeps its next events itself until
-        there is room (they wait in its memory, and when it stops, it hands them over first).
-    stop_within : seconds that handlers have to end when Orthanc stops; what had no turn by then has none.
-    """
-
-    def __init__(
-        self,
-        *,
-        threads: int = 1,
-        coroutines: int = 100,
-        in_order: bool = False,
-        waiting: int = 10_000,
-        stop_within: float = 2.0,
-    ) -> None:
-        for name, value in (("threads", threads), ("coroutines", coroutines), ("waiting", waiting)):
-            if value < 1:
-                raise ValueError(f"{name}: found {value}, allowed: at least 1")
-        self.stop_within = stop_within
-        self._most_threads, self._most_coroutines, self._most_waiting = threads, coroutines, waiting
-        self._in_order = in_order
-        self._calls: set[Call] = set()  # under way, or waiting for their turn
-        self._changed = threading.Condition()
-        self._crowded, self._is_closed = False, False
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
-
-    def submit(self, calls: Sequence[Call]) -> None:
-        """Give the handlers of one event their turn; waits while too many wait already."""
-        with self._changed:
-            if len(self._calls) >= self._most_waiting:
-                self._say_that_it_is_crowded()
-                self._changed.wait_for(lambda: len(self._calls) < self._most_waiting)
-            if not self._is_closed:
-                self._calls.update(calls)
-        if self._is_closed:
-            for call in calls:
-                call.future.cancel()
-            return
-        for call in calls:
-            call.future.add_done_callback(functools.partial(self._ended, call))
-        if self._in_order:
-            self._on_thread(lambda: self._run_together(calls))
-        else:
-            for call in calls:
-                if call.is_coroutine:
-                    self._on_loop(call)
-                else:
-                    self._on_thread(call.run)
-
-    def _say_that_it_is_crowded(self) -> None:
-        if not self._crowded:
-            self._crowded = True
-            LOG.warning("%d handlers wait for their turn: Orthanc's next events wait too", len(self._calls))
-
-    def _ended(self, call: Call, _future: concurrent.futures.Future[Any]) -> None:
-        with self._changed:
-            self._calls.discard(call)
-            self._crowded = self._crowded and len(self._calls) > self._most_waiting // 2
-            self._changed.notify_all()
-
-    def _run_together(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            if call.is_coroutine:
-                self._on_loop(call)
-        for call in calls:
-            if not call.is_coroutine:
-                call.run()
-        concurrent.futures.wait([call.future for call in calls])
-
-    def _on_thread(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
-        with self._changed:
-            if self._threads < (1 if self._in_order else self._most_threads):
-                self._threads += 1
-                # Daemons: those of concurrent.futures keep a process from ending while one hangs.
-                threading.Thread(
-                    target=_run_all, args=(self._work,), name=f"event_dispatcher {self._threads}", daemon=True
-                ).start()
-
-    def _on_loop(self, call: Call) -> None:
-        with self._changed:
-            if self._loop is None:
-                ready = threading.Event()
-                self._loop_thread = threading.Thread(
-                    target=lambda: asyncio.run(self._keep_loop(ready)), name="event_dispatcher loop", daemon=True
-                )
-                self._loop_thread.start()
-                ready.wait()
-        assert self._loop
-        asyncio.run_coroutine_threadsafe(self._take_turn(call), self._loop)
-
-    async def _keep_loop(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._turns, self._closing = asyncio.Semaphore(self._most_coroutines), asyncio.Event()
-        ready.set()
-        await self._closing.wait()  # asyncio.run then cancels what is left
-
-    async def _take_turn(self, call: Call) -> None:
-        async with self._turns:
-            await call.run_on_loop()
-
-    def drain(self, until: float) -> None:
-        """Wait for all handlers, until that time (`time.monotonic()`); those that have not begun then never do."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._calls, max(0.0, until - time.monotonic()))
-            left = list(self._calls)
-        if not left:
-            return
-        dropped = sum(call.future.cancel() for call in left)
-        running = [call for call in left if not call.future.done()]
-        names = ", ".join(sorted({name_of(call.handler) for call in left}))
-        LOG.warning("Orthanc stops: %d handlers had no turn, %d are still running: %s", dropped, len(running), names)
-        canceled = [call for call in running if call.task]
-        for call in canceled:
-            call.is_canceled = True
-            if call.task and self._loop:
-                self._loop.call_soon_threadsafe(call.task.cancel)
-        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
-        with self._changed:
-            self._calls.clear()
-            self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running
-
-    def close(self) -> None:
-        """End the threads; what is submitted from now on has no turn."""
-        self._is_closed = True
-        for _ in range(self._threads):
-            self._work.put(None)
-        if self._loop and self._loop_thread:
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._loop_thread.join(0.2)
-
-
-def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (each := work.get()) is not None:
-        each()
-
-
-# Sessions: Orthanc's own REST API
-
-
-class ClientType:
-    """The two kinds of sessions, for those who know them by these names."""
-
-    SYNC = httpx.Client
-    ASYNC = httpx.AsyncClient
-
-
-def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
-    """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
-
-    Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
-    URL; they get no token, and are trusted as httpx trusts.
-
-    Parameters
-    ----------
-    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
-    timeout : seconds, of each step of a request.
-
-    Raises
-    ------
-    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none.
-    """
-    configuration = json.loads(orthanc.GetConfiguration())
-    loopback = Loopback(configuration)
-    if not loopback.enabled:
-        raise ValueError('create_session needs "HttpServerEnabled": true; create_internal_client does not')
-    tls = loopback.tls()
-    host = f"[{loopback.host}]" if ":" in loopback.host else loopback.host
-    address = httpx.URL(f"{'http' if tls is None else 'https'}://{host}:{loopback.port}")
-    # Each connection takes one of Orthanc's HTTP threads while it is open.
-    most = max(1, int(configuration.get("HttpThreadsCount", 50)) // 2)
-    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP)
-    ours = OwnAsyncTransport if issubclass(client_type, httpx.AsyncClient) else OwnTransport
-    mounts: Any = {str(address): ours(verify=tls or True, limits=limits)}
-    token = Token(address, orthanc.GenerateRestApiAuthorizationToken())
-    return client_type(base_url=address, auth=token, mounts=mounts, timeout=timeout)
-
-
-class Token(httpx.Auth):
-    """The plugin's own authorization, for this Orthanc alone: it opens everything."""
-
-    def __init__(self, address: httpx.URL, token: str) -> None:
-        self._address, self._token = address, token
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if (request.url.scheme, request.url.netloc) == (self._address.scheme, self._address.netloc):
-            request.headers["Authorization"] = self._token
-        yield request
-
-
-# Orthanc may close a kept connection just now: what changes nothing is asked once more.
-LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-
-
-class OwnTransport(httpx.HTTPTransport):
-    """To this Orthanc."""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            return super().handle_request(request)
-        except LOST:
-            if request.method != "GET":
-                raise
-            return super().handle_request(request)
-
-
-class OwnAsyncTransport(httpx.AsyncHTTPTransport):
-    """To this Orthanc, for coroutines."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            return await super().handle_async_request(request)
-        except LOST:
-            if request.method != "GET":
-                raise
-            return await super().handle_async_request(request)
-
-
-def create_internal_client(
-    orthanc: Any,
-    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
-    *,
-    after_plugins: bool = False,
-) -> Client:
-    """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
-
-    Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
-    Statuses are those that Orthanc's error codes stand for; an answer has no headers.
-
-    Parameters
-    ----------
-    after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
-    """
-    return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
-
-
-class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Answers requests by `RestApiGet`, `RestApiPost`, `RestApiPut` and `RestApiDelete`."""
-
-    # Orthanc's error codes that are no 500 (OrthancFramework/Resources/CodeGeneration/ErrorCodes.json).
-    STATUS = {
-        **dict.fromkeys((3, 5, 8, 12, 15, 28), 400),
-        **dict.fromkeys((7, 13, 17, 21), 404),
-        **{29: 401, 34: 406, 36: 503, 41: 416, 42: 503, 43: 409, 45: 403, 46: 409, 3000: 415},
-        **dict.fromkeys(range(2019, 2026), 400),
-    }
-
-    def __init__(self, orthanc: Any, after_plugins: bool) -> None:
-        self._orthanc, self._suffix = orthanc, "AfterPlugins" if after_plugins else ""
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._answer(request, request.read())
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return self._answer(request, await request.aread())
-
-    def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
-        if request.method not in ("GET", "POST", "PUT", "DELETE"):
-            return httpx.Response(405)
-        call = getattr(self._orthanc, f"RestApi{request.method.capitalize()}{self._suffix}")
-        path = request.url.raw_path.decode()
-        try:
-            with SDK.calling():
-                content = call(path, body) if request.method in ("POST", "PUT") else call(path)
-        except StoppedError as error:
-            raise httpx.ConnectError(str(error), request=request) from None
-        except self._orthanc.OrthancException as error:
-            code, reason = error.args if len(error.args) == 2 else (0, str(error))
-            return httpx.Response(self.STATUS.get(code, 500), json={"OrthancError": reason, "OrthancStatus": code})
-        return httpx.Response(200, content=content or b"")
+# ---- src/event_dispatcher/gate.py: Calls of the plugin: none is under way when Orthanc has stopped.
 
 
 class StoppedError(Exception):
@@ -1111,82 +666,10 @@ class Gate:
 SDK = Gate()
 
 
-# Helpers: handlers themselves, hence steps of a pipeline. With the session of a coroutine, await them.
-
-Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+# ---- src/event_dispatcher/logs.py: Python's `logging` in Orthanc's log, or on standard error.
 
 
-def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
-    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
-
-    @functools.wraps(ask)
-    def helper(event: Any, session: Any, *arguments: Any) -> Any:
-        asking = ask(event, *arguments)
-        return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
-
-    return helper
-
-
-def _answer(asking: Asking, session: Any) -> Any:
-    try:
-        path = next(asking)
-        while True:
-            path = asking.send(session.get(path))
-    except StopIteration as end:
-        return end.value
-
-
-async def _answer_later(asking: Asking, session: Any) -> Any:
-    try:
-        path = next(asking)
-        while True:
-            path = asking.send(await session.get(path))
-    except StopIteration as end:
-        return end.value
-
-
-@for_both_sessions
-def first_instance(event: Any) -> Asking:
-    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    return series["Instances"][0]
-
-
-@for_both_sessions
-def first_instance_metadata(event: Any, name: str) -> Asking:
-    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
-    return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
-
-
-@for_both_sessions
-def first_instance_tags(event: Any) -> Asking:
-    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    return tags.raise_for_status().json()
-
-
-@for_both_sessions
-def parents(event: ChangeEvent) -> Asking:
-    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
-    levels = ("Patient", "Study", "Series", "Instance")
-    found, identifier = {}, event.resource_id
-    for level in reversed(levels[: event.resource_type + 1]):
-        found[level] = identifier
-        if level != "Patient":
-            above = levels[levels.index(level) - 1]
-            resource = (yield f"/{PLURALS.get(level, 'instances')}/{identifier}").raise_for_status().json()
-            identifier = resource[f"Parent{above}"]
-    return found
-
-
-def _identifier(event: Any) -> str:
-    return str(getattr(event, "resource_id", event))
-
-
-# Logging
+LOG = logging.getLogger("event_dispatcher")
 
 
 def orthanc_logging(orthanc: Any, level: int = logging.INFO) -> None:
@@ -1241,7 +724,7 @@ class OrthancLog(logging.Handler):
         return "\n  ".join(lines)
 
 
-# At least once
+# ---- src/event_dispatcher/at_least_once.py: Events that stand on disk until their handlers have ended without an error.
 
 
 LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
@@ -1511,3 +994,560 @@ class Keeper:
 def _in_camel_case(name: str) -> str:
     """How /changes calls it: `STABLE_STUDY` is `StableStudy`."""
     return "".join(word.capitalize() for word in name.split("_"))
+
+
+# ---- src/event_dispatcher/calls.py: One handler's turn with one event.
+
+
+class Call:
+    """One handler's turn with one event; `future` gets its result or its error, which is logged."""
+
+    def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
+        self.handler, self.event = handler, event
+        self.is_coroutine = is_coroutine(handler)
+        self.session = sessions[self.is_coroutine]
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self.task: asyncio.Task[Any] | None = None
+        self.is_canceled = False  # by us, for Orthanc stops
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.handler(self.event, self.session)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler's end is not the thread's
+            self._fail(error)
+        else:
+            self.future.set_result(result)
+
+    async def run_on_loop(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self.task = asyncio.current_task()
+        try:
+            result = await self.handler(self.event, self.session)
+        except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
+            self._fail(error)
+        else:
+            self.future.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.is_canceled:  # which is said once for all
+            self.future.set_exception(asyncio.CancelledError())
+            return
+        more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
+        LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
+        own = isinstance(error, asyncio.CancelledError)  # it canceled itself
+        self.future.set_exception(RuntimeError("canceled") if own else error)
+
+
+# ---- src/event_dispatcher/executor.py: Runs handlers away from Orthanc's own threads.
+
+
+class Executor:
+    """Runs handlers away from Orthanc's own threads: blocking ones on threads, coroutines together on one event loop.
+
+    Parameters
+    ----------
+    threads : blocking handlers at a time. With one, the default, they run in the order of the events.
+    coroutines : at a time.
+    in_order : one event after the other: the next begins when all handlers of the one before have ended.
+    waiting : handlers that may run or wait for their turn. When there are as many, Orthanc keeps its next events itself until
+        there is room (they wait in its memory, and when it stops, it hands them over first).
+    stop_within : seconds that handlers have to end when Orthanc stops; what had no turn by then has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        coroutines: int = 100,
+        in_order: bool = False,
+        waiting: int = 10_000,
+        stop_within: float = 2.0,
+    ) -> None:
+        for name, value in (("threads", threads), ("coroutines", coroutines), ("waiting", waiting)):
+            if value < 1:
+                raise ValueError(f"{name}: found {value}, allowed: at least 1")
+        self.stop_within = stop_within
+        self._most_threads, self._most_coroutines, self._most_waiting = threads, coroutines, waiting
+        self._in_order = in_order
+        self._calls: set[Call] = set()  # under way, or waiting for their turn
+        self._changed = threading.Condition()
+        self._crowded, self._is_closed = False, False
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Give the handlers of one event their turn; waits while too many wait already."""
+        with self._changed:
+            if len(self._calls) >= self._most_waiting:
+                self._say_that_it_is_crowded()
+                self._changed.wait_for(lambda: len(self._calls) < self._most_waiting)
+            if not self._is_closed:
+                self._calls.update(calls)
+        if self._is_closed:
+            for call in calls:
+                call.future.cancel()
+            return
+        for call in calls:
+            call.future.add_done_callback(functools.partial(self._ended, call))
+        if self._in_order:
+            self._on_thread(lambda: self._run_together(calls))
+        else:
+            for call in calls:
+                if call.is_coroutine:
+                    self._on_loop(call)
+                else:
+                    self._on_thread(call.run)
+
+    def _say_that_it_is_crowded(self) -> None:
+        if not self._crowded:
+            self._crowded = True
+            LOG.warning("%d handlers wait for their turn: Orthanc's next events wait too", len(self._calls))
+
+    def _ended(self, call: Call, _future: concurrent.futures.Future[Any]) -> None:
+        with self._changed:
+            self._calls.discard(call)
+            self._crowded = self._crowded and len(self._calls) > self._most_waiting // 2
+            self._changed.notify_all()
+
+    def _run_together(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            if call.is_coroutine:
+                self._on_loop(call)
+        for call in calls:
+            if not call.is_coroutine:
+                call.run()
+        concurrent.futures.wait([call.future for call in calls])
+
+    def _on_thread(self, work: Callable[[], None]) -> None:
+        self._work.put(work)
+        with self._changed:
+            if self._threads < (1 if self._in_order else self._most_threads):
+                self._threads += 1
+                # Daemons: those of concurrent.futures keep a process from ending while one hangs.
+                threading.Thread(
+                    target=_run_all, args=(self._work,), name=f"event_dispatcher {self._threads}", daemon=True
+                ).start()
+
+    def _on_loop(self, call: Call) -> None:
+        with self._changed:
+            if self._loop is None:
+                ready = threading.Event()
+                self._loop_thread = threading.Thread(
+                    target=lambda: asyncio.run(self._keep_loop(ready)), name="event_dispatcher loop", daemon=True
+                )
+                self._loop_thread.start()
+                ready.wait()
+        assert self._loop
+        asyncio.run_coroutine_threadsafe(self._take_turn(call), self._loop)
+
+    async def _keep_loop(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._turns, self._closing = asyncio.Semaphore(self._most_coroutines), asyncio.Event()
+        ready.set()
+        await self._closing.wait()  # asyncio.run then cancels what is left
+
+    async def _take_turn(self, call: Call) -> None:
+        async with self._turns:
+            await call.run_on_loop()
+
+    def drain(self, until: float) -> None:
+        """Wait for all handlers, until that time (`time.monotonic()`); those that have not begun then never do."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._calls, max(0.0, until - time.monotonic()))
+            left = list(self._calls)
+        if not left:
+            return
+        dropped = sum(call.future.cancel() for call in left)
+        running = [call for call in left if not call.future.done()]
+        names = ", ".join(sorted({name_of(call.handler) for call in left}))
+        LOG.warning("Orthanc stops: %d handlers had no turn, %d are still running: %s", dropped, len(running), names)
+        canceled = [call for call in running if call.task]
+        for call in canceled:
+            call.is_canceled = True
+            if call.task and self._loop:
+                self._loop.call_soon_threadsafe(call.task.cancel)
+        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
+        with self._changed:
+            self._calls.clear()
+            self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running
+
+    def close(self) -> None:
+        """End the threads; what is submitted from now on has no turn."""
+        self._is_closed = True
+        for _ in range(self._threads):
+            self._work.put(None)
+        if self._loop and self._loop_thread:
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._loop_thread.join(0.2)
+
+
+def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (each := work.get()) is not None:
+        each()
+
+
+# ---- src/event_dispatcher/dispatcher.py: Orthanc's OnChange: each event goes to its handlers.
+
+
+class Dispatcher:
+    """Hands each event to its handlers; `register_event_handlers` makes it."""
+
+    def __init__(
+        self,
+        handlers: Mapping[int, Sequence[Handler]],
+        orthanc: Any,
+        sessions: tuple[Any, Any],
+        executor: Executor,
+        at_least_once: AtLeastOnce | None,
+    ) -> None:
+        self._handlers, self._sessions, self._executor = handlers, sessions, executor
+        self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
+        self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
+        promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
+        self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+
+    def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
+        """Orthanc's callback. It returns at once, with what will be each handler's result: a test waits for these."""
+        event = self._event(change_type, resource_type, resource_id)
+        if change_type == self._stopped:
+            return self._stop(event)
+        if change_type == self._started and self._keeper:
+            self._keeper.start()
+        if self._keeper and self._keeper.takes(event):
+            return []
+        return self._run(
+            [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
+        )
+
+    def retry_dead(self) -> int:
+        """With `at_least_once`: let events that were given up be handled again; how many there are."""
+        return self._keeper.retry_dead() if self._keeper else 0
+
+    def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
+        return ChangeEvent(
+            self._change_types.get(change_type, change_type),
+            self._resource_types.get(resource_type, resource_type),
+            resource_id or "",
+        )
+
+    def _run(self, calls: Sequence[Call]) -> list[concurrent.futures.Future[Any]]:
+        if calls:
+            self._executor.submit(calls)
+        return [call.future for call in calls]
+
+    def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
+        return self._run([Call(handler, self._event(*event), self._sessions)])[0]
+
+    def _stop(self, event: ChangeEvent) -> list[concurrent.futures.Future[Any]]:
+        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more."""
+        seconds = self._executor.stop_within
+        until = time.monotonic() + seconds
+        if self._keeper:
+            self._keeper.stop()
+        self._executor.drain(until - seconds / 3)
+        futures = self._run([Call(each, event, self._sessions) for each in self._handlers.get(event.change_type, ())])
+        self._executor.drain(until)
+        self._executor.close()
+        if self._keeper:
+            self._keeper.close()
+        SDK.close()
+        return futures
+
+
+# ---- src/event_dispatcher/helpers.py: Helpers: handlers themselves, hence steps of a pipeline. With the session of a coroutine, await them.
+
+
+Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+
+
+def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
+    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
+
+    @functools.wraps(ask)
+    def helper(event: Any, session: Any, *arguments: Any) -> Any:
+        asking = ask(event, *arguments)
+        return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
+
+    return helper
+
+
+def _answer(asking: Asking, session: Any) -> Any:
+    try:
+        path = next(asking)
+        while True:
+            path = asking.send(session.get(path))
+    except StopIteration as end:
+        return end.value
+
+
+async def _answer_later(asking: Asking, session: Any) -> Any:
+    try:
+        path = next(asking)
+        while True:
+            path = asking.send(await session.get(path))
+    except StopIteration as end:
+        return end.value
+
+
+@for_both_sessions
+def first_instance(event: Any) -> Asking:
+    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
+    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    return series["Instances"][0]
+
+
+@for_both_sessions
+def first_instance_metadata(event: Any, name: str) -> Asking:
+    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
+    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
+    return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
+
+
+@for_both_sessions
+def first_instance_tags(event: Any) -> Asking:
+    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
+    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
+    return tags.raise_for_status().json()
+
+
+@for_both_sessions
+def parents(event: ChangeEvent) -> Asking:
+    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
+    levels = ("Patient", "Study", "Series", "Instance")
+    found, identifier = {}, event.resource_id
+    for level in reversed(levels[: event.resource_type + 1]):
+        found[level] = identifier
+        if level != "Patient":
+            above = levels[levels.index(level) - 1]
+            resource = (yield f"/{PLURALS.get(level, 'instances')}/{identifier}").raise_for_status().json()
+            identifier = resource[f"Parent{above}"]
+    return found
+
+
+def _identifier(event: Any) -> str:
+    return str(getattr(event, "resource_id", event))
+
+
+# ---- src/event_dispatcher/sessions.py: Sessions: Orthanc's own REST API, over HTTP.
+
+
+Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
+
+
+class ClientType:
+    """The two kinds of sessions, for those who know them by these names."""
+
+    SYNC = httpx.Client
+    ASYNC = httpx.AsyncClient
+
+
+def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
+    """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
+
+    Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
+    URL; they get no token, and are trusted as httpx trusts.
+
+    Parameters
+    ----------
+    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
+    timeout : seconds, of each step of a request.
+
+    Raises
+    ------
+    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none.
+    """
+    configuration = json.loads(orthanc.GetConfiguration())
+    loopback = Loopback(configuration)
+    if not loopback.enabled:
+        raise ValueError('create_session needs "HttpServerEnabled": true; create_internal_client does not')
+    tls = loopback.tls()
+    host = f"[{loopback.host}]" if ":" in loopback.host else loopback.host
+    address = httpx.URL(f"{'http' if tls is None else 'https'}://{host}:{loopback.port}")
+    # Each connection takes one of Orthanc's HTTP threads while it is open.
+    most = max(1, int(configuration.get("HttpThreadsCount", 50)) // 2)
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP)
+    ours = OwnAsyncTransport if issubclass(client_type, httpx.AsyncClient) else OwnTransport
+    mounts: Any = {str(address): ours(verify=tls or True, limits=limits)}
+    token = Token(address, orthanc.GenerateRestApiAuthorizationToken())
+    return client_type(base_url=address, auth=token, mounts=mounts, timeout=timeout)
+
+
+class Token(httpx.Auth):
+    """The plugin's own authorization, for this Orthanc alone: it opens everything."""
+
+    def __init__(self, address: httpx.URL, token: str) -> None:
+        self._address, self._token = address, token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if (request.url.scheme, request.url.netloc) == (self._address.scheme, self._address.netloc):
+            request.headers["Authorization"] = self._token
+        yield request
+
+
+# Orthanc may close a kept connection just now: what changes nothing is asked once more.
+LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+class OwnTransport(httpx.HTTPTransport):
+    """To this Orthanc."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return super().handle_request(request)
+        except LOST:
+            if request.method != "GET":
+                raise
+            return super().handle_request(request)
+
+
+class OwnAsyncTransport(httpx.AsyncHTTPTransport):
+    """To this Orthanc, for coroutines."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except LOST:
+            if request.method != "GET":
+                raise
+            return await super().handle_async_request(request)
+
+
+# ---- src/event_dispatcher/internal_client.py: Sessions: Orthanc's own REST API, by the plugin's own functions.
+
+
+def create_internal_client(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    after_plugins: bool = False,
+) -> Client:
+    """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+
+    Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
+    Statuses are those that Orthanc's error codes stand for; an answer has no headers.
+
+    Parameters
+    ----------
+    after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
+    """
+    return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
+
+
+class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Answers requests by `RestApiGet`, `RestApiPost`, `RestApiPut` and `RestApiDelete`."""
+
+    # Orthanc's error codes that are no 500 (OrthancFramework/Resources/CodeGeneration/ErrorCodes.json).
+    STATUS = {
+        **dict.fromkeys((3, 5, 8, 12, 15, 28), 400),
+        **dict.fromkeys((7, 13, 17, 21), 404),
+        **{29: 401, 34: 406, 36: 503, 41: 416, 42: 503, 43: 409, 45: 403, 46: 409, 3000: 415},
+        **dict.fromkeys(range(2019, 2026), 400),
+    }
+
+    def __init__(self, orthanc: Any, after_plugins: bool) -> None:
+        self._orthanc, self._suffix = orthanc, "AfterPlugins" if after_plugins else ""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._answer(request, request.read())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self._answer(request, await request.aread())
+
+    def _answer(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        if request.method not in ("GET", "POST", "PUT", "DELETE"):
+            return httpx.Response(405)
+        call = getattr(self._orthanc, f"RestApi{request.method.capitalize()}{self._suffix}")
+        path = request.url.raw_path.decode()
+        try:
+            with SDK.calling():
+                content = call(path, body) if request.method in ("POST", "PUT") else call(path)
+        except StoppedError as error:
+            raise httpx.ConnectError(str(error), request=request) from None
+        except self._orthanc.OrthancException as error:
+            code, reason = error.args if len(error.args) == 2 else (0, str(error))
+            return httpx.Response(self.STATUS.get(code, 500), json={"OrthancError": reason, "OrthancStatus": code})
+        return httpx.Response(200, content=content or b"")
+
+
+# ---- src/event_dispatcher/__init__.py
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AtLeastOnce",
+    "ChangeEvent",
+    "ClientType",
+    "Dispatcher",
+    "Executor",
+    "Handler",
+    "create_internal_client",
+    "create_session",
+    "first_instance",
+    "first_instance_metadata",
+    "first_instance_tags",
+    "orthanc_logging",
+    "parents",
+    "pipeline",
+    "python_logging",
+    "register_event_handlers",
+]
+
+
+def register_event_handlers(
+    handlers: Mapping[int, Handler | Iterable[Handler]],
+    orthanc: Any,
+    session: Any,
+    async_session: Any = None,
+    *,
+    executor: Executor | None = None,
+    at_least_once: str | AtLeastOnce | None = None,
+    logging_configuration: Callable[[Any], object] | None = None,
+) -> Dispatcher:
+    """Run handlers when something happens in Orthanc. Once in a script, for Orthanc grants one OnChange callback.
+
+    Parameters
+    ----------
+    handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`, and
+        the session that is given here, a coroutine the asynchronous one.
+    orthanc : the module; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
+    session, async_session : from `create_session` or `create_internal_client`, or whatever your handlers want. If there are
+        coroutines and no asynchronous session, one is created.
+    executor : how many run at a time, and in which order.
+    at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
+    logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
+
+    Raises
+    ------
+    ValueError : a change type that Orthanc does not know; or `at_least_once` without Orthanc's HTTP server.
+    """
+    (logging_configuration or orthanc_logging)(orthanc)
+    known = names_of(orthanc.ChangeType)
+    if unknown := [each for each in handlers if each not in known]:
+        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
+    listed: dict[int, list[Handler]] = {
+        known[key]: [value] if callable(value) else list(value) for key, value in handlers.items()
+    }
+    if async_session is None and any(is_coroutine(each) for several in listed.values() for each in several):
+        async_session = create_session(orthanc, httpx.AsyncClient)
+    if isinstance(at_least_once, str):
+        at_least_once = AtLeastOnce(at_least_once)
+    SDK.open()
+    dispatcher = Dispatcher(listed, orthanc, (session, async_session), executor or Executor(), at_least_once)
+    KEPT_ALIVE.append(dispatcher.on_change)
+    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    return dispatcher
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []

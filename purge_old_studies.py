@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/purge_old_studies.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/purge_old_studies/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
 
@@ -34,7 +34,6 @@ import encodings.idna  # noqa: F401 - http.client needs it in threads whose stac
 import functools
 import http
 import http.client
-import ipaddress
 import itertools
 import json
 import math
@@ -43,7 +42,6 @@ import random
 import re
 import sqlite3
 import ssl
-import sys
 import threading
 import time
 import traceback
@@ -56,6 +54,173 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orthanc
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """A host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
+        holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > DEEPEST:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -187,13 +352,226 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/days.py: Days as DICOM writes them.
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+
+
+MOST_ROWS = 1000  # of a page
+LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class ParameterError(ValueError):
+    """A parameter that can't be; the text names it, what was found, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text that is not empty; `pattern` is what all of it has to match, `allowed` says that in words."""
+
+    allowed: str = "a text"
+    pattern: str = ".+"
+    longest: int = 1000
+
+    def from_body(self, value: Any) -> Any:
+        """Return the value of a parameter in a JSON body. Raises ValueError: it is not allowed."""
+        if not isinstance(value, str) or len(value) > self.longest or not re.fullmatch(self.pattern, value, re.DOTALL):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        return self.from_body(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Text):
+    """One of some texts."""
+
+    choices: tuple[str, ...] = ()
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(", ".join(self.choices))
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumber(Text):
+    """A whole number with bounds."""
+
+    least: int = 0
+    most: int = LARGEST_NUMBER
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
+            raise ValueError(f"a whole number from {self.least} to {self.most}")
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(int(text) if re.fullmatch("[0-9]{1,19}", text) else text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Text):
+    """True or false; in a query also its name alone, where `bare`."""
+
+    bare: bool = False
+    allowed: str = "true or false"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        if text == "" and self.bare:
+            return True
+        return self.from_body({"true": True, "false": False}.get(text, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Text):
+    """A list of texts, separated by commas in a query. An empty list is refused: it means nothing, never everything."""
+
+    allowed: str = "a list of at least one text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextsByName(Text):
+    """An object of names and texts, as JSON in a query too. An empty one is refused."""
+
+    allowed: str = "an object of at least one name and text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, dict) or not value or not all(isinstance(each, str) for each in value.values()):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        try:
+            return self.from_body(decoded(text))
+        except ValueError:
+            raise ValueError(self.allowed) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Day(Text):
+    """A day of the calendar; handlers get a `datetime.date`."""
+
+    allowed: str = "a day of the calendar as YYYYMMDD"
+
+    def from_body(self, value: Any) -> Any:
+        if (day := parse_day(value)) is None:
+            raise ValueError(self.allowed)
+        return day
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment(Text):
+    """A time with its zone; handlers get a `datetime.datetime`."""
+
+    allowed: str = "a time with its zone, as 2026-01-31T13:00:00Z"
+
+    def from_body(self, value: Any) -> Any:
+        try:
+            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
+            found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
+        except (AttributeError, ValueError, OverflowError):
+            raise ValueError(self.allowed) from None
+        if found.tzinfo is None:
+            raise ValueError(self.allowed)
+        return found
+
+
+IDENTIFIER = Text("an identifier of Orthanc", r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+PAGE_PARAMETERS: Mapping[str, Text] = {"since": WholeNumber(), "limit": WholeNumber(least=1, most=MOST_ROWS)}
+
+
+def takes(parameters: Mapping[str, Text], *, get_acts: bool = False) -> Callable[[H], H]:
+    """Say which parameters a handler takes, by name: a GET in its query, a POST or PUT in its body. Without it, none.
+
+    They come as `request.parameters`, those that were given. `get_acts`: a GET to it deletes, or sends, or changes what
+    others see, so that no link may do it (`common.cross_site`).
+    """
+
+    def mark(handler: H) -> H:
+        vars(handler)["parameters"], vars(handler)["get_acts"] = parameters, get_acts
+        return handler
+
+    return mark
+
+
+def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
+    """Return what a handler takes, by name."""
+    found: Mapping[str, Text] = getattr(handler, "parameters", {})
+    return found
+
+
+def acts_on_get(handler: Callable[..., Any]) -> bool:
+    """Whether a GET to a handler changes anything."""
+    return bool(getattr(handler, "get_acts", False))
+
+
+def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
+    """Return what was given as handlers want it.
+
+    Raises
+    ------
+    ParameterError : a name is not known, or a value not allowed.
+    """
+    found = {}
+    for name, value in given.items():
+        if name not in taken:
+            near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+        try:
+            found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
+        except ValueError as error:
+            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+    return found
+
+
+def shown_value(value: Any) -> str:
+    """A value of a request, as it may stand in one line of an answer or of the log."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def row_number(text: str) -> int:
+    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+
+
 # ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+LARGEST_BODY = 1 << 20  # bytes
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -218,7 +596,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
+
+    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
+    """
 
     method: str
     uri: str
@@ -226,6 +607,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
@@ -242,22 +624,6 @@ Handler = Callable[[Request], Any]
 ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
-def decoded(text: str | bytes) -> Any:
-    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
-    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
-        depth += (token[0] in b"[{") - (token[0] in b"]}")
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} deep")
-    return json.loads(content, object_pairs_hook=_named_once)
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
 def one_line(text: object) -> str:
     """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
@@ -272,29 +638,32 @@ def serve(
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
-    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
-    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
+    body's size, then the parameters that the handler `takes` (`common.parameters`).
+    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
     """
 
     def callback(output: Any, uri: str, /, **raw: Any) -> None:
-        if shortcut is not None and shortcut(output, uri, raw):
-            return
-        method = raw["method"]
+        method, headers = raw["method"], raw.get("headers", {})
         if method not in handlers:
             output.SendMethodNotAllowed(",".join(handlers))
             return
+        handler = handlers[method]
+        acts = method != "GET" or acts_on_get(handler)
+        if shortcut is not None and not acts and shortcut(output, uri, raw):
+            return
         try:
+            if acts:
+                _refuse_unless_on_purpose(method, uri, headers, raw)
             if reason := unavailable():
                 raise Refused(503, reason)
-            query = raw.get("get", {})
-            if query.keys() == {PROBE}:
-                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+            if len(body := raw.get("body", b"")) > LARGEST_BODY:
+                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
+            if raw.get("get", {}).keys() == {PROBE}:
+                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
                 return
-            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
-                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
-            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
-            refuse_strangers(request)
-            answer = handlers[method](request)
+            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
+            answer = handler(_with_parameters(request, handler))
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
@@ -309,6 +678,36 @@ def serve(
     orthanc.RegisterRestCallback(pattern, callback)
 
 
+def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
+    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
+        status, reason = found
+        if method == "GET":
+            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+        raise Refused(status, reason)
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+    query = {name: value or "" for name, value in raw.get("get", {}).items()}
+    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
+        return query
+    try:
+        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+    except UnicodeError:
+        raise Refused(400, "A parameter is not in UTF-8") from None
+
+
+def _with_parameters(request: Request, handler: Handler) -> Request:
+    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
+    is_get = request.method == "GET"
+    given: Mapping[str, Any] = request.query if is_get else request.json()
+    try:
+        found = read_parameters(parameters_of(handler), given, from_query=is_get)
+    except ParameterError as error:
+        raise Refused(400, str(error)) from None
+    return dataclasses.replace(request, parameters=found)
+
+
 def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
     """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
     if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
@@ -317,38 +716,16 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_strangers(request: Request) -> None:
-    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
-
-    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
-    (what an HTML form of any page can send without being asked for permission).
-    """
-    if request.method == "GET":
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
-    if site not in (None, "same-origin", "none") or (
-        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
-    ):
-        raise Refused(
-            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
-        )
-    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
-    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if browser and request.body and mime != "application/json":
-        raise Refused(415, "From a browser the body must be application/json")
-
-
-@functools.lru_cache(1000)
 def _arrives_decoded(uri: str) -> bool:
     # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
-    try:
-        return bool(
-            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
-        )
-    except LoopbackError:
-        return False
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
+    if not ARRIVAL:
+        try:
+            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
+            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+        except LoopbackError:
+            return False
+    return ARRIVAL[0]
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -385,17 +762,156 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/days.py: Days as DICOM writes them.
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
-def parse_day(text: object) -> datetime.date | None:
-    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
-        return None
-    try:
-        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
-    except ValueError:
-        return None
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
@@ -573,138 +1089,49 @@ class Ledger:
         self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
 
 
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+# ---- src/purge_old_studies/parameters.py: The parameters of requests.
 
 
-S = TypeVar("S")
+@dataclasses.dataclass(frozen=True)
+class Undated(Flag):
+    """What is done with studies without a day."""
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    allowed: str = "true, false or received"
 
-
-class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+    def from_body(self, value: Any) -> Any:
+        return value if value == "received" else super().from_body(value)
 
 
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed.
-    """
-    warnings: list[str] = []
-    found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+PARAMETERS: dict[str, Text] = {
+    "since": Text(),
+    "older-than": Text(),
+    "by": OneOf(choices=("StudyDate", "received")),
+    "Query": TextsByName(allowed='an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}'),
+    "Labels": Texts(allowed="a list of labels, at least one"),
+    "LabelsConstraint": OneOf(choices=("All", "Any", "None")),
+    "limit": WholeNumber(least=1, most=10**9),
+    "undated": Undated(),
+    "dry-run": Flag(),
+    "force": Flag(),
+    "async": Flag(),
+    "format": OneOf(choices=("json", "text")),
+}
 
 
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
+def shown(value: object) -> str:
+    text = one_line(json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/purge_old_studies.py
+def wants_json(found: Mapping[str, Any], request: Request) -> bool:
+    """Whether `format`, else `Accept`, asks for JSON."""
+    chosen = found.get("format")
+    return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
 
 
-__version__ = "0.2.0"
+# ---- src/purge_old_studies/conditions.py: Which studies are to go, as it was asked for.
 
-T = TypeVar("T")
-SECTION = "PurgeOldStudies"
-PAGE = 500  # studies read at a time: each question reads through all that match
-WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
-FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
-STALE = 0.5  # seconds; what was looked at longer ago is looked at again
-BATCH = 60  # instances of the first request that deletes
-# Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
-# notice, for at the end of each much goes on at once.
-BATCH_SECONDS = 0.15
-PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
-LISTED = 1000  # studies that an answer names at most
-TURN = 0.0001  # seconds that a thread may keep the interpreter when others want it
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
-CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 # What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
 # the files, or silently never matches.
 QUERY_TAGS = (
@@ -712,24 +1139,123 @@ QUERY_TAGS = (
     "PatientName", "PatientSex", "ReferringPhysicianName", "RequestedProcedureDescription", "RequestingPhysician",
     "StudyDescription", "StudyID", "StudyInstanceUID", "StudyTime",
 )  # fmt: skip
-IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
+
+    last: datetime.date
+    by: str = "StudyDate"
+    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    labels_constraint: str = "All"
+    limit: int | None = None
+    undated: bool | str = False
+
+    def as_json(self) -> dict[str, Any]:
+        found = dataclasses.asdict(self)
+        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, text: str) -> Conditions:
+        found = json.loads(text)
+        last = typing.cast("datetime.date", parse_day(found["last"]))
+        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
+
+
+def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
+    if "LabelsConstraint" in found and "Labels" not in found:
+        raise Refused(400, "LabelsConstraint needs Labels")
+    if "Labels" in found and not has_labels:
+        raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
+    for label in found.get("Labels", ()):
+        if not is_label(label):
+            raise Refused(400, f"Labels: {shown(label)} can't be one, allowed: letters, digits, - and _")
+    _check_query(found.get("Query", {}))
+    return Conditions(
+        _last_day(found, today),
+        by,
+        found.get("Query", {}),
+        tuple(found.get("Labels", ())),
+        constraint,
+        found.get("limit"),
+        found.get("undated", False),
+    )
+
+
+def is_label(text: str) -> bool:
+    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
+
+
+def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
+    if ("since" in found) == ("older-than" in found):
+        which = "is missing" if "since" not in found else "and older-than stand both there"
+        raise Refused(
+            400, f"since {which}: give the last day (since=YYYYMMDD) or the age (older-than=7y) of what is to go"
+        )
+    if "older-than" in found:
+        day = day_back(found["older-than"], today)
+        if day is None:
+            raise Refused(400, f"older-than is {shown(found['older-than'])}, allowed: an age such as 90d, 18m or 7y")
+        return day
+    day = parse_day(found["since"])
+    if day is None:
+        raise Refused(400, f"since is {shown(found['since'])}, allowed: a day of the calendar as YYYYMMDD")
+    if day > today:
+        raise Refused(400, f"since is {day:%Y%m%d}, a day yet to come; allowed: up to today, {today:%Y%m%d}")
+    return day
+
+
+def day_back(age: str, today: datetime.date) -> datetime.date | None:
+    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
+
+    Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
+    """
+    if not (found := re.fullmatch(r"([1-9][0-9]{0,4})([dmy])", age, re.ASCII)):
+        return None
+    number, unit = int(found[1]), found[2]
+    if unit == "d":
+        return today - datetime.timedelta(number) if number < today.toordinal() else None
+    months = today.year * 12 + today.month - 1 - number * (12 if unit == "y" else 1)
+    year, month = months // 12, months % 12 + 1
+    if year < 1:
+        return None
+    after = datetime.date(year + month // 12, month % 12 + 1, 1)
+    return min(after - datetime.timedelta(1), datetime.date(year, month, 1) + datetime.timedelta(today.day - 1))
+
+
+def _check_query(query: Mapping[str, str]) -> None:
+    """Refuse what would match more than it says, and what can match nothing."""
+    for tag, value in query.items():
+        if tag in ("StudyDate", "0008,0020", "0008-0020"):
+            raise Refused(400, "Query: days are given by since or older-than, not by StudyDate")
+        if tag not in QUERY_TAGS:
+            near = difflib.get_close_matches(tag, QUERY_TAGS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(QUERY_TAGS)}"
+            raise Refused(400, f"Query: {shown(tag)} is not kept of each study; {hint}")
+        if any(not part.strip("* ") for part in value.split("\\")):
+            raise Refused(400, f"Query: {tag} {shown(value)} would match every study; leave it out")
+        if not value.isprintable():
+            raise Refused(400, f"Query: {tag} has characters that no value of DICOM has here")
+        if tag == "ModalitiesInStudy" and re.search(r"[*?]", value):
+            raise Refused(400, "Query: ModalitiesInStudy takes no wildcards; several stand side by side: CT\\MR")
+        if "\\" in value and re.search(r"[*?]", value):
+            raise Refused(400, f"Query: {tag} is a list, which takes no wildcards")
+        if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
+            raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
+
+
+# ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
+
+
+SECTION = "PurgeOldStudies"
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # Metadata of a study that Orthanc gives by itself and that can mean something to a person; others are the user's.
 KNOWN_METADATA = ("AnonymizedFrom", "ModifiedFrom", "RemoteAET")
-# Both ends and the inode in a row of /proc/net/tcp; others there are by the thousand.
-ESTABLISHED = re.compile(r"^ *\d+: (\w+:\w+) (\w+:\w+) 01 \S+ \S+ \S+ +\d+ +\d+ (\d+) ", re.MULTILINE)
-UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
-TABLES = """
-CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
-    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
-CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
-    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
-CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
-"""
-# A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
-# `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
-UNFINISHED = ("waiting", "deleting", "pieces")
-FINISHED = ("deleted", "gone", "kept", "failed")
 
 
 def _age(text: str) -> str | None:
@@ -770,9 +1296,12 @@ class Rule:
         },
     )
     query: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
-    labels: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "Labels that a study must have."})
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+    )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
@@ -787,7 +1316,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The section `PurgeOldStudies`. An unknown key counts as wrong here: a mistyped guard is no guard."""
+    """The section `PurgeOldStudies`."""
 
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
@@ -820,187 +1349,53 @@ class Settings:
     )
 
 
-# What is asked for
+def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """What a rule means on a day. Raises `Refused` as a request would."""
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    if rule.limit is not None:
+        found["limit"] = rule.limit
+    if rule.labels:
+        found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    return conditions(found, today, has_labels=has_labels)
 
 
-@dataclasses.dataclass(frozen=True)
-class Conditions:
-    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
-
-    last: datetime.date
-    by: str = "StudyDate"
-    query: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    labels_constraint: str = "All"
-    limit: int | None = None
-    undated: bool | str = False
-
-    def as_json(self) -> dict[str, Any]:
-        found = dataclasses.asdict(self)
-        return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
-
-    @classmethod
-    def from_json(cls, text: str) -> Conditions:
-        found = json.loads(text)
-        last = typing.cast("datetime.date", parse_day(found["last"]))
-        return cls(**{**found, "last": last, "labels": tuple(found["labels"])})
-
-
-PARAMETERS = {
-    "since": "text", "older-than": "text", "by": "text", "Query": "object", "Labels": "list", "LabelsConstraint": "text",
-    "limit": "number", "undated": "undated", "dry-run": "flag", "force": "flag", "async": "flag", "format": "text",
-}  # fmt: skip
-ALLOWED = {
-    "text": "a text",
-    "object": 'an object of DICOM keywords and texts, e.g. {"ModalitiesInStudy": "CR"}',
-    "list": "labels",
-    "number": "a whole number from 1 on",
-    "flag": "true or false",
-    "undated": "true, false or received",
-}
-
-
-def parameters(request: Request) -> dict[str, Any]:
-    """The parameters of a request, checked for name and type. Raises `Refused` (400)."""
-    found = _from_query(request.query) if request.method == "GET" else request.json()
-    _check_names(found)
-    for name, value in found.items():
-        kind = PARAMETERS[name]
-        fits = {
-            "text": isinstance(value, str),
-            "object": isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
-            "list": isinstance(value, list) and all(isinstance(text, str) and text for text in value) and value,
-            "number": isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-            "flag": isinstance(value, bool),
-            "undated": isinstance(value, bool) or value == "received",
-        }[kind]
-        if not fits:
-            raise Refused(400, f"{name} is {_shown(value)}, allowed: {ALLOWED[kind]}")
-    return found
-
-
-def _check_names(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in PARAMETERS:
-            near = difflib.get_close_matches(name, PARAMETERS, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(PARAMETERS)}"
-            raise Refused(400, f"Unknown parameter {_shown(name)}; {hint}")
-
-
-def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
-    """The texts of a query as the values that they stand for; what is no such value stays a text, and is refused later."""
-    _check_names(query)
-    found: dict[str, Any] = {}
-    for name, text in query.items():
-        kind, value = PARAMETERS[name], text
-        found[name] = value
-        if kind in ("flag", "undated") and text in ("true", "false"):
-            found[name] = text == "true"
-        elif kind == "number" and re.fullmatch(r"[0-9]{1,9}", text):
-            found[name] = int(text)
-        elif kind == "list":
-            found[name] = text.split(",")
-        elif kind == "object":
-            with contextlib.suppress(ValueError):
-                found[name] = decoded(text)
-    return found
-
-
-def _shown(value: object) -> str:
-    text = one_line(json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value))
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
-    by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
-    if by not in ("StudyDate", "received"):
-        raise Refused(400, f"by is {_shown(by)}, allowed: StudyDate, received")
-    if constraint not in ("All", "Any", "None"):
-        raise Refused(400, f"LabelsConstraint is {_shown(constraint)}, allowed: All, Any, None")
-    if "LabelsConstraint" in found and "Labels" not in found:
-        raise Refused(400, "LabelsConstraint needs Labels")
-    if "Labels" in found and not has_labels:
-        raise Refused(400, "Labels: this Orthanc has none, they came with 1.12.0")
-    for label in found.get("Labels", ()):
+def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
+    """What the types don't say. Raises `SettingsError`."""
+    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    for name in settings.keep_metadata:
+        if name not in known and not re.fullmatch("[0-9]{4,5}", name):
+            allowed = ", ".join(sorted(known))
+            raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
+    for label in settings.keep_labels:
         if not is_label(label):
-            raise Refused(400, f"Labels: {_shown(label)} can't be one, allowed: letters, digits, - and _")
-    _check_query(found.get("Query", {}))
-    return Conditions(
-        _last_day(found, today),
-        by,
-        found.get("Query", {}),
-        tuple(found.get("Labels", ())),
-        constraint,
-        found.get("limit"),
-        found.get("undated", False),
-    )
+            raise SettingsError(f"{SECTION}.KeepLabels: found {json.dumps(label)}, allowed: letters, digits, - and _")
+    names = [rule.name for rule in settings.rules]
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+            if not value:
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+        if names.count(rule.name) > 1:
+            raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
+        if not all(isinstance(value, str) for value in rule.query.values()):
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        try:
+            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+        except Refused as refused:
+            raise SettingsError(f"{path}: {refused.message}") from None
 
 
-def is_label(text: str) -> bool:
-    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
-    return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
+def read_configuration(configuration: Mapping[str, Any]) -> Settings:
+    """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
+    settings = read_settings(Settings, SECTION, configuration)
+    check_settings(settings, configuration)
+    return settings
 
 
-def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
-    if ("since" in found) == ("older-than" in found):
-        which = "is missing" if "since" not in found else "and older-than stand both there"
-        raise Refused(
-            400, f"since {which}: give the last day (since=YYYYMMDD) or the age (older-than=7y) of what is to go"
-        )
-    if "older-than" in found:
-        day = day_back(found["older-than"], today)
-        if day is None:
-            raise Refused(400, f"older-than is {_shown(found['older-than'])}, allowed: an age such as 90d, 18m or 7y")
-        return day
-    day = parse_day(found["since"])
-    if day is None:
-        raise Refused(400, f"since is {_shown(found['since'])}, allowed: a day of the calendar as YYYYMMDD")
-    if day > today:
-        raise Refused(400, f"since is {day:%Y%m%d}, a day yet to come; allowed: up to today, {today:%Y%m%d}")
-    return day
+# ---- src/purge_old_studies/studies.py: A study as Orthanc's index has it, and whether the conditions name it.
 
 
-def day_back(age: str, today: datetime.date) -> datetime.date | None:
-    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
-
-    Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
-    """
-    if not (found := re.fullmatch(r"([1-9][0-9]{0,4})([dmy])", age, re.ASCII)):
-        return None
-    number, unit = int(found[1]), found[2]
-    if unit == "d":
-        return today - datetime.timedelta(number) if number < today.toordinal() else None
-    months = today.year * 12 + today.month - 1 - number * (12 if unit == "y" else 1)
-    year, month = months // 12, months % 12 + 1
-    if year < 1:
-        return None
-    after = datetime.date(year + month // 12, month % 12 + 1, 1)
-    return min(after - datetime.timedelta(1), datetime.date(year, month, 1) + datetime.timedelta(today.day - 1))
-
-
-def _check_query(query: Mapping[str, str]) -> None:
-    """Refuse what would match more than it says, and what can match nothing."""
-    for tag, value in query.items():
-        if tag in ("StudyDate", "0008,0020", "0008-0020"):
-            raise Refused(400, "Query: days are given by since or older-than, not by StudyDate")
-        if tag not in QUERY_TAGS:
-            near = difflib.get_close_matches(tag, QUERY_TAGS, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(QUERY_TAGS)}"
-            raise Refused(400, f"Query: {_shown(tag)} is not kept of each study; {hint}")
-        if any(not part.strip("* ") for part in value.split("\\")):
-            raise Refused(400, f"Query: {tag} {_shown(value)} would match every study; leave it out")
-        if not value.isprintable():
-            raise Refused(400, f"Query: {tag} has characters that no value of DICOM has here")
-        if tag == "ModalitiesInStudy" and re.search(r"[*?]", value):
-            raise Refused(400, "Query: ModalitiesInStudy takes no wildcards; several stand side by side: CT\\MR")
-        if "\\" in value and re.search(r"[*?]", value):
-            raise Refused(400, f"Query: {tag} is a list, which takes no wildcards")
-        if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
-            raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
-
-
-# Which studies that is
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1023,12 +1418,6 @@ class Study:
             moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
             return moment.astimezone().date()
         return None
-
-
-@functools.lru_cache(1000)
-def _names(*names: str) -> frozenset[str]:
-    """These names; the same object for most studies: the fewer there are, the sooner Python has gone through them."""
-    return frozenset(names)
 
 
 @functools.lru_cache(10_000)
@@ -1065,48 +1454,23 @@ def _pattern(part: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
 
 
-def gently(items: Iterable[T]) -> Iterator[T]:
-    """The same items, with the processor and the interpreter left to others now and then.
-
-    Linux lets a thread that has just woken keep its processor for milliseconds, also from a request that waits for it.
-    """
-    for number, item in enumerate(items, 1):
-        yield item
-        os.sched_yield()
-        if number % 50 == 0:
-            time.sleep(0)  # before Python 3.12 the line above keeps the interpreter
+def identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
 
 
-def used_up(items: list[T]) -> Iterator[T]:
-    """The items of a list, each forgotten before the next: freeing all at once would keep the interpreter from others."""
-    items.reverse()
-    while items:
-        yield items.pop()
+def facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
 
 
-def each_of(content: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON array: decoding all at once would keep the interpreter from others for milliseconds."""
-    text, decoder, at = content.decode(), json.JSONDecoder(), 0
-    while (at := text.find("{", at)) >= 0:
-        found, at = decoder.raw_decode(text, at)
-        yield found
+# ---- src/purge_old_studies/archive.py: The studies of this Orthanc: found, looked at again, and deleted, by loopback HTTP.
 
 
-@contextlib.contextmanager
-def in_short_turns() -> Iterator[None]:
-    """Python's threads take turns fifty times as often: the routes of others wait less for what is computed here."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def batch_length(instances: Iterable[int], most: float) -> int:
-    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
-    together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
-    return max(1, len(together))
+PAGE = 500  # studies read at a time: each question reads through all that match
+WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
 
 class Archive:
@@ -1138,17 +1502,15 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        meant = [study for study in gently(self._matching(query)) if is_meant(study, asked)]
+        meant = [study for study in self._matching(query) if is_meant(study, asked)]
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
         found = dict[str, Study]()
         for start in range(0, len(meant), WINDOW):
             some = meant[start : start + WINDOW]
             protection = self.protection(some)
-            found |= {study.id: study for study in gently(some) if not self.why_kept(study, protection)}
+            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
         # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
-        aged = sorted(
-            (study.day(asked.by) or datetime.date.max, study.received, name) for name, study in gently(found.items())
-        )
+        aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
@@ -1190,7 +1552,8 @@ class Archive:
         return find
 
     def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return list(gently(each_of(self._loopback.exchange("POST", "/tools/find", find)[1])))
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
 
     def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
         """What is there of some studies at a level, before 1.12.5."""
@@ -1219,7 +1582,7 @@ class Archive:
         there = {each["ID"]: each for each in found}
         return {
             study: dataclasses.replace(self._study(there[study]), instances=counts[study])
-            for study in gently(wanted)
+            for study in wanted
             if study in there
         }
 
@@ -1230,8 +1593,8 @@ class Archive:
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
             str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
-            _names(*found.get("Labels", ())),
-            _names(*metadata),
+            frozenset(found.get("Labels", ())),
+            frozenset(metadata),
             int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
         )
 
@@ -1262,7 +1625,7 @@ class Archive:
             return f"it has the metadata {', '.join(sorted(held))}"
         is_protected = protection.get(study.patient)
         if is_protected is None:
-            is_protected = bool(_if_there(f"/patients/{study.patient}/protected"))
+            is_protected = bool(if_there(f"/patients/{study.patient}/protected"))
         if is_protected:
             return "its patient is protected"
         return None
@@ -1284,7 +1647,7 @@ class Archive:
                 )
             modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
             size += self._bytes(window)
-        ends = [_identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
+        ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
         return {
             "DryRun": True,
             "Since": f"{asked.last:%Y%m%d}",
@@ -1306,7 +1669,7 @@ class Archive:
     def _bytes(self, studies: Mapping[str, Study]) -> int:
         """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self._extended:
-            return sum(int((_if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
         instances = self._children("Instance", studies.values(), ["Attachments"])
         return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
 
@@ -1340,7 +1703,7 @@ class Archive:
         return True
 
 
-def _if_there(path: str) -> Any:
+def if_there(path: str) -> Any:
     """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
 
     Any other error is raised: who can't see whether a study is protected does not delete it.
@@ -1353,16 +1716,7 @@ def _if_there(path: str) -> Any:
         raise
 
 
-def _identifiers(study: Study) -> dict[str, str]:
-    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
-
-
-# What is written down
-
-
-def _facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
-    return {**_identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
+# ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
 
 
 class History:
@@ -1417,118 +1771,33 @@ def now_utc() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
 
 
-def who_asks(headers: Mapping[str, str], port: int) -> dict[str, Any]:
-    """User and address behind a request, as far as they can be known.
+def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell where a request comes from; a filter would, at a cost for every request to Orthanc. The kernel
-    knows who is connected to the port: one address, or several of which it was one.
+    The plugin does not tell a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None
     if kind.lower() == "basic":
         with contextlib.suppress(ValueError):
             user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    addresses = connected_to(port)
-    found: dict[str, Any] = {"User": user, "Ip": addresses[0] if len(addresses) == 1 else addresses or None}
+    found: dict[str, Any] = {"User": user}
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
 
 
-def connected_to(port: int) -> list[str]:
-    """The addresses that others are connected from to a TCP port of this machine (Linux; elsewhere none)."""
-    ends = []
-    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        with contextlib.suppress(OSError):
-            ends += ESTABLISHED.findall(Path(table).read_text())
-    own = set()
-    for file in Path("/proc/self/fd").glob("*") if ends else ():
-        with contextlib.suppress(OSError):
-            own.add(str(file.readlink()).removeprefix("socket:[").removesuffix("]"))
-    suffix = f":{port:04X}"
-    ours = {local for local, remote, inode in ends if remote.endswith(suffix) and inode in own}  # our loopback requests
-    return sorted({_address(remote) for local, remote, _ in ends if local.endswith(suffix) and remote not in ours})
+# ---- src/purge_old_studies/purge.py: One purge that is going on.
 
 
-def _address(end: str) -> str:
-    """An address of /proc/net/tcp: 32 bit words in the order of this machine's bytes."""
-    words = bytes.fromhex(end.partition(":")[0])
-    raw = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
-
-
-# When
-
-
-def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
-    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
-    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
-
-
-def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
-    """Seconds until the next time of any of the rules, by the clock on the wall."""
-    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
-    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
-
-
-def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
-    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
-    at = datetime.time.fromisoformat(rule.at)
-    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
-
-
-def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """What a rule means on a day. Raises `Refused` as a request would."""
-    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
-    if rule.limit is not None:
-        found["limit"] = rule.limit
-    if rule.labels:
-        found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
-    return conditions(found, today, has_labels=has_labels)
-
-
-def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
-    """What the types don't say. Raises `SettingsError`."""
-    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
-    for name in settings.keep_metadata:
-        if name not in known and not re.fullmatch("[0-9]{4,5}", name):
-            allowed = ", ".join(sorted(known))
-            raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
-    for label in settings.keep_labels:
-        if not is_label(label):
-            raise SettingsError(f"{SECTION}.KeepLabels: found {json.dumps(label)}, allowed: letters, digits, - and _")
-    names = [rule.name for rule in settings.rules]
-    for number, rule in enumerate(settings.rules):
-        path = f"{SECTION}.Rules[{number}]"
-        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
-            if not value:
-                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
-        if names.count(rule.name) > 1:
-            raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
-        if not all(isinstance(value, str) for value in rule.query.values()):
-            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {ALLOWED['object']}")
-        try:
-            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
-        except Refused as refused:
-            raise SettingsError(f"{path}: {refused.message}") from None
-
-
-def read_configuration(configuration: Mapping[str, Any]) -> Settings:
-    """The settings. Raises `SettingsError` for what is wrong anywhere, an unknown key too, a misspelt section included."""
-    for key in configuration:
-        if key != SECTION and difflib.SequenceMatcher(None, key.lower(), SECTION.lower()).ratio() > 0.85:
-            raise SettingsError(f"{key} is not known; did you mean {SECTION}?")
-    settings, unknown = read_settings(Settings, SECTION, configuration)
-    if unknown:
-        raise SettingsError("; ".join(unknown).replace(" and is ignored", ""))
-    check_settings(settings, configuration)
-    return settings
-
-
-# The work
-
-
+STALE = 0.5  # seconds; what was looked at longer ago is looked at again
+BATCH = 60  # instances of the first request that deletes
+# Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
+# notice, for at the end of each much goes on at once.
+BATCH_SECONDS = 0.15
+# A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
+# `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
+UNFINISHED = ("waiting", "deleting", "pieces")
 # What came of a batch: for each state the rows that are in it now, and why.
 Outcome = dict[str, list[tuple[dict[str, Any], str]]]
 
@@ -1582,7 +1851,7 @@ class Purge:
         marks = ",".join("?" * len(states))
         sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
         rows = self._ledger.rows(sql, self.number, *states, after, limit)
-        return [{**row, "facts": json.loads(row["facts"])} for row in gently(rows)]
+        return [{**row, "facts": json.loads(row["facts"])} for row in rows]
 
     def _count(self, *states: str) -> int:
         marks = ",".join("?" * len(states))
@@ -1609,7 +1878,7 @@ class Purge:
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
         protection = self._archive.protection(study for _, study in looked if study is not None)
-        for row, study in gently(looked):
+        for row, study in looked:
             if why := self._why_not(row, study, protection):
                 outcome[why[0]].append((row, why[1]))
             else:
@@ -1627,7 +1896,7 @@ class Purge:
         self, row: Mapping[str, Any], study: Study | None, protection: Mapping[str, bool]
     ) -> tuple[str, str] | None:
         if study is None:
-            if _if_there(f"/studies/{row['study']}") is None:
+            if if_there(f"/studies/{row['study']}") is None:
                 return "gone", "somebody else deleted it"
             return "kept", "it can't be looked at once more"
         if study.received != row["facts"]["LastUpdate"]:
@@ -1660,7 +1929,7 @@ class Purge:
         common = {"Time": now_utc(), "Purge": self.number, "Event": state}
         self._history.add(
             {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
-            for row, why in gently(rows)
+            for row, why in rows
             if row["study"] not in written
         )
         self._settled += len(rows)
@@ -1673,7 +1942,7 @@ class Purge:
             return
         lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
         written = frozenset(line["ID"] for line in lines)
-        there = {row["study"] for row in rows if _if_there(f"/studies/{row['study']}") is not None}
+        there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
         for row in rows:
             if row["study"] in there and row["state"] == "pieces":
@@ -1690,6 +1959,12 @@ class Purge:
             self._settle([(row, why[1])], "kept")
 
 
+def batch_length(instances: Iterable[int], most: float) -> int:
+    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
+    return max(1, len(together))
+
+
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
     """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
     return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
@@ -1699,11 +1974,49 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}
 
 
+# ---- src/purge_old_studies/schedule.py: When a rule is due.
+
+
+def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
+    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
+
+
+def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
+    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
+    return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
+
+
+def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[datetime.datetime]:
+    days = (first + datetime.timedelta(number) for number in range((last - first).days + 1))
+    at = datetime.time.fromisoformat(rule.at)
+    return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
+
+
+# ---- src/purge_old_studies/api.py: The routes of the script and its rules: one purge at a time.
+
+
+LISTED = 1000  # studies that an answer names at most
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
+CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
+TABLES = """
+CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
+    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
+    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
+CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+"""
+FINISHED = ("deleted", "gone", "kept", "failed")
+
+
 class Purges:
     """The script's routes and its rules: one purge at a time, remembered until it has ended."""
 
-    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None, version: str) -> None:
         self._settings, self._configuration, self._refusal = settings, configuration, refusal
+        self._version = version
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
@@ -1765,19 +2078,19 @@ class Purges:
 
     # A purge, from request to end
 
+    @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
         """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
-        found = parameters(request)
+        found = request.parameters
         as_json = wants_json(found, request)
         asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
-        refuse_links(request)
         if found.get("dry-run"):
             summary = self._dry_run(asked)
             return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
         if not self._busy.acquire(blocking=False):
             current = f"purge {self._current.number}" if self._current else "another purge"
             raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
-        who = {**who_asks(request.headers, int(self._configuration.get("HttpPort", 8042))), "Rule": None}
+        who = {**who_asks(request.headers), "Rule": None}
         purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
         if found.get("async"):
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
@@ -1795,12 +2108,11 @@ class Purges:
         try:
             if self._stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            with in_short_turns():
-                studies = self._archive.chosen(asked)
-                if not force and (refusal := self._too_many(len(studies))):
-                    self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
-                    raise Refused(403, f"{refusal}; force=true does it nevertheless")
-                number = self._write_down(asked, who, studies, continues=continues)
+            studies = self._archive.chosen(asked)
+            if not force and (refusal := self._too_many(len(studies))):
+                self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
             purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self._thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
@@ -1823,18 +2135,14 @@ class Purges:
         return None
 
     def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
-        """Write down what is to go, with `studies` used up; the purge's number."""
+        """Write down what is to go; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            count = len(studies)
-            rows = (
-                (number, index, study.id, json.dumps(_facts(study)))
-                for index, study in enumerate(gently(used_up(studies)))
-            )
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._tell("started", number, who, Studies=count, Conditions=asked.as_json())
+        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -1847,8 +2155,7 @@ class Purges:
 
     def _run(self, purge: Purge) -> None:
         try:
-            with in_short_turns():
-                state = self._patiently(purge)
+            state = self._patiently(purge)
         except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
@@ -1956,9 +2263,10 @@ class Purges:
         rows = self._ledger.rows(sql, number, *states)
         return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
 
+    @takes(PAGE_PARAMETERS)
     def jobs(self, request: Request) -> Any:
         """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
-        since, limit, _ = _paging(request.query, ("since", "limit"))
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
         rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
         total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
         items = [self._job(row) for row in rows[:limit]]
@@ -1966,12 +2274,12 @@ class Purges:
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
-        row = self._row(_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
-        row = self._row(_number(request.groups[0]))
+        row = self._row(row_number(request.groups[0]))
         purge = self._current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
@@ -1980,10 +2288,11 @@ class Purges:
         purge.cancelled = True
         return self._job(self._row(row["id"]))
 
+    @takes({**PAGE_PARAMETERS, "purge": WholeNumber()})
     def history(self, request: Request) -> Any:
         """A page of the record, oldest line first: `since` (the last line's number), `limit`, and `purge` for one."""
-        since, limit, purge = _paging(request.query, ("since", "limit", "purge"))
-        return self._history.page(since, limit, purge)
+        found = request.parameters
+        return self._history.page(found.get("since", 0), found.get("limit", 100), found.get("purge"))
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
@@ -1996,7 +2305,7 @@ class Purges:
             "Purges": {row["state"]: row["n"] for row in counts},
             "Deleted": deleted,
             "Rules": [rule.name for rule in self._settings.rules],
-            "Version": __version__,
+            "Version": self._version,
         }
 
     # Rules
@@ -2029,7 +2338,7 @@ class Purges:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
             return
         try:
-            self._begin(asked, {"User": None, "Ip": None, "Rule": rule.name}, force=False, continues=True).done.wait()
+            self._begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True).done.wait()
         except Refused as refused:
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
         except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
@@ -2051,41 +2360,10 @@ def _in_words(value: Any) -> str:
     return one_line("none" if value is None else value)
 
 
-def _number(text: str) -> int:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else -1
+# ---- src/purge_old_studies/__init__.py
 
 
-def _paging(query: Mapping[str, str], allowed: tuple[str, ...]) -> tuple[int, int, int | None]:
-    """`since`, `limit` and `purge` of a list. Raises `Refused` (400)."""
-    for name, value in query.items():
-        if name not in allowed:
-            raise Refused(400, f"Unknown parameter {_shown(name)}; allowed: {', '.join(allowed)}")
-        if _number(value) < 0 or (name == "limit" and not 1 <= int(value) <= 1000):
-            raise Refused(
-                400, f"{name} is {_shown(value)}, allowed: a whole number{' from 1 to 1000' * (name == 'limit')}"
-            )
-    return int(query.get("since", 0)), int(query.get("limit", 100)), int(query["purge"]) if "purge" in query else None
-
-
-def wants_json(found: Mapping[str, Any], request: Request) -> bool:
-    """Whether `format`, else `Accept`, asks for JSON."""
-    chosen = found.get("format")
-    if chosen not in (None, "json", "text"):
-        raise Refused(400, f"format is {_shown(chosen)}, allowed: json, text")
-    return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
-
-
-def refuse_links(request: Request) -> None:
-    """A GET deletes here: what a browser asks for on behalf of another page, or ahead of time, is refused (403)."""
-    headers = request.headers
-    if request.method != "GET" or not headers.get("user-agent", "").startswith("Mozilla/"):
-        return
-    typed = headers.get("sec-fetch-site") in ("none", "same-origin")
-    early = "prefetch" in headers.get("sec-purpose", headers.get("purpose", ""))
-    if early or not typed:
-        query = urllib.parse.urlencode(request.query)
-        address = re.sub("[^!-&(-~]", "", f"http://{headers.get('host', '127.0.0.1:8042')}{request.uri}?{query}")
-        raise Refused(403, f"A browser must not delete by a link. In a terminal: curl -u USER '{address}'")
+__version__ = "0.2.0"
 
 
 def register() -> None:
@@ -2099,7 +2377,7 @@ def register() -> None:
         orthanc.LogError(refusal)
     else:
         warn_if_open("purge_old_studies", configuration)
-    purges = Purges(settings, configuration, refusal)
+    purges = Purges(settings, configuration, refusal, __version__)
     route = "/purge-old-studies"
     serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
     serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
@@ -2107,8 +2385,9 @@ def register() -> None:
     serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
     serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
-    KEPT_ALIVE.append(purges.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if refusal is None:
+        KEPT_ALIVE.append(purges.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 
 
 register()

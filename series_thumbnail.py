@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import ctypes
 import dataclasses
+import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import functools
@@ -41,17 +41,183 @@ import math
 import queue
 import re
 import ssl
-import sys
 import threading
 import time
 import traceback
 import types
 import typing
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import orthanc
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """A host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+DEEPEST = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
+        holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {DEEPEST} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > DEEPEST:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -183,13 +349,226 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/days.py: Days as DICOM writes them.
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+
+
+MOST_ROWS = 1000  # of a page
+LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class ParameterError(ValueError):
+    """A parameter that can't be; the text names it, what was found, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text that is not empty; `pattern` is what all of it has to match, `allowed` says that in words."""
+
+    allowed: str = "a text"
+    pattern: str = ".+"
+    longest: int = 1000
+
+    def from_body(self, value: Any) -> Any:
+        """Return the value of a parameter in a JSON body. Raises ValueError: it is not allowed."""
+        if not isinstance(value, str) or len(value) > self.longest or not re.fullmatch(self.pattern, value, re.DOTALL):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        return self.from_body(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Text):
+    """One of some texts."""
+
+    choices: tuple[str, ...] = ()
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(", ".join(self.choices))
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumber(Text):
+    """A whole number with bounds."""
+
+    least: int = 0
+    most: int = LARGEST_NUMBER
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
+            raise ValueError(f"a whole number from {self.least} to {self.most}")
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(int(text) if re.fullmatch("[0-9]{1,19}", text) else text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Text):
+    """True or false; in a query also its name alone, where `bare`."""
+
+    bare: bool = False
+    allowed: str = "true or false"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        if text == "" and self.bare:
+            return True
+        return self.from_body({"true": True, "false": False}.get(text, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Text):
+    """A list of texts, separated by commas in a query. An empty list is refused: it means nothing, never everything."""
+
+    allowed: str = "a list of at least one text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextsByName(Text):
+    """An object of names and texts, as JSON in a query too. An empty one is refused."""
+
+    allowed: str = "an object of at least one name and text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, dict) or not value or not all(isinstance(each, str) for each in value.values()):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        try:
+            return self.from_body(decoded(text))
+        except ValueError:
+            raise ValueError(self.allowed) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Day(Text):
+    """A day of the calendar; handlers get a `datetime.date`."""
+
+    allowed: str = "a day of the calendar as YYYYMMDD"
+
+    def from_body(self, value: Any) -> Any:
+        if (day := parse_day(value)) is None:
+            raise ValueError(self.allowed)
+        return day
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment(Text):
+    """A time with its zone; handlers get a `datetime.datetime`."""
+
+    allowed: str = "a time with its zone, as 2026-01-31T13:00:00Z"
+
+    def from_body(self, value: Any) -> Any:
+        try:
+            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
+            found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
+        except (AttributeError, ValueError, OverflowError):
+            raise ValueError(self.allowed) from None
+        if found.tzinfo is None:
+            raise ValueError(self.allowed)
+        return found
+
+
+IDENTIFIER = Text("an identifier of Orthanc", r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+PAGE_PARAMETERS: Mapping[str, Text] = {"since": WholeNumber(), "limit": WholeNumber(least=1, most=MOST_ROWS)}
+
+
+def takes(parameters: Mapping[str, Text], *, get_acts: bool = False) -> Callable[[H], H]:
+    """Say which parameters a handler takes, by name: a GET in its query, a POST or PUT in its body. Without it, none.
+
+    They come as `request.parameters`, those that were given. `get_acts`: a GET to it deletes, or sends, or changes what
+    others see, so that no link may do it (`common.cross_site`).
+    """
+
+    def mark(handler: H) -> H:
+        vars(handler)["parameters"], vars(handler)["get_acts"] = parameters, get_acts
+        return handler
+
+    return mark
+
+
+def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
+    """Return what a handler takes, by name."""
+    found: Mapping[str, Text] = getattr(handler, "parameters", {})
+    return found
+
+
+def acts_on_get(handler: Callable[..., Any]) -> bool:
+    """Whether a GET to a handler changes anything."""
+    return bool(getattr(handler, "get_acts", False))
+
+
+def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
+    """Return what was given as handlers want it.
+
+    Raises
+    ------
+    ParameterError : a name is not known, or a value not allowed.
+    """
+    found = {}
+    for name, value in given.items():
+        if name not in taken:
+            near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+        try:
+            found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
+        except ValueError as error:
+            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+    return found
+
+
+def shown_value(value: Any) -> str:
+    """A value of a request, as it may stand in one line of an answer or of the log."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def row_number(text: str) -> int:
+    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+
+
 # ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+LARGEST_BODY = 1 << 20  # bytes
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -214,7 +593,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
+
+    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
+    """
 
     method: str
     uri: str
@@ -222,6 +604,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
@@ -238,22 +621,6 @@ Handler = Callable[[Request], Any]
 ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
-def decoded(text: str | bytes) -> Any:
-    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
-    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
-        depth += (token[0] in b"[{") - (token[0] in b"]}")
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} deep")
-    return json.loads(content, object_pairs_hook=_named_once)
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
 def one_line(text: object) -> str:
     """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
@@ -268,29 +635,32 @@ def serve(
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
-    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
-    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
+    body's size, then the parameters that the handler `takes` (`common.parameters`).
+    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
     """
 
     def callback(output: Any, uri: str, /, **raw: Any) -> None:
-        if shortcut is not None and shortcut(output, uri, raw):
-            return
-        method = raw["method"]
+        method, headers = raw["method"], raw.get("headers", {})
         if method not in handlers:
             output.SendMethodNotAllowed(",".join(handlers))
             return
+        handler = handlers[method]
+        acts = method != "GET" or acts_on_get(handler)
+        if shortcut is not None and not acts and shortcut(output, uri, raw):
+            return
         try:
+            if acts:
+                _refuse_unless_on_purpose(method, uri, headers, raw)
             if reason := unavailable():
                 raise Refused(503, reason)
-            query = raw.get("get", {})
-            if query.keys() == {PROBE}:
-                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+            if len(body := raw.get("body", b"")) > LARGEST_BODY:
+                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
+            if raw.get("get", {}).keys() == {PROBE}:
+                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
                 return
-            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
-                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
-            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
-            refuse_strangers(request)
-            answer = handlers[method](request)
+            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
+            answer = handler(_with_parameters(request, handler))
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
@@ -305,6 +675,36 @@ def serve(
     orthanc.RegisterRestCallback(pattern, callback)
 
 
+def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
+    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
+        status, reason = found
+        if method == "GET":
+            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+        raise Refused(status, reason)
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+    query = {name: value or "" for name, value in raw.get("get", {}).items()}
+    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
+        return query
+    try:
+        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+    except UnicodeError:
+        raise Refused(400, "A parameter is not in UTF-8") from None
+
+
+def _with_parameters(request: Request, handler: Handler) -> Request:
+    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
+    is_get = request.method == "GET"
+    given: Mapping[str, Any] = request.query if is_get else request.json()
+    try:
+        found = read_parameters(parameters_of(handler), given, from_query=is_get)
+    except ParameterError as error:
+        raise Refused(400, str(error)) from None
+    return dataclasses.replace(request, parameters=found)
+
+
 def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
     """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
     if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
@@ -313,38 +713,16 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_strangers(request: Request) -> None:
-    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
-
-    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
-    (what an HTML form of any page can send without being asked for permission).
-    """
-    if request.method == "GET":
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
-    if site not in (None, "same-origin", "none") or (
-        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
-    ):
-        raise Refused(
-            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
-        )
-    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
-    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if browser and request.body and mime != "application/json":
-        raise Refused(415, "From a browser the body must be application/json")
-
-
-@functools.lru_cache(1000)
 def _arrives_decoded(uri: str) -> bool:
     # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
-    try:
-        return bool(
-            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
-        )
-    except LoopbackError:
-        return False
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
+    if not ARRIVAL:
+        try:
+            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
+            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+        except LoopbackError:
+            return False
+    return ARRIVAL[0]
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -390,7 +768,12 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -398,48 +781,81 @@ def key_of(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
 
     Parameters
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
         nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
+    section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
     """
-    warnings: list[str] = []
+    check_section_name(section, configuration)
     found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+    return cls() if found is None else _read_object(cls, section, found)
 
 
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
         if key in found
     }
     return cls(**values)
 
 
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if found is None and type(None) in arguments:
@@ -447,12 +863,12 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         hint = next(argument for argument in arguments if argument is not type(None))
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+        return _read_object(typing.cast("type[Any]", hint), path, found)
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
         shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
     elif hint is Any:
         value, fits, allowed = found, True, ""
@@ -460,7 +876,7 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
         if fits and dataclasses.is_dataclass(arguments[1]):
             paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -480,10 +896,13 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
 
 def _printable(key: str) -> str:
     """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
 
 
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
@@ -504,11 +923,14 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
 
     Raises
     ------
-    SettingsError : the configuration gives that number to another name.
+    SettingsError : the configuration gives that number to another name, or a number to a name that is nearly ours.
     """
+    check_section_name(section, configuration)
     named = configuration.get(section) or {}
     if name in named:
         return name, None
+    if near := [other for other in named if is_nearly(other, name)]:
+        raise SettingsError(f"{section}: found {json.dumps(near[0])} (did you mean {json.dumps(name)}?)")
     numbers = {other: value[0] if isinstance(value, list) and value else value for other, value in named.items()}
     if taken := [other for other, value in numbers.items() if value == number]:
         raise SettingsError(
@@ -539,7 +961,6 @@ OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
 QUESTIONS = 8  # ways to ask for one picture that are recognised at once
 TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
 SOURCES = 20_000  # instances whose tags need not be read again for another picture
-ATTACHED = threading.local()
 LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
 
 # What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
@@ -774,29 +1195,23 @@ def preferred(accept: str) -> str | None:
     return JPEG if jpeg >= png else PNG
 
 
-def whole(name: str, text: str, least: int, most: int) -> int:
-    """A parameter that is a whole number. Raises `Refused` (400)."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
-    return int(text)
+PARAMETERS = {
+    "size": WholeNumber(least=SMALLEST, most=LARGEST),
+    "format": OneOf(choices=("jpeg", "png")),
+    "quality": WholeNumber(least=1, most=100),
+    "icon": Flag(),
+}
 
 
 @functools.lru_cache(maxsize=256)
-def wanted(query: tuple[tuple[str, str], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
-    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 400, 406."""
-    given = dict(query)
-    if unknown := sorted(given.keys() - {"size", "format", "quality", "icon"}):
-        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: size, format, quality, icon")
-    size = whole("size", given.get("size", str(settings.size)), SMALLEST, LARGEST)
-    quality = whole("quality", given.get("quality", str(settings.quality)), 1, 100)
-    if given.get("icon", "true") not in ("true", "false"):
-        raise Refused(400, f"icon is {one_line(given['icon'])[:40]!r}, allowed: true, false")
-    mime = preferred(accept) if "format" not in given else {"jpeg": JPEG, "png": PNG}.get(given["format"])
-    if mime is None and "format" in given:
-        raise Refused(400, f"format is {one_line(given['format'])[:40]!r}, allowed: jpeg, png")
+def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
+    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
+    given = dict(parameters)
+    size, quality = given.get("size", settings.size), given.get("quality", settings.quality)
+    mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred(accept)
     if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")
-    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon") != "false"
+    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon", True)
 
 
 # Pictures
@@ -903,19 +1318,6 @@ class Cache:
     def _count(self, picture: Picture, sign: int) -> None:
         self.bytes += sign * (len(picture.content) + OVERHEAD)
         self.pictures += sign
-
-
-def stay_attached() -> None:
-    """From Python 3.14 on, let what Python knows of this thread of Orthanc's outlive the callback.
-
-    The plugin has it made for each callback (PyGILState_Ensure) and destroyed after it (PyGILState_Release), and with it
-    the memory of Python's stack is mapped and unmapped, for which all threads of the process stand still: without that
-    a route asked by four clients answers 1.9 times as often (Orthanc 1.13.0). One Ensure more than there are Releases keeps
-    it, until Python ends. Older Pythons would gain as much; there a hundred times Orthanc's own preview needs no such trick.
-    """
-    if sys.version_info >= (3, 14) and not hasattr(ATTACHED, "yes"):
-        ATTACHED.yes = True
-        ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Archive:
@@ -1415,20 +1817,25 @@ class Thumbnails:
 
     # Routes
 
+    @takes(PARAMETERS)
     def of_series(self, request: Request) -> Answer:
         """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
         return self._answer("series", request)
 
+    @takes(PARAMETERS)
     def of_study(self, request: Request) -> Answer:
         """The same of a study: of its first series of images."""
         return self._answer("studies", request)
 
+    @takes(PARAMETERS)
     def of_instance(self, request: Request) -> Answer:
         """The same of one instance: of its middle frame."""
         return self._answer("instances", request)
 
     def _answer(self, level: str, request: Request) -> Answer:
-        look, icon_will_do = wanted(tuple(request.query.items()), request.headers.get("accept", "*/*"), self._settings)
+        look, icon_will_do = wanted(
+            tuple(request.parameters.items()), request.headers.get("accept", "*/*"), self._settings
+        )
         picture = self._picture(level, request.groups[0], look)
         if picture.is_icon and not icon_will_do:
             raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
@@ -1444,7 +1851,6 @@ class Thumbnails:
 
     def again(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
         """Answer what was asked before, in the same words: most requests, in a fifth of the time; whether it could."""
-        stay_attached()
         if raw["method"] != "GET":
             return False
         headers = raw["headers"]
@@ -1510,11 +1916,11 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings, chosen, kept = None, Settings(), "", ""
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         chosen, hint = user_number(configuration, "UserMetadata", CHOSEN, CHOSEN_NUMBER)
         kept, other_hint = user_number(configuration, "UserContentType", KEPT, KEPT_NUMBER)
-        for warning in [*warnings, *(f"series_thumbnail: {text}" for text in (hint, other_hint) if text)]:
-            orthanc.LogWarning(warning)
+        for text in filter(None, (hint, other_hint)):
+            orthanc.LogWarning(f"series_thumbnail: {text}")
     except SettingsError as error:
         refusal = f"{error}. series_thumbnail is idle until this is corrected."
     loopback = Loopback(configuration)

@@ -138,10 +138,9 @@ def later_answers(server: OrthancServer, series: dict[str, str], rounds: int) ->
         lambda: rate(port, [request_bytes("/trivial")], 0.4),
         lambda: rate(port, conditional, 0.4, expected=304),
     )
-    plain_way, previews, alone, preview_alone = in_turns(
+    plain_way, alone, preview_alone = in_turns(
         rounds,
         lambda: rate(port, plain, 1),
-        lambda: rate(port, preview, 1),
         lambda: rate(port, requests, 1, connections=1),
         lambda: rate(port, preview, 1, connections=1),
     )
@@ -149,9 +148,6 @@ def later_answers(server: OrthancServer, series: dict[str, str], rounds: int) ->
     show("later answer, If-None-Match (304)", unchanged, "later answer", ours, "/s", 1.0)
     show("later answer", ours, "/instances/{id}/preview in a route", plain_way, "/s", 100)
     show("later answer, by one connection", alone, "/instances/{id}/preview", preview_alone, "/s", 100)
-    # By several connections Orthanc's own preview has all cores, and no Python route more than one.
-    show("later answer, by four connections", ours, "/instances/{id}/preview", previews, "/s", 100)
-    print(f"a trivial Python route, by four connections: {trivial / previews:.0f} times preview", flush=True)
 
 
 def memory(server: OrthancServer, series: dict[str, str], megabytes: float) -> None:

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from ._common.answers import DEEPEST
+from ._common.json_text import DEEPEST
 
 MOST_BYTES = 255  # of a type (a routing key of AMQP 0-9-1) and of a subject, in UTF-8
 MOST_DATA = 16 << 20  # bytes of JSON: what RabbitMQ takes, others take less

@@ -14,11 +14,13 @@ import orthanc
 
 from event_dispatcher import create_session, register_event_handlers
 
-FOLDER = Path(json.loads(orthanc.GetConfiguration())["UploadAtStart"]["Folder"])
+SECTION = json.loads(orthanc.GetConfiguration()).get("UploadAtStart")
+FOLDER = Path(SECTION["Folder"]) if isinstance(SECTION, dict) and SECTION.keys() == {"Folder"} else None
 
 
 def upload(event: Any, session: Any) -> None:
     """One file at a time; on a thread of event_dispatcher's own, so that Orthanc receives meanwhile."""
+    assert FOLDER is not None
     for path in sorted(each for each in FOLDER.iterdir() if each.is_file()):
         answer = session.post("/instances", content=path.read_bytes())
         if answer.status_code >= 500:
@@ -32,4 +34,7 @@ def upload(event: Any, session: Any) -> None:
         logging.warning("%s: %s", path.name, "stored" if answer.is_success else "no DICOM, refused")
 
 
-register_event_handlers({orthanc.ChangeType.ORTHANC_STARTED: upload}, orthanc, create_session(orthanc))
+if FOLDER is None:  # an exception here would end Orthanc
+    orthanc.LogError('UploadAtStart: allowed is {"Folder": "PATH"} alone. Nothing is uploaded until this is corrected.')
+else:
+    register_event_handlers({orthanc.ChangeType.ORTHANC_STARTED: upload}, orthanc, create_session(orthanc))

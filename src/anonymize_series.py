@@ -55,6 +55,7 @@ from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PLURALS, Feed
 from common.ledger import STATES, Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
 from forwarding.routing import Batch, Router, load_matcher
 from forwarding.rules import UID_TAG, Origin, Rule, has_origin, wrong_with
@@ -237,7 +238,7 @@ def wrong_with_settings(settings: Settings, configuration: Mapping[str, Any]) ->
             return f"Rules[{number}].{complaint}"
         if rule.level == "Patient":
             return f'Rules[{number}].Level: found "Patient", allowed: "Study", "Series"'
-        if unknown := [name for name in rule.destinations if name not in settings.recipes]:
+        if unknown := [name for name in rule.destinations or () if name not in settings.recipes]:
             return f"Rules[{number}].Destinations: found {json.dumps(unknown[0])}, allowed: {_names(settings.recipes)}"
         if not settings.recipes:
             return f"Recipes: found none, allowed: at least one, for Rules[{number}]"
@@ -259,6 +260,8 @@ def wrong_with_settings(settings: Settings, configuration: Mapping[str, Any]) ->
             return (
                 f"Recipes.{name}: found {ours[0]}, allowed: no UID, no PatientID, no PatientName: the script makes them"
             )
+    if settings.results == Origin():
+        return "Results: found no condition, allowed: at least one (RemoteAET, CalledAET, RemoteIP, Method, User)"
     if settings.results is not None and not settings.re_identify:
         return 'ReIdentify: found false, allowed: true, with "Results"'
     return None
@@ -628,7 +631,7 @@ class Anonymizer:
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}: {NAME} is idle until this is corrected: {refused}"
+            self.unavailable = f"{SECTION}.{refused}. {NAME} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
 
@@ -929,13 +932,12 @@ class Routes:
             "Error": self._anonymizer._complaint,
         }
 
+    @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
     def work(self, request: Request) -> dict[str, Any]:
         """What was, is or will be done: `?state=`, `?since=`, `?limit=`."""
-        state = request.query.get("state")
-        if state is not None and state not in STATES:
-            raise Refused(400, f"state is {one_line(state)[:40]!r}, allowed: {', '.join(STATES)}")
+        state = request.parameters.get("state")
         where, values = ("state=?", (state,)) if state else ("queue<>''", ())
-        return self._page(request, "work", "id", where, values, _shown, {"state"})
+        return self._page(request, "work", "id", where, values, _shown)
 
     def one(self, request: Request) -> dict[str, Any]:
         """One piece of work: its state, what was made, its last error."""
@@ -957,38 +959,39 @@ class Routes:
         self._anonymizer._wake.set()
         return {}
 
+    @takes(PAGE_PARAMETERS)
     def held(self, request: Request) -> dict[str, Any]:
         """The instances that were held back, each with the reason: `?since=`, `?limit=`."""
         return self._page(request, "held", "number", "1", (), lambda row: {
             "ID": row["number"], "Instance": row["instance"], "Recipe": row["recipe"], "Reason": row["reason"],
-            "At": _time(row["at"])}, set())  # fmt: skip
+            "At": _time(row["at"])})  # fmt: skip
 
+    @takes(dict.fromkeys(("patient", "study", "pseudonym"), Text()))
     def entries(self, request: Request) -> dict[str, Any]:
         """Which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
         self._must_re_identify()
         named = {"patient": "patient", "study": "original", "pseudonym": "pseudonym"}
-        if request.query.keys() - {*named} or len(request.query) != 1:
+        if len(request.parameters) != 1:
             raise Refused(400, "allowed: one of patient, study, pseudonym")
-        [(name, value)] = request.query.items()
+        [(name, value)] = request.parameters.items()
         where = "pseudonym=?1 OR patient_pseudonym=?1" if name == "pseudonym" else f"{named[name]}=?1"
         rows = self._anonymizer.ledger.rows(f"SELECT * FROM studies WHERE {where} LIMIT 1000", value)
         items = [{"PatientID": row["patient"], "Pseudonym": row["patient_pseudonym"], "StudyInstanceUID": row["original"],
                   "PseudonymStudyInstanceUID": row["pseudonym"]} for row in rows]  # fmt: skip
         return {"Total": len(items), "Items": items, "Next": None}
 
+    @takes({"Recipe": Text()})
     def anonymize(self, request: Request) -> dict[str, Any]:
         """De-identify a study or a series by a `Recipe`, whatever the rules say; answers the work."""
-        asked, recipes = request.json(), self._anonymizer.settings.recipes
-        recipe = asked.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
-        if asked.keys() - {"Recipe"} or not isinstance(recipe, str) or recipe not in recipes:
+        recipes = self._anonymizer.settings.recipes
+        recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
+        if recipe not in recipes:
             raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {_names(recipes)}")
         return self._add(request, recipe)
 
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; answers the work."""
         self._must_re_identify()
-        if request.json():
-            raise Refused(400, "The body must be empty")
         return self._add(request, RE_IDENTIFY)
 
     def _must_re_identify(self) -> None:
@@ -1021,30 +1024,19 @@ class Routes:
         raise Refused(404, f"There is no study, series or instance {resource}")
 
     def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._anonymizer.ledger.rows("SELECT * FROM work WHERE id=?", min(int(request.groups[0]), 2**62))
+        rows = self._anonymizer.ledger.rows("SELECT * FROM work WHERE id=?", row_number(request.groups[0]))
         if not rows:
             raise Refused(404, f"There is no work {request.groups[0][:20]}")
         return rows[0]
 
     def _page(self, request: Request, table: str, key: str, where: str, values: Sequence[Any],
-              shown: Callable[[Mapping[str, Any]], dict[str, Any]], more: set[str]) -> dict[str, Any]:  # fmt: skip
-        query, ledger = request.query, self._anonymizer.ledger
-        if unknown := sorted(query.keys() - {"since", "limit"} - more):
-            allowed = ", ".join(sorted({"since", "limit"} | more))
-            raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: {allowed}")
-        since, limit = whole(query, "since", 0, 2**62, 0), whole(query, "limit", 1, 1000, 100)
+              shown: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:  # fmt: skip
+        ledger = self._anonymizer.ledger
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
         total = ledger.rows(f"SELECT COUNT(*) n FROM {table} WHERE {where}", *values)[0]["n"]
         sql = f"SELECT * FROM {table} WHERE {where} AND {key}>? ORDER BY {key} LIMIT ?"
         items = [shown(row) for row in ledger.rows(sql, *values, since, limit + 1)]
         return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["ID"] if len(items) > limit else None}
-
-
-def whole(query: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
-    """A parameter that is a whole number. Raises `Refused` (400)."""
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and least <= int(text) <= most):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
-    return int(text)
 
 
 def _time(seconds: float) -> str:
@@ -1073,9 +1065,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
         if wrong := wrong_with_settings(settings, configuration):
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:

@@ -50,11 +50,12 @@ if __name__ == "__main__":  # to verify a log takes no Orthanc
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
+from common.answers import KEPT_ALIVE, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrivals
 from common.days import parse_day
 from common.ledger import Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import Text, WholeNumber, takes
 from common.settings import SettingsError, read_settings
 
 __version__ = "0.1.0"
@@ -412,6 +413,31 @@ def sent_to(content: Mapping[str, Any]) -> str:
     return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
 
 
+@dataclasses.dataclass(frozen=True)
+class TimeOfLine(Text):
+    """A day or a time; handlers get it in UTC, as lines have it."""
+
+    allowed: str = "YYYYMMDD, or a time as 2024-01-31T12:00:00Z"
+
+    def from_body(self, value: Any) -> Any:
+        if day := parse_day(value):
+            return f"{day.isoformat()}T00:00:00.000Z"
+        try:
+            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))
+            found = (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+        except (AttributeError, ValueError, OverflowError):
+            raise ValueError(self.allowed) from None
+        return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+OF_PAGES: dict[str, Text] = {
+    **dict.fromkeys(("patient", "study", "event"), Text()),
+    **dict.fromkeys(("since", "until"), TimeOfLine()),
+    "after": WholeNumber(),
+    "limit": WholeNumber(least=1, most=1000),
+}
+
+
 class Recorder:
     """Takes what Orthanc tells into memory; one thread finds out whose it is, and writes."""
 
@@ -725,9 +751,10 @@ class Recorder:
         """The number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""
         return {"Number": self.log.number, "Mac": self.log.mac}
 
+    @takes(OF_PAGES)
     def page(self, request: Request) -> dict[str, Any]:
         """The lines, oldest first: `?patient=`, `?study=`, `?event=`, `?since=`, `?until=`, `?after=`, `?limit=`."""
-        asked = Asked.of(request.query)
+        asked = Asked.of(request.parameters)
         needles = [json.dumps(value).encode() for value in (asked.patient, asked.study, asked.event) if value]
         total = 0
         items: list[dict[str, Any]] = []
@@ -766,14 +793,11 @@ class Asked:
     limit: int
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Asked:
-        """Read it off the parameters. Raises `Refused` (400)."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(query.keys() - set(names)):
-            raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: {', '.join(names)}")
-        after, limit = whole(query, "after", 0, 2**62, 0), whole(query, "limit", 1, 1000, 100)
-        since, until = moment(query, "since"), moment(query, "until")
-        return cls(query.get("patient", ""), query.get("study", ""), query.get("event", ""), since, until, after, limit)
+    def of(cls, given: Mapping[str, Any]) -> Asked:
+        """Read it off the parameters."""
+        patient, study, event = (given.get(name, "") for name in ("patient", "study", "event"))
+        since, until, after = given.get("since", ""), given.get("until", ""), given.get("after", 0)
+        return cls(patient, study, event, since, until, after, given.get("limit", 100))
 
     def includes(self, entry: Mapping[str, Any]) -> bool:
         return (
@@ -783,30 +807,6 @@ class Asked:
             and self.since <= entry["At"]
             and (not self.until or entry["At"] < self.until)
         )
-
-
-def whole(query: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
-    """A parameter that is a whole number. Raises `Refused` (400)."""
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and least <= int(text) <= most):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
-    return int(text)
-
-
-def moment(query: Mapping[str, str], name: str) -> str:
-    """A parameter that is a day or a time, in UTC, as lines have it. Raises `Refused` (400)."""
-    text = query.get(name, "")
-    if not text:
-        return ""
-    if day := parse_day(text):
-        return f"{day.isoformat()}T00:00:00.000Z"
-    try:
-        found = datetime.datetime.fromisoformat(text.replace(" ", "+"))
-        found = (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        allowed = "YYYYMMDD, or a time as 2024-01-31T12:00:00Z"
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: {allowed}") from None
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def kept_key(path: Path) -> str:
@@ -827,9 +827,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
     except SettingsError as error:
         refusal = f"{error}. audit_log is idle until this is corrected."
         orthanc.LogError(refusal)

@@ -37,7 +37,7 @@ import orthanc
 
 from common.answers import one_line, warn_if_open
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
 from forwarding.rules import Rule, Window
@@ -45,6 +45,10 @@ from forwarding.rules import Rule, Window
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardModality"
+# Of `/modalities/{id}/store`, in all versions together.
+STORE_OPTIONS = (
+    "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
+)  # fmt: skip
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
@@ -69,7 +73,11 @@ class DestinationOptions:
         default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
     )
     proof: str = dataclasses.field(
         default="StorageCommitment",
@@ -80,7 +88,7 @@ class DestinationOptions:
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": "Of `/modalities/{id}/store`: `LocalAet`, `Timeout`, `StorageCommitment`, …"},
+        metadata={"help": f"Of `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
 
@@ -88,11 +96,12 @@ class DestinationOptions:
 class Settings:
     """The section `AutoForwardModality`."""
 
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `DicomModalities`; none: every node that Orthanc knows, also later."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
@@ -208,10 +217,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")

@@ -42,7 +42,7 @@ import orthanc
 from common.answers import one_line, warn_if_open
 from common.feed import PAGE
 from common.loopback import Loopback
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
 from forwarding.rules import Rule, Window
@@ -50,6 +50,7 @@ from forwarding.rules import Rule, Window
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
+STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
 PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
@@ -74,10 +75,14 @@ class DestinationOptions:
         default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
-        default=(), metadata={"help": "Hours in which it may be sent to, by `Days`, `From`, `To`; none: always."}
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
     )
     options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Of `/peers/{id}/store`: `Compress`, `Transcode`, `Timeout`, …"}
+        default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
     )
 
 
@@ -85,11 +90,12 @@ class DestinationOptions:
 class Settings:
     """The section `AutoForwardPeer`."""
 
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names from `OrthancPeers`; none: every peer that Orthanc knows, also later."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names from `OrthancPeers`; null: every peer that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] = dataclasses.field(
-        default=(), metadata={"help": "What goes where; none: all studies to all."}
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
@@ -218,10 +224,8 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
-        if wrong := wrong_with_rules(settings, configuration):
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")

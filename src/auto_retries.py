@@ -42,6 +42,7 @@ import orthanc
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.ledger import STATES, Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
 
 __version__ = "0.1.0"
@@ -229,6 +230,9 @@ def name_of(data: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> 
 
 
 # The work
+
+
+FILTERS = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}  # parameters and their columns
 
 
 class Retrier:
@@ -743,17 +747,14 @@ class Retrier:
             "LastError": self._complaint,
         }
 
+    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def get_jobs(self, request: Request) -> dict[str, Any]:
         """A page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
-        columns = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}
-        _only(request.query, {*columns, "since", "limit"})
-        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
-        if request.query.get("state", "dead") not in STATES:
-            raise Refused(400, f"state is {one_line(request.query['state'])!r}, allowed: {', '.join(STATES)}")
-        where, values = "1", []
-        for name in columns.keys() & request.query.keys():
-            where += f" AND ({' OR '.join(f'{column}=?' for column in columns[name])})"
-            values += [request.query[name]] * len(columns[name])
+        asked, where, values = request.parameters, "1", []
+        since, limit = asked.get("since", 0), asked.get("limit", 100)
+        for name in FILTERS.keys() & asked.keys():
+            where += f" AND ({' OR '.join(f'{column}=?' for column in FILTERS[name])})"
+            values += [asked[name]] * len(FILTERS[name])
         total = self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
         rows = self._ledger.rows(
             f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1
@@ -781,13 +782,10 @@ class Retrier:
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")
         return _shown(self._row(request))
 
+    @takes({"Destination": Text()})
     def retry_jobs(self, request: Request) -> dict[str, Any]:
         """Run all dead ones of a `Destination` again now; without one, all."""
-        wanted = request.json()
-        _only(wanted, {"Destination"})
-        chosen = wanted.get("Destination")
-        if chosen is not None and not isinstance(chosen, str):
-            raise Refused(400, "Destination must be a text, as in the list of jobs")
+        chosen = request.parameters.get("Destination")
         where = "state='dead'" + (" AND queue=?" if chosen is not None else "")
         return {"Retried": self._revive(where, *([] if chosen is None else [chosen]))}
 
@@ -799,9 +797,9 @@ class Retrier:
         return revived
 
     def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", int(request.groups[0][:18]))
+        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", row_number(request.groups[0]))
         if not rows:
-            raise Refused(404, f"There is no job {request.groups[0]} here")
+            raise Refused(404, f"There is no job {request.groups[0][:20]} here")
         return rows[0]
 
 
@@ -820,18 +818,6 @@ def _ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
     if job["ErrorCode"] == CANCELED_JOB:
         return "canceled", "it was canceled"
     return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-
-
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -859,9 +845,7 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
+        settings = read_settings(Settings, SECTION, configuration)
     except SettingsError as error:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)

@@ -47,7 +47,8 @@ from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_i
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
 from common.orphans import LOOK_EVERY, ORPHAN_TABLES, Orphans
-from common.settings import SettingsError, read_settings
+from common.parameters import PAGE_PARAMETERS, Text, takes
+from common.settings import SettingsError, is_nearly, not_empty, read_settings
 
 __version__ = "0.1.0"
 
@@ -126,7 +127,7 @@ def _sources(texts: Sequence[str]) -> str | None:
 
 
 def _levels(texts: Sequence[str]) -> str | None:
-    return None if set(texts) <= set(TYPES) else ", ".join(TYPES)
+    return None if texts and set(texts) <= set(TYPES) else ", ".join(TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,17 +190,22 @@ class Rule:
 
     mode: str = dataclasses.field(default="move", metadata={"choices": MOVES, "help": "What is done with those."})
     levels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; none given: all."}
+        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; not there: all."}
     )
     target_aets: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"key": "TargetAETs", "help": "Destinations; `*` and `?` stand for any text, any character."},
+        metadata={
+            "key": "TargetAETs",
+            "check": not_empty,
+            "help": "Destinations; `*` and `?` stand for any text, any character; not there: all.",
+        },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "OriginatorAETs", "help": "Who asks; likewise."}
+        default=(), metadata={"key": "OriginatorAETs", "check": not_empty, "help": "Who asks; likewise."}
     )
     identifiers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": 'Patterns of identifiers: `{"PatientID": "RESEARCH*"}`.'}
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'Patterns of identifiers: `{"PatientID": "RESEARCH*"}`.'},
     )
 
 
@@ -1104,15 +1110,11 @@ class Interceptor:
             "Version": __version__,
         }
 
+    @takes({**PAGE_PARAMETERS, "state": Text()})
     def requests(self, request: Request) -> Any:
         """A page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
-        query = dict(request.query)
-        for name in query:
-            if name not in ("since", "limit", "state"):
-                raise Refused(400, f"Unknown parameter {one_line(name)}; allowed: since, limit, state")
-        since, limit = _whole(query, "since", 2**62), _whole(query, "limit", 100)
-        if not 1 <= limit <= 1000:
-            raise Refused(400, "limit: allowed is 1 to 1000")
+        query = request.parameters
+        since, limit = query.get("since", 2**62), query.get("limit", 100)
         where, values = ("AND state=?", (query["state"],)) if "state" in query else ("", ())
         rows = self._ledger.rows(
             f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
@@ -1151,14 +1153,6 @@ class Interceptor:
             "Created": _utc(row["created"]),
             "Ended": _utc(row["ended"]),
         }
-
-
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
-    if name not in query:
-        return default
-    if not re.fullmatch(r"[0-9]{1,18}", query[name], re.ASCII):
-        raise Refused(400, f"{name} is {one_line(query[name])!r}, allowed: a whole number")
-    return int(query[name])
 
 
 def _utc(seconds: float | None) -> str | None:
@@ -1357,15 +1351,15 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings = None, Settings()
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         check_settings(settings, configuration)
         interceptor = Interceptor(settings, configuration, None)
-        for warning in warnings:
-            orthanc.LogWarning(warning)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
-        refusal = f"{error}. cmove_interceptor moves as Orthanc does and tells nobody until this is corrected."
+        holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
+        does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
-        return _serve(Interceptor(Settings(), configuration, refusal))
+        return _serve(Interceptor(Settings(), configuration, refusal), refuse=holds)
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
@@ -1373,15 +1367,31 @@ def register() -> None:
     return None
 
 
-def _serve(interceptor: Interceptor) -> None:
+def holds_moves_back(found: Any) -> bool:
+    """Return whether a section that is wrong seems to hold moves back: by a `Required` service, or by the mode `notify`.
+
+    Its words may be mistyped: what looks like one of the two counts.
+    """
+    if isinstance(found, dict):
+        return any(
+            (is_nearly(key, "Required") and value is not False) or holds_moves_back(value)
+            for key, value in found.items()
+        )
+    if isinstance(found, list):
+        return any(map(holds_moves_back, found))
+    return isinstance(found, str) and is_nearly(found, "notify")
+
+
+def _serve(interceptor: Interceptor, *, refuse: bool = False) -> None:
     serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
     serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
     serve("/cmove-interceptor/services/(.+)", {"DELETE": interceptor.drop_service}, interceptor.unavailable)
-    if interceptor.refusal:
+    if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
-    KEPT_ALIVE.append(interceptor.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    if not interceptor.refusal:
+        KEPT_ALIVE.append(interceptor.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

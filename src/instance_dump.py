@@ -34,6 +34,7 @@ except ImportError:
 
 from common.answers import Answer, Refused, Request, one_line, serve
 from common.loopback import Loopback, LoopbackError
+from common.parameters import OneOf, takes
 
 __version__ = "0.1.0"
 
@@ -150,14 +151,10 @@ def _number(value: Any) -> Any:
 # What is asked for
 
 
-def chosen_format(query: Mapping[str, str], accept: str) -> str:
-    """A key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 400 or 406."""
-    if unknown := sorted(query.keys() - {"format"}):
-        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: format")
-    if "format" in query:
-        if query["format"] not in FORMATS:
-            raise Refused(400, f"format is {one_line(query['format'])[:40]!r}, allowed: text, json, dicom+json")
-        return query["format"]
+def chosen_format(given: Mapping[str, Any], accept: str) -> str:
+    """A key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 406."""
+    if "format" in given:
+        return str(given["format"])
     best, found = max((_quality(accept, mime), -number, name) for number, (name, mime) in enumerate(FORMATS.items()))[
         ::2
     ]
@@ -195,9 +192,10 @@ class Dump:
         # Each request takes a second of Orthanc's HTTP threads, to read the file: all at once would wait for each other.
         self._callers = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
 
+    @takes({"format": OneOf(choices=tuple(FORMATS))})
     def get(self, request: Request) -> Answer:
         """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
-        chosen = chosen_format(request.query, request.headers.get("accept", ""))
+        chosen = chosen_format(request.parameters, request.headers.get("accept", ""))
         instance = request.groups[0]
         if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):
             raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")

@@ -43,9 +43,11 @@ from typing import Any
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve
+from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve
+from common.json_text import decoded
 from common.ledger import Ledger, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import Flag, Text, WholeNumber, takes
 from common.settings import SettingsError, read_settings
 from common.user_number import user_number
 
@@ -440,22 +442,6 @@ def value_of(entry: Entry, tag: Mapping[str, Any], content: Callable[[], bytes],
 # Lists
 
 
-def whole(query: Mapping[str, str], name: str, least: int) -> int | None:
-    """A parameter that is a whole number. Raises `Refused` (400)."""
-    text = query.get(name)
-    if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number, at least {least}")
-    return None if text is None else int(text)
-
-
-def flag(query: Mapping[str, str], name: str) -> bool:
-    """A parameter that is there or not, or true or false. Raises `Refused` (400)."""
-    text = query.get(name, "false")
-    if text not in ("", "true", "false"):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: true, false")
-    return text != "false"
-
-
 @dataclasses.dataclass(frozen=True)
 class Page:
     """What part of a list, and how."""
@@ -466,11 +452,18 @@ class Page:
     instances: bool
 
 
-def page_of(query: Mapping[str, str]) -> Page:
-    """Read it off the parameters. Raises `Refused` (400)."""
-    if unknown := sorted(query.keys() - {"since", "limit", "short", "instances", "expand"}):
-        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: since, limit, short, instances")
-    return Page(whole(query, "since", 0) or 0, whole(query, "limit", 1), flag(query, "short"), flag(query, "instances"))
+OF_PAGES = {
+    "since": WholeNumber(most=10**9 - 1),
+    "limit": WholeNumber(least=1, most=10**9 - 1),
+    "short": Flag(bare=True),
+    "instances": Flag(bare=True),
+    "expand": Flag(bare=True),  # as Orthanc's own lists; it changes nothing
+}
+
+
+def page_of(given: Mapping[str, Any]) -> Page:
+    """Read it off the parameters."""
+    return Page(given.get("since", 0), given.get("limit"), given.get("short", False), given.get("instances", False))
 
 
 def with_tags(series: dict[str, Any], values: Mapping[str, Any], instances: bool) -> dict[str, Any]:
@@ -911,21 +904,25 @@ class PrivateTags:
 
     # Routes
 
+    @takes(OF_PAGES)
     def series(self, request: Request) -> Any:
         """All series with their private tags; `?limit=`, `?since=`, `?short`, `?instances=true`."""
-        return self._list_of("", "", page_of(request.query))
+        return self._list_of("", "", page_of(request.parameters))
 
+    @takes(OF_PAGES)
     def series_of_study(self, request: Request) -> Any:
         """The same of one study."""
-        return self._list_of("Study", request.groups[0], page_of(request.query))
+        return self._list_of("Study", request.groups[0], page_of(request.parameters))
 
+    @takes(OF_PAGES)
     def series_of_patient(self, request: Request) -> Any:
         """The same of one patient."""
-        return self._list_of("Patient", request.groups[0], page_of(request.query))
+        return self._list_of("Patient", request.groups[0], page_of(request.parameters))
 
+    @takes(OF_PAGES)
     def one_series(self, request: Request) -> Any:
         """One series with its private tags; `?short`, `?instances=true`."""
-        page, series = page_of(request.query), request.groups[0]
+        page, series = page_of(request.parameters), request.groups[0]
         with self._listing():
             self._must_be_here("series", series)
             found = self._loopback.get(f"/series/{series}{'?short' if page.short else ''}")
@@ -997,14 +994,11 @@ class PrivateTags:
             self._shown = writes, values
         return values
 
+    @takes(dict.fromkeys(("Patient", "Study", "Series"), Text()))
     def reconstruct(self, request: Request) -> dict[str, int]:
         """Looks at the series of a `Patient`, `Study` or `Series` anew, or at all; answers how many."""
-        asked = request.json()
-        if unknown := sorted(asked.keys() - {"Patient", "Study", "Series"}):
-            raise Refused(
-                400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: one of Patient, Study, Series, or none"
-            )
-        if len(asked) > 1 or not all(isinstance(value, str) for value in asked.values()):
+        asked = request.parameters
+        if len(asked) > 1:
             raise Refused(400, "Give one of Patient, Study and Series, an Orthanc identifier, or none for all")
         with self._listing():
             series = self._series_to_reconstruct(asked)
@@ -1053,13 +1047,12 @@ def register() -> None:
     refusal, settings, wanted, metadata = None, Settings(), Wanted([]), ""
     section = configuration.get(SECTION)
     try:
-        settings, warnings = read_settings(
-            Settings, SECTION, {SECTION: {"Tags": section} if isinstance(section, list) else section}
-        )
+        section = {"Tags": section} if isinstance(section, list) else section
+        settings = read_settings(Settings, SECTION, {**configuration, SECTION: section})
         wanted = Wanted([parse_entry(text, configuration.get("Dictionary") or {}) for text in settings.tags])
         metadata, hint = user_number(configuration, "UserMetadata", METADATA, METADATA_NUMBER)
-        for warning in [*warnings, *([f"series_private_tags: {hint}"] if hint else [])]:
-            orthanc.LogWarning(warning)
+        if hint:
+            orthanc.LogWarning(f"series_private_tags: {hint}")
         if not wanted.entries:
             refusal = f'series_private_tags stays idle: "{SECTION}" names no tags'
             orthanc.LogWarning(refusal)

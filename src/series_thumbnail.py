@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import ctypes
 import dataclasses
 import encodings.idna  # noqa: F401
 import functools
@@ -35,7 +34,6 @@ import json
 import math
 import queue
 import re
-import sys
 import threading
 import time
 import traceback
@@ -46,6 +44,7 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve
 from common.loopback import Loopback, LoopbackError
+from common.parameters import Flag, OneOf, WholeNumber, takes
 from common.settings import SettingsError, read_settings
 from common.user_number import user_number
 
@@ -67,7 +66,6 @@ OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
 QUESTIONS = 8  # ways to ask for one picture that are recognised at once
 TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
 SOURCES = 20_000  # instances whose tags need not be read again for another picture
-ATTACHED = threading.local()
 LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
 
 # What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
@@ -302,29 +300,23 @@ def preferred(accept: str) -> str | None:
     return JPEG if jpeg >= png else PNG
 
 
-def whole(name: str, text: str, least: int, most: int) -> int:
-    """A parameter that is a whole number. Raises `Refused` (400)."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise Refused(400, f"{name} is {one_line(text)[:40]!r}, allowed: a whole number from {least} to {most}")
-    return int(text)
+PARAMETERS = {
+    "size": WholeNumber(least=SMALLEST, most=LARGEST),
+    "format": OneOf(choices=("jpeg", "png")),
+    "quality": WholeNumber(least=1, most=100),
+    "icon": Flag(),
+}
 
 
 @functools.lru_cache(maxsize=256)
-def wanted(query: tuple[tuple[str, str], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
-    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 400, 406."""
-    given = dict(query)
-    if unknown := sorted(given.keys() - {"size", "format", "quality", "icon"}):
-        raise Refused(400, f"Unknown parameter {one_line(unknown[0])[:40]!r}; allowed: size, format, quality, icon")
-    size = whole("size", given.get("size", str(settings.size)), SMALLEST, LARGEST)
-    quality = whole("quality", given.get("quality", str(settings.quality)), 1, 100)
-    if given.get("icon", "true") not in ("true", "false"):
-        raise Refused(400, f"icon is {one_line(given['icon'])[:40]!r}, allowed: true, false")
-    mime = preferred(accept) if "format" not in given else {"jpeg": JPEG, "png": PNG}.get(given["format"])
-    if mime is None and "format" in given:
-        raise Refused(400, f"format is {one_line(given['format'])[:40]!r}, allowed: jpeg, png")
+def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
+    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
+    given = dict(parameters)
+    size, quality = given.get("size", settings.size), given.get("quality", settings.quality)
+    mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred(accept)
     if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")
-    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon") != "false"
+    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon", True)
 
 
 # Pictures
@@ -431,19 +423,6 @@ class Cache:
     def _count(self, picture: Picture, sign: int) -> None:
         self.bytes += sign * (len(picture.content) + OVERHEAD)
         self.pictures += sign
-
-
-def stay_attached() -> None:
-    """From Python 3.14 on, let what Python knows of this thread of Orthanc's outlive the callback.
-
-    The plugin has it made for each callback (PyGILState_Ensure) and destroyed after it (PyGILState_Release), and with it
-    the memory of Python's stack is mapped and unmapped, for which all threads of the process stand still: without that
-    a route asked by four clients answers 1.9 times as often (Orthanc 1.13.0). One Ensure more than there are Releases keeps
-    it, until Python ends. Older Pythons would gain as much; there a hundred times Orthanc's own preview needs no such trick.
-    """
-    if sys.version_info >= (3, 14) and not hasattr(ATTACHED, "yes"):
-        ATTACHED.yes = True
-        ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Archive:
@@ -943,20 +922,25 @@ class Thumbnails:
 
     # Routes
 
+    @takes(PARAMETERS)
     def of_series(self, request: Request) -> Answer:
         """The middle image of a series, else an icon; `?size=`, `?format=jpeg` or `png`, `?quality=`, `?icon=false`."""
         return self._answer("series", request)
 
+    @takes(PARAMETERS)
     def of_study(self, request: Request) -> Answer:
         """The same of a study: of its first series of images."""
         return self._answer("studies", request)
 
+    @takes(PARAMETERS)
     def of_instance(self, request: Request) -> Answer:
         """The same of one instance: of its middle frame."""
         return self._answer("instances", request)
 
     def _answer(self, level: str, request: Request) -> Answer:
-        look, icon_will_do = wanted(tuple(request.query.items()), request.headers.get("accept", "*/*"), self._settings)
+        look, icon_will_do = wanted(
+            tuple(request.parameters.items()), request.headers.get("accept", "*/*"), self._settings
+        )
         picture = self._picture(level, request.groups[0], look)
         if picture.is_icon and not icon_will_do:
             raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
@@ -972,7 +956,6 @@ class Thumbnails:
 
     def again(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
         """Answer what was asked before, in the same words: most requests, in a fifth of the time; whether it could."""
-        stay_attached()
         if raw["method"] != "GET":
             return False
         headers = raw["headers"]
@@ -1038,11 +1021,11 @@ def register() -> None:
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings, chosen, kept = None, Settings(), "", ""
     try:
-        settings, warnings = read_settings(Settings, SECTION, configuration)
+        settings = read_settings(Settings, SECTION, configuration)
         chosen, hint = user_number(configuration, "UserMetadata", CHOSEN, CHOSEN_NUMBER)
         kept, other_hint = user_number(configuration, "UserContentType", KEPT, KEPT_NUMBER)
-        for warning in [*warnings, *(f"series_thumbnail: {text}" for text in (hint, other_hint) if text)]:
-            orthanc.LogWarning(warning)
+        for text in filter(None, (hint, other_hint)):
+            orthanc.LogWarning(f"series_thumbnail: {text}")
     except SettingsError as error:
         refusal = f"{error}. series_thumbnail is idle until this is corrected."
     loopback = Loopback(configuration)

@@ -8,26 +8,24 @@ prepared answer raises an AssertionError that says how to prepare one.
 
 from __future__ import annotations
 
-import builtins
-import concurrent.futures
 import functools
 import json
 import re
 import sys
 import types
-import urllib.parse
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from testing.arguments import as_bytes, given, outcome, query_arguments, raise_as
 from testing.logs import assert_logged, assert_not_logged
+from testing.rest_output import Answer as Answer
+from testing.rest_output import RestOutput as RestOutput
+from testing.standin_module import make_module
 
 API = Path(__file__).parent / "api"
 METHODS = ("GET", "POST", "PUT", "DELETE")
-KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bytes": (bytes,), "int": (int,), "float": (float, int)}
 
 
 def known_versions() -> list[str]:
@@ -42,22 +40,6 @@ def api(version: str) -> dict[str, Any]:
         raise ValueError(f"no plugin {version!r} is known: one of {', '.join(known_versions())}")
     content: dict[str, Any] = json.loads((API / f"{version}.json").read_text())
     return content
-
-
-@dataclass
-class Answer:
-    """What a route answered; header names as the script wrote them."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
 
 
 class StandIn:
@@ -97,60 +79,7 @@ class StandIn:
         self.unexpected: list[str] = []
         self._modules: list[str] = []
         self._folders: list[str] = []
-        self.module = self._make_module()
-
-    # The module
-
-    def _make_module(self) -> types.ModuleType:
-        module = types.ModuleType("orthanc")
-        for name, bases in self.api["exceptions"].items():
-            setattr(
-                module, name, type(name, tuple(getattr(builtins, base) for base in bases), {"__module__": "orthanc"})
-            )
-        for name, constants in self.api["enumerations"].items():
-            setattr(module, name, type(name, (), {"__module__": "orthanc", **constants}))
-        for name, methods in self.api["classes"].items():
-            setattr(module, name, self._make_class(name, methods))
-        for name, signature in self.api["functions"].items():
-            setattr(module, name, self._make_function(name, signature))
-        return module
-
-    def _make_class(self, name: str, methods: dict[str, Any]) -> type:
-        def refuse(*_: Any) -> None:
-            raise ValueError("Expected a pair (pointer, borrowed) in the constructor")
-
-        names = {method: self._make_method(f"{name}.{method}", one) for method, one in methods.items()}
-        return type(name, (), {"__module__": "orthanc", "__init__": refuse, **names})
-
-    def _make_method(self, name: str, signature: dict[str, Any]) -> Callable[..., Any]:
-        def call(instance: Any, *arguments: Any) -> Any:
-            check_arguments(signature, arguments)
-            return self._give(instance.prepared, name, arguments, f"standin.object(…, {name.partition('.')[2]}=…)")
-
-        return call
-
-    def _make_function(self, name: str, signature: dict[str, Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if named:
-                raise TypeError(f"orthanc.{name}() takes no keyword arguments")
-            check_arguments(signature, arguments)
-            self.calls.append((name, arguments))
-            if name in self.returns:
-                return self._give(self.returns, name, arguments, "")
-            if name.startswith("Register") or name.startswith("ExtendOrthancExplorer"):
-                return self._register(name, arguments)
-            if named_request := re.fullmatch("RestApi(Get|Post|Put|Delete)(AfterPlugins)?", name):
-                return self._rest_api(named_request[1].upper(), bool(named_request[2]), *arguments)
-            if named_log := re.fullmatch("Log(Error|Warning|Info)", name):
-                return self.logs.append((named_log[1].lower(), arguments[0]))
-            if name == "GetConfiguration":
-                return json.dumps(self.configuration)
-            if name == "GenerateUuid":
-                return str(uuid.uuid4())
-            return self._give(self.returns, name, arguments, f"standin.returns[{name!r}] = …")
-
-        call.__name__ = call.__qualname__ = name
-        return call
+        self.module = make_module(self)
 
     def _give(self, prepared: dict[str, Any], name: str, arguments: tuple[Any, ...], how: str) -> Any:
         key = name.rpartition(".")[2]
@@ -302,7 +231,7 @@ class StandIn:
             raise AssertionError(f"no route of the script matches {path}: it has {patterns}")
         request: dict[str, Any] = {"method": method, "groups": tuple(group or "" for group in found[0].groups())}
         if method == "GET":
-            request["get"] = self._get_arguments(query, get or {})
+            request["get"] = query_arguments(query, get or {}, decodes=self.api["decodes"])
         request["headers"] = {name.lower(): value for name, value in (headers or {}).items()}
         if method in ("POST", "PUT"):
             request["body"] = body.encode() if isinstance(body, str) else body
@@ -311,13 +240,6 @@ class StandIn:
         if output.answer.status is None:
             self.refuse(f"the handler of {method} {path} answered nothing: the real server drops the connection")
         return output.answer
-
-    def _get_arguments(self, query: str, more: dict[str, str]) -> dict[str, str]:
-        sent = [part.partition("=")[::2] for part in query.split("&") if part]
-        sent += [(urllib.parse.quote(name), urllib.parse.quote(value)) for name, value in more.items()]
-        if self.api["decodes"]:
-            sent = [(urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value)) for name, value in sent]
-        return dict(sent)
 
 
 class OrthancApiHandler(StandIn):
@@ -340,99 +262,3 @@ class OrthancApiHandler(StandIn):
         if name != "RegisterRestCallback":
             self.registered.pop(name, None)
         super()._register(name, arguments)
-
-
-# ruff: noqa: N802 (the names of the methods below are the plugin's)
-class RestOutput:
-    """Behind an `orthanc.RestOutput`: keeps what a handler answers, and refuses what the real server does badly."""
-
-    def __init__(self, standin: StandIn) -> None:
-        self.answer = Answer()
-        self._standin = standin
-
-    def as_object(self) -> Any:
-        here = {name: getattr(self, name) for name in self._standin.api["classes"]["RestOutput"] if hasattr(self, name)}
-        return self._standin.object("RestOutput", **here)
-
-    def _send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        if self.answer.status is not None:
-            self._standin.refuse(f"a second answer ({status}) after the first ({self.answer.status})")
-        self.answer.status = status
-        self.answer.body = body
-        self.answer.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
-
-    def AnswerBuffer(self, body: bytes | str, mime: str) -> None:
-        self._send(200, as_bytes(body), Content_Type=mime)
-
-    def SendHttpStatus(self, status: int, body: bytes | str, size: int | None = None) -> None:
-        content = as_bytes(body)
-        if size is not None and size != len(content):
-            self._standin.refuse(f"SendHttpStatus says {size} bytes, and the body has {len(content)} in UTF-8")
-        if status in (405, 429) and content:
-            self._standin.refuse(f"SendHttpStatus({status}) with a body: the real server drops the connection")
-        self._send(status, content)
-
-    def SendHttpStatusCode(self, status: int) -> None:
-        self._send(status)
-
-    def SendMethodNotAllowed(self, allowed: str) -> None:
-        self._send(405, Allow=allowed)
-
-    def SendUnauthorized(self, realm: str) -> None:
-        self._send(401, WWW_Authenticate=f'Basic realm="{realm}"')
-
-    def Redirect(self, url: str) -> None:
-        self._send(self._standin.api["redirect"], Location=url)
-
-    def SetHttpHeader(self, name: str, value: str) -> None:
-        self.answer.headers[name] = value
-
-    def SetCookie(self, name: str, value: str) -> None:
-        self.answer.headers["Set-Cookie"] = f"{name}={value}"
-
-    def StartStreamAnswer(self, mime: str) -> None:
-        self._send(200, Content_Type=mime)
-
-    def SendStreamChunk(self, chunk: bytes | str) -> None:
-        self.answer.body += as_bytes(chunk)
-
-
-def check_arguments(signature: dict[str, Any], arguments: tuple[Any, ...]) -> None:
-    """Raise what the real function raises on another number or other types of arguments."""
-    wrong, kinds = signature["wrong"], signature["types"]
-    if wrong is None:
-        return
-    if len(arguments) != signature["arguments"]:
-        raise_as(wrong)
-    for value, allowed in zip(arguments, kinds or (), strict=False):
-        anything = len(allowed) == len(KINDS)
-        if not anything and not isinstance(value, tuple(each for kind in allowed for each in KINDS[kind])):
-            raise_as(wrong)
-
-
-def raise_as(error: list[str]) -> None:
-    """Raise a built-in exception that was seen at the real plugin: [type, message]."""
-    raise getattr(builtins, error[0])(error[1])
-
-
-def given(prepared: Any, *arguments: Any) -> Any:
-    """A prepared value; or raise it, if it is an exception; or what it gives, if it is a function."""
-    if isinstance(prepared, BaseException):
-        raise prepared
-    return prepared(*arguments) if callable(prepared) else prepared
-
-
-def outcome(future: Any, within: float = 60) -> Any:
-    """The result of a future, or the error it ended with; of anything else, that itself."""
-    if not isinstance(future, concurrent.futures.Future):
-        return future
-    if not concurrent.futures.wait([future], within).done:
-        raise AssertionError(f"a handler has not ended within {within:g} s")
-    return concurrent.futures.CancelledError() if future.cancelled() else future.exception() or future.result()
-
-
-def as_bytes(value: Any) -> bytes:
-    """A body: bytes as they are, a text in UTF-8, all else as JSON."""
-    if isinstance(value, bytes):
-        return value
-    return (value if isinstance(value, str) else json.dumps(value)).encode()

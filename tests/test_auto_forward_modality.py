@@ -230,15 +230,6 @@ def test_a_wrong_value_leaves_the_script_idle_and_orthanc_running(start_orthanc:
         assert line in answer.json()["Message"]
 
 
-def test_an_unknown_key_is_one_warning_with_the_nearest_key_and_the_script_runs(start_orthanc: StartOrthanc) -> None:
-    source = start_orthanc(SCRIPT, {"AutoForwardModality": {"Destination": []}})
-    assert (
-        source.log.count("AutoForwardModality.Destination is not a known key and is ignored; did you mean Destination")
-        == 1
-    )
-    assert source.get("/auto-forward-modality/status")["State"] == "running"
-
-
 def test_an_unknown_destination_is_an_error_that_lists_the_known_and_the_rest_go_on(
     start_orthanc: StartOrthanc,
 ) -> None:

@@ -517,15 +517,9 @@ def test_a_ledger_that_is_lost_or_corrupt_runs_nothing_by_itself(start_orthanc: 
 
 @pytest.fixture(scope="module")
 def idle_retrier(start_orthanc_for_module: StartOrthanc) -> OrthancServer:
-    server = start_orthanc_for_module(SCRIPT, {"AutoRetries": {"Retries": {}}})
+    server = start_orthanc_for_module(SCRIPT)
     get(server, "/auto-retries/status")
     return server
-
-
-def test_an_unknown_key_is_one_warning_with_the_nearest_key_and_the_script_runs(idle_retrier: OrthancServer) -> None:
-    line = "AutoRetries.Retries is not a known key and is ignored; did you mean Retry?"
-    assert idle_retrier.log.count(line) == 1
-    assert idle_retrier.get("/auto-retries/status")["State"] == "running"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from build import Builder, BuildError, where
+from build import Builder, where
+from build_sources import BuildError
 
 ROOT = Path(__file__).parent.parent
 LEDGER = '"""Durable work."""\nimport os\nfrom typing import Any\n\n\nclass Ledger:\n    folder = os.sep\n'
@@ -129,6 +130,20 @@ def test_what_can_not_be_built_is_an_error_that_names_the_place(
         write(tmp_path, files).built()
 
 
+def test_what_an_entry_tries_to_import_its_modules_do_not_import_before_it(tmp_path: Path) -> None:
+    builder = write(
+        tmp_path,
+        {
+            "script/__init__.py": '"""A."""\ntry:\n    import absent\nexcept ImportError:\n    absent = None\n\n'
+            "from script.rules import RULE\n\nuse = RULE\n",
+            "script/rules.py": '"""Rules."""\nimport absent\n\nRULE = absent\n',
+        },
+    )
+    text = built(builder, "script.py")
+    assert text.count("import absent") == 1
+    exec(compile(text, "script.py", "exec"), {"__name__": "script"})  # noqa: S102 - as above
+
+
 def test_a_file_that_is_no_python_is_embedded_byte_for_byte(tmp_path: Path) -> None:
     page = "a \"quote\", 'another', \\n a backslash\n\né\n no end of line"
     source = '"""s"""\nfrom common.embedded import embedded\n\nPAGE = embedded(\n    "page.html"\n)\nlast = 1\n'
@@ -171,7 +186,8 @@ def test_a_line_of_a_built_file_leads_to_its_source() -> None:
 def test_check_names_what_src_no_longer_gives_and_leaves_it(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     program = tmp_path / "src" / "build.py"
-    program.write_text((ROOT / "src" / "build.py").read_text())
+    for name in ("build.py", "build_sources.py"):
+        (tmp_path / "src" / name).write_text((ROOT / "src" / name).read_text())
     write(tmp_path, {"script.py": '"""s"""\n', "dicom_events/__init__.py": '"""e"""\n'})
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ MONDAY = datetime.datetime(2024, 1, 1)  # noqa: DTZ001 - local, as a person writ
     ],
 )
 def test_a_destination_is_open_in_its_windows(window: dict[str, Any], hours: Any) -> None:
-    read, _ = read_settings(Window, "W", {"W": window})
+    read = read_settings(Window, "W", {"W": window})
     assert [hour for hour in range(24) if is_open([read], MONDAY.replace(hour=hour))] == list(hours)
     assert is_open([], MONDAY)
 
@@ -52,7 +52,7 @@ def test_a_time_that_is_no_time_is_refused_by_its_key(window: dict[str, Any]) ->
     ],
 )
 def test_a_condition_that_a_level_cannot_answer_is_refused_by_its_key(rule: dict[str, Any], named: str) -> None:
-    read, _ = read_settings(Rule, "R", {"R": {"Name": "r", **rule}})
+    read = read_settings(Rule, "R", {"R": {"Name": "r", **rule}})
     complaint = wrong_with(read)
     assert complaint is not None
     assert complaint.startswith(named)
@@ -64,7 +64,7 @@ def test_what_a_level_can_answer_is_accepted() -> None:
         ("Study", {"PatientID": "A*", "StudyDate": "20240101-", "ModalitiesInStudy": "CT\\MR"}),
         ("Series", {"StudyDescription": "*", "Modality": "CT", "BodyPartExamined": "HEAD"}),
     ):
-        assert wrong_with(read_settings(Rule, "R", {"R": {"Name": "r", "Level": level, "Query": query}})[0]) is None
+        assert wrong_with(read_settings(Rule, "R", {"R": {"Name": "r", "Level": level, "Query": query}})) is None
 
 
 def test_an_origin_is_met_when_every_condition_holds() -> None:

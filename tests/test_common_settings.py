@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.settings import SettingsError, read_settings
+from common.settings import SettingsError, is_nearly, read_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
 
 
 def read(section: Any) -> Settings:
-    return read_settings(Settings, "Our", {"Our": section})[0]
+    return read_settings(Settings, "Our", {"Our": section})
 
 
 def error_of(section: Any) -> str:
@@ -42,13 +42,13 @@ def error_of(section: Any) -> str:
 
 
 def test_without_the_section_all_is_default() -> None:
-    assert read_settings(Settings, "Our", {"Other": 1}) == (Settings(), [])
-    assert read_settings(Settings, "Our", {"Our": None}) == (Settings(), [])
+    assert read_settings(Settings, "Our", {"Other": 1}) == Settings()
+    assert read_settings(Settings, "Our", {"Our": None}) == Settings()
 
 
 def test_a_key_can_not_make_up_a_line_of_the_log() -> None:
-    [warning] = read_settings(Settings, "Our", {"Our": {"a\nW1121 forged": 1}})[1]
-    assert warning.startswith("Our.a\\nW1121 forged is not a known key")
+    assert error_of({"a\nW1121 forged": 1}).startswith("Our.a\\nW1121 forged is not a known key")
+    assert len(error_of({"x" * 1000: 1})) < 200
 
 
 def test_every_key_is_read_by_its_name_in_camel_case() -> None:
@@ -103,16 +103,57 @@ def test_a_secret_is_never_shown() -> None:
         assert "found a value that is not shown here, allowed" in error_of(section)
 
 
+def test_an_empty_text_that_is_not_allowed_may_be_an_unset_variable() -> None:
+    assert error_of({"Mode": ""}).startswith('Our.Mode: found "" (what an unset ${VARIABLE} becomes), allowed: ')
+
+
 def test_a_long_value_is_cut() -> None:
     assert len(error_of({"Mode": "x" * 1000})) < 120
 
 
-def test_an_unknown_key_is_a_warning_with_the_nearest_known_one() -> None:
-    _, warnings = read_settings(Settings, "Our", {"Our": {"Nams": [], "Inner": {"Frist": 1}, "Zzz": 0}})
-    assert len(warnings) == 3
-    assert any("Our.Nams" in line and "did you mean Names?" in line for line in warnings)
-    assert any("Our.Inner.Frist" in line and "did you mean First?" in line for line in warnings)
-    assert any("Our.Zzz" in line and "known are Names, Mode, Limit" in line for line in warnings)
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ({"Nams": []}, "Our.Nams is not a known key (did you mean Names?)"),
+        ({"NAMES": []}, "Our.NAMES is not a known key (did you mean Names?)"),
+        ({"Inner": {"Frist": 1}}, "Our.Inner.Frist is not a known key (did you mean First?)"),
+        ({"Zzz": 0}, "Our.Zzz is not a known key (allowed: Names, Mode, Limit"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(section: dict[str, Any], line: str) -> None:
+    assert error_of(section).startswith(line)
+
+
+def test_all_unknown_keys_of_an_object_are_named_at_once() -> None:
+    line = error_of({"Nams": [], "Mod": "a"})
+    assert line == "Our.Nams is not a known key (did you mean Names?); Our.Mod is not a known key (did you mean Mode?)"
+
+
+@pytest.mark.parametrize("name", ["our", "OUR", "Ours", "O-u-r", "Ou"])
+@pytest.mark.parametrize("beside", [{}, {"Our": {}}])
+def test_a_section_whose_name_is_nearly_ours_is_an_error_also_beside_ours(name: str, beside: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(Settings, "Our", {**beside, name: {"Mode": "b"}})
+    assert str(caught.value) == f"{name} is not a known section (did you mean Our?)"
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "near"),
+    [
+        ("autoforwardmodality", "AutoForwardModality", True),
+        ("auto_forward_modality", "AutoForwardModality", True),
+        ("AutoForwardModalty", "AutoForwardModality", True),
+        ("AutoFowrardModality", "AutoForwardModality", True),
+        ("PurgeOldStudy", "PurgeOldStudies", True),
+        ("AuditLogs", "AuditLog", True),
+        ("AutoForwardPeer", "AutoForwardModality", False),
+        ("PurgeOldSeriesOfMine", "PurgeOldStudies", False),
+        ("DicomModalities", "DicomEvents", False),
+        ("", "AuditLog", False),
+    ],
+)
+def test_a_name_is_nearly_another_when_case_or_one_or_two_letters_differ(text: str, known: str, near: bool) -> None:
+    assert is_nearly(text, known) == near
 
 
 JSON = st.recursive(

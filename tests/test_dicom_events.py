@@ -354,20 +354,18 @@ def test_a_wrong_broker_puts_itself_off_naming_the_key_and_the_others_go_on(star
                    "DicomEvents.Brokers.secret.RabbitConfig.URL: found a value that is not shown here, allowed: amqp://"),
         "arn": ({"Type": "sqs-sns", "SNSConfig": {"TopicArn": "x"}}, 'SNSConfig.TopicArn: found "x", allowed: arn:aws:sns:'),
         "filter": ({"Type": "log", "Events": ["dicom.study.stabel"]}, "DicomEvents.Brokers.filter.Events: found"),
+        "key": ({"Type": "file", "Evnts": []}, "DicomEvents.Brokers.key.Evnts is not a known key (did you mean Events?)"),
         "folder": ({"Type": "file", "FileConfig": {"Path": "/proc/nowhere/events"}}, "broker folder is away"),
     }  # fmt: skip
     brokers = {name: content for name, (content, _) in wrong.items()}
-    server = start_orthanc(
-        SCRIPT, {"DicomEvents": {"Broker": {"Type": "file", "Evnts": []}, "Brokers": brokers}, **NEVER_STABLE}
-    )
+    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": {"Type": "file"}, "Brokers": brokers}, **NEVER_STABLE})
     server.store(make_study())
     wait_for(server, "dicom.instance.stored")
     log = server.wait_for_log("broker folder is away")
     for _, line in wrong.values():
         assert line in log
-    assert "DicomEvents.Broker.Evnts is not a known key and is ignored; did you mean Events?" in log
     status = server.get("/dicom-events/status")["Brokers"]
-    assert [status[name]["State"] for name in wrong] == ["misconfigured"] * 6 + ["away"]
+    assert [status[name]["State"] for name in wrong] == ["misconfigured"] * 7 + ["away"]
     assert "pa55word" not in log + json.dumps(status)
     # What it missed waits for it, until it is corrected.
     assert status["url"]["Backlog"] == 1

@@ -137,7 +137,6 @@ def ask(package: StandIn, service: Any) -> tuple[int, Any]:
 def test_every_key_can_be_given_and_no_secret_is_shown(package: StandIn, folder: Path) -> None:
     service = load(package, folder, VALID)
     assert [text for level, text in package.logs if level == "error"] == []
-    assert "not a known key" not in str(package.logs)
     status, answer = ask(package, service)
     assert status == 200, answer
     assert answer["Brokers"].keys() == {"own", *VALID["Brokers"]}
@@ -180,7 +179,8 @@ def check(package: StandIn, folder: Path, section: Any, path: tuple[str, ...]) -
     else:  # a wrong broker is off, the others are not
         told = [each["LastError"] for each in answer["Brokers"].values() if each["State"] == "misconfigured"]
         assert len(told) == len(errors)
-    assert all((line.startswith("DicomEvents") and "allowed: " in line) or "two brokers" in line for line in told)
+    says = ("allowed: ", "did you mean ", "two brokers")
+    assert all(line.startswith("DicomEvents") and any(each in line for each in says) for line in told)
     assert all("\n" not in line for line in errors)
     if path and told:
         assert any(key in told[0] for key in path)
@@ -203,7 +203,7 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
     if kind == "webhook":
         config["Headers"] = {"Authorization": f"Bearer {header}{SECRET}"}
     broker = {"Type": kind, settings.CONFIGS[kind][0]: config}
-    (named,), _ = settings.read_brokers(settings.Settings(broker=broker))
+    (named,) = settings.read_brokers(settings.Settings(broker=broker))
     if named.complaint:
         assert SECRET not in named.complaint
         return

@@ -44,7 +44,7 @@ STABLE = ChangeEvent(orthanc.ChangeType.STABLE_SERIES, orthanc.ResourceType.SERI
 def as_if_just_loaded() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    event_dispatcher.SDK.open()  # a test before this one has stopped its Orthanc
+    event_dispatcher.SDK.open()  # type: ignore[attr-defined]  # a test before this one has stopped its Orthanc
     yield
     root.handlers[:], root.level = handlers, level
 

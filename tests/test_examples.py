@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pydicom
+import pytest
 from playwright.sync_api import sync_playwright
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from testing.standin import StandIn
 from testing.waiting import wait_until
 from tests.brokers import NatsServer
 from tests.test_dicom_events_examples import printed, running
@@ -71,6 +74,17 @@ def test_what_lies_in_the_folder_is_uploaded_at_start_once(start_orthanc: StartO
     found = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
     assert found == {"done/0.dcm", "done/0.dcm.again", "done/1.dcm", "refused/notes.txt"}
     assert (folder / "done/0.dcm").read_text() == "of last week"
+
+
+@pytest.mark.parametrize("wrong", [{}, {"UploadAtStart": {"Foldr": "/x"}}, {"UploadAtStart": "/x"}])
+def test_a_mistyped_key_uploads_nothing_and_orthanc_runs(
+    orthanc_standin: StandIn, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # event_dispatcher.py
+    orthanc_standin.configuration = wrong
+    orthanc_standin.load(EXAMPLES / "upload_at_start.py")
+    orthanc_standin.assert_logged('UploadAtStart: allowed is {"Folder": "PATH"} alone', level="error")
+    assert not orthanc_standin.registered
 
 
 def test_the_page_counts_studies_and_explorer_leads_there(start_orthanc: StartOrthanc) -> None:

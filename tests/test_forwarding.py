@@ -155,7 +155,10 @@ def test_the_first_rule_that_matches_decides_and_a_rule_with_an_unknown_destinat
 
 def test_a_query_that_orthanc_refuses_leaves_the_script_idle_with_the_rule_named(start_orthanc: StartOrthanc) -> None:
     source = start_orthanc(SCRIPT, {"AutoForwardModality": {"Rules": [{"Name": "typo", "Query": {"PatientNam": "A"}}]}})
-    source.wait_for_log("is idle until this is corrected: rule 'typo': Query: found PatientNam")
+    line = (
+        "AutoForwardModality.Rules[0].Query.PatientNam (rule 'typo') is refused by Orthanc (did you mean PatientName?)"
+    )
+    source.wait_for_log(line)
     assert source.request("GET", f"{ROUTE}/status").status_code == 503
 
 
@@ -385,6 +388,20 @@ def test_a_resource_is_sent_now_rules_or_not(start_orthanc: StartOrthanc) -> Non
         ({"Resource": series, "Level": "Series", "Destinations": "NODE"}, 400),
     ):
         assert source.request("POST", f"{ROUTE}/send", json=body).status_code == status
+
+
+def test_options_of_a_destination_that_orthanc_does_not_know_are_one_warning_for_it_may_be_added_later(
+    start_orthanc: StartOrthanc,
+) -> None:
+    node = start_orthanc(aet="NODE")
+    section = {"DestinationOptions": {"NODE": {"MaxJobs": 1}, "NOED": {"MaxJobs": 1}}}
+    source = start_orthanc(SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": section})
+    line = "auto-forward-modality: DestinationOptions names NOED, which Orthanc does not know (yet); known are: NODE"
+    source.wait_for_log(line)
+    source.store(make_study())
+    source.wait_until(lambda: settled(source, 1), what="deliver to the other")
+    assert source.log.count(line) == 1
+    source.assert_logged(line, level="warning")
 
 
 def test_permissive_is_refused_by_name(start_orthanc: StartOrthanc) -> None:

@@ -31,7 +31,7 @@ from pydicom.dataset import Dataset
 
 from testing.dicom import make_study, pydicom_files, uid
 from testing.pytest_plugin import StartOrthanc
-from testing.server import OrthancServer, embedded_python, python_plugin
+from testing.server import OrthancServer, python_plugin
 from testing.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
@@ -839,7 +839,7 @@ serve("/count", {"GET": _count}, lambda: None)
 """
 
 
-def test_a_thread_that_answers_from_memory_keeps_its_state_from_python_3_14_on_but_no_connection(
+def test_a_thread_that_answers_from_memory_keeps_neither_its_state_nor_a_connection(
     start_orthanc: StartOrthanc,
 ) -> None:
     server = start_orthanc(SCRIPT.read_text() + COUNTING, {"StableAge": 3600})
@@ -848,7 +848,9 @@ def test_a_thread_that_answers_from_memory_keeps_its_state_from_python_3_14_on_b
         session.trust_env = False
         assert [session.get(f"{server.url}/series/{series}/thumbnail").status_code for _ in range(3)] == [200] * 3
         found = [session.get(f"{server.url}/count").json() for _ in range(3)]
-    assert found == ([[1, []], [2, [True]], [3, [True]]] if embedded_python() >= (3, 14) else [[1, []]] * 3)
+    assert (
+        found == [[1, []]] * 3
+    )  # the plugin makes and destroys the state for each callback; to keep it crashes 1.13.0
     assert server.stop() == 0
 
 

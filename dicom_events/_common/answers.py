@@ -3,7 +3,6 @@
 """Routes that answer alike on every version of the plugin, and who may act through them."""
 
 import dataclasses
-import functools
 import http
 import json
 import re
@@ -14,12 +13,15 @@ from typing import Any
 
 import orthanc
 
+from .cross_site import as_command, why_refused
+from .json_text import decoded
 from .loopback import Loopback, LoopbackError, close_connections
+from .parameters import ParameterError, acts_on_get, parameters_of, read_parameters
 
 # A parameter that only we send, to learn how parameters arrive.
 PROBE = "arrives-decoded"
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+LARGEST_BODY = 1 << 20  # bytes
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 KEPT_ALIVE: list[Any] = []
 
@@ -44,7 +46,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case."""
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
+
+    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
+    """
 
     method: str
     uri: str
@@ -52,6 +57,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
@@ -68,22 +74,6 @@ Handler = Callable[[Request], Any]
 ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
 
 
-def decoded(text: str | bytes) -> Any:
-    """JSON from outside, decoded. Raises ValueError if it is none, nested more than `DEEPEST` deep, or names something twice."""
-    depth, content = 0, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', content, re.DOTALL):  # what stands in a text nests nothing
-        depth += (token[0] in b"[{") - (token[0] in b"]}")
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested more than {DEEPEST} deep")
-    return json.loads(content, object_pairs_hook=_named_once)
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
 def one_line(text: object) -> str:
     """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
@@ -98,29 +88,32 @@ def serve(
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
-    Orthanc's own. Where the callers of the methods come from is checked first (`refuse_strangers`).
-    `shortcut` gets what Orthanc gave, before all that; it returns whether it has answered.
+    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
+    body's size, then the parameters that the handler `takes` (`common.parameters`).
+    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
     """
 
     def callback(output: Any, uri: str, /, **raw: Any) -> None:
-        if shortcut is not None and shortcut(output, uri, raw):
-            return
-        method = raw["method"]
+        method, headers = raw["method"], raw.get("headers", {})
         if method not in handlers:
             output.SendMethodNotAllowed(",".join(handlers))
             return
+        handler = handlers[method]
+        acts = method != "GET" or acts_on_get(handler)
+        if shortcut is not None and not acts and shortcut(output, uri, raw):
+            return
         try:
+            if acts:
+                _refuse_unless_on_purpose(method, uri, headers, raw)
             if reason := unavailable():
                 raise Refused(503, reason)
-            query = raw.get("get", {})
-            if query.keys() == {PROBE}:
-                output.AnswerBuffer(query[PROBE].encode(), "text/plain")
+            if len(body := raw.get("body", b"")) > LARGEST_BODY:
+                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
+            if raw.get("get", {}).keys() == {PROBE}:
+                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
                 return
-            if any("%" in value or "+" in value for value in query.values()) and not _arrives_decoded(uri):
-                query = {name: urllib.parse.unquote_plus(value) for name, value in query.items()}
-            request = Request(method, uri, raw.get("groups", ()), query, raw.get("headers", {}), raw.get("body", b""))
-            refuse_strangers(request)
-            answer = handlers[method](request)
+            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
+            answer = handler(_with_parameters(request, handler))
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
@@ -135,6 +128,36 @@ def serve(
     orthanc.RegisterRestCallback(pattern, callback)
 
 
+def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
+    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
+        status, reason = found
+        if method == "GET":
+            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+        raise Refused(status, reason)
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+    query = {name: value or "" for name, value in raw.get("get", {}).items()}
+    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
+        return query
+    try:
+        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+    except UnicodeError:
+        raise Refused(400, "A parameter is not in UTF-8") from None
+
+
+def _with_parameters(request: Request, handler: Handler) -> Request:
+    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
+    is_get = request.method == "GET"
+    given: Mapping[str, Any] = request.query if is_get else request.json()
+    try:
+        found = read_parameters(parameters_of(handler), given, from_query=is_get)
+    except ParameterError as error:
+        raise Refused(400, str(error)) from None
+    return dataclasses.replace(request, parameters=found)
+
+
 def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
     """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
     if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
@@ -143,38 +166,16 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_strangers(request: Request) -> None:
-    """A browser led by another site's page changes nothing; curl, scripts and other programs are not browsers.
-
-    Raises `Refused`: 403 for a POST, PUT or DELETE from another origin, 415 for a body from a browser that is not JSON
-    (what an HTML form of any page can send without being asked for permission).
-    """
-    if request.method == "GET":
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    hosts = {request.headers.get("host"), request.headers.get("x-forwarded-host")} - {None}
-    if site not in (None, "same-origin", "none") or (
-        site is None and origin is not None and urllib.parse.urlsplit(origin).netloc not in hosts
-    ):
-        raise Refused(
-            403, f"This comes from another site's page ({one_line(origin or site)}), which may not do this here"
-        )
-    browser = request.headers.get("user-agent", "").startswith("Mozilla/")
-    mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if browser and request.body and mime != "application/json":
-        raise Refused(415, "From a browser the body must be application/json")
-
-
-@functools.lru_cache(1000)
 def _arrives_decoded(uri: str) -> bool:
     # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route.
-    try:
-        return bool(
-            Loopback(json.loads(orthanc.GetConfiguration())).get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A"
-        )
-    except LoopbackError:
-        return False
+    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
+    if not ARRIVAL:
+        try:
+            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
+            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+        except LoopbackError:
+            return False
+    return ARRIVAL[0]
 
 
 def _send(output: Any, answer: Answer) -> None:

@@ -4,9 +4,10 @@
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 S = TypeVar("S")
@@ -15,7 +16,12 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 class SettingsError(ValueError):
-    """A value that a section can't have; the text names section, key, what was found and what is allowed."""
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
@@ -23,48 +29,81 @@ def key_of(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> tuple[S, list[str]]:
-    """Read the section of a configuration into `cls`.
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
 
     Parameters
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
         nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name; dots lead into nested objects.
+    section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Returns
-    -------
-    The settings, and a warning for each key that is not known. A section that is not there gives the defaults.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
     """
-    warnings: list[str] = []
+    check_section_name(section, configuration)
     found = configuration.get(section)
-    return (cls() if found is None else _read_object(cls, section, found, warnings)), warnings
+    return cls() if found is None else _read_object(cls, section, found)
 
 
-def _read_object(cls: type[S], path: str, found: Any, warnings: list[str]) -> S:
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in found.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, 1, 0.5)
-        known = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        warnings.append(f"{path}.{_printable(key)} is not a known key and is ignored; {known}")
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key], warnings)
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
         if key in found
     }
     return cls(**values)
 
 
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, warnings: list[str]) -> Any:
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if found is None and type(None) in arguments:
@@ -72,12 +111,12 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         hint = next(argument for argument in arguments if argument is not type(None))
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found, warnings)
+        return _read_object(typing.cast("type[Any]", hint), path, found)
     if origin in (list, tuple):
         if not isinstance(found, list):
             raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
         shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item, warnings) for i, item in enumerate(found)]
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
     elif hint is Any:
         value, fits, allowed = found, True, ""
@@ -85,7 +124,7 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
         value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
         if fits and dataclasses.is_dataclass(arguments[1]):
             paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each, warnings) for key, each in found.items()}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
     else:
         # JSON has one kind of number, and true is no number although Python says so.
         fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
@@ -105,10 +144,13 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any, war
 
 def _printable(key: str) -> str:
     """A key as it may stand in a line of the log."""
-    return key if key.isprintable() else json.dumps(key)[1:-1]
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
 
 
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.settings import SettingsError
+from common.settings import SettingsError, check_section_name, is_nearly
 
 
 def user_number(configuration: Mapping[str, Any], section: str, name: str, number: int) -> tuple[str, str | None]:
@@ -17,11 +17,14 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
 
     Raises
     ------
-    SettingsError : the configuration gives that number to another name.
+    SettingsError : the configuration gives that number to another name, or a number to a name that is nearly ours.
     """
+    check_section_name(section, configuration)
     named = configuration.get(section) or {}
     if name in named:
         return name, None
+    if near := [other for other in named if is_nearly(other, name)]:
+        raise SettingsError(f"{section}: found {json.dumps(near[0])} (did you mean {json.dumps(name)}?)")
     numbers = {other: value[0] if isinstance(value, list) and value else value for other, value in named.items()}
     if taken := [other for other, value in numbers.items() if value == number]:
         raise SettingsError(

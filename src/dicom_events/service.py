@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import functools
 import json
 import re
 import socket
 import sqlite3
 import threading
 import time
+import types
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Answer, Refused, Request, decoded, one_line, serve, warn_if_open
+from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
+from common.json_text import decoded
 from common.ledger import state_folder
 from common.loopback import Loopback, LoopbackError
+from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
 from common.settings import SettingsError, read_settings
 
 from .brokers import maker
@@ -35,6 +37,7 @@ from .settings import SECTION, Named, Settings, read_brokers
 
 SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 STOP_WITHIN = 0.4  # seconds until threads are left behind
+STUDY = "an Orthanc identifier or a StudyInstanceUID"
 WAKE_EVERY, WAKE_FOR = 0.05, 3.0  # seconds; see `_wake_web_server`
 TAG_KEYS = {
     "Instance": "stored_instance_publish_tags",
@@ -64,17 +67,15 @@ class Service:
     def register(self) -> None:
         """Read the settings, register the routes, and the callbacks if there is something to do."""
         try:
-            self._settings, warnings = read_settings(Settings, SECTION, self._configuration)
+            self._settings = read_settings(Settings, SECTION, self._configuration)
             self._tags = {level: self._read_tags(key) for level, key in TAG_KEYS.items()}
-            self._brokers, more = read_brokers(self._settings)
-            for warning in [*warnings, *more]:
-                orthanc.LogWarning(warning)
+            self._brokers = read_brokers(self._settings)
         except SettingsError as error:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
-        if not self._loopback.enabled:
+        if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
-            bound = {method: functools.partial(handler, self) for method, handler in handlers.items()}
+            bound = {method: types.MethodType(handler, self) for method, handler in handlers.items()}
             serve(path, bound, lambda: self._unavailable)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
@@ -244,11 +245,11 @@ class Service:
             "LastError": self._intake.problem or (self._keeper.problem if self._keeper else "") or None,
         }
 
+    @takes({**PAGE_PARAMETERS, "broker": Text()})
     def get_dead_letters(self, request: Request) -> dict[str, Any]:
         """A page of what brokers did not take, oldest first: `since` (the last ID), `limit`, `broker`."""
-        _only(request.query, {"broker", "since", "limit"})
-        since, limit = _number(request.query, "since", 0, 2**62), _number(request.query, "limit", 100, 1000)
-        where, values = _of_broker(request.query.get("broker"), self._names())
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
+        where, values = _of_broker(request.parameters.get("broker"), self._names())
         ledger = self._outbox().ledger
         total = ledger.rows(f"SELECT COUNT(*) n FROM letter l WHERE {where}", *values)[0]["n"]
         rows = ledger.rows(f"{LETTERS} WHERE {where} AND l.id>? ORDER BY l.id LIMIT ?", *values, since, limit + 1)
@@ -272,11 +273,10 @@ class Service:
         self._retry("l.state='dead' AND l.id=?", [row["id"]])
         return _shown(row)
 
+    @takes({"Broker": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all of them again, or those of one: `{"Broker": …}`."""
-        wanted = request.json()
-        _only(wanted, {"Broker"})
-        return {"Retried": self._retry(*_of_broker(wanted.get("Broker"), self._names()))}
+        return {"Retried": self._retry(*_of_broker(request.parameters.get("Broker"), self._names()))}
 
     def _retry(self, where: str, values: Sequence[Any]) -> int:
         number = self._outbox().ledger.run(
@@ -288,9 +288,9 @@ class Service:
         return number
 
     def _letter(self, request: Request) -> dict[str, Any]:
-        rows = self._outbox().ledger.rows(f"{LETTERS} WHERE l.state='dead' AND l.id=?", int(request.groups[0][:18]))
+        rows = self._outbox().ledger.rows(f"{LETTERS} WHERE l.state='dead' AND l.id=?", row_number(request.groups[0]))
         if not rows:
-            raise Refused(404, f"There is no dead letter {request.groups[0]}")
+            raise Refused(404, f"There is no dead letter {request.groups[0][:20]}")
         return rows[0]
 
     def _names(self) -> list[str]:
@@ -310,6 +310,7 @@ class Service:
         outbox.places.drop(name)
         return {"Broker": name, **status, "State": "dropped"}
 
+    @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
     def replay(self, request: Request) -> Answer:
         """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
 
@@ -317,12 +318,11 @@ class Service:
         included) between which the study last changed.
         """
         self._outbox()
-        wanted = request.json()
-        _only(wanted, {"Study", "From", "To"})
+        wanted = request.parameters
         if "Study" in wanted and len(wanted) == 1:
             studies = self._find_study(wanted["Study"])
         elif wanted.keys() == {"From", "To"}:
-            first, last = (_moment(wanted, name) for name in ("From", "To"))
+            first, last = wanted["From"], wanted["To"]
             if first >= last:
                 raise Refused(400, "From must be before To")
             studies = self._studies_between(first, last)
@@ -333,9 +333,7 @@ class Service:
         thread.start()
         return Answer({"Studies": len(studies)}, 202)
 
-    def _find_study(self, study: Any) -> list[str]:
-        if not isinstance(study, str) or not re.fullmatch(r"[0-9a-f.-]{1,64}", study):
-            raise Refused(400, "Study must be an Orthanc identifier or a StudyInstanceUID")
+    def _find_study(self, study: str) -> list[str]:
         if "-" in study:
             try:
                 return [self._loopback.get(f"/studies/{study}")["ID"]]
@@ -422,7 +420,7 @@ def _said_of_orphans(outbox: Outbox) -> list[str]:
     ]
 
 
-def _of_broker(broker: Any, names: Sequence[str]) -> tuple[str, list[Any]]:
+def _of_broker(broker: str | None, names: Sequence[str]) -> tuple[str, list[Any]]:
     if broker is None:
         return "l.state='dead'", []
     if broker not in names:
@@ -439,25 +437,3 @@ def _secrets(named: Named) -> list[str]:
     others = [getattr(config, "secret", ""), *map(str, getattr(config, "headers", {}).values())]
     options = [str(value) for key, value in getattr(config, "options", {}).items() if SECRET_OPTIONS.search(key)]
     return [*urls, *passwords, *map(urllib.parse.unquote, passwords), *others, *options]
-
-
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
-
-
-def _moment(wanted: Mapping[str, Any], name: str) -> datetime.datetime:
-    try:
-        found = datetime.datetime.fromisoformat(wanted[name])
-    except (TypeError, ValueError):
-        raise Refused(400, f"{name} must be a time as 2026-01-31T13:00:00Z") from None
-    if found.tzinfo is None:
-        raise Refused(400, f"{name} must say its zone, as 2026-01-31T13:00:00Z")
-    return found

@@ -11,7 +11,7 @@ import urllib.parse
 from typing import Any
 
 from common.answers import one_line
-from common.settings import S, SettingsError, read_settings
+from common.settings import S, SettingsError, key_of, read_settings, wrong_keys
 
 from .events import KINDS_OF_EVENTS, ORIGINS
 
@@ -387,15 +387,12 @@ class Named:
     former: str = ""
 
 
-def read_brokers(settings: Settings) -> tuple[list[Named], list[str]]:
-    """Each broker of the section, and warnings; one that is wrong puts only itself off, and keeps its place."""
-    found, warnings = list[Named](), list[str]()
-    if settings.broker is not None:
-        found.append(_named_broker(settings.broker, warnings))
-    for name, content in settings.brokers.items():
-        found.append(_one_of_brokers(name, content, warnings))
+def read_brokers(settings: Settings) -> list[Named]:
+    """Each broker of the section; one that is wrong puts only itself off, and keeps its place."""
+    found = [] if settings.broker is None else [_named_broker(settings.broker)]
+    found += [_one_of_brokers(name, content) for name, content in settings.brokers.items()]
     if not found:
-        return [Named(BUILTIN, BrokerSettings("file"), FileConfig(), named=False)], []
+        return [Named(BUILTIN, BrokerSettings("file"), FileConfig(), named=False)]
     names = [each.name for each in found]
     twice = f"{SECTION}: two brokers are named"
     return [
@@ -404,10 +401,10 @@ def read_brokers(settings: Settings) -> tuple[list[Named], list[str]]:
         else each
         for place, each in enumerate(found)
         if each.name not in names[:place]
-    ], warnings
+    ]
 
 
-def _named_broker(content: Any, warnings: list[str]) -> Named:
+def _named_broker(content: Any) -> Named:
     path, given, kind = f"{SECTION}.Broker", None, None
     if isinstance(content, dict):
         given, kind = content.get("Name"), content.get("Type")
@@ -415,16 +412,16 @@ def _named_broker(content: Any, warnings: list[str]) -> Named:
     former = kind if kind in TYPES else BROKER
     if complaint := _complaint_of_name(name):
         return Named(path, complaint=f"{path}.Name: {complaint}", bound=False)
-    return _read_named(path, name, content, warnings, former)
+    return _read_named(path, name, content, former)
 
 
-def _one_of_brokers(name: str, content: Any, warnings: list[str]) -> Named:
+def _one_of_brokers(name: str, content: Any) -> Named:
     if complaint := _complaint_of_name(name):
         return Named(f"{SECTION}.Brokers.{json.dumps(name)}", complaint=f"{SECTION}.Brokers: {complaint}", bound=False)
     path = f"{SECTION}.Brokers.{name}"
     if isinstance(content, dict) and "Name" in content:
         return Named(name, complaint=f"{path}.Name: found one, allowed: none, its name is its key in Brokers")
-    return _read_named(path, name, content, warnings)
+    return _read_named(path, name, content)
 
 
 def _complaint_of_name(name: Any) -> str | None:
@@ -433,27 +430,28 @@ def _complaint_of_name(name: Any) -> str | None:
     return None if fits else f"found the name {shown}, allowed: a text of one line, at most 200 characters"
 
 
-def _read_named(path: str, name: str, content: Any, warnings: list[str], former: str = "") -> Named:
+def _read_named(path: str, name: str, content: Any, former: str = "") -> Named:
     try:
-        return Named(name, *_read_broker(path, content, warnings), former=former)
+        return Named(name, *_read_broker(path, content), former=former)
     except SettingsError as error:
         kind = content.get("Type") if isinstance(content, dict) else None
         return Named(name, BrokerSettings(kind if kind in TYPES else ""), complaint=str(error), former=former)
 
 
-def _read_broker(path: str, content: Any, warnings: list[str]) -> tuple[BrokerSettings, Any]:
+def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:
+    keys = [key for key, _ in CONFIGS.values()]
+    known = [*map(key_of, dataclasses.fields(BrokerSettings)), *keys]
+    if isinstance(content, dict) and (complaint := wrong_keys(path, content, known)):
+        raise SettingsError(complaint)
     if not isinstance(content, dict) or "Type" not in content:
         raise SettingsError(f"{path}.Type: not there, allowed: one of {', '.join(TYPES)}")
-    keys = {key for key, _ in CONFIGS.values()}
-    general: BrokerSettings = _read(
-        BrokerSettings, path, {key: value for key, value in content.items() if key not in keys}, warnings
-    )
+    general = _read(BrokerSettings, path, {key: value for key, value in content.items() if key not in keys})
     key, cls = CONFIGS[general.type]
-    for other in sorted(keys & content.keys() - {key}):
-        warnings.append(f"{path}.{other} is ignored: a broker of the type {general.type} reads {key}")
+    if others := sorted(content.keys() & set(keys) - {key}):
+        raise SettingsError(f"{path}: found {others[0]}, allowed: {key}, for its Type is {general.type}")
     if not isinstance(content.get(key, {}), dict):  # it may be a secret: not shown
         raise SettingsError(f"{path}.{key}: allowed: an object of keys and values")
-    config = _read(cls, f"{path}.{key}", content.get(key, {}), warnings)
+    config = _read(cls, f"{path}.{key}", content.get(key, {}))
     for field in dataclasses.fields(cls):
         # What has no useful default has to be there.
         value = getattr(config, field.name)
@@ -463,7 +461,5 @@ def _read_broker(path: str, content: Any, warnings: list[str]) -> tuple[BrokerSe
     return general, config
 
 
-def _read(cls: type[S], path: str, content: Any, warnings: list[str]) -> S:
-    settings, more = read_settings(cls, path, {path: content})
-    warnings += more
-    return settings
+def _read(cls: type[S], path: str, content: Any) -> S:
+    return read_settings(cls, path, {path: content})

@@ -13,6 +13,7 @@ from common.days import parse_day
 from common.feed import PLURALS
 from common.ledger import STATES
 from common.loopback import LoopbackError
+from common.parameters import PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from forwarding.deletion import TO_DELETE
 from forwarding.forwarder import TO_ROUTE, Forwarder
 from forwarding.routing import Batch
@@ -24,6 +25,10 @@ FILTERS = {
     "resource": "subject=?",
     "study": "(subject=?1 OR json_extract(data, '$.Of')=?1)",
 }
+
+
+IDENTIFIER_OF = Text("the identifier that Orthanc gives it", "[0-9a-f-]+")
+RESOURCE = {"Resource": IDENTIFIER_OF, "Level": OneOf(choices=tuple(PLURALS))}
 
 
 class Deliveries:
@@ -57,13 +62,11 @@ class Deliveries:
         ledger = self._forwarder.ledger
         return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
 
+    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
         """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
-        query, ledger = request.query, self._forwarder.ledger
-        _only(query, {*FILTERS, "since", "limit"})
-        since, limit = _number(query, "since", 0, 2**62), _number(query, "limit", 100, 1000)
-        if query.get("state", STATES[0]) not in STATES:
-            raise Refused(400, f"state is {one_line(query['state'])!r}, allowed: {', '.join(STATES)}")
+        query, ledger = request.parameters, self._forwarder.ledger
+        since, limit = query.get("since", 0), query.get("limit", 100)
         chosen = {name: query[name] for name in FILTERS if name in query}
         where = " AND ".join(["1", *(FILTERS[name].replace("?1", "?") for name in chosen)])
         values = [value for name, value in chosen.items() for _ in range(2 if name == "study" else 1)]
@@ -108,11 +111,10 @@ class Deliveries:
             "Rules": [_rule(rule) for rule in self._forwarder.rules],
         }
 
+    @takes(RESOURCE)
     def test(self, request: Request) -> dict[str, Any]:
         """What would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
-        wanted = request.json()
-        _only(wanted, {"Resource", "Level"})
-        level, resource = self._resource(wanted)
+        level, resource = self._resource(request.parameters)
         path = f"/{PLURALS[level]}/{resource}/instances?expand=false"
         found = [one if isinstance(one, str) else one["ID"] for one in self._forwarder.loopback.get(path)]
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
@@ -161,11 +163,11 @@ class Deliveries:
             raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
         return _shown(self._row(request))
 
+    @takes({"Destination": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all dead rows of a destination again: `{"Destination": …}`."""
-        wanted = request.json()
-        _only(wanted, {"Destination"})
-        return {"Retried": self._again("state='dead' AND queue=?", self._destination(wanted.get("Destination")))}
+        name = self._destination(request.parameters.get("Destination"))
+        return {"Retried": self._again("state='dead' AND queue=?", name)}
 
     def _again(self, which: str, value: Any) -> int:
         sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting') AND "
@@ -180,35 +182,34 @@ class Deliveries:
         self._forwarder.wake.set()
         return {"Destination": name, "Paused": action == "pause"}
 
+    @takes({**RESOURCE, "Destinations": Texts()})
     def send(self, request: Request) -> Answer:
-        """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows."""
-        wanted = request.json()
-        _only(wanted, {"Resource", "Level", "Destinations"})
-        level, resource = self._resource(wanted)
-        named = wanted.get("Destinations") or self._forwarder.destinations()
-        if not isinstance(named, list):
-            raise Refused(400, "Destinations must be a list of names")
-        names = [self._destination(name) for name in named]
+        """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
+
+        Without `Destinations`, to those of the section.
+        """
+        level, resource = self._resource(request.parameters)
+        given = request.parameters.get("Destinations")
+        names = self._forwarder.destinations() if given is None else [self._destination(name) for name in given]
+        if not names:
+            raise Refused(400, "Destinations is missing, and there is none that everything goes to")
         with self._forwarder.ledger.transaction():
             rows = [self._forwarder.add(level, resource, name, None) for name in names]
         self._forwarder.wake.set()
         return Answer({"Deliveries": rows}, 202)
 
+    @takes({"From": Day(), "To": Day(), "Destination": Text(), "DryRun": Flag()})
     def backfill(self, request: Request) -> Answer:
         """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
 
         `Destination` (one name, else all), `DryRun` (only count).
         """
-        wanted = request.json()
-        _only(wanted, {"From", "To", "Destination", "DryRun"})
-        first, last = parse_day(wanted.get("From")), parse_day(wanted.get("To"))
+        wanted = request.parameters
+        first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
         if first is None or last is None or first > last:
             raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
-        dry = wanted.get("DryRun", False)
-        if not isinstance(dry, bool):
-            raise Refused(400, "DryRun must be true or false")
-        chosen = wanted.get("Destination")
-        targets = self._forwarder.destinations() if chosen is None else [self._destination(chosen)]
+        named = "Destination" in wanted
+        targets = [self._destination(wanted["Destination"])] if named else self._forwarder.destinations()
         windows = _months(first, last) if self._forwarder.loopback.finds_all else [(first, last)]
         studies = [study for window in windows for study in self._studies_of(*window)]
         if not dry:
@@ -239,13 +240,13 @@ class Deliveries:
 
     def _row(self, request: Request) -> dict[str, Any]:
         number = request.groups[0]
-        rows = self._forwarder.ledger.rows("SELECT * FROM work WHERE id=?", int(number)) if len(number) < 19 else []
+        rows = self._forwarder.ledger.rows("SELECT * FROM work WHERE id=?", row_number(number))
         if not rows:
-            raise Refused(404, f"There is no delivery {number}")
+            raise Refused(404, f"There is no delivery {number[:20]}")
         return rows[0]
 
-    def _destination(self, name: Any) -> str:
-        if name not in self._forwarder.known():
+    def _destination(self, name: str | None) -> str:
+        if name is None or name not in self._forwarder.known():
             raise Refused(
                 400, f"Destination is {one_line(name)!r}, allowed: {', '.join(self._forwarder.known()) or 'none'}"
             )
@@ -253,10 +254,8 @@ class Deliveries:
 
     def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
         level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
-        if level not in PLURALS:
-            raise Refused(400, f"Level is {one_line(level)!r}, allowed: {', '.join(PLURALS)}")
-        if not isinstance(resource, str) or not resource or set(resource) - set("0123456789abcdef-"):
-            raise Refused(400, "Resource must be the identifier that Orthanc gives it")
+        if resource is None:
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER_OF.allowed}")
         try:
             self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
         except LoopbackError as error:
@@ -274,23 +273,11 @@ def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetim
         first = end + datetime.timedelta(days=1)
 
 
-def _only(given: Mapping[str, Any], allowed: set[str]) -> None:
-    if unknown := sorted(given.keys() - allowed):
-        raise Refused(400, f"Unknown parameter {one_line(', '.join(unknown))}; allowed: {', '.join(sorted(allowed))}")
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
-        raise Refused(400, f"{name} is {one_line(text)!r}, allowed: a whole number up to {most}")
-    return int(text)
-
-
 def _rule(rule: Any) -> dict[str, Any]:
     return {
         "Name": rule.name,
         "Level": rule.level,
-        "Destinations": [*rule.destinations],
+        "Destinations": None if rule.destinations is None else [*rule.destinations],
         "Query": rule.query,
         "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
         "Matcher": rule.matcher,

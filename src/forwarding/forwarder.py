@@ -20,6 +20,7 @@ from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
 from common.ledger import Ledger, configuration_folder, state_folder
 from common.loopback import Loopback, LoopbackError
+from common.settings import wrong_keys
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
 from forwarding.routing import Batch, Router, load_matcher
@@ -83,7 +84,7 @@ class Forwarder:
         self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
-        self.rules: tuple[Rule, ...] = settings.rules or (Rule(name="all"),)
+        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
         self.wake, self._stopping = threading.Event(), threading.Event()
         self._changed, self._started = threading.Event(), threading.Event()
         self._known: dict[str, Mapping[str, Any]] = {}
@@ -238,7 +239,8 @@ class Forwarder:
     def _begin(self) -> None:
         self._feed.begin()
         if refused := self.router.check():
-            self.unavailable = f"{self.name} is idle until this is corrected: {refused}"
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
             orthanc.LogError(self.unavailable)
             self._stopping.set()
             if self._deleter:
@@ -406,17 +408,23 @@ class Forwarder:
             return self._known
 
     def _complain_of_unknown(self) -> None:
-        wanted = {*self.settings.destinations, *(name for rule in self.rules for name in rule.destinations)}
+        of_rules = (name for rule in self.rules for name in rule.destinations or ())
+        wanted = {*(self.settings.destinations or ()), *of_rules}
         if unknown := sorted(wanted - self._known.keys()):
             orthanc.LogError(
                 f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
             )
+        if unknown := sorted(self.settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self.name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
+            )
 
     def destinations(self) -> list[str]:
-        """The destinations of a rule that names none: those listed that Orthanc knows, or all that it knows."""
+        """The destinations of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self.settings.destinations
-        return [name for name in listed if name in known] if listed else list(known)
+        return list(known) if listed is None else [name for name in listed if name in known]
 
     def destination(self, name: str) -> Destination:
         """The health of a destination."""
@@ -689,10 +697,10 @@ class Forwarder:
         self._delivered, self._measured = 0, time.monotonic()
 
 
-def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | None:
-    """What is wrong with the settings beyond their types, by its key."""
+def wrong_with_rules(settings: Any, configuration: Mapping[str, Any], store_options: Sequence[str]) -> str | None:
+    """What is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
     extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
-    for number, rule in enumerate(settings.rules):
+    for number, rule in enumerate(settings.rules or ()):
         if complaint := wrong_with(rule, extra):
             return f"Rules[{number}].{complaint}"
     if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
@@ -708,6 +716,9 @@ def wrong_with_rules(settings: Any, configuration: Mapping[str, Any]) -> str | N
                 else "it is the script's"
             )
             return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
     return None
 
 

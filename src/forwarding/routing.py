@@ -2,15 +2,17 @@
 """Rules applied to what arrived: which instances go to which destination, and why."""
 
 import dataclasses
+import difflib
 import fnmatch
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.answers import one_line
 from common.feed import PLURALS
 from common.loopback import Loopback, LoopbackError
-from forwarding.rules import UID_TAG, Rule, has_origin
+from forwarding.rules import ANSWERED, UID_TAG, Rule, has_origin
 
 Matcher = Callable[[dict[str, Any]], Any]
 
@@ -66,21 +68,24 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each `Query`; what it refuses, by its key."""
-        for rule in self._rules:
-            query = {**rule.query, UID_TAG[rule.level]: "0"}
-            try:
-                self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
-            except LoopbackError as error:
-                if error.status == 0:
-                    raise
-                return f"rule {rule.name!r}: Query: found {', '.join(rule.query)}, which Orthanc refuses: {error}"
+        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                query = {UID_TAG[rule.level]: "0", tag: wanted}
+                try:
+                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
         """What each rule says, up to the first that matches where only that counts.
 
-        `known` are the destinations there are, `every` those of a rule that names none.
+        `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
@@ -103,10 +108,10 @@ class Router:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
-        names: Sequence[str] = rule.destinations or every
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
             chosen = self._matchers[rule.matcher](self._describe(batch))
-            names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
         if unknown := [name for name in names if name not in known]:

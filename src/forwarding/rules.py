@@ -7,6 +7,8 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from common.settings import not_empty
+
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
 # A tag of a lower level would silently match nothing: such a rule is refused.
 ANSWERED = {
@@ -66,22 +68,24 @@ def clock_time(text: str) -> datetime.time | None:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where instances came from; each list of wildcard patterns (`*`, `?`) must hold the value, an empty one is no condition."""
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
 
     remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "help": "AE titles of the sender (C-STORE)."}
+        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
     )
     called_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "CalledAET", "help": "AE titles under which the sender called Orthanc."}
+        default=(),
+        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
     )
     remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "help": "Addresses of the sender."}
+        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
     )
     method: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."}
+        default=(),
+        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
     )
     user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names of the user that uploaded it (HTTP)."}
+        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
     )
 
 
@@ -95,8 +99,9 @@ class Rule:
     level: str = dataclasses.field(
         default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
     )
-    destinations: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Names of destinations; none: all of the section."}
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -116,7 +121,7 @@ class Window:
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS,
         metadata={
-            "check": lambda days: None if set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
             "help": "The days on which it begins.",
         },
     )

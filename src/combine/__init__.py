@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Make one Orthanc script of many: ``python3 combine.py A.py B.py dicom_events -o combined.py``.
+
+Orthanc's Python plugin loads one script and grants one callback of each kind; a second registration ends the
+server. The combined file embeds each script unchanged, loads each as the module that it is alone, and hands
+every event to each script that asked for it. It works on scripts that know nothing of it. The scripts come back
+byte for byte with ``--extract``. ``docs/combine.md`` tells the rules and what differs from running alone.
+
+It needs Python 3.11 or newer and nothing else; copy this one file wherever it is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from combine.configuration import check_configuration
+from combine.reading import extract, show, verify
+from combine.registrations import conflicts
+from combine.sources import MARK, CombineError, Source, bundle, name_modules, place, read, read_source
+from combine.writing import render, write
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> Any:
+        raise CombineError(f"{message} (--help tells more)")
+
+
+def arguments() -> Parser:
+    parser = Parser(prog="combine.py", description="Make one Orthanc script of many.")
+    parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
+    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
+    parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
+    parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
+    group.add_argument("--verify", type=Path, metavar="FILE", help="say which scripts changed since; 1 if any did")
+    group.add_argument(
+        "--extract", type=Path, nargs=2, metavar=("FILE", "FOLDER"), help="write the scripts as they were"
+    )
+    return parser
+
+
+def collect(paths: Sequence[Path], options: argparse.Namespace) -> list[Source]:
+    sources = [read_source(path) for path in paths]
+    given: dict[Path, Source] = {}
+    for source in sources:
+        if source.path.resolve() in given:
+            raise CombineError(f"{source.path} is given twice")
+        given[source.path.resolve()] = source
+    for source in sources:
+        bundle(source, given, not options.no_bundle)
+    name_modules(sources, options.allow_conflict)
+    place(sources, options.allow_conflict)
+    return sources
+
+
+def combine(options: argparse.Namespace) -> int:
+    if not options.sources or (options.output is None and options.config is None):
+        raise CombineError("name the scripts and the file to write: combine.py A.py B.py -o combined.py")
+    sources = collect(options.sources, options)
+    found = list(conflicts(sources))
+    if found and not options.allow_conflict:
+        raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
+    problems = list(check_configuration(options.config, sources)) if options.config else []
+    if options.output:
+        check_output(options.output, sources)
+        write(options.output, render(sources, options))
+    for problem in problems:
+        print(f"{options.config}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def check_output(path: Path, sources: list[Source]) -> None:
+    if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
+        raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
+    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
+        raise CombineError(f"{path} is there and no combined file: it is left as it is")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    try:
+        options = arguments().parse_args(words)
+        if options.list:
+            return show(options.list)
+        if options.verify:
+            return verify(options.verify, options.sources)
+        if options.extract:
+            return extract(*options.extract)
+        return combine(options)
+    except (CombineError, OSError) as error:
+        print(f"combine.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
+
+GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers with how many went.
+A study whose StudyDate is missing or no valid day stays. What can't be right is refused, and nothing is deleted.
+
+    curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
+
+The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
+`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+
+    GET  /purge-old-studies/status
+    GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
+    GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+
+Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+
+    "PurgeOldStudies": {"KeepLabels": ["teaching"],
+                        "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
+
+Needs nothing but Python's standard library. All keys: docs/purge_old_studies.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+import orthanc
+
+from common.answers import KEPT_ALIVE, serve, warn_if_open
+from common.settings import SettingsError
+
+from .api import Purges
+from .settings import Settings, read_configuration
+
+__version__ = "0.2.0"
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings = read_configuration(configuration)
+    except SettingsError as error:
+        refusal = f"{error}. purge_old_studies purges nothing until this is corrected."
+        orthanc.LogError(refusal)
+    else:
+        warn_if_open("purge_old_studies", configuration)
+    purges = Purges(settings, configuration, refusal, __version__)
+    route = "/purge-old-studies"
+    serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
+    serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
+    serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    if refusal is None:
+        KEPT_ALIVE.append(purges.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+
+
+register()

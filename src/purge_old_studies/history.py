@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The record of what was purged, and of who asked for it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.answers import one_line
+
+
+class History:
+    """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._path, self._durable, self._lock = path, durable, threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            # What was being written when the power went: the ledger knows it, and it is written anew.
+            with path.open("rb") as lines:
+                os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Append lines, all or none. Raises OSError: the disk is full, or the like."""
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        with self._lock:
+            size = os.fstat(self._file).st_size
+            try:
+                if os.write(self._file, text) < len(text):
+                    raise OSError("the disk is full")
+                if self._durable:
+                    os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # the last one may be growing
+                    yield json.loads(line)
+
+    def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
+        """The lines after number `since`, of all purges or of one."""
+        found: list[dict[str, Any]] = []
+        total, more = 0, False
+        for number, line in enumerate(self.lines(), 1):
+            if purge is not None and line["Purge"] != purge:
+                continue
+            total += 1
+            if number > since and not (more := more or len(found) == limit):
+                found.append({"Number": number, **line})
+        return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def now_utc() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017
+
+
+def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return who is behind a request: its user, and where a proxy says that it comes from.
+
+    The plugin does not tell a script the address of a caller.
+    """
+    kind, _, credentials = headers.get("authorization", "").partition(" ")
+    user = None
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    found: dict[str, Any] = {"User": user}
+    if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
+        found["ForwardedFor"] = one_line(forwarded)[:200]
+    return found

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""One purge that is going on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orthanc
+
+from .archive import PIECE, WINDOW, Archive, if_there
+from .conditions import Conditions
+from .history import History, now_utc
+from .studies import IDENTIFIERS, Study, is_meant
+
+STALE = 0.5  # seconds; what was looked at longer ago is looked at again
+BATCH = 60  # instances of the first request that deletes
+# Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
+# notice, for at the end of each much goes on at once.
+BATCH_SECONDS = 0.15
+# A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
+# `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
+UNFINISHED = ("waiting", "deleting", "pieces")
+# What came of a batch: for each state the rows that are in it now, and why.
+Outcome = dict[str, list[tuple[dict[str, Any], str]]]
+
+
+class Purge:
+    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+
+    def __init__(
+        self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
+    ) -> None:
+        self.number, self._asked, self._who = number, asked, who
+        self._ledger, self._history, self._archive = ledger, history, archive
+        self.stopping = self.cancelled = False
+        self.done = threading.Event()
+        self._began, self._settled = time.monotonic(), 0
+        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        self._at_once = float(min(BATCH, PIECE))
+
+    @property
+    def rate(self) -> float:
+        """Studies a second, since this started."""
+        return self._settled / max(time.monotonic() - self._began, 0.001)
+
+    def run(self) -> str:
+        """Delete what is still to go; the state that the purge is in then.
+
+        One thing after the other: to look ahead meanwhile makes it no faster, and others wait longer.
+        """
+        self.complete_record()
+        left = self._count("waiting")
+        for settled in itertools.chain.from_iterable(map(self._window, self._windows())):
+            for state, of_it in settled.items():
+                self._settle(of_it, state)
+            left -= sum(map(len, settled.values()))
+            orthanc.SetMetricsValue("purge_old_studies_remaining", float(left), orthanc.MetricsType.DEFAULT)
+        if self._halted() and self._count(*UNFINISHED):
+            return "cancelled" if self.cancelled else "interrupted"
+        return "partly" if self._count("kept", "failed") else "done"
+
+    def _halted(self) -> bool:
+        return self.stopping or self.cancelled
+
+    def _windows(self) -> Iterator[list[dict[str, Any]]]:
+        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        last = -1
+        while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
+            yield rows
+            last = rows[-1]["number"]
+
+    def _rows(self, *states: str, after: int = -1, limit: int = -1) -> list[dict[str, Any]]:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) AND number>? ORDER BY number LIMIT ?"
+        rows = self._ledger.rows(sql, self.number, *states, after, limit)
+        return [{**row, "facts": json.loads(row["facts"])} for row in rows]
+
+    def _count(self, *states: str) -> int:
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT COUNT(*) n FROM studies WHERE purge=? AND state IN ({marks})"
+        return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
+
+    def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
+        """What the studies of some rows are now."""
+        return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
+
+    def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
+        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        looked_at, found = -math.inf, dict[str, Study]()
+        while rows and not self._halted():
+            if time.monotonic() - looked_at > STALE:
+                looked_at, found = time.monotonic(), self._look(rows)
+            studies = [found.get(row["study"]) for row in rows]
+            length = batch_length(map(_instances, rows, studies), self._at_once)
+            yield self._batch(list(zip(rows[:length], studies, strict=False)))
+            rows = rows[length:]
+
+    def _batch(self, looked: list[tuple[dict[str, Any], Study | None]]) -> Outcome:
+        """Delete of some rows those whose study still fits; what came of each."""
+        outcome: Outcome = {"gone": [], "kept": []}
+        batch, sizes = list[dict[str, Any]](), list[int]()
+        protection = self._archive.protection(study for _, study in looked if study is not None)
+        for row, study in looked:
+            if why := self._why_not(row, study, protection):
+                outcome[why[0]].append((row, why[1]))
+            else:
+                batch.append(row)
+                sizes.append(_instances(row, study))
+        if batch:
+            began, large = time.monotonic(), sizes[0] > 2 * PIECE
+            outcome |= self._delete(batch, large=large)
+            if not large:
+                fitting = sum(sizes) * BATCH_SECONDS / max(time.monotonic() - began, 0.001)
+                self._at_once = min(max(fitting, self._at_once / 2), self._at_once * 2, PIECE)
+        return outcome
+
+    def _why_not(
+        self, row: Mapping[str, Any], study: Study | None, protection: Mapping[str, bool]
+    ) -> tuple[str, str] | None:
+        if study is None:
+            if if_there(f"/studies/{row['study']}") is None:
+                return "gone", "somebody else deleted it"
+            return "kept", "it can't be looked at once more"
+        if study.received != row["facts"]["LastUpdate"]:
+            return "kept", "it has received something since it was chosen"
+        if not is_meant(study, self._asked):
+            return "kept", "it does not fit the conditions any more"
+        reason = self._archive.why_kept(study, protection)
+        return ("kept", reason) if reason else None
+
+    def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
+        self._mark(rows, "pieces" if large else "deleting")
+        if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+            return {}
+        left = self._archive.delete([row["study"] for row in rows])
+        return {
+            "deleted": [(row, "") for row in rows if row["study"] not in left],
+            "failed": [(row, left[row["study"]]) for row in rows if row["study"] in left],
+        }
+
+    def _mark(self, rows: list[dict[str, Any]], state: str, reason: str = "") -> None:
+        sql = "UPDATE studies SET state=?,reason=? WHERE purge=? AND number IN (SELECT value FROM json_each(?))"
+        self._ledger.run(sql, state, reason, self.number, json.dumps([row["number"] for row in rows]))
+
+    def _settle(
+        self, rows: list[tuple[dict[str, Any], str]], state: str, *, written: frozenset[str] = frozenset()
+    ) -> None:
+        """Write what came of studies: first where it stays, then in the ledger."""
+        if not rows:
+            return
+        common = {"Time": now_utc(), "Purge": self.number, "Event": state}
+        self._history.add(
+            {**common, **_known(row), **({"Reason": why} if why else {}), **self._who}
+            for row, why in rows
+            if row["study"] not in written
+        )
+        self._settled += len(rows)
+        for reason in {why for _, why in rows}:
+            self._mark([row for row, why in rows if why == reason], state, reason)
+
+    def complete_record(self) -> None:
+        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        if not (rows := self._rows("deleting", "pieces")):
+            return
+        lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
+        written = frozenset(line["ID"] for line in lines)
+        there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
+        self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
+        for row in rows:
+            if row["study"] in there and row["state"] == "pieces":
+                self._finish_pieces(row)
+        self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
+
+    def _finish_pieces(self, row: dict[str, Any]) -> None:
+        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        why = self._why_not(row, self._look([row]).get(row["study"]), {})
+        if why is None:
+            for state, of_it in self._delete([row], large=True).items():
+                self._settle(of_it, state)
+        elif why[0] == "kept":
+            self._settle([(row, why[1])], "kept")
+
+
+def batch_length(instances: Iterable[int], most: float) -> int:
+    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
+    return max(1, len(together))
+
+
+def _instances(row: Mapping[str, Any], study: Study | None) -> int:
+    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}

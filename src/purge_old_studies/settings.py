@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The section PurgeOldStudies of the configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.answers import Refused
+from common.settings import SettingsError, not_empty, read_settings
+
+from .conditions import Conditions, conditions, day_back, is_label
+from .parameters import PARAMETERS
+
+SECTION = "PurgeOldStudies"
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# Metadata of a study that Orthanc gives by itself and that can mean something to a person; others are the user's.
+KNOWN_METADATA = ("AnonymizedFrom", "ModifiedFrom", "RemoteAET")
+
+
+def _age(text: str) -> str | None:
+    return None if day_back(text, datetime.date(2000, 1, 1)) else "an age such as 90d, 18m or 7y"
+
+
+def _time_of_day(text: str) -> str | None:
+    return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?", text) else "a time of day as HH:MM"
+
+
+def _days(texts: Sequence[str]) -> str | None:
+    return None if texts and set(texts) <= set(DAYS) else ", ".join(DAYS)
+
+
+def _undated(value: object) -> str | None:
+    return None if isinstance(value, bool) or value == "received" else 'true, false or "received"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One entry of `Rules`: what goes by itself."""
+
+    name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
+    older_than: str = dataclasses.field(
+        default="", metadata={"check": _age, "help": "Age of what goes: `90d`, `18m`, `7y`; needed."}
+    )
+    at: str = dataclasses.field(
+        default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
+    )
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS, metadata={"check": _days, "help": "On which days of the week; every day."}
+    )
+    by: str = dataclasses.field(
+        default="StudyDate",
+        metadata={
+            "choices": ("StudyDate", "received"),
+            "help": "`StudyDate`, or `received` (the study's `LastUpdate`).",
+        },
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
+    )
+    labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+    )
+    labels_constraint: str = dataclasses.field(
+        default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
+    )
+    limit: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Most studies a run, oldest first."}
+    )
+    undated: Any = dataclasses.field(
+        default=False,
+        metadata={"check": _undated, "help": 'Studies without a date: `"received"` judges them by their `LastUpdate`.'},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `PurgeOldStudies`."""
+
+    max_studies: int = dataclasses.field(
+        default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
+    )
+    max_percent: float = dataclasses.field(
+        default=0,
+        metadata={
+            "minimum": 0,
+            "maximum": 100,
+            "help": "More of the archive at once is refused likewise; 0: no limit.",
+        },
+    )
+    keep_labels: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "A study with one of these labels is never purged."}
+    )
+    keep_metadata: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
+    )
+    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
+    state_path: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
+    )
+
+
+def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
+    """What a rule means on a day. Raises `Refused` as a request would."""
+    found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
+    if rule.limit is not None:
+        found["limit"] = rule.limit
+    if rule.labels:
+        found |= {"Labels": list(rule.labels), "LabelsConstraint": rule.labels_constraint}
+    return conditions(found, today, has_labels=has_labels)
+
+
+def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
+    """What the types don't say. Raises `SettingsError`."""
+    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    for name in settings.keep_metadata:
+        if name not in known and not re.fullmatch("[0-9]{4,5}", name):
+            allowed = ", ".join(sorted(known))
+            raise SettingsError(f'{SECTION}.KeepMetadata: found "{name}", allowed: names from UserMetadata, {allowed}')
+    for label in settings.keep_labels:
+        if not is_label(label):
+            raise SettingsError(f"{SECTION}.KeepLabels: found {json.dumps(label)}, allowed: letters, digits, - and _")
+    names = [rule.name for rule in settings.rules]
+    for number, rule in enumerate(settings.rules):
+        path = f"{SECTION}.Rules[{number}]"
+        for key, value in (("Name", rule.name.strip()), ("OlderThan", rule.older_than), ("At", rule.at)):
+            if not value:
+                raise SettingsError(f"{path}.{key} is missing: a rule needs Name, OlderThan and At")
+        if names.count(rule.name) > 1:
+            raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
+        if not all(isinstance(value, str) for value in rule.query.values()):
+            raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        try:
+            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+        except Refused as refused:
+            raise SettingsError(f"{path}: {refused.message}") from None
+
+
+def read_configuration(configuration: Mapping[str, Any]) -> Settings:
+    """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
+    settings = read_settings(Settings, SECTION, configuration)
+    check_settings(settings, configuration)
+    return settings

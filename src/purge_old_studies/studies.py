@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A study as Orthanc's index has it, and whether the conditions name it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from common.days import parse_day
+
+from .conditions import Conditions
+
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study as the index has it; `tags` are those of its patient too, `received` is its LastUpdate (UTC)."""
+
+    id: str
+    patient: str
+    tags: Mapping[str, str]
+    received: str
+    labels: frozenset[str]
+    metadata: frozenset[str]
+    instances: int = 0  # 0: not counted
+
+    def day(self, by: str) -> datetime.date | None:
+        """The day that counts; None if there is none that a calendar knows."""
+        if by == "StudyDate":
+            return _day(self.tags.get("StudyDate", ""))
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            return moment.astimezone().date()
+        return None
+
+
+@functools.lru_cache(10_000)
+def _day(text: str) -> datetime.date | None:
+    return parse_day(text)
+
+
+def is_meant(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study. What Orthanc found is judged here once more: it compares dates as text (an
+    empty one, `1999`, `1999.12.31` and `19991301` are before 20000101 to it) and names without regard to case.
+    """
+    day = study.day(asked.by)
+    if day is None and asked.undated == "received":
+        day = study.day("received")
+    elif day is None and asked.undated:
+        day = datetime.date.min
+    if day is None or day > asked.last:
+        return False
+    held = [label in study.labels for label in asked.labels]
+    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
+    return by_labels and all(
+        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
+    )
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
+    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
+
+
+@functools.lru_cache(1000)
+def _pattern(part: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+
+
+def identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
+
+
+def facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
