@@ -1363,12 +1363,13 @@ def register() -> None:
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
-    _serve(interceptor)
-    return None
+    if interceptor.refusal:
+        orthanc.LogError(interceptor.refusal)
+    return _serve(interceptor, refuse=holds_moves_back(configuration.get(SECTION)))
 
 
 def holds_moves_back(found: Any) -> bool:
-    """Return whether a section that is wrong seems to hold moves back: by a `Required` service, or by the mode `notify`.
+    """Return whether a section that has no effect seems to hold moves back: by a `Required` service, or by the mode `notify`.
 
     Its words may be mistyped: what looks like one of the two counts.
     """

@@ -265,7 +265,7 @@ class Purges:
     def _row(self, number: int) -> dict[str, Any]:
         rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
         if not rows:
-            raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
+            raise Refused(404, "There is no such purge; /purge-old-studies/jobs lists them")
         return rows[0]
 
     def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
