@@ -26,11 +26,13 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_modalit
 from __future__ import annotations
 
 import calendar
+import collections
 import contextlib
 import dataclasses
 import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import fnmatch
 import functools
 import hashlib
@@ -43,6 +45,7 @@ import random
 import re
 import sqlite3
 import ssl
+import stat
 import sys
 import threading
 import time
@@ -50,10 +53,11 @@ import traceback
 import types
 import typing
 import urllib.parse
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import orthanc
 
@@ -639,6 +643,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -671,6 +677,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
@@ -926,26 +934,28 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
+    """Return the folder in which Orthanc's relative paths begin.
 
     Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
     the command line has to tell.
@@ -960,46 +970,272 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -1008,10 +1244,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -1021,7 +1263,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -1030,13 +1296,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -1094,11 +1361,35 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
 
 
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
@@ -1154,13 +1445,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -1295,6 +1582,195 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
 
 
@@ -1347,20 +1823,23 @@ class Deleter:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        complaint = ""
+        trouble = Trouble(f"{self._name} (deletion)")
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
                     if not self._stopping.is_set():
                         self._look_at(row)
-                complaint, wait = "", 1.0
+                if not self._stopping.is_set():
+                    trouble.is_over()
+                wait = 1.0
             except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
                 expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
-                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
-                if text != complaint and not self._stopping.is_set():
-                    orthanc.LogError(text)
-                complaint, wait = text, 5.0
+                why = one_line(error) if expected else "an error, please report it"
+                text = f"{self._name} deletes nothing now: {why}"
+                if not self._stopping.is_set():
+                    trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
+                wait = 5.0
             self._wake.wait(wait)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
@@ -1433,6 +1912,8 @@ class Deleter:
             if self._stopping.is_set() or self._arrives(some):
                 self._later(row, data, PROVE_AGAIN)  # what is left is proved again
                 return
+            # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
+            self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
         self._ledger.end(row["id"], "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
@@ -1533,6 +2014,195 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
 # ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
 
 
@@ -1547,9 +2217,16 @@ class Destination:
     """
 
     def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
@@ -1564,6 +2241,7 @@ class Destination:
             self._next_trial = time.monotonic() + self._trial_delay
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
 
     def succeeded(self) -> None:
         self.away, self.error = False, ""
@@ -1580,6 +2258,7 @@ class Destination:
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
         running = self._probing is not None and self._probing.is_alive()
         if self.away and not running and time.monotonic() >= self._next_probe:
             self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
@@ -1597,7 +2276,8 @@ class Destination:
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -1915,18 +2595,97 @@ class Router:
         }
 
 
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+ASK_TOGETHER = 100  # instances from which on no further row joins a question
+
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def take(self) -> Verified | None:
+        """The next answer."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        while rows := self._next(destination):
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            try:
+                there = self._has(destination, wanted)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row, some in rows.items():
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+        """Rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < ASK_TOGETHER:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row])
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
 # ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -1943,6 +2702,13 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
 """
 
 
@@ -1957,6 +2723,8 @@ class Kind:
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
     prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
+    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
+    has: Has | None = None  # for the option Verify: which instances it has
 
 
 class Forwarder:
@@ -1973,12 +2741,13 @@ class Forwarder:
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
-        self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed, self._started = threading.Event(), threading.Event()
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake, self._stopping = self.worker.wake, self.worker.stopping
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
@@ -1986,11 +2755,10 @@ class Forwarder:
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
+        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self.complaint = ""
-        self._next_look = 0.0
+        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -2012,20 +2780,12 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -2033,7 +2793,7 @@ class Forwarder:
         elif event == self.kind.changed:
             self._known_changed.set()
             self.wake.set()
-        elif self.unavailable is None:
+        elif not self.worker.is_off:
             self._hear(event, level, resource)
 
     def _hear(self, event: str, level: int, resource: str) -> None:
@@ -2044,30 +2804,26 @@ class Forwarder:
             if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
                 self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
             if self.settings.trigger == "Stored":
                 self._changed.set()
                 self.wake.set()
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
             self.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self.loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self._misconfigured = Misconfigured(self.ledger)
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
@@ -2077,48 +2833,41 @@ class Forwarder:
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
             self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self.unavailable = None
-        self._thread.start()
+        self._inbox.open()
+        return self.ledger
 
     def _stop(self) -> None:
         self._stopping.set()
         self.wake.set()
-        if self._thread.is_alive():
-            asked = time.monotonic()
-            self._thread.join(2)
-            left = asked + 2 - time.monotonic()
-            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
-                self.unavailable = f"{self.name} has stopped"
-                self.ledger.close()
+        until = time.monotonic() + STOPS_WITHIN
+        if self._deleter:
+            self._deleter.stop(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self.wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._take_in()
-                    next_poll = time.monotonic() + SOON
-                self._settle_ended_jobs()
-                self._look_at_destinations()
-                self._submit()
-                self._look_at_jobs()
-                self.complaint = ""
-                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait, next_poll = AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self.wake.wait(wait)
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._take_in()
+                self._next_poll = time.monotonic() + SOON
+            self._settle_ended_jobs()
+            self._settle_verified()
+            self._look_at_destinations()
+            self._submit()
+            self._look_at_jobs()
+        except BaseException:
+            self._next_poll = 0.0  # what was to be taken in may be left
+            raise
+        return SOON if self.ledger.queues("waiting") else TICK
 
     def _take_in(self) -> None:
         if self.settings.trigger == "Stored":
@@ -2130,18 +2879,14 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
-            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
-
-    def _complain(self, text: str) -> None:
-        if text != self.complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self.complaint = text
 
     # From arrived to rows
 
@@ -2175,8 +2920,6 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-            if last:
-                self._arrivals.forget(instance)
         self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _route(self) -> None:
@@ -2219,8 +2962,11 @@ class Forwarder:
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if self._deleter and data["Last"]:
-            self._deleter.delivered(batch.resource)
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -2277,6 +3023,7 @@ class Forwarder:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
             return self.ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[0]["data"])
+        data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._change(waiting[0]["id"], {**data, "Instances": both})
         return int(waiting[0]["id"])
@@ -2296,6 +3043,8 @@ class Forwarder:
                 except LoopbackError:
                     self._known_changed.set()
                     raise
+                for health in [*self.health.values()]:
+                    health.identity.doubt()
                 self._complain_of_unknown()
             return self._known
 
@@ -2326,7 +3075,7 @@ class Forwarder:
             def probe(name: str) -> None:
                 self.kind.probe(self.loopback, name)
 
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
@@ -2339,9 +3088,20 @@ class Forwarder:
 
     def _look_at_destinations(self) -> None:
         for health in self.health.values():
-            if health.away and health.answered:
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
                 self._answered(health)
             health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._call_back(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def _answered(self, health: Destination) -> None:
         """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
@@ -2389,23 +3149,35 @@ class Forwarder:
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
-        busy = {row["queue"]: row["n"] for row in sending}
-        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
-        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
-        for name in [row["queue"] for row in waiting]:
+        busy = self.ledger.queues("sending")
+        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
                 continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
             # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
+            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
+            free = 1 if health.away else bound + AHEAD - sending
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """It could not be asked who it is: an attempt that has failed, without a job."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
+            self.ledger.start(row["id"])
+            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
 
     def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
         self.ledger.start(row["id"])
@@ -2415,6 +3187,8 @@ class Forwarder:
             self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
+        if json.loads(row["data"]).get("Sent") and self._verify(row):
+            return  # it was sent, and could only not be asked
         try:
             job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
@@ -2428,8 +3202,9 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.pop(job, None):
+        if early := self._early_ends.get(job):
             self._settle({**row, "job": job}, early[0])
+            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -2469,12 +3244,13 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self.ledger.end(row["id"], "done")
-            self.destination(row["queue"]).succeeded()
-            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
-            if self._deleter:
-                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            health = self.destination(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+                self.ledger.run(again, row["id"])
+            elif not self._verify(row):
+                self._end_delivered(row)
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -2488,6 +3264,64 @@ class Forwarder:
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])
+
+    def _end_delivered(self, row: Mapping[str, Any]) -> None:
+        self.ledger.end(row["id"], "done")
+        self.destination(row["queue"]).succeeded()
+        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
+        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def _verify(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
+        options = self.settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.verify:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def _settle_verified(self) -> None:
+        while self._verifier and (answer := self._verifier.take()):
+            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
+            for row in rows:  # none, if a person has dropped it
+                if answer.error:
+                    data = {**json.loads(row["data"]), "Sent": True}
+                    self._fail(
+                        {**row, "data": json.dumps(data)},
+                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
+                    )
+                elif answer.missing:
+                    self._send_missing(row, answer)
+                else:
+                    self._end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = self._still_here([*answer.missing])
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self.ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = sorted({*answer.asked} - {*answer.missing})
+                self._change(row["id"], {**data, "Instances": arrived})
+                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
+                if not here:
+                    return
+                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
+                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
+            elif not here:
+                self.ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
+            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self.destination(row["queue"]).succeeded()
 
     def _call_back(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -2535,6 +3369,8 @@ class Forwarder:
         jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
+            if self._verifier and self._verifier.is_under_way(row["id"]):
+                continue
             job = (
                 by_id.get(row["job"])
                 if row["job"]
@@ -2549,7 +3385,6 @@ class Forwarder:
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
-        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -2567,10 +3402,12 @@ class Forwarder:
 
     def _forget_deleted(self) -> None:
         """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        deleted = list(self._deleted)
         here = set(self._still_here(deleted))
         with self.ledger.transaction() as db:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+        for _ in deleted:
+            self._deleted.popleft()
 
     def _measure(self) -> None:
         """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
@@ -2580,9 +3417,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
-        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
-        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
+        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
         rate = self._delivered / max(0.001, time.monotonic() - self._measured)
         orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)
@@ -2664,14 +3500,14 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.worker.why_not())
 
     # To look at
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the number of rows in each state, the last error."""
         ledger = self._forwarder.ledger
-        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
+        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -2965,8 +3801,8 @@ class DestinationOptions:
     proof: str = dataclasses.field(
         default="StorageCommitment",
         metadata={
-            "choices": ("StorageCommitment", "C-FIND"),
-            "help": "How it proves what it has (`DeleteAfterForward`).",
+            "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
+            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -3053,15 +3889,36 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
-    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
-    path = f"/modalities/{urllib.parse.quote(name)}"
+    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+
+    Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
+    it was sent, commits itself all the same.
+    """
     options = settings.destination_options.get(name)
-    if options and options.proof == "C-FIND":
-        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    proof = options.proof if options else DestinationOptions.proof
+    if proof == "C-FIND":
+        return found_by_patient(loopback, name, instances)
+    committed = committed_to(loopback, name, instances, asked)
+    if committed is None or proof == "StorageCommitmentOnly":
+        return committed
+    try:
+        return committed & found_by_patient(loopback, name, instances)
+    except LoopbackError as error:
+        if error.status == 0:
+            raise
+        raise ValueError(
+            f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
+        ) from error
+
+
+def committed_to(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
-        asked[name] = [answer["ID"], time.time()]
+        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
     try:
@@ -3078,21 +3935,61 @@ def prove(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The SOP Instance UIDs that a node says it has in these instances' series."""
-    found = set()
-    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
-    for series in loopback.post("/tools/bulk-content", body):
+def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Which of these instances a node says it has, in their series, their study and of their patient.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
         study = loopback.get(f"/studies/{series['ParentStudy']}")
-        query = {
-            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
-            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
-            "SOPInstanceUID": "",
-        }
-        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
-        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
-        loopback.request("DELETE", f"/queries/{answer}")
-    return found
+        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+        answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            ours = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if ours and patients == {ours} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+    """What a node answers to C-FIND."""
+    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
+    try:
+        answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
+    finally:
+        loopback.request("DELETE", f"/queries/{number}")
+    return answers
+
+
+def bare(value: Any) -> str:
+    """A value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
 def register() -> None:

@@ -27,11 +27,13 @@ from __future__ import annotations
 
 import base64
 import calendar
+import collections
 import contextlib
 import dataclasses
 import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import fnmatch
 import functools
 import hashlib
@@ -45,6 +47,7 @@ import re
 import socket
 import sqlite3
 import ssl
+import stat
 import sys
 import threading
 import time
@@ -52,10 +55,12 @@ import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import orthanc
 
@@ -641,6 +646,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -673,6 +680,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
@@ -774,375 +783,6 @@ def _send_status(output: Any, status: int, body: str) -> None:
     except TypeError:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
-
-
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
-
-
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
-
-
-def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
-
-
-class Ledger:
-    """One SQLite file of rows of work, for any number of threads.
-
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
-
-    Raises
-    ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
-    """
-
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
-        self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.moved: Path | None = None
-        self.fresh = False
-        try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
-
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
-        try:
-            self._db.row_factory = sqlite3.Row
-            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
-            # long as this one is under way, nothing can be committed.
-            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
-            self._db.execute(f"PRAGMA synchronous={durability}")
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
-            if found > version:
-                raise sqlite3.OperationalError(
-                    f"{self.path} is of version {found}, made by a newer script than this one"
-                )
-            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
-                raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
-        with self._lock:
-            if self._db.in_transaction:
-                yield self._db
-                return
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.rollback()
-                raise
-            self._db.execute("COMMIT")
-
-    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            return [dict(row) for row in self._db.execute(sql, parameters)]
-
-    def run(self, sql: str, *parameters: Any) -> int:
-        """Execute one statement, committed on return; gives the number of rows changed."""
-        with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
-
-    def number(self, name: str, default: int = 0) -> int:
-        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
-
-    def set_number(self, name: str, value: int) -> None:
-        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
-
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
-        with self.transaction() as db:
-            now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
-
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
-        )
-
-    def start(self, row: int) -> None:
-        """Say that this attempt begins: before it does."""
-        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
-
-    def end(self, row: int, state: str) -> None:
-        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
-
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
-        with self.transaction():
-            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
-            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
-            return state
-
-    def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
-        return {state: found.get(state, 0) for state in STATES}
-
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
-
-
-# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
-
-
-FEED_TABLES = """
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-"""
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told = told
-        self._look_again: dict[tuple[str, str], float] = {}
-        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
-            ledger.set_number("began", int(LOADED))
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
-            kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def hear(self, change: str, resource: str) -> None:
-        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.number("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._told(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_number("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = self._instances_of(level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
-        else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -1297,6 +937,843 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
+
+    Raises
+    ------
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
+        self.path, self._lock = path, threading.RLock()
+        self.moved: Path | None = None
+        self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
+        try:
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            self._db.row_factory = sqlite3.Row
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.fresh = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
+
+    def _move_aside(self) -> None:
+        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.moved)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside is there after it, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            must_be_same(self._file, self.path)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
+                raise
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def number(self, name: str, default: int = 0) -> int:
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_number(self, name: str, value: int) -> None:
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, subject, json.dumps(data), now, now, priority)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
+            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
+            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
+        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now, delay = (
+                time.time(),
+                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
+            )
+            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + delay, now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
+
+FEED_TABLES = """
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+"""
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
+    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._told = told
+        self._look_again: dict[tuple[str, str], float] = {}
+        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
+            ledger.set_number("began", int(LOADED))
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.number("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def hear(self, change: str, resource: str) -> None:
+        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            self._arrive([(resource, 0)])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = self._instances_of(row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.number("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._told(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_number("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return self._instances_of(level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _instances_of(self, level: str, resource: str) -> list[str]:
+        try:
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []  # deleted meanwhile
+        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = self._instances_of(level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+        else:
+            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
 
 
@@ -1349,20 +1826,23 @@ class Deleter:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        complaint = ""
+        trouble = Trouble(f"{self._name} (deletion)")
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
                     if not self._stopping.is_set():
                         self._look_at(row)
-                complaint, wait = "", 1.0
+                if not self._stopping.is_set():
+                    trouble.is_over()
+                wait = 1.0
             except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
                 expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
-                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
-                if text != complaint and not self._stopping.is_set():
-                    orthanc.LogError(text)
-                complaint, wait = text, 5.0
+                why = one_line(error) if expected else "an error, please report it"
+                text = f"{self._name} deletes nothing now: {why}"
+                if not self._stopping.is_set():
+                    trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
+                wait = 5.0
             self._wake.wait(wait)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
@@ -1435,6 +1915,8 @@ class Deleter:
             if self._stopping.is_set() or self._arrives(some):
                 self._later(row, data, PROVE_AGAIN)  # what is left is proved again
                 return
+            # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
+            self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
         self._ledger.end(row["id"], "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
@@ -1535,6 +2017,195 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
 # ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
 
 
@@ -1549,9 +2220,16 @@ class Destination:
     """
 
     def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
@@ -1566,6 +2244,7 @@ class Destination:
             self._next_trial = time.monotonic() + self._trial_delay
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
 
     def succeeded(self) -> None:
         self.away, self.error = False, ""
@@ -1582,6 +2261,7 @@ class Destination:
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
         running = self._probing is not None and self._probing.is_alive()
         if self.away and not running and time.monotonic() >= self._next_probe:
             self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
@@ -1599,7 +2279,8 @@ class Destination:
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -1917,18 +2598,97 @@ class Router:
         }
 
 
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+ASK_TOGETHER = 100  # instances from which on no further row joins a question
+
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def take(self) -> Verified | None:
+        """The next answer."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        while rows := self._next(destination):
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            try:
+                there = self._has(destination, wanted)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row, some in rows.items():
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+        """Rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < ASK_TOGETHER:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row])
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
 # ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -1945,6 +2705,13 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
 """
 
 
@@ -1959,6 +2726,8 @@ class Kind:
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
     prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
+    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
+    has: Has | None = None  # for the option Verify: which instances it has
 
 
 class Forwarder:
@@ -1975,12 +2744,13 @@ class Forwarder:
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
-        self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed, self._started = threading.Event(), threading.Event()
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake, self._stopping = self.worker.wake, self.worker.stopping
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
@@ -1988,11 +2758,10 @@ class Forwarder:
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
+        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self.complaint = ""
-        self._next_look = 0.0
+        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -2014,20 +2783,12 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -2035,7 +2796,7 @@ class Forwarder:
         elif event == self.kind.changed:
             self._known_changed.set()
             self.wake.set()
-        elif self.unavailable is None:
+        elif not self.worker.is_off:
             self._hear(event, level, resource)
 
     def _hear(self, event: str, level: int, resource: str) -> None:
@@ -2046,30 +2807,26 @@ class Forwarder:
             if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
                 self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
             if self.settings.trigger == "Stored":
                 self._changed.set()
                 self.wake.set()
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
             self.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self.loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self._misconfigured = Misconfigured(self.ledger)
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
@@ -2079,48 +2836,41 @@ class Forwarder:
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
             self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self.unavailable = None
-        self._thread.start()
+        self._inbox.open()
+        return self.ledger
 
     def _stop(self) -> None:
         self._stopping.set()
         self.wake.set()
-        if self._thread.is_alive():
-            asked = time.monotonic()
-            self._thread.join(2)
-            left = asked + 2 - time.monotonic()
-            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
-                self.unavailable = f"{self.name} has stopped"
-                self.ledger.close()
+        until = time.monotonic() + STOPS_WITHIN
+        if self._deleter:
+            self._deleter.stop(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self.wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._take_in()
-                    next_poll = time.monotonic() + SOON
-                self._settle_ended_jobs()
-                self._look_at_destinations()
-                self._submit()
-                self._look_at_jobs()
-                self.complaint = ""
-                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait, next_poll = AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self.wake.wait(wait)
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._take_in()
+                self._next_poll = time.monotonic() + SOON
+            self._settle_ended_jobs()
+            self._settle_verified()
+            self._look_at_destinations()
+            self._submit()
+            self._look_at_jobs()
+        except BaseException:
+            self._next_poll = 0.0  # what was to be taken in may be left
+            raise
+        return SOON if self.ledger.queues("waiting") else TICK
 
     def _take_in(self) -> None:
         if self.settings.trigger == "Stored":
@@ -2132,18 +2882,14 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
-            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
-
-    def _complain(self, text: str) -> None:
-        if text != self.complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self.complaint = text
 
     # From arrived to rows
 
@@ -2177,8 +2923,6 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-            if last:
-                self._arrivals.forget(instance)
         self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _route(self) -> None:
@@ -2221,8 +2965,11 @@ class Forwarder:
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if self._deleter and data["Last"]:
-            self._deleter.delivered(batch.resource)
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -2279,6 +3026,7 @@ class Forwarder:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
             return self.ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[0]["data"])
+        data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._change(waiting[0]["id"], {**data, "Instances": both})
         return int(waiting[0]["id"])
@@ -2298,6 +3046,8 @@ class Forwarder:
                 except LoopbackError:
                     self._known_changed.set()
                     raise
+                for health in [*self.health.values()]:
+                    health.identity.doubt()
                 self._complain_of_unknown()
             return self._known
 
@@ -2328,7 +3078,7 @@ class Forwarder:
             def probe(name: str) -> None:
                 self.kind.probe(self.loopback, name)
 
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
@@ -2341,9 +3091,20 @@ class Forwarder:
 
     def _look_at_destinations(self) -> None:
         for health in self.health.values():
-            if health.away and health.answered:
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
                 self._answered(health)
             health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._call_back(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def _answered(self, health: Destination) -> None:
         """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
@@ -2391,23 +3152,35 @@ class Forwarder:
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
-        busy = {row["queue"]: row["n"] for row in sending}
-        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
-        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
-        for name in [row["queue"] for row in waiting]:
+        busy = self.ledger.queues("sending")
+        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
                 continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
             # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
+            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
+            free = 1 if health.away else bound + AHEAD - sending
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """It could not be asked who it is: an attempt that has failed, without a job."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
+            self.ledger.start(row["id"])
+            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
 
     def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
         self.ledger.start(row["id"])
@@ -2417,6 +3190,8 @@ class Forwarder:
             self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
+        if json.loads(row["data"]).get("Sent") and self._verify(row):
+            return  # it was sent, and could only not be asked
         try:
             job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
@@ -2430,8 +3205,9 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.pop(job, None):
+        if early := self._early_ends.get(job):
             self._settle({**row, "job": job}, early[0])
+            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -2471,12 +3247,13 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self.ledger.end(row["id"], "done")
-            self.destination(row["queue"]).succeeded()
-            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
-            if self._deleter:
-                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            health = self.destination(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+                self.ledger.run(again, row["id"])
+            elif not self._verify(row):
+                self._end_delivered(row)
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -2490,6 +3267,64 @@ class Forwarder:
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])
+
+    def _end_delivered(self, row: Mapping[str, Any]) -> None:
+        self.ledger.end(row["id"], "done")
+        self.destination(row["queue"]).succeeded()
+        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
+        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def _verify(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
+        options = self.settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.verify:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def _settle_verified(self) -> None:
+        while self._verifier and (answer := self._verifier.take()):
+            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
+            for row in rows:  # none, if a person has dropped it
+                if answer.error:
+                    data = {**json.loads(row["data"]), "Sent": True}
+                    self._fail(
+                        {**row, "data": json.dumps(data)},
+                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
+                    )
+                elif answer.missing:
+                    self._send_missing(row, answer)
+                else:
+                    self._end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = self._still_here([*answer.missing])
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self.ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = sorted({*answer.asked} - {*answer.missing})
+                self._change(row["id"], {**data, "Instances": arrived})
+                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
+                if not here:
+                    return
+                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
+                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
+            elif not here:
+                self.ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
+            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self.destination(row["queue"]).succeeded()
 
     def _call_back(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -2537,6 +3372,8 @@ class Forwarder:
         jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
+            if self._verifier and self._verifier.is_under_way(row["id"]):
+                continue
             job = (
                 by_id.get(row["job"])
                 if row["job"]
@@ -2551,7 +3388,6 @@ class Forwarder:
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
-        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -2569,10 +3405,12 @@ class Forwarder:
 
     def _forget_deleted(self) -> None:
         """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        deleted = list(self._deleted)
         here = set(self._still_here(deleted))
         with self.ledger.transaction() as db:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+        for _ in deleted:
+            self._deleted.popleft()
 
     def _measure(self) -> None:
         """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
@@ -2582,9 +3420,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
-        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
-        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
+        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
         rate = self._delivered / max(0.001, time.monotonic() - self._measured)
         orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)
@@ -2666,14 +3503,14 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.worker.why_not())
 
     # To look at
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the number of rows in each state, the last error."""
         ledger = self._forwarder.ledger
-        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
+        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -2924,6 +3761,268 @@ def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
+PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
+ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        settings, keys, found = self.settings(name), list(instances), set[str]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found |= {str(one["ID"]) for one in listed}
+        return found & set(keys)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+    def _request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """What Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
+
+
 # ---- src/auto_forward_peer.py
 
 
@@ -2931,7 +4030,6 @@ __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
 STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
-PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2959,6 +4057,12 @@ class DestinationOptions:
         metadata={
             "check": not_empty,
             "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    verify: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "It counts as delivered when the peer says that it has each instance; not for one that passes on."
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -3004,7 +4108,7 @@ class Settings:
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
     )
     reconcile: bool = dataclasses.field(
         default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
@@ -3036,67 +4140,32 @@ def probe(loopback: Loopback, name: str) -> None:
     loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
 
 
+def check(settings: Settings, peers: Peers, name: str) -> None:
+    """Raise `MisconfiguredError` unless a peer is an Orthanc that can be asked what its options want it to be asked."""
+    options = settings.destination_options.get(name)
+    if options and options.verify:
+        try:
+            peers.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise MisconfiguredError(f"{error}, and Verify can't be done without") from error
+    peers.check(name)
+
+
 def prove(
-    configuration: Mapping[str, Any],
-    loopback: Loopback,
+    peers: Peers,
+    _loopback: Loopback,
     name: str,
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
-    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
-    url = urllib.parse.urlsplit(peer["Url"])
+    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]
     # Two that forward to each other and both delete would be left with nothing.
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    connection = connect(configuration, peer, url)
-    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
-    headers = dict(peer.get("HttpHeaders") or {})
-    if peer.get("Username"):
-        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
-    keys, found = list(instances), set()
-    with contextlib.closing(connection):
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
-            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            if response.status != http.HTTPStatus.OK:
-                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
-            found |= {one["ID"] for one in json.loads(content)}
-    return found & instances.keys()
-
-
-def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
-    peer = configuration.get("OrthancPeers", {}).get(name)
-    if isinstance(peer, list):
-        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
-    if peer is not None:
-        return dict(peer)
-    if name not in public:
-        raise ValueError(f"Orthanc does not know {name}")
-    if public[name].get("Username"):
-        raise ValueError(
-            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
-        )
-    return {"Url": public[name]["Url"]}
-
-
-def connect(
-    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
-) -> http.client.HTTPConnection:
-    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
-    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
-    if not configuration.get("HttpsVerifyPeers", True):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := peer.get("CertificateFile"):
-        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
-    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
+    return peers.instances_of(name, instances.keys())
 
 
 def register() -> None:
@@ -3110,8 +4179,12 @@ def register() -> None:
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
         orthanc.LogError(refusal)
-    proves = functools.partial(prove, configuration)
-    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
+    peers = Peers(configuration, Loopback(configuration))
+    kind = Kind(
+        *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
+        check=functools.partial(check, settings, peers),
+        has=peers.instances_of,
+    )
     forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
     Deliveries(forwarder).register(refusal)
     if refusal is None:

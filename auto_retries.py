@@ -23,11 +23,14 @@ Needs nothing but Python's standard library. All keys, and what a job does not t
 
 from __future__ import annotations
 
+import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import functools
 import hashlib
 import http
@@ -39,16 +42,19 @@ import random
 import re
 import sqlite3
 import ssl
+import stat
 import threading
 import time
 import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orthanc
 
@@ -634,6 +640,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -666,6 +674,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
@@ -769,26 +779,90 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
 
 
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
+    """Return the folder in which Orthanc's relative paths begin.
 
     Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
     the command line has to tell.
@@ -803,46 +877,272 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -851,10 +1151,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -864,7 +1170,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -873,13 +1203,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -937,11 +1268,18 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -1096,6 +1434,584 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
+PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
+ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        settings, keys, found = self.settings(name), list(instances), set[str]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found |= {str(one["ID"]) for one in listed}
+        return found & set(keys)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+    def _request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """What Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
+
+
 # ---- src/auto_retries.py
 
 
@@ -1104,7 +2020,6 @@ __version__ = "0.1.0"
 SECTION = "AutoRetries"
 NAME = "auto-retries"
 TICK = 5.0  # seconds between looks at the ledger when nothing waits and no event wakes us; 1 while something waits
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 LOOK = 30.0  # seconds between looks at all jobs: one that is canceled before it began gives no event
 ABSENT = 300.0  # seconds that a job is unknown to Orthanc, without an event, until it counts as canceled
 NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered counts as failed
@@ -1300,20 +2215,19 @@ class Retrier:
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{NAME} has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
+        self._peers = Peers(configuration, self._loopback)
+        self.worker = Worker(NAME, self._open, self._turn)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
-        self._unheard: deque[tuple[str, str, dict[str, Any] | None]] = deque()  # what could not be written down
+        self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda report: self._note(*report))
         self._others: deque[str] = deque(maxlen=1000)  # jobs that others care for, and of types that are not ours
         self._not_installed: set[str] = set()  # forward scripts
         self._asked: dict[str, set[str]] = {}  # of which running jobs a forward script was asked
         self._absent: dict[str, float] = {}
         self._served: dict[str, float] = {}
-        self._missed, self._complaint, self._next_look = 0, "", 0.0
-        self._listening, self._asking, self._moved, self._begun = True, False, False, False
+        self._missed, self._next_look = 0, 0.0
+        self._asking, self._moved, self._begun = False, False, False
         names = (
             *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
             *("UPDATED_MODALITIES", "UPDATED_PEERS"),
@@ -1325,28 +2239,22 @@ class Retrier:
     def on_change(self, change: int, _level: int, resource: str) -> None:
         event = self._events.get(change, "")
         if event == "ORTHANC_STARTED":
-            self._start()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
+            self.worker.stop()
         elif event.startswith("UPDATED"):
             self._known = {}
-        elif event and self._listening:
-            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it.
-            heard = (event, resource, None if event == "JOB_SUCCESS" else _read_job(resource))
-            if not self._write_down(*heard):
-                self._unheard.append(heard)
-            self._wake.set()
+        elif event and not self.worker.is_off:
+            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it. It can also be
+            # submitted before ORTHANC_STARTED.
+            self._inbox.add((event, resource, None if event == "JOB_SUCCESS" else _read_job(resource)))
+            self.worker.wake.set()
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self._stay_idle('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "auto_retries.sqlite"
-        try:
-            self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
-        except (OSError, sqlite3.Error) as error:
-            self._stay_idle(f"its ledger {path} can't be opened: {error}")
-            return
+        self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"{NAME}: the ledger {path} was corrupt and is kept as {self._ledger.moved}; what waited there is not run again"
@@ -1356,27 +2264,8 @@ class Retrier:
                 f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
                 "and one that was canceled looks as if it had failed"
             )
-        self.unavailable = None
-        self._thread.start()
-
-    def _stay_idle(self, reason: str) -> None:
-        self._listening, self.unavailable = False, f"{NAME} stays idle: {reason}"
-        orthanc.LogError(self.unavailable)
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-
-    def _write_down(self, event: str, job: str, found: dict[str, Any] | None) -> bool:
-        if self.unavailable or self._unheard:  # a job can be submitted before ORTHANC_STARTED
-            return False
-        try:
-            self._note(event, job, found)
-        except sqlite3.Error:  # a full disk: the thread says so, and goes on when there is room
-            return False
-        return True
+        self._inbox.open()
+        return self._ledger
 
     def _note(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
         if event == "JOB_SUBMITTED":
@@ -1419,35 +2308,8 @@ class Retrier:
 
     # The one thread
 
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._pass()
-                self._complaint = ""
-                waiting = self._ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1")
-                wait = ASK_EVERY if self._asking else 1.0 if waiting else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
-                wait = AFTER_ERROR
-            except Exception:  # noqa: BLE001 - one odd job never ends the thread that serves all
-                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
-                wait = TICK
-            self._wake.wait(wait)
-            self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
-
-    def _pass(self) -> None:
-        while self._unheard:
-            heard = self._unheard.popleft()
-            try:
-                self._note(*heard)
-            except sqlite3.Error:
-                self._unheard.appendleft(heard)
-                raise
+    def _turn(self) -> float:
+        self._inbox.flush()
         if not self._begun or time.monotonic() >= self._next_look:
             self._look()
         self._leave_forwarded()
@@ -1455,6 +2317,7 @@ class Retrier:
         self._run_due()
         if self._moved:
             self._measure()
+        return ASK_EVERY if self._asking else 1.0 if self._ledger.queues("waiting") else TICK
 
     # Jobs that ended
 
@@ -1510,7 +2373,7 @@ class Retrier:
     def _settle_ended(self) -> None:
         self._asking = False
         for ended in self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended"):
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             if row := self._row_of(ended):
                 with self._ledger.transaction():
@@ -1639,9 +2502,9 @@ class Retrier:
     def _run_due(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
         most = self._settings.max_concurrent or max(1, concurrent - 1)
-        free = most - self._ledger.rows("SELECT COUNT(*) n FROM work WHERE state='sending'")[0]["n"]
+        free = most - sum(self._ledger.queues("sending").values())
         for row in self._due(free) if free > 0 else ():
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             self._served[row["queue"]] = time.monotonic()
             self._attempt(row)
@@ -1649,8 +2512,7 @@ class Retrier:
     def _due(self, most: int) -> list[dict[str, Any]]:
         """The next rows, of each destination in turn, so that a dead one does not hold the others up."""
         now, longest = time.time(), self._settings.retry.longest
-        queues = [row["queue"] for row in self._ledger.rows("SELECT DISTINCT queue FROM work WHERE state='waiting'")]
-        queues.sort(key=lambda queue: self._served.get(queue, 0.0))
+        queues = sorted(self._ledger.queues("waiting"), key=lambda queue: self._served.get(queue, 0.0))
         # A next attempt further away than the longest delay comes from a clock that has jumped back.
         sql = (
             "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
@@ -1677,10 +2539,22 @@ class Retrier:
             self._ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
             return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
         if job and self._may_resubmit(job, data, here):
             self._resubmit(row, data)
         else:
             self._submit(row, data, recipe, here)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations("peers")))
+        except Unclear:
+            return True  # it is said when it is submitted
+        if why and not self.worker.stopping.is_set() and self._begin_attempt(row, row["job"]):
+            self._fail(row, why)
+        return not why
 
     def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
@@ -1787,7 +2661,7 @@ class Retrier:
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.unavailable)
+            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.worker.why_not())
 
     def get_status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the types it cares for, how many jobs are in each state, watched, and missed; the last error."""
@@ -1798,7 +2672,7 @@ class Retrier:
             "Totals": self._ledger.totals(),
             "Watched": watched,
             "Missed": self._missed,
-            "LastError": self._complaint,
+            "LastError": self.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
@@ -1847,7 +2721,7 @@ class Retrier:
         sql = f"UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE {where}"
         revived = self._ledger.run(sql, time.time(), *values)
         self._moved = True
-        self._wake.set()
+        self.worker.wake.set()
         return revived
 
     def _row(self, request: Request) -> dict[str, Any]:

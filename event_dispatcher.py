@@ -26,9 +26,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import concurrent.futures.thread
 import contextlib
 import dataclasses
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import functools
 import http.client
 import inspect
@@ -40,13 +42,15 @@ import random
 import re
 import sqlite3
 import ssl
+import stat
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 try:
     import orthanc
@@ -59,26 +63,28 @@ except ImportError:
     raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
 
 
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
+    """Return the folder in which Orthanc's relative paths begin.
 
     Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
     the command line has to tell.
@@ -93,46 +99,272 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -141,10 +373,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -154,7 +392,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -163,13 +425,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -227,11 +490,18 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -363,6 +633,23 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -416,13 +703,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -557,6 +840,195 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/event_dispatcher/events.py: Events, and what a handler is.
 
 
@@ -579,7 +1051,7 @@ class Name(int):
     __str__ = __repr__
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ChangeEvent:
     """What happened (`orthanc.ChangeType`), to what (`orthanc.ResourceType`, Orthanc's identifier; empty where to none)."""
 
@@ -606,6 +1078,8 @@ def pipeline(*steps: Handler) -> Handler:
                 value = await value
         return value
 
+    for step in steps:
+        check_handler(step)
     whole: Handler = run_on_loop if any(map(is_coroutine, steps)) else run
     whole.__qualname__ = f"pipeline({', '.join(map(name_of, steps))})"
     return whole
@@ -613,6 +1087,18 @@ def pipeline(*steps: Handler) -> Handler:
 
 def is_coroutine(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def check_handler(handler: Any) -> None:
+    """Raise ValueError for what can't be a handler: what nobody can call, and what does nothing when it is called."""
+    if not callable(handler):
+        raise ValueError(f"handlers: found {handler!r}, allowed: a function or a coroutine function")
+    call = type(handler).__call__
+    if any(map(inspect.isgeneratorfunction, (handler, call))) or any(map(inspect.isasyncgenfunction, (handler, call))):
+        raise ValueError(
+            f"handlers: found {name_of(handler)}, a generator function (it has a yield), which runs nothing when it is called;"
+            " allowed: a function or a coroutine function"
+        )
 
 
 def name_of(handler: Handler) -> str:
@@ -680,7 +1166,7 @@ def orthanc_logging(orthanc: Any, level: int = logging.INFO) -> None:
 def python_logging(_orthanc: Any, level: int = logging.INFO) -> None:
     """Let Python's `logging` go to standard error, with date and level."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] "))
     _install(handler, level)
 
 
@@ -696,12 +1182,39 @@ def _install(handler: logging.Handler, level: int) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 
+# What moves a terminal's cursor, breaks a line, or turns the direction of the text: an attacker would forge lines by it.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
+def in_one_line(text: str) -> str:
+    """Return a text that is one line for each reader of the log, and can be written (half a surrogate can't)."""
+    return CONTROLS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes each message as one line, and tracebacks indented, without escapes: nothing of it looks like another line.
+
+    `fmt` is what comes before the message.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record) + record.message]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        if record.stack_info:
+            lines += record.stack_info.splitlines()
+        return "\n  ".join(map(in_one_line, lines))
+
+
 class OrthancLog(logging.Handler):
-    """Writes records to Orthanc's log, each message as one line, and tracebacks indented: nothing of it looks like a line."""
+    """Writes records to Orthanc's log."""
 
     def __init__(self, orthanc: Any) -> None:
         super().__init__()
         self._orthanc = orthanc
+        self.setFormatter(PlainFormatter("[%(filename)s:%(lineno)d] "))
 
     def emit(self, record: logging.LogRecord) -> None:
         error, warning = record.levelno >= logging.ERROR, record.levelno >= logging.WARNING
@@ -716,19 +1229,15 @@ class OrthancLog(logging.Handler):
         except Exception:  # noqa: BLE001 - as logging's own handlers do
             self.handleError(record)
 
-    def format(self, record: logging.LogRecord) -> str:
-        message = re.sub(r"[\x00-\x1f\x7f]+", " ", record.getMessage())
-        lines = [f"[{record.filename}:{record.lineno}] {message}"]
-        if record.exc_info:
-            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
-        return "\n  ".join(lines)
-
 
 # ---- src/event_dispatcher/at_least_once.py: Events that stand on disk until their handlers have ended without an error.
 
 
 LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
 LINGER = 0.05  # seconds between them while much is told
+RETRY_SECONDS = 2.0  # until what could not be written down is written again
+CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
+EVENTS_PER_COMMIT = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -789,16 +1298,17 @@ class Keeper:
             self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
         self._ledger: Ledger | None = None
         self._feed: Feed | None = None
-        self._unheard: collections.deque[ChangeEvent] = (
-            collections.deque()
-        )  # before the start, or while the disk is full
-        self._writing = threading.Lock()
+        # What is not written down yet. A disk or a lock may take seconds, so OnChange leaves it to a thread.
+        self._unheard: collections.deque[ChangeEvent] = collections.deque()
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+        self._settling = threading.Lock()
         self._under_way: collections.Counter[str] = collections.Counter()
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._worker = Worker(kept.name, self._open, self._turn)
+        self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._heard, self._closing = threading.Event(), threading.Event()
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
-        self._complaint, self._is_off = "", False
-        self._thread = threading.Thread(target=self._work, name="event_dispatcher keeper", daemon=True)
+        self._begun = False
+        self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -814,8 +1324,6 @@ class Keeper:
     def takes(self, event: ChangeEvent) -> bool:
         """Whether this event is kept; it is handled from the ledger then."""
         change = str(event.change_type)
-        if self._is_off:
-            return False
         in_changes = self.IN_CHANGES.fullmatch(change) is not None
         if in_changes and self._kept.reconcile:
             if change not in self._queues:
@@ -823,19 +1331,44 @@ class Keeper:
             self._look_at = min(self._look_at, self._looked_at + LINGER)
         elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
             self._unheard.append(event)
-            if self._feed:
-                self._write_down()
+            self._heard.set()
         self._wake.set()
         return change in self._queues
 
+    # The thread that writes down
+
+    def _write(self) -> None:
+        complaint = ""
+        while not self._closing.is_set() or self._unheard:
+            self._heard.wait()
+            self._heard.clear()
+            try:
+                self._write_down()
+                complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
+                if str(error) != complaint:
+                    complaint = str(error)
+                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
+                if self._closing.wait(RETRY_SECONDS):
+                    break
+                self._heard.set()
+        self._worker.end(CLOSE_SECONDS / 2)
+        with contextlib.suppress(sqlite3.Error):
+            self._settle()
+        if self._ledger:
+            self._ledger.close()
+
     def _write_down(self) -> None:
-        try:
-            with self._writing:
-                while self._unheard:
-                    self._hear(self._unheard[0])
-                    self._unheard.popleft()
-        except sqlite3.Error as error:
-            self._complain(f"events can't be written down, and are kept in memory: {error}")
+        assert self._ledger
+        while self._unheard:
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
+            with self._ledger.transaction():
+                for event in some:
+                    self._hear(event)
+            for _ in some:
+                self._unheard.popleft()
+            self._wake.set()
 
     def _hear(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
@@ -861,19 +1394,21 @@ class Keeper:
     # From ORTHANC_STARTED to ORTHANC_STOPPED
 
     def start(self) -> None:
+        self._worker.start()
+
+    def _open(self) -> Ledger:
         path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
         try:
-            ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability)
             ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending'")
-        except (OSError, sqlite3.Error) as error:
-            self._is_off = True
-            self._complain(f"events are handled once, not at least once: the ledger {path} can't be opened: {error}")
-            return
+        except BaseException:
+            ledger.close()
+            raise
         if ledger.moved:
             LOG.warning(
                 "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
             )
-        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work")]
+        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work_counts WHERE n>0")]
         if unknown := sorted(set(unknown) - self._handlers.keys()):
             LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
         levels = [name.removeprefix("STABLE_").capitalize() for name in self._queues if name.startswith("STABLE_")]
@@ -881,22 +1416,24 @@ class Keeper:
         reconcile = self._kept.reconcile
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._thread.start()
+        self._writer.start()
+        return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
+        self._worker.end(0.0)
 
     def close(self) -> None:
-        """After the handlers have ended: what they did is written down; the rest is handed over after the next start."""
-        if self._ledger:
-            with contextlib.suppress(sqlite3.Error):
-                self._write_down()
-                self._settle()
-            self._ledger.close()
+        """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
+
+        A disk that hangs is left behind after a second.
+        """
+        self._closing.set()
+        self._heard.set()
+        if self._writer.is_alive():
+            self._writer.join(CLOSE_SECONDS)
+        if self._unheard:
+            LOG.error("%s: %d events could not be written down, and are lost", self._kept.name, len(self._unheard))
 
     def retry_dead(self) -> int:
         if not self._ledger:
@@ -908,36 +1445,22 @@ class Keeper:
 
     # The one thread
 
-    def _work(self) -> None:
-        begun = False
-        while not self._stopping.is_set():
-            try:
-                if not begun:
-                    self._feed_now().begin()
-                    begun = True
-                self._pass()
-                self._complaint, wait = "", max(0.0, self._look_at - time.monotonic())
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"events wait until this is over: {error}")
-                wait = 2.0
-            except Exception:  # noqa: BLE001 - one odd event never ends the thread that serves all
-                self._complain(f"an error in event_dispatcher, please report it: {traceback.format_exc()}")
-                wait = 5.0
-            self._wake.wait(wait)
-            self._wake.clear()
+    def _turn(self) -> float:
+        if not self._begun:
+            self._feed_now().begin()
+            self._begun = True
+        self._pass()
+        return max(0.0, self._look_at - time.monotonic())
 
     def _feed_now(self) -> Feed:
         assert self._feed
         return self._feed
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            LOG.error("%s: %s", self._kept.name, text)
-        self._complaint = text
-
     def _pass(self) -> None:
-        self._write_down()
         self._settle()
+        if self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_EVERY
+            return
         if time.monotonic() >= self._look_at:
             self._looked_at = time.monotonic()
             self._look_at = self._looked_at + LOOK_EVERY
@@ -947,12 +1470,12 @@ class Keeper:
 
     def _settle(self) -> None:
         """Write down how handlers ended."""
-        assert self._ledger
-        while self._ended:
-            row, future = self._ended[0]
-            if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
-                self._settle_one(row, future.exception())
-            self._ended.popleft()
+        with self._settling:
+            while self._ended:
+                row, future = self._ended[0]
+                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
+                    self._settle_one(row, future.exception())
+                self._ended.popleft()
 
     def _settle_one(self, row: int, error: BaseException | None) -> None:
         assert self._ledger
@@ -1000,48 +1523,292 @@ def _in_camel_case(name: str) -> str:
 
 
 class Call:
-    """One handler's turn with one event; `future` gets its result or its error, which is logged."""
+    """One handler's turn with one event. What it raises is logged.
+
+    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody wants its result.
+    """
+
+    __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
 
     def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
         self.handler, self.event = handler, event
         self.is_coroutine = is_coroutine(handler)
         self.session = sessions[self.is_coroutine]
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.task: asyncio.Task[Any] | None = None
+        self.future: concurrent.futures.Future[Any] | None = None
+        self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
+        self.is_over = False
+
+    def want_future(self) -> concurrent.futures.Future[Any]:
+        """Return what gets the handler's result or its error; to be asked for before its turn."""
+        if self.future is None:
+            self.future = concurrent.futures.Future()
+        return self.future
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not self._begin():
             return
         try:
             result = self.handler(self.event, self.session)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
+            self._refuse_unfinished(result)
         except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler's end is not the thread's
-            self._fail(error)
+            self.fail(error)
         else:
-            self.future.set_result(result)
+            self._succeed(result)
 
     async def run_on_loop(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not self._begin():
             return
-        self.task = asyncio.current_task()
         try:
             result = await self.handler(self.event, self.session)
         except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
-            self._fail(error)
+            self.fail(error)
         else:
+            self._succeed(result)
+
+    def _begin(self) -> bool:
+        self.is_over = self.future is not None and not self.future.set_running_or_notify_cancel()
+        return not self.is_over
+
+    def _refuse_unfinished(self, result: Any) -> None:
+        """Raise TypeError where a function returned what would have to be run by somebody else."""
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(f"{name_of(self.handler)} returned a generator, which nobody runs: return a value")
+
+    def _succeed(self, result: Any) -> None:
+        self.is_over = True
+        if self.future:
             self.future.set_result(result)
 
-    def _fail(self, error: BaseException) -> None:
-        if self.is_canceled:  # which is said once for all
-            self.future.set_exception(asyncio.CancelledError())
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has ended."""
+        if self.is_over:
             return
-        more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
-        LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
-        own = isinstance(error, asyncio.CancelledError)  # it canceled itself
-        self.future.set_exception(RuntimeError("canceled") if own else error)
+        self.is_over = True
+        if self.is_canceled:  # which is said once for all
+            error = asyncio.CancelledError()
+        else:
+            more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
+            LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
+            if isinstance(error, asyncio.CancelledError):  # it, or another handler, canceled it
+                error = RuntimeError("canceled")
+        if self.future:
+            self.future.set_exception(error)
+
+    def drop(self) -> None:
+        """End without a turn."""
+        self.is_over = True
+        if self.future and self.future.cancel():
+            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
+
+
+def names_of_handlers(calls: Iterable[Call]) -> str:
+    """Return the names of the handlers of these, each once."""
+    return ", ".join(sorted({name_of(call.handler) for call in calls}))
+
+
+# ---- src/event_dispatcher/threads.py: Threads that keep no process from ending: those of `concurrent.futures` are waited for, even if they hang.
+
+
+T = TypeVar("T")
+
+
+class DaemonThreads(Generic[T]):
+    """Runs `run(item)` for each item that is submitted, in their order, on up to `most` threads."""
+
+    def __init__(self, most: int, run: Callable[[T], object], name: str) -> None:
+        self._most, self._run, self._name = most, run, name
+        self._items: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._changed = threading.Lock()
+        self._started = 0
+
+    def submit(self, item: T) -> None:
+        self._items.put(item)
+        with self._changed:
+            if self._started < self._most:
+                self._started += 1
+                name = f"{self._name} {self._started}"
+                threading.Thread(target=self._run_all, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """End each thread as soon as it has done what was submitted; wait for none."""
+        with self._changed:
+            for _ in range(self._started):
+                self._items.put(None)
+
+    def _run_all(self) -> None:
+        while (item := self._items.get()) is not None:
+            self._run(item)
+
+
+def leave_pools() -> None:
+    """Keep Python from waiting, when it ends, for daemon threads of a `ThreadPoolExecutor` that a handler has made.
+
+    CPython 3.11 to 3.14 joins them all, also one that hangs, and offers no other way: Orthanc would never end.
+    """
+    joined_at_exit = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined_at_exit):
+        if thread.daemon:  # as all threads are that a handler's thread starts
+            joined_at_exit.pop(thread, None)
+
+
+class DaemonPool(concurrent.futures.ThreadPoolExecutor):
+    """What an event loop runs `asyncio.to_thread` and the look-up of host names on."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._daemons: DaemonThreads[Callable[[], None]] = DaemonThreads(
+            most, lambda work: work(), "event_dispatcher pool"
+        )
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*args, **named)
+            except BaseException as error:  # noqa: BLE001 - it is the future's
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._daemons.submit(work)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._daemons.close()
+
+
+# ---- src/event_dispatcher/loop.py: Runs coroutines on an event loop that goes on whatever a handler does to it.
+
+
+BLOCKED_SECONDS = 10.0  # after which a loop that begins nothing more is reported
+POOL_THREADS = 32  # for asyncio.to_thread, as many as asyncio has at most
+
+
+class EventLoop:
+    """An event loop in a thread of its own, with up to `most` coroutines at a time; the others wait in a list.
+
+    A handler may cancel all tasks, stop the loop or end it with SystemExit: that is logged, and the loop begins again.
+    `begin` returns whether a call still has its turn, `ended` is called at its end.
+    """
+
+    def __init__(self, most: int, begin: Callable[[Call], bool], ended: Callable[[Call], None]) -> None:
+        self._most, self._begin, self._ended = most, begin, ended
+        self._waiting: collections.deque[Call] = collections.deque()
+        self._tasks: dict[asyncio.Task[None], Call] = {}
+        self._lock = threading.Lock()
+        self._asked: float | None = None  # time.monotonic() when it was asked to begin more, until it does
+        self._is_reported = self._is_closing = False
+        self._loop = self._make()
+        self._thread = threading.Thread(target=self._keep_running, name="event_dispatcher loop", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Call) -> None:
+        self._waiting.append(call)
+        self._ask()
+
+    def cancel(self, calls: list[Call]) -> None:
+        """Cancel these, without a line in the log for each."""
+        for call in calls:
+            call.is_canceled = True
+        self._call(lambda: [task.cancel() for task, call in list(self._tasks.items()) if call.is_canceled])
+
+    def responds(self, within: float) -> bool:
+        """Return whether no handler blocks the loop; `within` in seconds."""
+        answered = threading.Event()
+        self._call(answered.set)
+        return answered.wait(within)
+
+    def close(self) -> None:
+        """End the loop, and wait a moment for it."""
+        self._is_closing = True
+        self._call(self._loop.stop)
+        self._thread.join(0.2)
+
+    # From any thread
+
+    def _make(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_default_executor(DaemonPool(POOL_THREADS))
+        return loop
+
+    def _call(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed: another one is made
+            self._loop.call_soon_threadsafe(function)
+
+    def _ask(self) -> None:
+        with self._lock:
+            if self._asked is None:
+                self._asked = time.monotonic()
+                self._call(self._begin_more)
+                return
+            is_late = time.monotonic() - self._asked > BLOCKED_SECONDS and not self._is_reported
+            self._is_reported = self._is_reported or is_late
+        if is_late:
+            LOG.warning(
+                "a coroutine has blocked the event loop for more than %g s (time.sleep, requests, …), and all others wait:"
+                " one of %s",
+                *(BLOCKED_SECONDS, names_of_handlers(list(self._tasks.values())) or "those that have ended"),
+            )
+
+    # In its thread
+
+    def _begin_more(self) -> None:
+        with self._lock:
+            self._asked, self._is_reported = None, False
+        while self._waiting and len(self._tasks) < self._most:
+            call = self._waiting.popleft()
+            if self._begin(call):
+                task = self._loop.create_task(call.run_on_loop())
+                self._tasks[task] = call
+                task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        call = self._tasks.pop(task)
+        call.fail(asyncio.CancelledError())  # unless it has ended: it was canceled before it could begin
+        self._ended(call)
+        self._begin_more()
+
+    def _keep_running(self) -> None:
+        while not self._is_closing:
+            asyncio.set_event_loop(self._loop)
+            how, pause = "stopped the event loop", 0.0
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - SystemExit of a task that a handler made
+                how, pause = f"ended the event loop with {error!r}", 1.0
+            if not self._is_closing:
+                running = names_of_handlers(self._tasks.values()) or "handlers that have ended"
+                LOG.error("a handler %s, which begins again; running: %s", how, running)
+                time.sleep(pause)  # one that fails at once must not fill the log
+                if self._loop.is_closed():
+                    self._replace()
+        self._clean_up()
+
+    def _replace(self) -> None:
+        """Use a new loop; what ran on the one that a handler closed has failed."""
+        lost, self._tasks = list(self._tasks.values()), {}
+        with self._lock:
+            self._loop, self._asked = self._make(), None
+        for call in lost:
+            call.fail(RuntimeError("a handler closed the event loop"))
+            self._ended(call)
+        self._ask()
+
+    def _clean_up(self) -> None:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
 
 # ---- src/event_dispatcher/executor.py: Runs handlers away from Orthanc's own threads.
@@ -1055,8 +1822,8 @@ class Executor:
     threads : blocking handlers at a time. With one, the default, they run in the order of the events.
     coroutines : at a time.
     in_order : one event after the other: the next begins when all handlers of the one before have ended.
-    waiting : handlers that may run or wait for their turn. When there are as many, Orthanc keeps its next events itself until
-        there is room (they wait in its memory, and when it stops, it hands them over first).
+    waiting : when so many handlers wait for their turn, a warning names those that keep them waiting; another one follows
+        each time that the number has doubled. All are kept in memory, about 400 bytes each.
     stop_within : seconds that handlers have to end when Orthanc stops; what had no turn by then has none.
     """
 
@@ -1073,125 +1840,140 @@ class Executor:
             if value < 1:
                 raise ValueError(f"{name}: found {value}, allowed: at least 1")
         self.stop_within = stop_within
-        self._most_threads, self._most_coroutines, self._most_waiting = threads, coroutines, waiting
+        self._most_threads, self._most_coroutines = 1 if in_order else threads, coroutines
         self._in_order = in_order
-        self._calls: set[Call] = set()  # under way, or waiting for their turn
         self._changed = threading.Condition()
-        self._crowded, self._is_closed = False, False
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._waiting: set[Call] = set()
+        self._running: set[Call] = set()
+        self._many, self._warn_at = waiting, waiting
+        self._is_closed = False
+        self._threads: DaemonThreads[Sequence[Call]] | None = None
+        self._loop: EventLoop | None = None
+
+    @property
+    def is_crowded(self) -> bool:
+        return len(self._waiting) >= self._many
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Give the handlers of one event their turn; waits while too many wait already."""
+        """Give the handlers of one event their turn; return at once, however many wait."""
         with self._changed:
-            if len(self._calls) >= self._most_waiting:
-                self._say_that_it_is_crowded()
-                self._changed.wait_for(lambda: len(self._calls) < self._most_waiting)
-            if not self._is_closed:
-                self._calls.update(calls)
-        if self._is_closed:
+            is_closed = self._is_closed
+            if not is_closed:
+                self._waiting.update(calls)
+            number = len(self._waiting)
+            warn = number >= self._warn_at
+            if warn:
+                self._warn_at = 2 * number
+        if is_closed:
             for call in calls:
-                call.future.cancel()
+                call.drop()
             return
-        for call in calls:
-            call.future.add_done_callback(functools.partial(self._ended, call))
+        if warn:
+            self._warn(number)
         if self._in_order:
-            self._on_thread(lambda: self._run_together(calls))
-        else:
-            for call in calls:
-                if call.is_coroutine:
-                    self._on_loop(call)
-                else:
-                    self._on_thread(call.run)
-
-    def _say_that_it_is_crowded(self) -> None:
-        if not self._crowded:
-            self._crowded = True
-            LOG.warning("%d handlers wait for their turn: Orthanc's next events wait too", len(self._calls))
-
-    def _ended(self, call: Call, _future: concurrent.futures.Future[Any]) -> None:
-        with self._changed:
-            self._calls.discard(call)
-            self._crowded = self._crowded and len(self._calls) > self._most_waiting // 2
-            self._changed.notify_all()
-
-    def _run_together(self, calls: Sequence[Call]) -> None:
+            self._on_thread(calls)
+            return
         for call in calls:
             if call.is_coroutine:
                 self._on_loop(call)
-        for call in calls:
-            if not call.is_coroutine:
-                call.run()
-        concurrent.futures.wait([call.future for call in calls])
+            else:
+                self._on_thread((call,))
 
-    def _on_thread(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
+    def _warn(self, number: int) -> None:
         with self._changed:
-            if self._threads < (1 if self._in_order else self._most_threads):
-                self._threads += 1
-                # Daemons: those of concurrent.futures keep a process from ending while one hangs.
-                threading.Thread(
-                    target=_run_all, args=(self._work,), name=f"event_dispatcher {self._threads}", daemon=True
-                ).start()
+            oldest = sorted(self._running, key=lambda call: call.began)[:5]
+        now = time.monotonic()
+        behind = ", ".join(f"{name_of(call.handler)} (for {now - call.began:.0f} s)" for call in oldest)
+        LOG.warning("%d handlers wait for their turn, in memory, behind %s", number, behind or "none that runs")
+
+    # A turn
+
+    def _begin(self, call: Call) -> bool:
+        """Return whether a call has its turn: not if Orthanc stopped while it waited."""
+        with self._changed:
+            if call not in self._waiting:
+                return False
+            self._waiting.discard(call)
+            self._running.add(call)
+            call.began = time.monotonic()
+            caught_up = self._warn_at > self._many and len(self._waiting) <= self._many // 2
+            if caught_up:
+                self._warn_at = self._many
+        if caught_up:
+            LOG.warning("handlers have caught up: %d wait for their turn", self._many // 2)
+        return True
+
+    def _end(self, call: Call) -> None:
+        with self._changed:
+            self._running.discard(call)
+            self._changed.notify_all()
+
+    def _run_together(self, calls: Sequence[Call]) -> None:
+        coroutines = [call for call in calls if call.is_coroutine and not call.is_over]
+        ends = [call.want_future() for call in coroutines]
+        for call in coroutines:
+            self._on_loop(call)
+        for call in calls:
+            if not call.is_coroutine and self._begin(call):
+                call.run()
+                self._end(call)
+        if ends:
+            concurrent.futures.wait(ends)
+
+    def _on_thread(self, calls: Sequence[Call]) -> None:
+        with self._changed:
+            if self._threads is None:
+                self._threads = DaemonThreads(self._most_threads, self._run_together, "event_dispatcher")
+            threads = self._threads
+        threads.submit(calls)
 
     def _on_loop(self, call: Call) -> None:
         with self._changed:
             if self._loop is None:
-                ready = threading.Event()
-                self._loop_thread = threading.Thread(
-                    target=lambda: asyncio.run(self._keep_loop(ready)), name="event_dispatcher loop", daemon=True
-                )
-                self._loop_thread.start()
-                ready.wait()
-        assert self._loop
-        asyncio.run_coroutine_threadsafe(self._take_turn(call), self._loop)
+                self._loop = EventLoop(self._most_coroutines, self._begin, self._end)
+            loop = self._loop
+        loop.submit(call)
 
-    async def _keep_loop(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._turns, self._closing = asyncio.Semaphore(self._most_coroutines), asyncio.Event()
-        ready.set()
-        await self._closing.wait()  # asyncio.run then cancels what is left
-
-    async def _take_turn(self, call: Call) -> None:
-        async with self._turns:
-            await call.run_on_loop()
+    # The end
 
     def drain(self, until: float) -> None:
         """Wait for all handlers, until that time (`time.monotonic()`); those that have not begun then never do."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._calls, max(0.0, until - time.monotonic()))
-            left = list(self._calls)
-        if not left:
+            self._changed.wait_for(lambda: not (self._waiting or self._running), max(0.0, until - time.monotonic()))
+            dropped, running = list(self._waiting), list(self._running)
+            self._waiting.clear()
+        if not dropped and not running:
             return
-        dropped = sum(call.future.cancel() for call in left)
-        running = [call for call in left if not call.future.done()]
-        names = ", ".join(sorted({name_of(call.handler) for call in left}))
-        LOG.warning("Orthanc stops: %d handlers had no turn, %d are still running: %s", dropped, len(running), names)
-        canceled = [call for call in running if call.task]
-        for call in canceled:
-            call.is_canceled = True
-            if call.task and self._loop:
-                self._loop.call_soon_threadsafe(call.task.cancel)
-        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
+        names = names_of_handlers([*dropped, *running])
+        message = "Orthanc stops: %d handlers had no turn, %d are still running: %s"
+        LOG.warning(message, len(dropped), len(running), names)
+        for call in dropped:
+            call.drop()
+        self._leave(running)
+
+    def _leave(self, running: Sequence[Call]) -> None:
+        """Cancel coroutines, which may clean up; and see that what hangs keeps nobody else from running."""
+        coroutines = {call for call in running if call.is_coroutine}
+        if coroutines and self._loop:
+            self._loop.cancel(list(coroutines))
+            with self._changed:
+                self._changed.wait_for(lambda: not coroutines & self._running, self.stop_within / 6)
+            if not self._loop.responds(0.1):
+                self._loop = None
         with self._changed:
-            self._calls.clear()
-            self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running
+            self._running.clear()
+            threads, self._threads = self._threads, None
+        if threads:
+            threads.close()
+        leave_pools()
 
     def close(self) -> None:
         """End the threads; what is submitted from now on has no turn."""
         self._is_closed = True
-        for _ in range(self._threads):
-            self._work.put(None)
-        if self._loop and self._loop_thread:
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._loop_thread.join(0.2)
-
-
-def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (each := work.get()) is not None:
-        each()
+        if self._threads:
+            self._threads.close()
+        if self._loop:
+            self._loop.close()
 
 
 # ---- src/event_dispatcher/dispatcher.py: Orthanc's OnChange: each event goes to its handlers.
@@ -1211,21 +1993,43 @@ class Dispatcher:
         self._handlers, self._sessions, self._executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
+        self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
+        self.ledger_name = at_least_once.name if at_least_once else None
         self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
-        """Orthanc's callback. It returns at once, with what will be each handler's result: a test waits for these."""
+        """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
+
+        While very many wait (`Executor.is_crowded`), there are none of these.
+        """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._stopped:
-            return self._stop(event)
         if change_type == self._started and self._keeper:
             self._keeper.start()
         if self._keeper and self._keeper.takes(event):
             return []
-        return self._run(
-            [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
-        )
+        calls = self._calls(event)
+        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        self._run(calls)
+        return futures
+
+    def stop(self, begun: float) -> list[concurrent.futures.Future[Any]]:
+        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more.
+
+        `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
+        """
+        seconds = self._executor.stop_within
+        if self._keeper:
+            self._keeper.stop()
+        self._executor.drain(begun + seconds * 2 / 3)
+        calls = self._calls(self._event(self._stopped, self._none, ""))
+        futures = [call.want_future() for call in calls]
+        self._run(calls)
+        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self._executor.close()
+        if self._keeper:
+            self._keeper.close()
+        return futures
 
     def retry_dead(self) -> int:
         """With `at_least_once`: let events that were given up be handled again; how many there are."""
@@ -1238,48 +2042,100 @@ class Dispatcher:
             resource_id or "",
         )
 
-    def _run(self, calls: Sequence[Call]) -> list[concurrent.futures.Future[Any]]:
+    def _calls(self, event: ChangeEvent) -> list[Call]:
+        return [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
+
+    def _run(self, calls: Sequence[Call]) -> None:
         if calls:
             self._executor.submit(calls)
-        return [call.future for call in calls]
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
-        return self._run([Call(handler, self._event(*event), self._sessions)])[0]
+        call = Call(handler, self._event(*event), self._sessions)
+        future = call.want_future()
+        self._run([call])
+        return future
 
-    def _stop(self, event: ChangeEvent) -> list[concurrent.futures.Future[Any]]:
-        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more."""
-        seconds = self._executor.stop_within
-        until = time.monotonic() + seconds
-        if self._keeper:
-            self._keeper.stop()
-        self._executor.drain(until - seconds / 3)
-        futures = self._run([Call(each, event, self._sessions) for each in self._handlers.get(event.change_type, ())])
-        self._executor.drain(until)
-        self._executor.close()
-        if self._keeper:
-            self._keeper.close()
-        SDK.close()
+
+class OnChange:
+    """Orthanc's one OnChange callback, for each `register_event_handlers` of a script."""
+
+    def __init__(self, orthanc: Any) -> None:
+        self.orthanc = orthanc
+        self._stopped = orthanc.ChangeType.ORTHANC_STOPPED
+        self._dispatchers: list[Dispatcher] = []
+
+    def add(self, dispatcher: Dispatcher) -> None:
+        """Let a dispatcher hear of events too, after the others.
+
+        Raises
+        ------
+        ValueError : another one has its ledger.
+        """
+        if dispatcher.ledger_name in {each.ledger_name for each in self._dispatchers} - {None}:
+            found = repr(dispatcher.ledger_name)
+            raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
+        self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
+        begun = time.monotonic()
+        futures: list[concurrent.futures.Future[Any]] = []
+        for each in self._dispatchers:
+            try:
+                if change_type == self._stopped:
+                    futures += each.stop(begun)
+                else:
+                    futures += each.on_change(change_type, resource_type, resource_id)
+            except Exception:  # noqa: BLE001 - one never keeps the others from hearing of it
+                LOG.exception("an error in event_dispatcher, please report it")
+        if change_type == self._stopped:
+            SDK.close()
         return futures
 
 
 # ---- src/event_dispatcher/helpers.py: Helpers: handlers themselves, hence steps of a pipeline. With the session of a coroutine, await them.
 
 
-Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Found = TypeVar("Found", covariant=True)
+Asking: TypeAlias = Generator[str, httpx.Response, Result]  # yields paths, is sent the answers, returns its result
 
 
-def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
-    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
+class Helper(Protocol[Subject, Arguments, Found]):
+    """A plain function with a plain session, a coroutine function with an asynchronous one."""
+
+    @overload
+    def __call__(
+        self, event: Subject, session: httpx.AsyncClient, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Coroutine[Any, Any, Found]: ...
+
+    @overload
+    def __call__(
+        self, event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Found: ...
+
+
+def for_both_sessions(
+    ask: Callable[Concatenate[Subject, Arguments], Asking[Result]],
+) -> Helper[Subject, Arguments, Result]:
+    """Make a helper of a generator that yields paths of Orthanc's REST API and is sent the answers.
+
+    @for_both_sessions
+    def study_of(event: ChangeEvent) -> Asking[str]:
+        series = yield f"/series/{event.resource_id}"
+        return series.raise_for_status().json()["ParentStudy"]
+    """
 
     @functools.wraps(ask)
-    def helper(event: Any, session: Any, *arguments: Any) -> Any:
-        asking = ask(event, *arguments)
+    def helper(event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs) -> Any:
+        asking = ask(event, *arguments, **named)
         return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
 
     return helper
 
 
-def _answer(asking: Asking, session: Any) -> Any:
+def _answer(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1288,7 +2144,7 @@ def _answer(asking: Asking, session: Any) -> Any:
         return end.value
 
 
-async def _answer_later(asking: Asking, session: Any) -> Any:
+async def _answer_later(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1298,31 +2154,44 @@ async def _answer_later(asking: Asking, session: Any) -> Any:
 
 
 @for_both_sessions
-def first_instance(event: Any) -> Asking:
-    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
+def first_instance(event: ChangeEvent | str) -> Asking[str]:
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+
+    path = f"/instances/{first_instance(event, session)}/preview"
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    return series["Instances"][0]
+    return str(series["Instances"][0])
 
 
 @for_both_sessions
-def first_instance_metadata(event: Any, name: str) -> Asking:
-    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
+def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str | None]:
+    """Return a metadata of the first instance of a series, None if it has none.
+
+    if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
     return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
 
 
 @for_both_sessions
-def first_instance_tags(event: Any) -> Asking:
-    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
+def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
+    """Return the tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`.
+
+    modality = first_instance_tags(event, session).get("Modality")
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    return tags.raise_for_status().json()
+    found: dict[str, Any] = tags.raise_for_status().json()
+    return found
 
 
 @for_both_sessions
-def parents(event: ChangeEvent) -> Asking:
-    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
+def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
+    """Return Orthanc's identifiers of what an event is about and of all above it, by level.
+
+    study = parents(event, session)["Study"]  # of {"Series": "…", "Study": "…", "Patient": "…"}
+    """
     levels = ("Patient", "Study", "Series", "Instance")
     found, identifier = {}, event.resource_id
     for level in reversed(levels[: event.resource_type + 1]):
@@ -1334,13 +2203,14 @@ def parents(event: ChangeEvent) -> Asking:
     return found
 
 
-def _identifier(event: Any) -> str:
+def _identifier(event: ChangeEvent | str) -> str:
     return str(getattr(event, "resource_id", event))
 
 
 # ---- src/event_dispatcher/sessions.py: Sessions: Orthanc's own REST API, over HTTP.
 
 
+SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
@@ -1351,7 +2221,33 @@ class ClientType:
     ASYNC = httpx.AsyncClient
 
 
-def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
+HttpxClientType = ClientType  # its name in orthanc-server-extensions
+
+
+def create_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client:
+    """Return a client of the Orthanc at an address.
+
+    Parameters
+    ----------
+    token : an `Authorization` for this address, and for no other.
+    cert : path of the certificate to trust. Without one, those that Python trusts; TLS is verified in any case.
+    """
+    trusted = ssl.create_default_context(cafile=cert if isinstance(cert, str) else None)
+    auth = Token(httpx.URL(base_url), token) if token else None
+    return client_type(base_url=base_url, auth=auth, verify=trusted, timeout=SESSION_TIMEOUT)
+
+
+def create_session(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    timeout: float = SESSION_TIMEOUT,
+) -> Client:
     """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
@@ -1425,21 +2321,51 @@ class OwnAsyncTransport(httpx.AsyncHTTPTransport):
 # ---- src/event_dispatcher/internal_client.py: Sessions: Orthanc's own REST API, by the plugin's own functions.
 
 
+@overload
+def create_internal_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client: ...
+
+
+@overload
 def create_internal_client(
     orthanc: Any,
     client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
     *,
     after_plugins: bool = False,
-) -> Client:
+) -> Client: ...
+
+
+def create_internal_client(*arguments: Any, **options: Any) -> Any:
     """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+
+        client = create_internal_client(orthanc)
+        client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
     Statuses are those that Orthanc's error codes stand for; an answer has no headers.
 
     Parameters
     ----------
+    orthanc : the module. With an address in its place, as in orthanc-server-extensions, it is `create_client`, over HTTP.
+    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
     after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
     """
+    if "base_url" in options or isinstance(next(iter(arguments), None), str | httpx.URL):
+        return create_client(*arguments, **options)
+    return create_client_in_process(*arguments, **options)
+
+
+def create_client_in_process(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    after_plugins: bool = False,
+) -> Client:
+    """Return a client whose requests are answered by the plugin's functions."""
     return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
 
 
@@ -1491,6 +2417,7 @@ __all__ = [
     "Dispatcher",
     "Executor",
     "Handler",
+    "HttpxClientType",
     "create_internal_client",
     "create_session",
     "first_instance",
@@ -1504,50 +2431,107 @@ __all__ = [
 ]
 
 
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[OnChange] = []
+OTHER_NAMES = {
+    "handlers": "event_handlers",
+    "orthanc": "orthanc_module",
+    "session": "sync_client",
+    "requests_session": "sync_client",
+    "async_session": "async_client",
+}
+
+
 def register_event_handlers(
-    handlers: Mapping[int, Handler | Iterable[Handler]],
-    orthanc: Any,
-    session: Any,
-    async_session: Any = None,
+    event_handlers: Mapping[int, Handler | Iterable[Handler]] | None = None,
+    orthanc_module: Any = None,
+    sync_client: Any = None,
+    async_client: Any = None,
     *,
     executor: Executor | None = None,
     at_least_once: str | AtLeastOnce | None = None,
     logging_configuration: Callable[[Any], object] | None = None,
+    **other_names: Any,
 ) -> Dispatcher:
-    """Run handlers when something happens in Orthanc. Once in a script, for Orthanc grants one OnChange callback.
+    """Run handlers when something happens in Orthanc. A second call adds to the first.
 
     Parameters
     ----------
-    handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`, and
-        the session that is given here, a coroutine the asynchronous one.
-    orthanc : the module; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
-    session, async_session : from `create_session` or `create_internal_client`, or whatever your handlers want. If there are
-        coroutines and no asynchronous session, one is created.
+    event_handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`,
+        and the session that is given here, a coroutine the asynchronous one.
+    orthanc_module : `orthanc`; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
+    sync_client, async_client : sessions, from `create_session` or `create_internal_client`, or whatever your handlers want.
+        If there are coroutines and no asynchronous session, one is created.
     executor : how many run at a time, and in which order.
     at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
     logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
+    other_names : the first four are also taken by the names `handlers`, `orthanc`, `session` and `async_session`.
 
     Raises
     ------
-    ValueError : a change type that Orthanc does not know; or `at_least_once` without Orthanc's HTTP server.
+    ValueError : a change type that Orthanc does not know; what is no handler; or `at_least_once` without Orthanc's HTTP
+        server, or with the name of another call.
     """
-    (logging_configuration or orthanc_logging)(orthanc)
-    known = names_of(orthanc.ChangeType)
-    if unknown := [each for each in handlers if each not in known]:
-        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
-    listed: dict[int, list[Handler]] = {
-        known[key]: [value] if callable(value) else list(value) for key, value in handlers.items()
-    }
-    if async_session is None and any(is_coroutine(each) for several in listed.values() for each in several):
-        async_session = create_session(orthanc, httpx.AsyncClient)
+    given = _by_our_names(
+        {
+            "event_handlers": event_handlers,
+            "orthanc_module": orthanc_module,
+            "sync_client": sync_client,
+            "async_client": async_client,
+        },
+        other_names,
+    )
+    module, session, async_session = given["orthanc_module"], given["sync_client"], given["async_client"]
+    (logging_configuration or orthanc_logging)(module)
+    handlers = _listed(given["event_handlers"], names_of(module.ChangeType))
+    if async_session is None and any(is_coroutine(each) for several in handlers.values() for each in several):
+        async_session = create_session(module, httpx.AsyncClient)
     if isinstance(at_least_once, str):
         at_least_once = AtLeastOnce(at_least_once)
     SDK.open()
-    dispatcher = Dispatcher(listed, orthanc, (session, async_session), executor or Executor(), at_least_once)
-    KEPT_ALIVE.append(dispatcher.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    dispatcher = Dispatcher(handlers, module, (session, async_session), executor or Executor(), at_least_once)
+    _listen(module, dispatcher)
     return dispatcher
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+def _by_our_names(given: dict[str, Any], other_names: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in other_names.items():
+        if name == "handler_executor":
+            raise TypeError("register_event_handlers: found handler_executor, allowed: executor=Executor(…)")
+        if name not in OTHER_NAMES:
+            allowed = ", ".join([*given, *OTHER_NAMES, "executor", "at_least_once", "logging_configuration"])
+            raise TypeError(f"register_event_handlers: found {name}, allowed: {allowed}")
+        if given[OTHER_NAMES[name]] is not None:
+            raise TypeError(f"register_event_handlers: found both {name} and {OTHER_NAMES[name]}, allowed: one of them")
+        given[OTHER_NAMES[name]] = value
+    for name in ("event_handlers", "orthanc_module"):
+        if given[name] is None:
+            raise TypeError(f"register_event_handlers: {name} is missing")
+    return given
+
+
+def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[int, int]) -> dict[int, list[Handler]]:
+    """Return the handlers of each change type as a list; raise ValueError for what can't be one."""
+    if unknown := [each for each in handlers if each not in known]:
+        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
+    listed: dict[int, list[Handler]] = {}
+    for key, value in handlers.items():
+        listed[known[key]] = list(value) if isinstance(value, Iterable) and not callable(value) else [value]
+        for handler in listed[known[key]]:
+            check_handler(handler)
+    return listed
+
+
+def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
+    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    on_change = OnChange(orthanc_module)
+    on_change.add(dispatcher)
+    try:
+        orthanc_module.RegisterOnChangeCallback(on_change)
+    except RuntimeError:  # it has one
+        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        if not ours:
+            raise
+        ours[-1].add(dispatcher)
+    else:
+        KEPT_ALIVE.append(on_change)

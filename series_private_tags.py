@@ -32,6 +32,7 @@ import dataclasses
 import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
+import errno
 import functools
 import hashlib
 import http
@@ -42,6 +43,7 @@ import random
 import re
 import sqlite3
 import ssl
+import stat
 import struct
 import threading
 import time
@@ -49,6 +51,7 @@ import traceback
 import types
 import typing
 import urllib.parse
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -637,6 +640,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -669,6 +674,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
@@ -772,26 +779,28 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
 
 
 def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
+    """Return the folder in which Orthanc's relative paths begin.
 
     Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
     the command line has to tell.
@@ -806,46 +815,272 @@ def configuration_folder() -> Path:
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
     default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
     return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+WORK_TABLES = """
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -854,10 +1089,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -867,7 +1108,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -876,13 +1141,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -940,11 +1206,35 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -1128,6 +1418,195 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     return str(number), f'add "{section}": {{"{name}": {number}}} to the configuration: then {number} has its name'
 
 
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
 # ---- src/series_private_tags.py
 
 
@@ -1142,7 +1621,6 @@ PAUSE = 0.3  # seconds between looks while instances arrive: what belongs togeth
 IDLE = 10.0  # seconds between looks when nothing arrives
 FOLLOW = 2.0  # seconds between looks at the log of changes while instances arrive
 PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not handed over, is read
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 REMEMBERED = 50_000  # series, and instances, known in memory
 LAYOUTS = 8  # of files, that are recognised without looking through them
@@ -1614,22 +2092,22 @@ class PrivateTags:
     """
 
     def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = "series_private_tags has not started yet"
         self._settings, self._wanted, self._metadata, self._configuration = settings, wanted, metadata, configuration
         self._loopback = Loopback(configuration)
         self._taken: collections.deque[tuple[str, str, dict[str, Any] | None]] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
         self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
         self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
-        self._overdue: tuple[str, float] = ("", 0.0)
+        # A Seq, and when it was the newest: what Orthanc has not handed over soon after is read.
+        self._horizon, self._is_behind = (0, 0.0), False
+        self._newest_at_start: int | None = None
         self._followed = 0.0
         self._written: set[str] = set()  # series whose metadata the log of changes has yet to name
         self._writes = 0  # into the ledger, of what is shown; counted when it is there
         self._shown: tuple[int, dict[bytes, bytes]] = (-1, {})
-        self._wake, self._has_started, self._stopping = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="series-private-tags", daemon=True)
+        self.worker = Worker("series_private_tags", self._open, self._turn)
+        self._wake, self._stopping = self.worker.wake, self.worker.stopping
         self._listings = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 2))
-        self._complaint = ""
         change = orthanc.ChangeType
         self._started, self._stopped, self._deleted = (
             int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED), int(change.DELETED))  # fmt: skip
@@ -1638,7 +2116,7 @@ class PrivateTags:
 
     def on_stored(self, dicom: Any, instance: str) -> None:
         """Take the tags that are new to the series out of the instance."""
-        if self._is_idle() or len(self._taken) > REMEMBERED:
+        if self.worker.is_off or len(self._taken) > REMEMBERED:
             return  # the log of changes has it
         series, values = "", None
         if dicom.GetInstanceSize() <= LARGEST:
@@ -1649,28 +2127,14 @@ class PrivateTags:
             self._wake.set()
 
     def on_change(self, change: int, level: int, resource: str) -> None:
-        if change == self._deleted and level == LEVEL_OF_SERIES and not self._is_idle():
+        if change == self._deleted and level == LEVEL_OF_SERIES and not self.worker.is_off:
             self._seen.pop(resource, None)
             self._taken.append(("", resource, None))
             self._wake.set()
         elif change == self._started:
-            try:
-                self._start()
-            finally:
-                self._has_started.set()
+            self.worker.start()
         elif change == self._stopped:
-            self._stopping.set()
-            self._wake.set()
-            if self._thread.is_alive():
-                self._thread.join(2)
-
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._has_started.wait(STARTS_WITHIN)
-        return self.unavailable
-
-    def _is_idle(self) -> bool:
-        return self._has_started.is_set() and self.unavailable is not None
+            self.worker.stop()
 
     def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
         data = dicom.GetInstanceData()
@@ -1698,29 +2162,23 @@ class PrivateTags:
         self._seen.setdefault(scanned.series, set()).update(new)
         return scanned.series, values
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self.unavailable = (
-                'series_private_tags stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            )
-            orthanc.LogError(self.unavailable)
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "series_private_tags.sqlite"
+        self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
         try:
-            self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
             if not self._ledger.rows("SELECT 1 FROM pragma_table_info('series') WHERE name='born'"):
                 self._ledger.run(ADD_BORN)
             self._list = self._number_of_list()
-        except (OSError, sqlite3.Error) as error:
-            self.unavailable = f"series_private_tags stays idle: its ledger {path} can't be opened: {error}"
-            orthanc.LogError(self.unavailable)
-            return
+        except BaseException:
+            self._ledger.close()
+            raise
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"series_private_tags: the ledger was corrupt and is kept as {self._ledger.moved}; all is looked at anew"
             )
-        self.unavailable = None
-        self._thread.start()
+        return self._ledger
 
     def _number_of_list(self) -> int:
         entries = json.dumps(sorted(entry.text for entry in self._wanted.entries.values()))
@@ -1729,38 +2187,23 @@ class PrivateTags:
 
     # The one thread
 
-    def _work(self) -> None:
-        newest = None
-        while not self._stopping.is_set():
-            try:
-                if newest is None:
-                    newest = int(self._loopback.get("/changes?last")["Last"])
-                    self._begin(newest)
-                self._arrivals(newest)
-                while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(newest):
-                    pass
-                self._complaint, wait = "", IDLE
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"series_private_tags goes on when this is over: {one_line(error)}")
-                wait = PATIENCE
-            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
-                self._complain(f"series_private_tags met an error, please report it:\n{traceback.format_exc()}")
-                wait = IDLE
-            if self._overdue[0] or self._handed_over:
-                wait = min(wait, FOLLOW)
-            if self._wake.wait(wait):
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> float:
+        if self._newest_at_start is None:
+            newest = int(self._loopback.get("/changes?last")["Last"])
+            self._begin(newest)
+            self._newest_at_start = newest
+        if self._taken:
+            self._stopping.wait(PAUSE)
             self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
+        self._arrivals(self._newest_at_start)
+        while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(self._newest_at_start):
+            pass
+        return FOLLOW if self._handed_over or self._is_behind else IDLE
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
-        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
-            self._ledger.set_number("cursor", newest)
+        kept = self._ledger.number("cursor", -1)
+        self._ledger.set_number("cursor", place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest)
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:
@@ -1776,7 +2219,10 @@ class PrivateTags:
     def _arrivals(self, newest_at_start: int) -> None:
         """Write what was taken; then follow the log of changes."""
         while self._taken and not self._stopping.is_set():
-            self._write([self._taken.popleft() for _ in range(min(PAGE, len(self._taken)))])
+            batch = [self._taken[index] for index in range(min(PAGE, len(self._taken)))]
+            self._write(batch)
+            for _ in batch:  # only what is committed is forgotten
+                self._taken.popleft()
         if self._settings.reconcile and time.monotonic() - self._followed > FOLLOW - PAUSE:
             self._followed = time.monotonic()
             while self._follow(newest_at_start) and not self._stopping.is_set():
@@ -1801,18 +2247,23 @@ class PrivateTags:
     def _follow(self, newest_at_start: int) -> bool:
         """One page of the log of changes; whether there is more."""
         page = self._loopback.get(f"/changes?since={self._ledger.number('cursor')}&limit={PAGE}")
-        last, new_series = page["Last"], []
+        last, new_series, found = page["Last"], [], []
+        ours: set[str] = set()
         edited: set[str] = set()
+        self._is_behind = False
         for change in page["Changes"]:
             if change["ChangeType"] == "NewSeries":
                 if change["Seq"] <= newest_at_start:
                     self._came_unseen(change["ID"])
                 new_series.append((change["ID"], change["Seq"]))
-            elif change["ChangeType"] == "NewInstance" and not self._is_done(change, newest_at_start):
-                last = change["Seq"] - 1
-                break
+            elif change["ChangeType"] == "NewInstance":
+                if not self._is_done(change, newest_at_start):
+                    last = change["Seq"] - 1
+                    break
+                found.append(change["ID"])
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
-                (self._written.discard if change["ID"] in self._written else edited.add)(change["ID"])
+                is_ours = change["ID"] in self._written and change["ID"] not in ours
+                (ours if is_ours else edited).add(change["ID"])
         if not self._loopback.finds_more:
             self._follow_edits(edited)
         with self._ledger.transaction() as db:
@@ -1823,6 +2274,8 @@ class PrivateTags:
             db.executemany("DELETE FROM todo WHERE series=? AND anew=0", [(each,) for each, _ in new_series])
             self._ledger.set_number("cursor", max(last, self._ledger.number("cursor")))
         self._writes += 1
+        self._handed_over.difference_update(found)  # now that the place in the log is behind them
+        self._written -= ours
         if page["Done"] and last == page["Last"]:
             self._handed_over.clear()  # what is left was stored before: the log does not name it again
             self._written.clear()
@@ -1846,14 +2299,13 @@ class PrivateTags:
         """Whether an instance of the log needs no more waiting: it was handed over, or is read now."""
         instance = change["ID"]
         if instance in self._handed_over:
-            self._handed_over.discard(instance)
             return True
         if change["Seq"] > newest_at_start:  # it comes in a moment
-            if self._overdue[0] != instance:
-                self._overdue = instance, time.monotonic() + PATIENCE
-            if time.monotonic() < self._overdue[1]:
+            if change["Seq"] > self._horizon[0]:
+                self._horizon = int(self._loopback.get("/changes?last")["Last"]), time.monotonic()
+            if time.monotonic() < self._horizon[1] + PATIENCE:
+                self._is_behind = True
                 return False
-        self._overdue = "", 0.0
         series, values = self._read(instance, self._wanted)
         if values:
             self._add(series, values)
@@ -2142,7 +2594,7 @@ def register() -> None:
     private_tags = PrivateTags(settings, wanted, metadata, configuration)
 
     def unavailable() -> str | None:
-        return refusal or private_tags.why_not()
+        return refusal or private_tags.worker.why_not()
 
     serve("/with-private-tags/series", {"GET": private_tags.series}, unavailable)
     serve("/with-private-tags/series/([^/]+)", {"GET": private_tags.one_series}, unavailable)

@@ -40,6 +40,7 @@ import json
 import math
 import queue
 import re
+import sqlite3
 import ssl
 import threading
 import time
@@ -634,6 +635,8 @@ def serve(
 ) -> None:
     """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
 
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
     A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
     Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
     body's size, then the parameters that the handler `takes` (`common.parameters`).
@@ -666,6 +669,8 @@ def serve(
             _send_error(output, refused, method, uri)
         except LoopbackError as error:
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)

@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from ._common.state import must_be_same, open_private
+
 LARGE = 4 << 20  # bytes from which it is begun anew, once all of it is applied
 CHUNK = 256 << 10  # bytes that are applied together
 GENERATION = 40  # bits of a place below its generation
@@ -60,6 +62,7 @@ class Journal:
         """Write one line; it is the operating system's when this returns. Raises `OSError`: nothing is written."""
         line += b"\n"
         with self._lock:
+            must_be_same(self._file.fileno(), self.path)
             # At the end that we know of: what a full disk cut short is written over, and has no end of a line until then.
             written = os.pwrite(self._file.fileno(), line, self._end)
             if written < len(line):
@@ -147,7 +150,7 @@ def _generation(header: bytes) -> int:
 
 
 def _open(path: Path, flags: int) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_RDWR | flags, 0o600), "r+b", buffering=0)
+    return os.fdopen(open_private(path, flags), "r+b", buffering=0)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,21 +14,24 @@ import threading
 import time
 import types
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orthanc
 
 from ._common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
 from ._common.json_text import decoded
-from ._common.ledger import state_folder
 from ._common.loopback import Loopback, LoopbackError
 from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
 from ._common.settings import SettingsError, read_settings
+from ._common.state import StateBusyError, state_folder
+from ._common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble
 
 from .brokers import maker
 from .events import utc
-from .intake import KNOWN_CHANGES, Intake, Tags
+from .intake import KEPT_CHANGES, KNOWN_CHANGES, Intake, Tags
 from .journal import Journal
 from .keeper import Keeper
 from .outbox import Outbox, new_id
@@ -58,6 +61,11 @@ class Service:
         self._loopback = Loopback(self._configuration)
         self._opening, self._saying, self._stopped = threading.RLock(), threading.Lock(), False
         self._intake: Intake | None = None
+        self._closed: str | None = None  # why the outbox can't be opened now
+        self._trouble, self._ending = Trouble("dicom_events"), threading.Event()
+        self._opener: threading.Thread | None = None
+        self._early: deque[tuple[str, int, str]] = deque(maxlen=KEPT_CHANGES)  # changes before the outbox is open
+        self._has_started = False
         self._keeper: Keeper | None = None
         self._publishers: list[Publisher] = []
         self._tags: dict[str, Tags] = {}
@@ -77,7 +85,7 @@ class Service:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
             bound = {method: types.MethodType(handler, self) for method, handler in handlers.items()}
-            serve(path, bound, lambda: self._unavailable)
+            serve(path, bound, lambda: self._unavailable or self._closed)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
             for named in self._brokers:
@@ -105,11 +113,22 @@ class Service:
     def on_change(self, change: int, level: int, resource: str) -> None:
         if change not in KNOWN_CHANGES:  # three in four that come with an image
             return
-        if intake := self._open():
-            if KNOWN_CHANGES[change] == "ORTHANC_STARTED":
+        name = KNOWN_CHANGES[change]
+        if name == "ORTHANC_STOPPED":
+            self._ending.set()
+            if self._opener:
+                self._opener.join(STOP_WITHIN)
+        intake = self._open()
+        if intake is None:
+            with self._opening:  # it may be opened just now
+                if (intake := self._intake) is None:
+                    self._early.append((name, level, resource))
+                    self._has_started = self._has_started or name == "ORTHANC_STARTED"
+        if intake is not None:
+            if name == "ORTHANC_STARTED":
                 self._start(intake)
-            intake.on_change(KNOWN_CHANGES[change], level, resource)
-            if KNOWN_CHANGES[change] == "ORTHANC_STOPPED":
+            intake.on_change(name, level, resource)
+            if name == "ORTHANC_STOPPED":
                 self._stop(intake)
 
     def on_stored_instance(self, dicom: Any, instance: str) -> None:
@@ -126,7 +145,7 @@ class Service:
         """
         text, uid = json_of_event(kind, data, subject), new_id()
         if not (intake := self._open()):
-            raise RuntimeError(self._unavailable)
+            raise RuntimeError(self._unavailable or self._closed)
         try:
             with intake.outbox.transaction():
                 intake.outbox.add(uid, kind, subject, subject, text)
@@ -136,30 +155,64 @@ class Service:
 
     def _open(self) -> Intake | None:
         """The intake; its file is opened when the first event comes, which may be before ORTHANC_STARTED."""
-        if self._intake is not None or self._unavailable is not None:
-            return self._intake
-        with self._opening:
-            if self._intake is None and self._unavailable is None:
-                self._open_outbox()
+        if self._intake is None and self._unavailable is None and self._opener is None:
+            with self._opening:
+                if self._intake is None and self._opener is None and not self._try_to_open():
+                    self._opener = threading.Thread(target=self._open_later, name="dicom_events opens", daemon=True)
+                    self._opener.start()
         return self._intake
 
-    def _open_outbox(self) -> None:
+    def _open_later(self) -> None:
+        """Open the outbox when it can be opened: what was missed of instances, the keeper finds; changes were kept."""
+        delay = FIRST_RETRY
+        while not self._ending.wait(delay):
+            delay = min(LONGEST_RETRY, delay * 2)
+            with self._opening:
+                if not self._try_to_open():
+                    continue
+                assert self._intake
+                if self._has_started:
+                    self._start(self._intake)
+                while self._early:
+                    self._intake.on_change(*self._early.popleft())
+                return
+
+    def _try_to_open(self) -> bool:
+        try:
+            self._intake = self._open_outbox()
+        except (OSError, sqlite3.Error) as error:
+            why = one_line(error)
+            self._closed = f"dicom_events is idle until this is over: {why}"
+            if not self._ending.is_set():
+                log = orthanc.LogWarning if isinstance(error, StateBusyError) else orthanc.LogError
+                self._trouble.begins(self._closed, why, log)
+            return False
+        self._closed = None
+        self._trouble.is_over()
+        return True
+
+    def _open_outbox(self) -> Intake:
         settings, bounds = self._settings, self._settings.outbox
         path = state_folder(settings.state_path, self._configuration) / "dicom_events.sqlite"
+        outbox = Outbox(
+            path,
+            durability=settings.durability,
+            most=bounds.max_megabytes * 1_000_000,
+            oldest=bounds.max_age_days * 86400,
+            refuse=bounds.when_full == "refuse",
+            keep_orphaned=bounds.keep_orphaned_days,
+        )
         try:
-            outbox = Outbox(
-                path,
-                durability=settings.durability,
-                most=bounds.max_megabytes * 1_000_000,
-                oldest=bounds.max_age_days * 86400,
-                refuse=bounds.when_full == "refuse",
-                keep_orphaned=bounds.keep_orphaned_days,
-            )
-            said = outbox.begin(self._brokers)
-            journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
-        except (OSError, sqlite3.Error) as error:
-            self._be_idle(f"dicom_events stays idle: its outbox {path} can't be opened: {one_line(error)}")
-            return
+            return self._intake_of(outbox, path)
+        except BaseException:
+            self._publishers.clear()
+            outbox.ledger.close()  # the next try opens it
+            raise
+
+    def _intake_of(self, outbox: Outbox, path: Path) -> Intake:
+        settings = self._settings
+        said = outbox.begin(self._brokers)
+        journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
         if outbox.ledger.fresh:
             moved = outbox.ledger.moved
             why = f"was corrupt and is kept as {moved}" if moved else "is new"
@@ -180,7 +233,7 @@ class Service:
             make = maker(named, source, settings.format, path.parent, self._say)
             self._publishers.append(Publisher(named, outbox, make, self._say, _secrets(named)))
         self._keeper = Keeper(intake, self._loopback, settings.reconcile, lambda text: self._say("error", text))
-        self._intake = intake
+        return intake
 
     def _start(self, intake: Intake) -> None:
         assert self._keeper
@@ -225,7 +278,7 @@ class Service:
 
     def _outbox(self) -> Outbox:
         if not (intake := self._open()):
-            raise Refused(503, self._unavailable or "dicom_events has not started")
+            raise Refused(503, self._unavailable or self._closed or "dicom_events has not started")
         return intake.outbox
 
     def get_status(self, _request: Request) -> dict[str, Any]:

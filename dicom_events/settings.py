@@ -390,8 +390,11 @@ class Named:
 
 def read_brokers(settings: Settings) -> list[Named]:
     """Each broker of the section; one that is wrong puts only itself off, and keeps its place."""
-    found = [] if settings.broker is None else [_named_broker(settings.broker)]
-    found += [_one_of_brokers(name, content) for name, content in settings.brokers.items()]
+    found = list[Named]()
+    if settings.broker is not None:
+        found.append(_named_broker(settings.broker))
+    for name, content in settings.brokers.items():
+        found.append(_one_of_brokers(name, content))
     if not found:
         return [Named(BUILTIN, BrokerSettings("file"), FileConfig(), named=False)]
     names = [each.name for each in found]

@@ -53,10 +53,14 @@ except ImportError:
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PLURALS, Feed
-from common.ledger import STATES, Ledger, configuration_folder, state_folder
+from common.inbox import Inbox
+from common.ledger import STATES, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
+from common.state import configuration_folder, state_folder
+from common.worker import Worker
+from forwarding.peers import Peers
 from forwarding.routing import Batch, Router, load_matcher
 from forwarding.rules import UID_TAG, Origin, Rule, has_origin, wrong_with
 
@@ -66,12 +70,7 @@ SECTION = "AnonymizeSeries"
 NAME = "anonymize-series"
 SHORTEST_SECRET = 32  # characters
 SHORTEST_TOLD = 4  # characters of a value that is looked for everywhere in a copy
-SOON, TICK, AFTER_ERROR = (
-    1.0,
-    5.0,
-    2.0,
-)  # seconds between looks: while something waits, when nothing does, after an error
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+SOON, TICK = 1.0, 5.0  # seconds between looks: while something waits, and when nothing does
 MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
 FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
@@ -506,14 +505,14 @@ class Anonymizer:
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{NAME} has not started yet"
         self.settings, self._configuration = settings, configuration
         self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._peers = Peers(configuration, self._loopback)
         self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
-        self._started = threading.Event()
-        self._wake, self._stopping, self._changed = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
-        self._complaint = ""
+        self.worker = Worker(NAME, self._open, self._turn, self._loopback.close)
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
+        self._begun, self._next_poll = False, 0.0
         names = (
             "ORTHANC_STARTED",
             "ORTHANC_STOPPED",
@@ -525,11 +524,6 @@ class Anonymizer:
         )
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in names}
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_stored(self, dicom: Any, instance: str) -> None:
@@ -538,38 +532,30 @@ class Anonymizer:
     def on_change(self, change: int, _level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
-        elif event is None or self.unavailable is not None:
+            self.worker.stop()
+        elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
-            self._wake.set()
+            self.worker.wake.set()
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
-            self._wake.set()
+            self.worker.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self._loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder())
-                for rule in self.settings.rules
-                if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{NAME} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self._loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder())
+            for rule in self.settings.rules
+            if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
         if self.ledger.moved:
             orthanc.LogError(
                 f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.moved}; "
@@ -581,64 +567,41 @@ class Anonymizer:
             *(self.ledger, self._loopback, self._settled, sorted(levels)),
             *(float(self._configuration.get("StableAge", 60)), self.settings.reconcile, self._arrivals.parents),
         )
-        self.unavailable = None
-        self._thread.start()
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-            self.unavailable = f"{NAME} has stopped"
+        self._inbox.open()
+        return self.ledger
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._feed.poll()
-                    next_poll = time.monotonic() + SOON
-                for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
-                    self._work_off(queue)
-                self._look_at_jobs()
-                self.ledger.forget_finished(self.settings.keep_done_days)
-                self._complaint = ""
-                wait = (
-                    SOON
-                    if self.ledger.rows("SELECT 1 FROM work WHERE state IN ('waiting','sending') LIMIT 1")
-                    else TICK
-                )
-            except Stopping:
-                break
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
-                begun, wait, next_poll = False, AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self._wake.wait(wait)
-        self._loopback.close()
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._feed.poll()
+                self._next_poll = time.monotonic() + SOON
+            for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
+                self._work_off(queue)
+            self._look_at_jobs()
+            self.ledger.forget_finished(self.settings.keep_done_days)
+        except Stopping:
+            return 0.0
+        except BaseException:
+            # What was under way begins again, and what was to be taken in may be left.
+            self._begun, self._next_poll = False, 0.0
+            raise
+        return SOON if self.ledger.queues("waiting") or self.ledger.queues("sending") else TICK
 
     def _begin(self) -> None:
         self._feed.begin()
         # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
         self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
         if refused := self.router.check():
-            self.unavailable = f"{SECTION}.{refused}. {NAME} is idle until this is corrected."
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
+            self.worker.turn_off(f"{SECTION}.{refused}. {NAME} is idle until this is corrected.")
 
     def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """It is stable: in the feed's transaction, a row that says what is to be looked at."""
@@ -673,7 +636,7 @@ class Anonymizer:
                     self._fail(row, f"{type(error).__name__} at {_where(error)}")
 
     def _go_on(self) -> None:
-        if self._stopping.is_set():
+        if self.worker.stopping.is_set():
             raise Stopping
 
     def _fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
@@ -749,6 +712,12 @@ class Anonymizer:
                     copies.append(made)
             data |= {"Copies": copies, "HeldBack": counts["Held"]}
             self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+        if data["Copies"] and recipe.peer is not None:
+            why = self._peers.why_not(recipe.peer)
+            self._go_on()
+            if why:  # to Orthanc, any answer would be a success
+                self._fail(row, why)
+                return
         if data["Copies"] and (route := _destination(recipe)):
             try:
                 job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
@@ -824,10 +793,13 @@ class Anonymizer:
                 if error.status != 404:
                     raise
                 job = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-            if job["State"] == "Success":
-                self._arrived(row, json.loads(row["data"]))
-            elif job["State"] not in UNFINISHED:
-                self._fail(row, f"the job of sending failed: {job.get('ErrorDescription') or job['State']}")
+            data = json.loads(row["data"])
+            if job["State"] in UNFINISHED:
+                continue
+            if why := why_not_all(job, data["Copies"]):
+                self._fail(row, f"the job of sending failed: {why}")
+            else:
+                self._arrived(row, data)
 
     def _arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self.settings.recipes.get(row["queue"], Recipe()).delete_copy:
@@ -838,6 +810,7 @@ class Anonymizer:
         self.ledger.end(row["id"], "done")
 
     def _delete(self, instance: str) -> None:
+        self.ledger.check()  # what can't be recorded is not done
         try:
             self._loopback.request("DELETE", f"/instances/{instance}")
         except LoopbackError as error:
@@ -877,6 +850,22 @@ class Anonymizer:
                 self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
                 self._delete(instance)
         self.ledger.end(row["id"], "done")
+
+
+def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
+    """Why a job that has ended has not delivered all copies, or nothing.
+
+    The DICOMweb plugin reads what a STOW-RS answer lists (PS3.18 10.5.3): unless ReferencedSOPSequence has as many items as
+    were sent and FailedSOPSequence none, its job fails, and only its content says why.
+    """
+    content = job.get("Content") or {}
+    if job["State"] != "Success":
+        reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
+        return str(next((reason for reason in reasons if reason), job["State"]))
+    sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
+    if sent - failed < len(set(copies)):
+        return f"it sent {sent - failed} of {len(set(copies))} copies"
+    return ""
 
 
 def _destination(recipe: Recipe) -> str | None:
@@ -929,7 +918,7 @@ class Routes:
             "Work": ledger.totals(),
             **{name.capitalize(): number for name, number in count.items()},
             "Recipes": list(self._anonymizer.settings.recipes),
-            "Error": self._anonymizer._complaint,
+            "Error": self._anonymizer.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
@@ -956,7 +945,7 @@ class Routes:
         sql = "UPDATE work SET state='waiting', next_attempt=0, created=? WHERE id=? AND state IN ('dead','waiting')"
         if not self._anonymizer.ledger.run(sql, time.time(), row["id"]):
             raise Refused(409, f"It is {row['state']}")
-        self._anonymizer._wake.set()
+        self._anonymizer.worker.wake.set()
         return {}
 
     @takes(PAGE_PARAMETERS)
@@ -1019,7 +1008,7 @@ class Routes:
                 if self._anonymizer._study(uid) is None:
                     raise Refused(409, "The register knows no original of its study")
             row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
-            self._anonymizer._wake.set()
+            self._anonymizer.worker.wake.set()
             return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
         raise Refused(404, f"There is no study, series or instance {resource}")
 
@@ -1079,7 +1068,7 @@ def register() -> None:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(lambda: refusal or anonymizer.why_not())
+    Routes(anonymizer).register(lambda: refusal or anonymizer.worker.why_not())
     if refusal is None:
         warn_if_open("anonymize_series", configuration)
         KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))

@@ -28,7 +28,6 @@ import contextlib
 import dataclasses
 import datetime
 import encodings.idna  # noqa: F401
-import fcntl
 import hashlib
 import hmac
 import json
@@ -37,7 +36,6 @@ import re
 import secrets
 import sqlite3
 import sys
-import threading
 import time
 import traceback
 import types
@@ -51,12 +49,14 @@ if __name__ == "__main__":  # to verify a log takes no Orthanc
 import orthanc
 
 from common.answers import KEPT_ALIVE, Request, one_line, serve, warn_if_open
-from common.arrivals import Arrivals
+from common.arrivals import Arrival, Arrivals
 from common.days import parse_day
-from common.ledger import Ledger, configuration_folder, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import Text, WholeNumber, takes
 from common.settings import SettingsError, read_settings
+from common.state import StateLock, configuration_folder, make_private, must_be_same, open_private, state_folder
+from common.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -65,8 +65,6 @@ SHORTEST_KEY = 32  # characters
 PAUSE = 0.2  # seconds in which lines are gathered, to be written together
 QUIET = 10.0  # seconds without another of its kind until what was counted is written
 LONGEST = 600.0  # seconds after which it is written although more comes
-AFTER_ERROR = 2.0  # seconds until the next try when the log or the ledger can't be written
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 MOST_WAITING = 200_000  # events in memory while nothing can be written; what comes then is counted
 PAGE = 500  # studies a request, when the archive is looked through
 BLOCK = 1 << 22  # bytes that are searched at a time
@@ -187,24 +185,27 @@ class Log:
     OSError : the folder or its files can't be written, or another process has them.
     """
 
-    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool) -> None:
+    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self.number, self.mac, self._file = 0, "", -1
+        self._lock = StateLock(folder, setting, folder / "lock")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OSError(f"another process writes to {folder}") from None
-        self.number, self.mac = 0, ""
-        files = log_files(folder)
-        if not files:
-            self._begin_file()
-            return
-        self._open(files[-1])
-        self._take_up(files)
+            if files := log_files(folder):
+                for path in files:
+                    make_private(path)
+                self._open(files[-1])
+                self._take_up(files)
+            else:
+                self._begin_file()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = open_private(path, os.O_APPEND)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._path = file, path
         self._size = os.fstat(self._file).st_size
 
     def _begin_file(self) -> None:
@@ -228,9 +229,10 @@ class Log:
             self.append([{"At": now(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write lines; all of them, or none. Raises OSError: a full disk, for example."""
+        """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
+        must_be_same(self._file, self._path)
+        self._lock.check()
         if self._size >= self._max_bytes:
-            os.close(self._file)
             self._begin_file()
             entries = [{"At": now(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
@@ -261,8 +263,11 @@ class Log:
             path.unlink()
 
     def close(self) -> None:
-        os.close(self._file)
-        os.close(self._lock)
+        """Write no more, and let another process write."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._lock.close()
 
 
 def entries_of(path: Path, needles: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
@@ -390,6 +395,9 @@ class Counter:
     def __init__(self) -> None:
         self._open: dict[tuple[Any, ...], tuple[dict[str, Any], int, float, float]] = {}
 
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._open
+
     def note(self, key: tuple[Any, ...], entry: dict[str, Any]) -> dict[str, Any] | None:
         """The line to write now, or None: it is counted."""
         first, count, began, _ = self._open.get(key, (entry, 0, time.monotonic(), 0.0))
@@ -442,26 +450,18 @@ class Recorder:
     """Takes what Orthanc tells into memory; one thread finds out whose it is, and writes."""
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = "audit_log has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._heard: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
         self._lines: list[dict[str, Any]] = []
         self._counter, self._lost = Counter(), 0
         self._known: dict[str, dict[str, str]] = {}
-        self._started = threading.Event()
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="audit-log", daemon=True)
-        self._complaint, self._caught_up, self._next_drop = "", False, 0.0
+        self.worker = Worker("audit_log", self._open, self._turn, self._finish)
+        self._caught_up, self._next_drop = False, 0.0
         self.watching = False
         change = orthanc.ChangeType
         self._events = {int(getattr(change, name)): name for name in
                         ("ORTHANC_STARTED", "ORTHANC_STOPPED", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")}  # fmt: skip
-
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
 
     # What Orthanc tells: return at once
 
@@ -486,17 +486,18 @@ class Recorder:
 
     def on_stored(self, dicom: Any, instance: str) -> None:
         self._arrivals.stored(dicom, instance)
-        self._hear(self._take_stored, now(), instance)
+        arrival = self._arrivals.get(instance)
+        self._arrivals.forget(instance)  # it waits with the event, however many do
+        if arrival:
+            self._hear(self._take_stored, now(), instance, arrival)
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self._heard.appendleft((self._line, (now(), "started")))
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
+            self.worker.stop()
         elif event == "DELETED":
             self._hear(self._take_deleted, now(), level, resource)
         elif event:
@@ -511,89 +512,69 @@ class Recorder:
             self._lost += 1
             return
         self._heard.append((what, arguments))
-        if not self._wake.is_set():
-            self._wake.set()
+        if not self.worker.wake.is_set():
+            self.worker.wake.set()
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
+        settings = self._settings
+        folder = state_folder(settings.state_path, self._configuration)
+        self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=settings.durability)
         try:
-            folder = state_folder(self._settings.state_path, self._configuration)
-            self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=self._settings.durability)
-            key = self._settings.key or kept_key(folder / "audit_log.key")
-            self.folder = configuration_folder() / self._settings.path if self._settings.path else folder / "audit-log"
+            key = settings.key or kept_key(folder / "audit_log.key")
+            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
-                self.folder,
-                key.encode(),
-                int(self._settings.max_file_size * 1e6),
-                sync=self._settings.durability == "full",
+                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
+                sync=settings.durability == "full",
+                setting="Path" if settings.path else "StatePath",
             )
-        except (OSError, sqlite3.Error) as error:
-            self.unavailable = f"audit_log stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
-        if self._settings.key is None:
+        except BaseException:
+            self._ledger.close()
+            raise
+        if settings.key is None:
             orthanc.LogWarning(
                 f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
             )
-        self.unavailable = None
-        self._heard.appendleft((self._line, (now(), "started")))
-        self._thread.start()
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-            self.unavailable = "audit_log has stopped"
+        return self._ledger
 
     # The one thread
 
-    def _work(self) -> None:
-        while True:
-            stopping = self._stopping.is_set()
-            self._wake.clear()
-            try:
-                self._take_all()
-                self._lines += self._counter.ended(everything=stopping)
-                if stopping:
-                    self._line(now(), "stopped")
-                self._write()
-                if stopping:
-                    self.log.close()
-                    self._ledger.close()
-                    return
-                busy = self._catch_up()
-                self._complaint, wait = "", 0.0 if busy else QUIET / 2
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"audit_log goes on when this is over: {one_line(error)}")
-                wait = AFTER_ERROR
-            except Exception:  # noqa: BLE001 - one odd event never ends the thread that writes all
-                self._complain(f"audit_log met an error, please report it:\n{traceback.format_exc()}")
-                wait = AFTER_ERROR
-            if stopping:
-                return
-            if self._wake.wait(wait):
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> float:
+        if self._heard:
+            self.worker.stopping.wait(PAUSE)
+        self._take_all()
+        self._lines += self._counter.ended()
+        self._write()
+        return 0.0 if self._catch_up() else QUIET / 2
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            orthanc.LogError(text)
-        self._complaint = text
+    def _finish(self) -> None:
+        """Write what there is when Orthanc ends."""
+        try:
+            self._take_all()
+            self._lines += self._counter.ended(everything=True)
+            self._line(now(), "stopped")
+            self._write()
+        except (sqlite3.Error, OSError) as error:
+            orthanc.LogError(f"audit_log could not write its last {len(self._heard) + len(self._lines)} lines: {error}")
+        finally:
+            self.log.close()
 
     def _line(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
         self._lines.append({"At": at, "Event": event, **(place or {}), **more})
 
     def _take_all(self) -> None:
+        """Make lines of what was heard. It is forgotten when its line is there; one that can't be made now is made later."""
         while self._heard:
+            if len(self._lines) >= PAGE:
+                self._write()
             take, arguments = self._heard[0]
             try:
                 take(*arguments)
-            except sqlite3.Error:
+            except (sqlite3.Error, OSError):
                 raise  # a full disk: it is taken later
             except Exception:  # noqa: BLE001 - one odd event never keeps the others from the log
-                self._complain(f"audit_log met an error, please report it:\n{traceback.format_exc()}")
+                text = f"audit_log met an error, please report it:\n{traceback.format_exc()}"
+                self.worker.trouble.begins(text, "an odd event")
             self._heard.popleft()
-            if len(self._lines) >= PAGE:
-                self._write()
 
     def _write(self) -> None:
         if self._lost:
@@ -607,40 +588,37 @@ class Recorder:
             oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self._settings.keep_days)
             self.log.drop_before(oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
-    def _take_stored(self, at: str, instance: str) -> None:
-        arrival = self._arrivals.get(instance)
-        if arrival is None:
-            return
+    def _take_stored(self, at: str, instance: str, arrival: Arrival) -> None:
+        # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
         parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
-        self._arrivals.forget(instance)
         made = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
         place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
         if not parents:  # identifiers that are not ASCII
             place = self._place(instance, ("instances",)) or place
         for resource in parents.values():
             self._keep(resource, place)
-        entry = {
-            "At": at,
-            "Event": "received",
-            **place,
-            "From": origin,
-            **({"Made": made[0][:-4].lower()} if made else {}),
-        }
-        if line := self._counter.note(("received", place["Study"], *origin.items(), *made), entry):
-            self._lines.append(line)
+        change_key = (made[0], place["Study"]) if made else ()
         # A job of modification does not tell, before 1.12.5, what it was made from; its instances do.
-        change = {"At": at, "Event": entry.get("Made", "")}
-        if made and self._counter.note((made[0], place["Study"]), change):
-            change |= {**self._place(arrival.origin[made[0]], ("instances",)), "Made": place["Study"]}
-            self._lines.append(change)
+        is_first = bool(made) and change_key not in self._counter
+        source = self._place(arrival.origin[made[0]], ("instances",)) if is_first else {}
+        event = {"At": at, "Event": "received", **place, "From": origin}
+        if made:
+            event["Made"] = made[0][:-4].lower()
+        if line := self._counter.note(("received", place["Study"], *origin.items(), *made), event):
+            self._lines.append(line)
+        if made:
+            change = {"At": at, "Event": event["Made"]}
+            if self._counter.note(change_key, change):
+                change |= {**source, "Made": place["Study"]}
+                self._lines.append(change)
 
     def _keep(self, resource: str, place: dict[str, str]) -> None:
         if resource not in self._known:
+            values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
+            self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
             if len(self._known) > PAGE * 100:
                 self._known.clear()
             self._known[resource] = place
-            values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
-            self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
 
     def _place(self, resource: str, levels: Sequence[str] = ("studies", "series", "instances")) -> dict[str, str]:
         """The study and patient of a resource: as known, else as Orthanc says, if it is still there."""
@@ -668,9 +646,9 @@ class Recorder:
         place = dict(self._place(resource, ()))
         if name == "Patient":
             place = {"Patient": place["Patient"]} if place else {}
-        self._line(at, "deleted", place, Level=name, Resource=resource)
-        self._known.pop(resource, None)
         self._ledger.run("DELETE FROM places WHERE resource=?", resource)
+        self._known.pop(resource, None)
+        self._line(at, "deleted", place, Level=name, Resource=resource)
 
     def _take_job(self, at: str, job: Mapping[str, Any], success: bool) -> None:
         content = job.get("Content", {})
@@ -744,7 +722,7 @@ class Recorder:
             "Lines": self.log.number,
             "WatchesRequests": self.watching,
             "Waiting": len(self._heard) + len(self._lines),
-            "Error": self._complaint,
+            "Error": self.worker.trouble.text,
         }
 
     def newest(self, _request: Request) -> dict[str, Any]:
@@ -811,9 +789,9 @@ class Asked:
 
 def kept_key(path: Path) -> str:
     """The key of a file, which is made if it is not there. Raises OSError."""
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+    make_private(path)
+    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
+        with os.fdopen(open_private(path), "r+") as file:
             file.write(secrets.token_hex(32) + "\n")
     if wrong_key(key := path.read_text().strip()):
         raise OSError(f"{path} holds no key of at least {SHORTEST_KEY} characters")
@@ -833,7 +811,7 @@ def register() -> None:
         orthanc.LogError(refusal)
     recorder = Recorder(settings, configuration)
     for pattern, handler in {"": recorder.page, "/newest": recorder.newest, "/status": recorder.status}.items():
-        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.why_not())
+        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

@@ -28,10 +28,7 @@ import hashlib
 import itertools
 import json
 import os
-import sqlite3
-import threading
 import time
-import traceback
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -40,17 +37,20 @@ from typing import Any
 import orthanc
 
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
-from common.ledger import STATES, Ledger, state_folder
+from common.inbox import Inbox
+from common.ledger import STATES, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
+from common.worker import Worker
+from forwarding.peers import Peers
 
 __version__ = "0.1.0"
 
 SECTION = "AutoRetries"
 NAME = "auto-retries"
 TICK = 5.0  # seconds between looks at the ledger when nothing waits and no event wakes us; 1 while something waits
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 LOOK = 30.0  # seconds between looks at all jobs: one that is canceled before it began gives no event
 ABSENT = 300.0  # seconds that a job is unknown to Orthanc, without an event, until it counts as canceled
 NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered counts as failed
@@ -246,20 +246,19 @@ class Retrier:
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{NAME} has not started yet"
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=NAME, daemon=True)
+        self._peers = Peers(configuration, self._loopback)
+        self.worker = Worker(NAME, self._open, self._turn)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
-        self._unheard: deque[tuple[str, str, dict[str, Any] | None]] = deque()  # what could not be written down
+        self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda report: self._note(*report))
         self._others: deque[str] = deque(maxlen=1000)  # jobs that others care for, and of types that are not ours
         self._not_installed: set[str] = set()  # forward scripts
         self._asked: dict[str, set[str]] = {}  # of which running jobs a forward script was asked
         self._absent: dict[str, float] = {}
         self._served: dict[str, float] = {}
-        self._missed, self._complaint, self._next_look = 0, "", 0.0
-        self._listening, self._asking, self._moved, self._begun = True, False, False, False
+        self._missed, self._next_look = 0, 0.0
+        self._asking, self._moved, self._begun = False, False, False
         names = (
             *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
             *("UPDATED_MODALITIES", "UPDATED_PEERS"),
@@ -271,28 +270,22 @@ class Retrier:
     def on_change(self, change: int, _level: int, resource: str) -> None:
         event = self._events.get(change, "")
         if event == "ORTHANC_STARTED":
-            self._start()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
-            self._stop()
+            self.worker.stop()
         elif event.startswith("UPDATED"):
             self._known = {}
-        elif event and self._listening:
-            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it.
-            heard = (event, resource, None if event == "JOB_SUCCESS" else _read_job(resource))
-            if not self._write_down(*heard):
-                self._unheard.append(heard)
-            self._wake.set()
+        elif event and not self.worker.is_off:
+            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it. It can also be
+            # submitted before ORTHANC_STARTED.
+            self._inbox.add((event, resource, None if event == "JOB_SUCCESS" else _read_job(resource)))
+            self.worker.wake.set()
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self._stay_idle('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "auto_retries.sqlite"
-        try:
-            self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
-        except (OSError, sqlite3.Error) as error:
-            self._stay_idle(f"its ledger {path} can't be opened: {error}")
-            return
+        self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"{NAME}: the ledger {path} was corrupt and is kept as {self._ledger.moved}; what waited there is not run again"
@@ -302,27 +295,8 @@ class Retrier:
                 f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
                 "and one that was canceled looks as if it had failed"
             )
-        self.unavailable = None
-        self._thread.start()
-
-    def _stay_idle(self, reason: str) -> None:
-        self._listening, self.unavailable = False, f"{NAME} stays idle: {reason}"
-        orthanc.LogError(self.unavailable)
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2)
-
-    def _write_down(self, event: str, job: str, found: dict[str, Any] | None) -> bool:
-        if self.unavailable or self._unheard:  # a job can be submitted before ORTHANC_STARTED
-            return False
-        try:
-            self._note(event, job, found)
-        except sqlite3.Error:  # a full disk: the thread says so, and goes on when there is room
-            return False
-        return True
+        self._inbox.open()
+        return self._ledger
 
     def _note(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
         if event == "JOB_SUBMITTED":
@@ -365,35 +339,8 @@ class Retrier:
 
     # The one thread
 
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._pass()
-                self._complaint = ""
-                waiting = self._ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1")
-                wait = ASK_EVERY if self._asking else 1.0 if waiting else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{NAME} goes on when this is over: {one_line(error)}")
-                wait = AFTER_ERROR
-            except Exception:  # noqa: BLE001 - one odd job never ends the thread that serves all
-                self._complain(f"{NAME} met an error, please report it:\n{traceback.format_exc()}")
-                wait = TICK
-            self._wake.wait(wait)
-            self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
-
-    def _pass(self) -> None:
-        while self._unheard:
-            heard = self._unheard.popleft()
-            try:
-                self._note(*heard)
-            except sqlite3.Error:
-                self._unheard.appendleft(heard)
-                raise
+    def _turn(self) -> float:
+        self._inbox.flush()
         if not self._begun or time.monotonic() >= self._next_look:
             self._look()
         self._leave_forwarded()
@@ -401,6 +348,7 @@ class Retrier:
         self._run_due()
         if self._moved:
             self._measure()
+        return ASK_EVERY if self._asking else 1.0 if self._ledger.queues("waiting") else TICK
 
     # Jobs that ended
 
@@ -456,7 +404,7 @@ class Retrier:
     def _settle_ended(self) -> None:
         self._asking = False
         for ended in self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended"):
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             if row := self._row_of(ended):
                 with self._ledger.transaction():
@@ -585,9 +533,9 @@ class Retrier:
     def _run_due(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
         most = self._settings.max_concurrent or max(1, concurrent - 1)
-        free = most - self._ledger.rows("SELECT COUNT(*) n FROM work WHERE state='sending'")[0]["n"]
+        free = most - sum(self._ledger.queues("sending").values())
         for row in self._due(free) if free > 0 else ():
-            if self._stopping.is_set():
+            if self.worker.stopping.is_set():
                 return
             self._served[row["queue"]] = time.monotonic()
             self._attempt(row)
@@ -595,8 +543,7 @@ class Retrier:
     def _due(self, most: int) -> list[dict[str, Any]]:
         """The next rows, of each destination in turn, so that a dead one does not hold the others up."""
         now, longest = time.time(), self._settings.retry.longest
-        queues = [row["queue"] for row in self._ledger.rows("SELECT DISTINCT queue FROM work WHERE state='waiting'")]
-        queues.sort(key=lambda queue: self._served.get(queue, 0.0))
+        queues = sorted(self._ledger.queues("waiting"), key=lambda queue: self._served.get(queue, 0.0))
         # A next attempt further away than the longest delay comes from a clock that has jumped back.
         sql = (
             "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
@@ -623,10 +570,22 @@ class Retrier:
             self._ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
             return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
         if job and self._may_resubmit(job, data, here):
             self._resubmit(row, data)
         else:
             self._submit(row, data, recipe, here)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations("peers")))
+        except Unclear:
+            return True  # it is said when it is submitted
+        if why and not self.worker.stopping.is_set() and self._begin_attempt(row, row["job"]):
+            self._fail(row, why)
+        return not why
 
     def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
@@ -733,7 +692,7 @@ class Retrier:
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.unavailable)
+            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.worker.why_not())
 
     def get_status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the types it cares for, how many jobs are in each state, watched, and missed; the last error."""
@@ -744,7 +703,7 @@ class Retrier:
             "Totals": self._ledger.totals(),
             "Watched": watched,
             "Missed": self._missed,
-            "LastError": self._complaint,
+            "LastError": self.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
@@ -793,7 +752,7 @@ class Retrier:
         sql = f"UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE {where}"
         revived = self._ledger.run(sql, time.time(), *values)
         self._moved = True
-        self._wake.set()
+        self.worker.wake.set()
         return revived
 
     def _row(self, request: Request) -> dict[str, Any]:

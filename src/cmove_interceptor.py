@@ -44,11 +44,13 @@ from typing import Any, TypeAlias, TypeVar
 import orthanc
 
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
-from common.ledger import Ledger, state_folder
+from common.ledger import FORGOTTEN_AT_ONCE, Ledger
 from common.loopback import Loopback, LoopbackError
 from common.orphans import LOOK_EVERY, ORPHAN_TABLES, Orphans
 from common.parameters import PAGE_PARAMETERS, Text, takes
 from common.settings import SettingsError, is_nearly, not_empty, read_settings
+from common.state import state_folder
+from common.worker import Trouble, Worker
 
 __version__ = "0.1.0"
 
@@ -84,7 +86,10 @@ TABLES = f"""
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests(created);
 """
+FORGET_EVERY = 60.0  # seconds
+FORGET_REQUESTS = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created<? ORDER BY created LIMIT ?)"
 
 T = TypeVar("T")
 
@@ -579,7 +584,7 @@ class Notifier:
                 self._wake[name].set()
 
     def _work(self, name: str) -> None:
-        caller, wake = self.telling[name], self._wake[name]
+        caller, wake, trouble = self.telling[name], self._wake[name], Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
                 if self._deliver(caller):
@@ -587,6 +592,12 @@ class Notifier:
                 else:
                     wake.wait(TICK)
                     wake.clear()
+                if not self._stopping.is_set():
+                    trouble.is_over()
+            except (sqlite3.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(TICK)
             except Exception:  # noqa: BLE001 - the next notification is not lost for it
                 orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
                 self._stopping.wait(TICK)
@@ -876,7 +887,8 @@ class Interceptor:
         self._notifier, self._jobs = Notifier(settings), Jobs()
         self._mover = Mover(self._loopback, self._jobs, configuration)
         self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
-        self._opening, self._opened = threading.Lock(), False
+        self._worker = Worker("cmove_interceptor", self._open, self._turn)
+        self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
 
     # From start to stop
@@ -885,33 +897,42 @@ class Interceptor:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
             self._jobs.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
-            if reason := self.unavailable():
-                orthanc.LogError(reason)
+            if self.refusal:
+                orthanc.LogError(self.refusal)
+            else:
+                self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._mover.stopping.set()
-            if self._opened:
-                self._notifier.stop(time.monotonic() + 2)
+            deadline = time.monotonic() + 2
+            self._worker.end(2)
+            self._notifier.stop(deadline)
+            self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
-        """Why nothing works, or None. What is needed is opened here: at the start, or with the first request."""
-        with self._opening:
-            if self.refusal is None and not self._opened:
-                try:
-                    self._open()
-                    self._opened = True
-                except (OSError, sqlite3.Error) as error:
-                    return f"cmove_interceptor: its ledger can't be opened: {error}"
-        return self.refusal
+        """Return why nothing works, or None."""
+        return self.refusal or self._worker.why_not()
 
-    def _open(self) -> None:
+    def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         self._ledger = Ledger(folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability)
+        try:
+            self._interrupted = self._ledger.rows("SELECT * FROM requests WHERE state='moving'")
+            self._notifier.start(self._ledger)
+        except BaseException:
+            self._ledger.close()
+            raise
+        return self._ledger
+
+    def _turn(self) -> float:
+        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until more may go."""
+        while self._interrupted:
+            self._end_interrupted(self._interrupted[0])
+            self._interrupted.pop(0)
         days = self._settings.keep_done_days
-        self._ledger.forget_finished(days)
-        self._ledger.run("DELETE FROM requests WHERE created<?", time.time() - days * 86400)
-        self._notifier.start(self._ledger)
-        for row in self._ledger.rows("SELECT * FROM requests WHERE state='moving'"):
-            self._end_interrupted(row)
+        more = self._ledger.forget_finished(days)
+        before = time.time() - days * 86400
+        more |= self._ledger.run(FORGET_REQUESTS, before, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+        return 0.1 if more else FORGET_EVERY
 
     def _end_interrupted(self, row: Mapping[str, Any]) -> None:
         """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""

@@ -33,11 +33,9 @@ import functools
 import hashlib
 import json
 import re
-import sqlite3
 import struct
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,11 +43,14 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve
 from common.json_text import decoded
-from common.ledger import Ledger, state_folder
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import Flag, Text, WholeNumber, takes
+from common.place import place_in_log
 from common.settings import SettingsError, read_settings
+from common.state import state_folder
 from common.user_number import user_number
+from common.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -62,7 +63,6 @@ PAUSE = 0.3  # seconds between looks while instances arrive: what belongs togeth
 IDLE = 10.0  # seconds between looks when nothing arrives
 FOLLOW = 2.0  # seconds between looks at the log of changes while instances arrive
 PATIENCE = 2.0  # seconds until an instance that Orthanc has logged, and has not handed over, is read
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 REMEMBERED = 50_000  # series, and instances, known in memory
 LAYOUTS = 8  # of files, that are recognised without looking through them
@@ -534,22 +534,22 @@ class PrivateTags:
     """
 
     def __init__(self, settings: Settings, wanted: Wanted, metadata: str, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = "series_private_tags has not started yet"
         self._settings, self._wanted, self._metadata, self._configuration = settings, wanted, metadata, configuration
         self._loopback = Loopback(configuration)
         self._taken: collections.deque[tuple[str, str, dict[str, Any] | None]] = collections.deque()
         self._seen: dict[str, set[str]] = {}  # by series: the entries that were taken since the start
         self._layouts: tuple[Layout, ...] = ()  # of the last files that were looked through
         self._handed_over: set[str] = set()  # instances that the log of changes has yet to name
-        self._overdue: tuple[str, float] = ("", 0.0)
+        # A Seq, and when it was the newest: what Orthanc has not handed over soon after is read.
+        self._horizon, self._is_behind = (0, 0.0), False
+        self._newest_at_start: int | None = None
         self._followed = 0.0
         self._written: set[str] = set()  # series whose metadata the log of changes has yet to name
         self._writes = 0  # into the ledger, of what is shown; counted when it is there
         self._shown: tuple[int, dict[bytes, bytes]] = (-1, {})
-        self._wake, self._has_started, self._stopping = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="series-private-tags", daemon=True)
+        self.worker = Worker("series_private_tags", self._open, self._turn)
+        self._wake, self._stopping = self.worker.wake, self.worker.stopping
         self._listings = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 2))
-        self._complaint = ""
         change = orthanc.ChangeType
         self._started, self._stopped, self._deleted = (
             int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED), int(change.DELETED))  # fmt: skip
@@ -558,7 +558,7 @@ class PrivateTags:
 
     def on_stored(self, dicom: Any, instance: str) -> None:
         """Take the tags that are new to the series out of the instance."""
-        if self._is_idle() or len(self._taken) > REMEMBERED:
+        if self.worker.is_off or len(self._taken) > REMEMBERED:
             return  # the log of changes has it
         series, values = "", None
         if dicom.GetInstanceSize() <= LARGEST:
@@ -569,28 +569,14 @@ class PrivateTags:
             self._wake.set()
 
     def on_change(self, change: int, level: int, resource: str) -> None:
-        if change == self._deleted and level == LEVEL_OF_SERIES and not self._is_idle():
+        if change == self._deleted and level == LEVEL_OF_SERIES and not self.worker.is_off:
             self._seen.pop(resource, None)
             self._taken.append(("", resource, None))
             self._wake.set()
         elif change == self._started:
-            try:
-                self._start()
-            finally:
-                self._has_started.set()
+            self.worker.start()
         elif change == self._stopped:
-            self._stopping.set()
-            self._wake.set()
-            if self._thread.is_alive():
-                self._thread.join(2)
-
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._has_started.wait(STARTS_WITHIN)
-        return self.unavailable
-
-    def _is_idle(self) -> bool:
-        return self._has_started.is_set() and self.unavailable is not None
+            self.worker.stop()
 
     def _take(self, dicom: Any) -> tuple[str, dict[str, Any]]:
         data = dicom.GetInstanceData()
@@ -618,29 +604,23 @@ class PrivateTags:
         self._seen.setdefault(scanned.series, set()).update(new)
         return scanned.series, values
 
-    def _start(self) -> None:
+    def _open(self) -> Ledger:
         if not self._loopback.enabled:
-            self.unavailable = (
-                'series_private_tags stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-            )
-            orthanc.LogError(self.unavailable)
-            return
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self._settings.state_path, self._configuration) / "series_private_tags.sqlite"
+        self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
         try:
-            self._ledger = Ledger(path, STATES_TABLE, durability=self._settings.durability)
             if not self._ledger.rows("SELECT 1 FROM pragma_table_info('series') WHERE name='born'"):
                 self._ledger.run(ADD_BORN)
             self._list = self._number_of_list()
-        except (OSError, sqlite3.Error) as error:
-            self.unavailable = f"series_private_tags stays idle: its ledger {path} can't be opened: {error}"
-            orthanc.LogError(self.unavailable)
-            return
+        except BaseException:
+            self._ledger.close()
+            raise
         if self._ledger.moved:
             orthanc.LogWarning(
                 f"series_private_tags: the ledger was corrupt and is kept as {self._ledger.moved}; all is looked at anew"
             )
-        self.unavailable = None
-        self._thread.start()
+        return self._ledger
 
     def _number_of_list(self) -> int:
         entries = json.dumps(sorted(entry.text for entry in self._wanted.entries.values()))
@@ -649,38 +629,23 @@ class PrivateTags:
 
     # The one thread
 
-    def _work(self) -> None:
-        newest = None
-        while not self._stopping.is_set():
-            try:
-                if newest is None:
-                    newest = int(self._loopback.get("/changes?last")["Last"])
-                    self._begin(newest)
-                self._arrivals(newest)
-                while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(newest):
-                    pass
-                self._complaint, wait = "", IDLE
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"series_private_tags goes on when this is over: {one_line(error)}")
-                wait = PATIENCE
-            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
-                self._complain(f"series_private_tags met an error, please report it:\n{traceback.format_exc()}")
-                wait = IDLE
-            if self._overdue[0] or self._handed_over:
-                wait = min(wait, FOLLOW)
-            if self._wake.wait(wait):
-                self._stopping.wait(PAUSE)
+    def _turn(self) -> float:
+        if self._newest_at_start is None:
+            newest = int(self._loopback.get("/changes?last")["Last"])
+            self._begin(newest)
+            self._newest_at_start = newest
+        if self._taken:
+            self._stopping.wait(PAUSE)
             self._wake.clear()
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self._complaint = text
+        self._arrivals(self._newest_at_start)
+        while not self._stopping.is_set() and not self._wake.is_set() and self._catch_up(self._newest_at_start):
+            pass
+        return FOLLOW if self._handed_over or self._is_behind else IDLE
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
-        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
-            self._ledger.set_number("cursor", newest)
+        kept = self._ledger.number("cursor", -1)
+        self._ledger.set_number("cursor", place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest)
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:
@@ -696,7 +661,10 @@ class PrivateTags:
     def _arrivals(self, newest_at_start: int) -> None:
         """Write what was taken; then follow the log of changes."""
         while self._taken and not self._stopping.is_set():
-            self._write([self._taken.popleft() for _ in range(min(PAGE, len(self._taken)))])
+            batch = [self._taken[index] for index in range(min(PAGE, len(self._taken)))]
+            self._write(batch)
+            for _ in batch:  # only what is committed is forgotten
+                self._taken.popleft()
         if self._settings.reconcile and time.monotonic() - self._followed > FOLLOW - PAUSE:
             self._followed = time.monotonic()
             while self._follow(newest_at_start) and not self._stopping.is_set():
@@ -721,18 +689,23 @@ class PrivateTags:
     def _follow(self, newest_at_start: int) -> bool:
         """One page of the log of changes; whether there is more."""
         page = self._loopback.get(f"/changes?since={self._ledger.number('cursor')}&limit={PAGE}")
-        last, new_series = page["Last"], []
+        last, new_series, found = page["Last"], [], []
+        ours: set[str] = set()
         edited: set[str] = set()
+        self._is_behind = False
         for change in page["Changes"]:
             if change["ChangeType"] == "NewSeries":
                 if change["Seq"] <= newest_at_start:
                     self._came_unseen(change["ID"])
                 new_series.append((change["ID"], change["Seq"]))
-            elif change["ChangeType"] == "NewInstance" and not self._is_done(change, newest_at_start):
-                last = change["Seq"] - 1
-                break
+            elif change["ChangeType"] == "NewInstance":
+                if not self._is_done(change, newest_at_start):
+                    last = change["Seq"] - 1
+                    break
+                found.append(change["ID"])
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
-                (self._written.discard if change["ID"] in self._written else edited.add)(change["ID"])
+                is_ours = change["ID"] in self._written and change["ID"] not in ours
+                (ours if is_ours else edited).add(change["ID"])
         if not self._loopback.finds_more:
             self._follow_edits(edited)
         with self._ledger.transaction() as db:
@@ -743,6 +716,8 @@ class PrivateTags:
             db.executemany("DELETE FROM todo WHERE series=? AND anew=0", [(each,) for each, _ in new_series])
             self._ledger.set_number("cursor", max(last, self._ledger.number("cursor")))
         self._writes += 1
+        self._handed_over.difference_update(found)  # now that the place in the log is behind them
+        self._written -= ours
         if page["Done"] and last == page["Last"]:
             self._handed_over.clear()  # what is left was stored before: the log does not name it again
             self._written.clear()
@@ -766,14 +741,13 @@ class PrivateTags:
         """Whether an instance of the log needs no more waiting: it was handed over, or is read now."""
         instance = change["ID"]
         if instance in self._handed_over:
-            self._handed_over.discard(instance)
             return True
         if change["Seq"] > newest_at_start:  # it comes in a moment
-            if self._overdue[0] != instance:
-                self._overdue = instance, time.monotonic() + PATIENCE
-            if time.monotonic() < self._overdue[1]:
+            if change["Seq"] > self._horizon[0]:
+                self._horizon = int(self._loopback.get("/changes?last")["Last"]), time.monotonic()
+            if time.monotonic() < self._horizon[1] + PATIENCE:
+                self._is_behind = True
                 return False
-        self._overdue = "", 0.0
         series, values = self._read(instance, self._wanted)
         if values:
             self._add(series, values)
@@ -1062,7 +1036,7 @@ def register() -> None:
     private_tags = PrivateTags(settings, wanted, metadata, configuration)
 
     def unavailable() -> str | None:
-        return refusal or private_tags.why_not()
+        return refusal or private_tags.worker.why_not()
 
     serve("/with-private-tags/series", {"GET": private_tags.series}, unavailable)
     serve("/with-private-tags/series/([^/]+)", {"GET": private_tags.one_series}, unavailable)

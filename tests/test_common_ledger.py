@@ -171,23 +171,6 @@ def test_finished_rows_go_after_their_days_and_no_others(piece: ModuleType, path
     assert ledger.totals() == {"waiting": 1, "sending": 1, "done": 0, "gone": 0, "dead": 1}
 
 
-@pytest.mark.parametrize(
-    ("configuration", "expected"),
-    [
-        ({}, "OrthancStorage"),
-        ({"StorageDirectory": "db"}, "db"),
-        ({"StorageDirectory": "db", "IndexDirectory": "/abs"}, "/abs"),
-    ],
-)
-def test_it_lies_with_orthancs_own_index(
-    piece: ModuleType, orthanc_standin: StandIn, tmp_path: Path, configuration: dict[str, str], expected: str
-) -> None:
-    (tmp_path / "orthanc.json").write_text("{}")
-    orthanc_standin.returns["GetConfigurationPath"] = str(tmp_path / "orthanc.json")
-    assert piece.state_folder(None, configuration) == tmp_path / expected
-    assert piece.state_folder("mine", configuration) == tmp_path / "mine"
-
-
 def test_it_opens_and_works_where_cursors_outlive_their_lines(
     piece: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orthanc
+from .state import StateLock, make_private, must_be_same, open_private
 
 WORK_TABLES = """
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -24,68 +24,95 @@ CREATE TABLE IF NOT EXISTS work(
 CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
 CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
+WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
 STATES = ("waiting", "sending", "done", "gone", "dead")
-
-
-def configuration_folder() -> Path:
-    """The folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Where a script keeps its ledger: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
 
 
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
     A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to.
+    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    key : what a person sets to choose another folder, for errors.
 
     Raises
     ------
-    OSError, sqlite3.Error : the file can't be made or opened (the folder, its rights, a version that is newer than ours).
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
     """
 
-    def __init__(self, path: Path, tables: str = "", *, durability: str = "normal", version: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = 1,
+        key: str = "StatePath",
+    ) -> None:
         self.path, self._lock = path, threading.RLock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.moved: Path | None = None
         self.fresh = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._held = StateLock(path, key)
         try:
-            self._open(tables, durability, version)
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # locked, full, not allowed: nothing is wrong with the content
-                raise
-            self._move_aside()
-            self._open(tables, durability, version)
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
 
-    def _open(self, tables: str, durability: str, version: int) -> None:
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its -wal and -shm the same mode
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
             self._db.row_factory = sqlite3.Row
             # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
             # long as this one is under way, nothing can be committed.
             self._db.execute("PRAGMA journal_mode=WAL").fetchall()
             self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             self.fresh = found == 0
             if found > version:
@@ -94,10 +121,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
         except BaseException:
-            self._db.close()
+            self._close_files()
             raise
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
 
     def _move_aside(self) -> None:
         self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
@@ -107,7 +140,31 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -116,13 +173,14 @@ class Ledger:
             if self._db.in_transaction:
                 yield self._db
                 return
+            must_be_same(self._file, self.path)
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.rollback()
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
-            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
@@ -180,8 +238,15 @@ class Ledger:
             return state
 
     def totals(self) -> dict[str, int]:
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, COUNT(*) n FROM work GROUP BY state")}
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def forget_finished(self, days: float) -> None:
-        self.run("DELETE FROM work WHERE state IN ('done','gone') AND updated<?", time.time() - days * 86400)
+    def queues(self, state: str) -> dict[str, int]:
+        """Return the queues that have rows in a state, with their number."""
+        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE

@@ -241,6 +241,7 @@ class Outbox:
 
     def read(self, reader: sqlite3.Connection, after: int, limit: int) -> list[Event]:
         """The next events in order, none beyond one that is not complete; fewer where they are large."""
+        self.ledger.check()  # what can't be settled is not published
         barrier = "COALESCE((SELECT MIN(row) FROM event WHERE data IS NULL), 9223372036854775807)"
         sql = f"SELECT {COLUMNS} FROM event e WHERE row>? AND row<{barrier} ORDER BY row LIMIT ?"
         events, size = list[Event](), 0

@@ -14,18 +14,22 @@ import re
 import sqlite3
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.feed import FEED_TABLES, Feed
-from common.ledger import Ledger, state_folder
-from common.loopback import Loopback, LoopbackError
+from common.ledger import Ledger
+from common.loopback import Loopback
+from common.state import state_folder
+from common.worker import Worker
 from event_dispatcher.events import ChangeEvent, Handler, name_of
 from event_dispatcher.logs import LOG
 
 LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
 LINGER = 0.05  # seconds between them while much is told
+RETRY_SECONDS = 2.0  # until what could not be written down is written again
+CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
+EVENTS_PER_COMMIT = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +90,17 @@ class Keeper:
             self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
         self._ledger: Ledger | None = None
         self._feed: Feed | None = None
-        self._unheard: collections.deque[ChangeEvent] = (
-            collections.deque()
-        )  # before the start, or while the disk is full
-        self._writing = threading.Lock()
+        # What is not written down yet. A disk or a lock may take seconds, so OnChange leaves it to a thread.
+        self._unheard: collections.deque[ChangeEvent] = collections.deque()
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+        self._settling = threading.Lock()
         self._under_way: collections.Counter[str] = collections.Counter()
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._worker = Worker(kept.name, self._open, self._turn)
+        self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._heard, self._closing = threading.Event(), threading.Event()
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
-        self._complaint, self._is_off = "", False
-        self._thread = threading.Thread(target=self._work, name="event_dispatcher keeper", daemon=True)
+        self._begun = False
+        self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -111,8 +116,6 @@ class Keeper:
     def takes(self, event: ChangeEvent) -> bool:
         """Whether this event is kept; it is handled from the ledger then."""
         change = str(event.change_type)
-        if self._is_off:
-            return False
         in_changes = self.IN_CHANGES.fullmatch(change) is not None
         if in_changes and self._kept.reconcile:
             if change not in self._queues:
@@ -120,19 +123,44 @@ class Keeper:
             self._look_at = min(self._look_at, self._looked_at + LINGER)
         elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
             self._unheard.append(event)
-            if self._feed:
-                self._write_down()
+            self._heard.set()
         self._wake.set()
         return change in self._queues
 
+    # The thread that writes down
+
+    def _write(self) -> None:
+        complaint = ""
+        while not self._closing.is_set() or self._unheard:
+            self._heard.wait()
+            self._heard.clear()
+            try:
+                self._write_down()
+                complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
+                if str(error) != complaint:
+                    complaint = str(error)
+                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
+                if self._closing.wait(RETRY_SECONDS):
+                    break
+                self._heard.set()
+        self._worker.end(CLOSE_SECONDS / 2)
+        with contextlib.suppress(sqlite3.Error):
+            self._settle()
+        if self._ledger:
+            self._ledger.close()
+
     def _write_down(self) -> None:
-        try:
-            with self._writing:
-                while self._unheard:
-                    self._hear(self._unheard[0])
-                    self._unheard.popleft()
-        except sqlite3.Error as error:
-            self._complain(f"events can't be written down, and are kept in memory: {error}")
+        assert self._ledger
+        while self._unheard:
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
+            with self._ledger.transaction():
+                for event in some:
+                    self._hear(event)
+            for _ in some:
+                self._unheard.popleft()
+            self._wake.set()
 
     def _hear(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
@@ -158,19 +186,21 @@ class Keeper:
     # From ORTHANC_STARTED to ORTHANC_STOPPED
 
     def start(self) -> None:
+        self._worker.start()
+
+    def _open(self) -> Ledger:
         path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
         try:
-            ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability)
             ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending'")
-        except (OSError, sqlite3.Error) as error:
-            self._is_off = True
-            self._complain(f"events are handled once, not at least once: the ledger {path} can't be opened: {error}")
-            return
+        except BaseException:
+            ledger.close()
+            raise
         if ledger.moved:
             LOG.warning(
                 "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
             )
-        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work")]
+        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work_counts WHERE n>0")]
         if unknown := sorted(set(unknown) - self._handlers.keys()):
             LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
         levels = [name.removeprefix("STABLE_").capitalize() for name in self._queues if name.startswith("STABLE_")]
@@ -178,22 +208,24 @@ class Keeper:
         reconcile = self._kept.reconcile
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._thread.start()
+        self._writer.start()
+        return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
+        self._worker.end(0.0)
 
     def close(self) -> None:
-        """After the handlers have ended: what they did is written down; the rest is handed over after the next start."""
-        if self._ledger:
-            with contextlib.suppress(sqlite3.Error):
-                self._write_down()
-                self._settle()
-            self._ledger.close()
+        """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
+
+        A disk that hangs is left behind after a second.
+        """
+        self._closing.set()
+        self._heard.set()
+        if self._writer.is_alive():
+            self._writer.join(CLOSE_SECONDS)
+        if self._unheard:
+            LOG.error("%s: %d events could not be written down, and are lost", self._kept.name, len(self._unheard))
 
     def retry_dead(self) -> int:
         if not self._ledger:
@@ -205,36 +237,22 @@ class Keeper:
 
     # The one thread
 
-    def _work(self) -> None:
-        begun = False
-        while not self._stopping.is_set():
-            try:
-                if not begun:
-                    self._feed_now().begin()
-                    begun = True
-                self._pass()
-                self._complaint, wait = "", max(0.0, self._look_at - time.monotonic())
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"events wait until this is over: {error}")
-                wait = 2.0
-            except Exception:  # noqa: BLE001 - one odd event never ends the thread that serves all
-                self._complain(f"an error in event_dispatcher, please report it: {traceback.format_exc()}")
-                wait = 5.0
-            self._wake.wait(wait)
-            self._wake.clear()
+    def _turn(self) -> float:
+        if not self._begun:
+            self._feed_now().begin()
+            self._begun = True
+        self._pass()
+        return max(0.0, self._look_at - time.monotonic())
 
     def _feed_now(self) -> Feed:
         assert self._feed
         return self._feed
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping.is_set():
-            LOG.error("%s: %s", self._kept.name, text)
-        self._complaint = text
-
     def _pass(self) -> None:
-        self._write_down()
         self._settle()
+        if self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_EVERY
+            return
         if time.monotonic() >= self._look_at:
             self._looked_at = time.monotonic()
             self._look_at = self._looked_at + LOOK_EVERY
@@ -244,12 +262,12 @@ class Keeper:
 
     def _settle(self) -> None:
         """Write down how handlers ended."""
-        assert self._ledger
-        while self._ended:
-            row, future = self._ended[0]
-            if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
-                self._settle_one(row, future.exception())
-            self._ended.popleft()
+        with self._settling:
+            while self._ended:
+                row, future = self._ended[0]
+                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
+                    self._settle_one(row, future.exception())
+                self._ended.popleft()
 
     def _settle_one(self, row: int, error: BaseException | None) -> None:
         assert self._ledger

@@ -16,6 +16,7 @@ from common.answers import one_line
 from common.feed import PAGE, PLURALS
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
+from common.worker import Trouble
 
 TO_DELETE = "/delete"  # the queue of what is to be deleted; no destination is called so
 PROVE_AGAIN = 2.0  # seconds between looks at a proof under way
@@ -66,20 +67,23 @@ class Deleter:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        complaint = ""
+        trouble = Trouble(f"{self._name} (deletion)")
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
                     if not self._stopping.is_set():
                         self._look_at(row)
-                complaint, wait = "", 1.0
+                if not self._stopping.is_set():
+                    trouble.is_over()
+                wait = 1.0
             except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
                 expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
-                text = f"{self._name} deletes nothing now: {one_line(error) if expected else traceback.format_exc()}"
-                if text != complaint and not self._stopping.is_set():
-                    orthanc.LogError(text)
-                complaint, wait = text, 5.0
+                why = one_line(error) if expected else "an error, please report it"
+                text = f"{self._name} deletes nothing now: {why}"
+                if not self._stopping.is_set():
+                    trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
+                wait = 5.0
             self._wake.wait(wait)
 
     def _look_at(self, row: Mapping[str, Any]) -> None:
@@ -152,6 +156,8 @@ class Deleter:
             if self._stopping.is_set() or self._arrives(some):
                 self._later(row, data, PROVE_AGAIN)  # what is left is proved again
                 return
+            # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
+            self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
         self._ledger.end(row["id"], "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"

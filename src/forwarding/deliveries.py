@@ -53,14 +53,14 @@ class Deliveries:
             "backfill": {"POST": self.backfill},
         }
         for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.why_not())
+            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.worker.why_not())
 
     # To look at
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, the number of rows in each state, the last error."""
         ledger = self._forwarder.ledger
-        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.complaint}
+        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

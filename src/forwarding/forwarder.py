@@ -5,10 +5,8 @@ import dataclasses
 import datetime
 import functools
 import json
-import sqlite3
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,23 +16,26 @@ import orthanc
 from common.answers import KEPT_ALIVE, one_line
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PAGE, PLURALS, Feed
-from common.ledger import Ledger, configuration_folder, state_folder
+from common.inbox import Inbox
+from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import wrong_keys
+from common.state import configuration_folder, state_folder
+from common.worker import STOPS_WITHIN, Worker
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
+from forwarding.identity import Misconfigured
 from forwarding.routing import Batch, Router, load_matcher
 from forwarding.rules import UID_TAG, Rule, is_open, wrong_with
+from forwarding.verification import Has, Verified, Verifier
 
 TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc or the ledger can't be reached
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
 KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
 HISTORY = 10  # failed attempts that a row remembers
 TO_ROUTE = ""  # the queue of what no rule has been applied to yet
 OURS = (
@@ -51,6 +52,13 @@ CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
 """
 
 
@@ -65,6 +73,8 @@ class Kind:
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
     prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
+    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
+    has: Has | None = None  # for the option Verify: which instances it has
 
 
 class Forwarder:
@@ -81,12 +91,13 @@ class Forwarder:
     """
 
     def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = f"{name} has not started yet"
         self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
         self.loopback = Loopback(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
-        self.wake, self._stopping = threading.Event(), threading.Event()
-        self._changed, self._started = threading.Event(), threading.Event()
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake, self._stopping = self.worker.wake, self.worker.stopping
+        self._changed = threading.Event()
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._known: dict[str, Mapping[str, Any]] = {}
         self._known_changed, self._knowing = threading.Event(), threading.Lock()
         self._known_changed.set()
@@ -94,11 +105,10 @@ class Forwarder:
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._deleter: Deleter | None = None
+        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self.complaint = ""
-        self._next_look = 0.0
+        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -120,20 +130,12 @@ class Forwarder:
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._started.wait(STARTS_WITHIN)
-        return self.unavailable
-
     # What Orthanc tells: return at once
 
     def on_change(self, change: int, level: int, resource: str) -> None:
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
-            try:
-                self._start()
-            finally:
-                self._started.set()
+            self.worker.start()
         elif event == "ORTHANC_STOPPED":
             self._stop()
         elif event is None:
@@ -141,7 +143,7 @@ class Forwarder:
         elif event == self.kind.changed:
             self._known_changed.set()
             self.wake.set()
-        elif self.unavailable is None:
+        elif not self.worker.is_off:
             self._hear(event, level, resource)
 
     def _hear(self, event: str, level: int, resource: str) -> None:
@@ -152,30 +154,26 @@ class Forwarder:
             if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
                 self._deleted.append(resource)
         elif event == "NEW_INSTANCE":
-            self._feed.hear("NewInstance", resource)
+            self._inbox.add(("NewInstance", resource))
             if self.settings.trigger == "Stored":
                 self._changed.set()
                 self.wake.set()
         else:
-            self._feed.hear(f"Stable{event.removeprefix('STABLE_').capitalize()}", resource)
+            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
             self._changed.set()
             self.wake.set()
 
-    def _start(self) -> None:
-        try:
-            if not self.loopback.enabled:
-                raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-            matchers = {
-                rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-            }
-            path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-            self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        except (OSError, sqlite3.Error, ValueError) as error:
-            self.unavailable = f"{self.name} stays idle: {one_line(error)}"
-            orthanc.LogError(self.unavailable)
-            return
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self._misconfigured = Misconfigured(self.ledger)
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
@@ -185,48 +183,41 @@ class Forwarder:
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
             self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self.unavailable = None
-        self._thread.start()
+        self._inbox.open()
+        return self.ledger
 
     def _stop(self) -> None:
         self._stopping.set()
         self.wake.set()
-        if self._thread.is_alive():
-            asked = time.monotonic()
-            self._thread.join(2)
-            left = asked + 2 - time.monotonic()
-            if (self._deleter is None or self._deleter.stop(left)) and not self._thread.is_alive():
-                self.unavailable = f"{self.name} has stopped"
-                self.ledger.close()
+        until = time.monotonic() + STOPS_WITHIN
+        if self._deleter:
+            self._deleter.stop(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
     # The one thread
 
-    def _work(self) -> None:
-        begun, next_poll = False, 0.0
-        while not self._stopping.is_set():
-            self.wake.clear()
-            try:
-                if not begun:
-                    self._begin()
-                    begun = True
-                # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-                if self._changed.is_set() or time.monotonic() >= next_poll:
-                    self._changed.clear()
-                    self._take_in()
-                    next_poll = time.monotonic() + SOON
-                self._settle_ended_jobs()
-                self._look_at_destinations()
-                self._submit()
-                self._look_at_jobs()
-                self.complaint = ""
-                wait = SOON if self.ledger.rows("SELECT 1 FROM work WHERE state='waiting' LIMIT 1") else TICK
-            except (LoopbackError, sqlite3.Error, OSError) as error:
-                self._complain(f"{self.name} goes on when this is over: {one_line(error)}")
-                wait, next_poll = AFTER_ERROR, 0.0
-            except Exception:  # noqa: BLE001 - one bad study never ends the thread that serves all
-                self._complain(f"{self.name} met an error, please report it:\n{traceback.format_exc()}")
-                wait, next_poll = TICK, 0.0
-            self.wake.wait(wait)
+    def _turn(self) -> float:
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+            if self.worker.is_off:
+                return TICK
+            self._inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._changed.is_set() or time.monotonic() >= self._next_poll:
+                self._changed.clear()
+                self._take_in()
+                self._next_poll = time.monotonic() + SOON
+            self._settle_ended_jobs()
+            self._settle_verified()
+            self._look_at_destinations()
+            self._submit()
+            self._look_at_jobs()
+        except BaseException:
+            self._next_poll = 0.0  # what was to be taken in may be left
+            raise
+        return SOON if self.ledger.queues("waiting") else TICK
 
     def _take_in(self) -> None:
         if self.settings.trigger == "Stored":
@@ -238,18 +229,14 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
-            self.unavailable = f"{section}.{refused}. {self.name} is idle until this is corrected."
-            orthanc.LogError(self.unavailable)
-            self._stopping.set()
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
-
-    def _complain(self, text: str) -> None:
-        if text != self.complaint and not self._stopping.is_set():
-            orthanc.LogError(text)
-        self.complaint = text
 
     # From arrived to rows
 
@@ -283,8 +270,6 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-            if last:
-                self._arrivals.forget(instance)
         self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _route(self) -> None:
@@ -327,8 +312,11 @@ class Forwarder:
             if data["Last"] and not self._keeps_given:
                 with self.ledger.transaction() as db:
                     db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if self._deleter and data["Last"]:
-            self._deleter.delivered(batch.resource)
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -385,6 +373,7 @@ class Forwarder:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
             return self.ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[0]["data"])
+        data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._change(waiting[0]["id"], {**data, "Instances": both})
         return int(waiting[0]["id"])
@@ -404,6 +393,8 @@ class Forwarder:
                 except LoopbackError:
                     self._known_changed.set()
                     raise
+                for health in [*self.health.values()]:
+                    health.identity.doubt()
                 self._complain_of_unknown()
             return self._known
 
@@ -434,7 +425,7 @@ class Forwarder:
             def probe(name: str) -> None:
                 self.kind.probe(self.loopback, name)
 
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
@@ -447,9 +438,20 @@ class Forwarder:
 
     def _look_at_destinations(self) -> None:
         for health in self.health.values():
-            if health.away and health.answered:
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
                 self._answered(health)
             health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._call_back(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def _answered(self, health: Destination) -> None:
         """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
@@ -497,23 +499,35 @@ class Forwarder:
     def _submit(self) -> None:
         concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
         shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        sending = self.ledger.rows("SELECT queue, COUNT(*) n FROM work WHERE state='sending' GROUP BY queue")
-        busy = {row["queue"]: row["n"] for row in sending}
-        queues = "SELECT queue FROM work WHERE state='waiting' AND queue NOT IN (?,?) GROUP BY queue"
-        waiting = self.ledger.rows(queues, TO_ROUTE, TO_DELETE)
-        for name in [row["queue"] for row in waiting]:
+        busy = self.ledger.queues("sending")
+        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
                 continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
             # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
+            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
+            free = 1 if health.away else bound + AHEAD - sending
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """It could not be asked who it is: an attempt that has failed, without a job."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
+            self.ledger.start(row["id"])
+            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
 
     def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
         self.ledger.start(row["id"])
@@ -523,6 +537,8 @@ class Forwarder:
             self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
+        if json.loads(row["data"]).get("Sent") and self._verify(row):
+            return  # it was sent, and could only not be asked
         try:
             job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
@@ -536,8 +552,9 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.pop(job, None):
+        if early := self._early_ends.get(job):
             self._settle({**row, "job": job}, early[0])
+            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -577,12 +594,13 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self.ledger.end(row["id"], "done")
-            self.destination(row["queue"]).succeeded()
-            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
-            if self._deleter:
-                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            health = self.destination(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+                self.ledger.run(again, row["id"])
+            elif not self._verify(row):
+                self._end_delivered(row)
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -596,6 +614,64 @@ class Forwarder:
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])
+
+    def _end_delivered(self, row: Mapping[str, Any]) -> None:
+        self.ledger.end(row["id"], "done")
+        self.destination(row["queue"]).succeeded()
+        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
+        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def _verify(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
+        options = self.settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.verify:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def _settle_verified(self) -> None:
+        while self._verifier and (answer := self._verifier.take()):
+            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
+            for row in rows:  # none, if a person has dropped it
+                if answer.error:
+                    data = {**json.loads(row["data"]), "Sent": True}
+                    self._fail(
+                        {**row, "data": json.dumps(data)},
+                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
+                    )
+                elif answer.missing:
+                    self._send_missing(row, answer)
+                else:
+                    self._end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = self._still_here([*answer.missing])
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self.ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = sorted({*answer.asked} - {*answer.missing})
+                self._change(row["id"], {**data, "Instances": arrived})
+                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
+                if not here:
+                    return
+                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
+                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
+            elif not here:
+                self.ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
+            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self.destination(row["queue"]).succeeded()
 
     def _call_back(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -643,6 +719,8 @@ class Forwarder:
         jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
+            if self._verifier and self._verifier.is_under_way(row["id"]):
+                continue
             job = (
                 by_id.get(row["job"])
                 if row["job"]
@@ -657,7 +735,6 @@ class Forwarder:
             if job["State"] not in UNFINISHED:
                 self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
         self.ledger.forget_finished(self.settings.keep_done_days)
-        self.ledger.run("DELETE FROM jobs WHERE delivery NOT IN (SELECT id FROM work)")
         self._forget_deleted()
         self._measure()
         self._next_look = time.monotonic() + TICK
@@ -675,10 +752,12 @@ class Forwarder:
 
     def _forget_deleted(self) -> None:
         """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = [self._deleted.popleft() for _ in range(len(self._deleted))]
+        deleted = list(self._deleted)
         here = set(self._still_here(deleted))
         with self.ledger.transaction() as db:
             db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
+        for _ in deleted:
+            self._deleted.popleft()
 
     def _measure(self) -> None:
         """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
@@ -688,9 +767,8 @@ class Forwarder:
         name = self.name.replace("-", "_")
         for state, number in self.ledger.totals().items():
             orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        sql = "SELECT MIN(created) at FROM work WHERE state IN ('waiting', 'sending') AND queue<>?"
-        oldest = self.ledger.rows(sql, TO_DELETE)[0]["at"]
-        lag = max(0.0, time.time() - oldest) if oldest else 0.0
+        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
+        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
         orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
         rate = self._delivered / max(0.001, time.monotonic() - self._measured)
         orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.answers import one_line
+from common.state import must_be_same, open_private
 
 
 class History:
@@ -21,7 +22,7 @@ class History:
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path, self._durable, self._lock = path, durable, threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = open_private(path, os.O_APPEND)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             # What was being written when the power went: the ledger knows it, and it is written anew.
@@ -32,6 +33,7 @@ class History:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
+            must_be_same(self._file, self._path)
             size = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, text) < len(text):

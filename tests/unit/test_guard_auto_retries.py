@@ -27,6 +27,7 @@ class Retries:
 
     def start(self, configuration: dict[str, Any] | None = None, **section: Any) -> None:
         self.script = self._start("auto_retries", {"AutoRetries": section, **(configuration or {})})
+        self.script.get(f"{NAME}/status")  # answers when the ledger is open: what comes from now on is written at once
 
     def submit(self, job: str, *resources: str, **more: Any) -> None:
         """Somebody submits a job."""

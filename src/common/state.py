@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Where a script's state lies, and how its files are opened: by one process, private to it, never through a link."""
+
+import contextlib
+import errno
+import os
+import stat
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orthanc
+
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin.
+
+    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
+    the command line has to tell.
+    """
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    if base.is_file():
+        base = base.parent
+    else:
+        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
+        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
+    return base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import orthanc
+
+from common.ledger import Ledger
+from common.loopback import LoopbackError
+from common.state import StateBusyError, StateGoneError
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
