@@ -26,6 +26,7 @@ Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All 
 
 from __future__ import annotations
 
+import base64
 import collections
 import contextlib
 import dataclasses
@@ -55,8 +56,9 @@ import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -558,8 +560,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -682,6 +684,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -699,17 +703,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -1293,6 +1305,23 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -1346,13 +1375,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -1888,6 +1913,395 @@ class Worker:
         assert self._ledger
         with contextlib.suppress(sqlite3.Error, OSError):
             self._ledger.checkpoint()
+
+
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
+PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
+ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        settings, keys, found = self.settings(name), list(instances), set[str]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found |= {str(one["ID"]) for one in listed}
+        return found & set(keys)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+    def _request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """What Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -2651,6 +3065,7 @@ class Anonymizer:
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
         self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._peers = Peers(configuration, self._loopback)
         self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         self.worker = Worker(NAME, self._open, self._turn, self._loopback.close)
         self._changed = threading.Event()
@@ -2855,6 +3270,12 @@ class Anonymizer:
                     copies.append(made)
             data |= {"Copies": copies, "HeldBack": counts["Held"]}
             self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+        if data["Copies"] and recipe.peer is not None:
+            why = self._peers.why_not(recipe.peer)
+            self._go_on()
+            if why:  # to Orthanc, any answer would be a success
+                self._fail(row, why)
+                return
         if data["Copies"] and (route := _destination(recipe)):
             try:
                 job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
@@ -2930,10 +3351,13 @@ class Anonymizer:
                 if error.status != 404:
                     raise
                 job = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-            if job["State"] == "Success":
-                self._arrived(row, json.loads(row["data"]))
-            elif job["State"] not in UNFINISHED:
-                self._fail(row, f"the job of sending failed: {job.get('ErrorDescription') or job['State']}")
+            data = json.loads(row["data"])
+            if job["State"] in UNFINISHED:
+                continue
+            if why := why_not_all(job, data["Copies"]):
+                self._fail(row, f"the job of sending failed: {why}")
+            else:
+                self._arrived(row, data)
 
     def _arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self.settings.recipes.get(row["queue"], Recipe()).delete_copy:
@@ -2984,6 +3408,22 @@ class Anonymizer:
                 self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
                 self._delete(instance)
         self.ledger.end(row["id"], "done")
+
+
+def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
+    """Why a job that has ended has not delivered all copies, or nothing.
+
+    The DICOMweb plugin reads what a STOW-RS answer lists (PS3.18 10.5.3): unless ReferencedSOPSequence has as many items as
+    were sent and FailedSOPSequence none, its job fails, and only its content says why.
+    """
+    content = job.get("Content") or {}
+    if job["State"] != "Success":
+        reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
+        return str(next((reason for reason in reasons if reason), job["State"]))
+    sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
+    if sent - failed < len(set(copies)):
+        return f"it sent {sent - failed} of {len(set(copies))} copies"
+    return ""
 
 
 def _destination(recipe: Recipe) -> str | None:

@@ -55,7 +55,7 @@ import typing
 import urllib.parse
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -551,8 +551,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -675,6 +675,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -692,17 +694,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -1365,6 +1375,23 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -1418,13 +1445,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -2053,6 +2076,133 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
 # ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
 
 
@@ -2067,9 +2217,16 @@ class Destination:
     """
 
     def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
@@ -2084,6 +2241,7 @@ class Destination:
             self._next_trial = time.monotonic() + self._trial_delay
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
 
     def succeeded(self) -> None:
         self.away, self.error = False, ""
@@ -2100,6 +2258,7 @@ class Destination:
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
         running = self._probing is not None and self._probing.is_alive()
         if self.away and not running and time.monotonic() >= self._next_probe:
             self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
@@ -2117,7 +2276,8 @@ class Destination:
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -2435,6 +2595,87 @@ class Router:
         }
 
 
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+ASK_TOGETHER = 100  # instances from which on no further row joins a question
+
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def take(self) -> Verified | None:
+        """The next answer."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        while rows := self._next(destination):
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            try:
+                there = self._has(destination, wanted)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row, some in rows.items():
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+        """Rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < ASK_TOGETHER:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row])
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
 # ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 
@@ -2482,6 +2723,8 @@ class Kind:
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
     prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
+    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
+    has: Has | None = None  # for the option Verify: which instances it has
 
 
 class Forwarder:
@@ -2513,6 +2756,7 @@ class Forwarder:
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
         self._deleter: Deleter | None = None
+        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
         self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -2579,6 +2823,7 @@ class Forwarder:
         self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self._misconfigured = Misconfigured(self.ledger)
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
@@ -2615,6 +2860,7 @@ class Forwarder:
                 self._take_in()
                 self._next_poll = time.monotonic() + SOON
             self._settle_ended_jobs()
+            self._settle_verified()
             self._look_at_destinations()
             self._submit()
             self._look_at_jobs()
@@ -2633,6 +2879,9 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
             self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
@@ -2774,6 +3023,7 @@ class Forwarder:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
             return self.ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[0]["data"])
+        data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._change(waiting[0]["id"], {**data, "Instances": both})
         return int(waiting[0]["id"])
@@ -2793,6 +3043,8 @@ class Forwarder:
                 except LoopbackError:
                     self._known_changed.set()
                     raise
+                for health in [*self.health.values()]:
+                    health.identity.doubt()
                 self._complain_of_unknown()
             return self._known
 
@@ -2823,7 +3075,7 @@ class Forwarder:
             def probe(name: str) -> None:
                 self.kind.probe(self.loopback, name)
 
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
@@ -2836,9 +3088,20 @@ class Forwarder:
 
     def _look_at_destinations(self) -> None:
         for health in self.health.values():
-            if health.away and health.answered:
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
                 self._answered(health)
             health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._call_back(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def _answered(self, health: Destination) -> None:
         """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
@@ -2891,15 +3154,30 @@ class Forwarder:
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
                 continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
+                continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
             # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
+            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
+            free = 1 if health.away else bound + AHEAD - sending
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """It could not be asked who it is: an attempt that has failed, without a job."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
+            self.ledger.start(row["id"])
+            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
 
     def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
         self.ledger.start(row["id"])
@@ -2909,6 +3187,8 @@ class Forwarder:
             self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
+        if json.loads(row["data"]).get("Sent") and self._verify(row):
+            return  # it was sent, and could only not be asked
         try:
             job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
@@ -2964,12 +3244,13 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self.ledger.end(row["id"], "done")
-            self.destination(row["queue"]).succeeded()
-            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
-            if self._deleter:
-                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            health = self.destination(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+                self.ledger.run(again, row["id"])
+            elif not self._verify(row):
+                self._end_delivered(row)
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -2983,6 +3264,64 @@ class Forwarder:
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])
+
+    def _end_delivered(self, row: Mapping[str, Any]) -> None:
+        self.ledger.end(row["id"], "done")
+        self.destination(row["queue"]).succeeded()
+        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
+        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def _verify(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
+        options = self.settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.verify:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def _settle_verified(self) -> None:
+        while self._verifier and (answer := self._verifier.take()):
+            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
+            for row in rows:  # none, if a person has dropped it
+                if answer.error:
+                    data = {**json.loads(row["data"]), "Sent": True}
+                    self._fail(
+                        {**row, "data": json.dumps(data)},
+                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
+                    )
+                elif answer.missing:
+                    self._send_missing(row, answer)
+                else:
+                    self._end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = self._still_here([*answer.missing])
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self.ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = sorted({*answer.asked} - {*answer.missing})
+                self._change(row["id"], {**data, "Instances": arrived})
+                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
+                if not here:
+                    return
+                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
+                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
+            elif not here:
+                self.ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
+            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self.destination(row["queue"]).succeeded()
 
     def _call_back(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -3030,6 +3369,8 @@ class Forwarder:
         jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
+            if self._verifier and self._verifier.is_under_way(row["id"]):
+                continue
             job = (
                 by_id.get(row["job"])
                 if row["job"]
@@ -3460,8 +3801,8 @@ class DestinationOptions:
     proof: str = dataclasses.field(
         default="StorageCommitment",
         metadata={
-            "choices": ("StorageCommitment", "C-FIND"),
-            "help": "How it proves what it has (`DeleteAfterForward`).",
+            "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
+            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -3548,15 +3889,36 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
-    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
-    path = f"/modalities/{urllib.parse.quote(name)}"
+    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+
+    Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
+    it was sent, commits itself all the same.
+    """
     options = settings.destination_options.get(name)
-    if options and options.proof == "C-FIND":
-        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    proof = options.proof if options else DestinationOptions.proof
+    if proof == "C-FIND":
+        return found_by_patient(loopback, name, instances)
+    committed = committed_to(loopback, name, instances, asked)
+    if committed is None or proof == "StorageCommitmentOnly":
+        return committed
+    try:
+        return committed & found_by_patient(loopback, name, instances)
+    except LoopbackError as error:
+        if error.status == 0:
+            raise
+        raise ValueError(
+            f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
+        ) from error
+
+
+def committed_to(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
-        asked[name] = [answer["ID"], time.time()]
+        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
     try:
@@ -3573,21 +3935,61 @@ def prove(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The SOP Instance UIDs that a node says it has in these instances' series."""
-    found = set()
-    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
-    for series in loopback.post("/tools/bulk-content", body):
+def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Which of these instances a node says it has, in their series, their study and of their patient.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
         study = loopback.get(f"/studies/{series['ParentStudy']}")
-        query = {
-            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
-            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
-            "SOPInstanceUID": "",
-        }
-        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
-        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
-        loopback.request("DELETE", f"/queries/{answer}")
-    return found
+        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+        answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            ours = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if ours and patients == {ours} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+    """What a node answers to C-FIND."""
+    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
+    try:
+        answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
+    finally:
+        loopback.request("DELETE", f"/queries/{number}")
+    return answers
+
+
+def bare(value: Any) -> str:
+    """A value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
 def register() -> None:

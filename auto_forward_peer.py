@@ -55,9 +55,10 @@ import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -553,8 +554,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -677,6 +678,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -694,17 +697,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -772,6 +783,158 @@ def _send_status(output: Any, status: int, body: str) -> None:
     except TypeError:
         output.SetHttpHeader("Content-Type", "application/json")
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+
+
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -1215,6 +1378,23 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -1268,13 +1448,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -1407,158 +1583,6 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
@@ -2055,6 +2079,133 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
+CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
+CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Whether a check of late has found it right; starts one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_EVERY, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        if since >= 0:
+            self._ledger.run(sql, time.time(), name, since)
+
+    def _explain(self, name: str, wrong: str, after: int) -> int:
+        """Give the reason to the rows that wait, those after this one; the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, wrong, name, after)
+        return max(after, int(last))
+
+
 # ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
 
 
@@ -2069,9 +2220,16 @@ class Destination:
     """
 
     def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
@@ -2086,6 +2244,7 @@ class Destination:
             self._next_trial = time.monotonic() + self._trial_delay
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
 
     def succeeded(self) -> None:
         self.away, self.error = False, ""
@@ -2102,6 +2261,7 @@ class Destination:
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
         running = self._probing is not None and self._probing.is_alive()
         if self.away and not running and time.monotonic() >= self._next_probe:
             self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
@@ -2119,7 +2279,8 @@ class Destination:
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -2437,6 +2598,87 @@ class Router:
         }
 
 
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+ASK_TOGETHER = 100  # instances from which on no further row joins a question
+
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def take(self) -> Verified | None:
+        """The next answer."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        while rows := self._next(destination):
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            try:
+                there = self._has(destination, wanted)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row, some in rows.items():
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+        """Rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < ASK_TOGETHER:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row])
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
 # ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
 
 
@@ -2484,6 +2726,8 @@ class Kind:
     came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
     probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
     prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
+    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
+    has: Has | None = None  # for the option Verify: which instances it has
 
 
 class Forwarder:
@@ -2515,6 +2759,7 @@ class Forwarder:
         self._deleted: deque[str] = deque()
         self._early_ends: dict[str, tuple[bool, float]] = {}
         self._deleter: Deleter | None = None
+        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
         self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
@@ -2581,6 +2826,7 @@ class Forwarder:
         self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
         if self.ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
+        self._misconfigured = Misconfigured(self.ledger)
         self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
@@ -2617,6 +2863,7 @@ class Forwarder:
                 self._take_in()
                 self._next_poll = time.monotonic() + SOON
             self._settle_ended_jobs()
+            self._settle_verified()
             self._look_at_destinations()
             self._submit()
             self._look_at_jobs()
@@ -2635,6 +2882,9 @@ class Forwarder:
 
     def _begin(self) -> None:
         self._feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.known():
+                self.destination(name).identity.used()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
             self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
@@ -2776,6 +3026,7 @@ class Forwarder:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
             return self.ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[0]["data"])
+        data.pop("Sent", None)  # not all of it was
         both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
         self._change(waiting[0]["id"], {**data, "Instances": both})
         return int(waiting[0]["id"])
@@ -2795,6 +3046,8 @@ class Forwarder:
                 except LoopbackError:
                     self._known_changed.set()
                     raise
+                for health in [*self.health.values()]:
+                    health.identity.doubt()
                 self._complain_of_unknown()
             return self._known
 
@@ -2825,7 +3078,7 @@ class Forwarder:
             def probe(name: str) -> None:
                 self.kind.probe(self.loopback, name)
 
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest)
+            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
@@ -2838,9 +3091,20 @@ class Forwarder:
 
     def _look_at_destinations(self) -> None:
         for health in self.health.values():
-            if health.away and health.answered:
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
                 self._answered(health)
             health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._call_back(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def _answered(self, health: Destination) -> None:
         """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
@@ -2893,15 +3157,30 @@ class Forwarder:
             health = self.destination(name)
             if self.is_paused(name) or not self.is_open(name) or not health.may_send():
                 continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
+                continue
             options = self.settings.destination_options.get(name)
             bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
             # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            free = 1 if health.away else bound + AHEAD - busy.get(name, 0)
+            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
+            free = 1 if health.away else bound + AHEAD - sending
             for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """It could not be asked who it is: an attempt that has failed, without a job."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
+            self.ledger.start(row["id"])
+            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
 
     def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
         self.ledger.start(row["id"])
@@ -2911,6 +3190,8 @@ class Forwarder:
             self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
             return
         instances = json.loads(row["data"])["Instances"]
+        if json.loads(row["data"]).get("Sent") and self._verify(row):
+            return  # it was sent, and could only not be asked
         try:
             job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
@@ -2966,12 +3247,13 @@ class Forwarder:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self.ledger.end(row["id"], "done")
-            self.destination(row["queue"]).succeeded()
-            self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-            orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
-            if self._deleter:
-                self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            health = self.destination(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+                self.ledger.run(again, row["id"])
+            elif not self._verify(row):
+                self._end_delivered(row)
             return
         try:
             job = self.loopback.get(f"/jobs/{row['job']}")
@@ -2985,6 +3267,64 @@ class Forwarder:
         self._fail({**row, "data": json.dumps(data)}, why)
         self.destination(row["queue"]).failed(one_line(why))
         self._call_back(row["queue"])
+
+    def _end_delivered(self, row: Mapping[str, Any]) -> None:
+        self.ledger.end(row["id"], "done")
+        self.destination(row["queue"]).succeeded()
+        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
+        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def _verify(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
+        options = self.settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.verify:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def _settle_verified(self) -> None:
+        while self._verifier and (answer := self._verifier.take()):
+            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
+            for row in rows:  # none, if a person has dropped it
+                if answer.error:
+                    data = {**json.loads(row["data"]), "Sent": True}
+                    self._fail(
+                        {**row, "data": json.dumps(data)},
+                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
+                    )
+                elif answer.missing:
+                    self._send_missing(row, answer)
+                else:
+                    self._end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = self._still_here([*answer.missing])
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self.ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = sorted({*answer.asked} - {*answer.missing})
+                self._change(row["id"], {**data, "Instances": arrived})
+                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
+                if not here:
+                    return
+                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
+                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
+            elif not here:
+                self.ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
+            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self.destination(row["queue"]).succeeded()
 
     def _call_back(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -3032,6 +3372,8 @@ class Forwarder:
         jobs = self.loopback.get("/jobs?expand") if rows else []
         by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
         for row in rows:
+            if self._verifier and self._verifier.is_under_way(row["id"]):
+                continue
             job = (
                 by_id.get(row["job"])
                 if row["job"]
@@ -3419,6 +3761,268 @@ def _utc(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
+PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
+ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        settings, keys, found = self.settings(name), list(instances), set[str]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found |= {str(one["ID"]) for one in listed}
+        return found & set(keys)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+    def _request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """What Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
+
+
 # ---- src/auto_forward_peer.py
 
 
@@ -3426,7 +4030,6 @@ __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
 STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
-PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3454,6 +4057,12 @@ class DestinationOptions:
         metadata={
             "check": not_empty,
             "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    verify: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "It counts as delivered when the peer says that it has each instance; not for one that passes on."
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -3499,7 +4108,7 @@ class Settings:
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
     )
     reconcile: bool = dataclasses.field(
         default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
@@ -3531,67 +4140,32 @@ def probe(loopback: Loopback, name: str) -> None:
     loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
 
 
+def check(settings: Settings, peers: Peers, name: str) -> None:
+    """Raise `MisconfiguredError` unless a peer is an Orthanc that can be asked what its options want it to be asked."""
+    options = settings.destination_options.get(name)
+    if options and options.verify:
+        try:
+            peers.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise MisconfiguredError(f"{error}, and Verify can't be done without") from error
+    peers.check(name)
+
+
 def prove(
-    configuration: Mapping[str, Any],
-    loopback: Loopback,
+    peers: Peers,
+    _loopback: Loopback,
     name: str,
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
-    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
-    url = urllib.parse.urlsplit(peer["Url"])
+    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]
     # Two that forward to each other and both delete would be left with nothing.
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    connection = connect(configuration, peer, url)
-    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
-    headers = dict(peer.get("HttpHeaders") or {})
-    if peer.get("Username"):
-        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
-    keys, found = list(instances), set()
-    with contextlib.closing(connection):
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
-            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            if response.status != http.HTTPStatus.OK:
-                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
-            found |= {one["ID"] for one in json.loads(content)}
-    return found & instances.keys()
-
-
-def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
-    peer = configuration.get("OrthancPeers", {}).get(name)
-    if isinstance(peer, list):
-        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
-    if peer is not None:
-        return dict(peer)
-    if name not in public:
-        raise ValueError(f"Orthanc does not know {name}")
-    if public[name].get("Username"):
-        raise ValueError(
-            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
-        )
-    return {"Url": public[name]["Url"]}
-
-
-def connect(
-    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
-) -> http.client.HTTPConnection:
-    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
-    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
-    if not configuration.get("HttpsVerifyPeers", True):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := peer.get("CertificateFile"):
-        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
-    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
+    return peers.instances_of(name, instances.keys())
 
 
 def register() -> None:
@@ -3605,8 +4179,12 @@ def register() -> None:
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
         orthanc.LogError(refusal)
-    proves = functools.partial(prove, configuration)
-    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
+    peers = Peers(configuration, Loopback(configuration))
+    kind = Kind(
+        *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
+        check=functools.partial(check, settings, peers),
+        has=peers.instances_of,
+    )
     forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
     Deliveries(forwarder).register(refusal)
     if refusal is None:

@@ -12,6 +12,7 @@ Without the section each request is an entry in the log, and is moved. To look a
 
     GET /cmove-interceptor/status
     GET /cmove-interceptor/requests                       recent ones, with what came of them
+    DELETE /cmove-interceptor/services/{name}             what waits for a service that is not configured any more
 
 Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
 """
@@ -542,8 +543,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -666,6 +667,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -683,17 +686,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -1204,6 +1215,62 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
+
+
+ORPHAN_TABLES = """
+CREATE TABLE IF NOT EXISTS orphan(name TEXT PRIMARY KEY, since REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+"""
+LOOK_EVERY = 10.0  # seconds between two looks at how long they are kept
+DAY = 86400.0  # seconds
+
+
+class Orphans:
+    """The names of a ledger that nobody has now. Its owner has `ORPHAN_TABLES` among the tables of the ledger.
+
+    A name counts the seconds in which the script runs without it, not the time of the clock: a clock that is wrong, or a
+    server that is off for long, forgets nothing. `days` : how many, 0 for ever.
+    """
+
+    def __init__(self, ledger: Ledger, days: float) -> None:
+        self._ledger, self._days = ledger, days
+        self._looked = time.monotonic()
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Take the names that nobody has at this start; the others have an owner again."""
+        names = sorted(names)
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO orphan VALUES(?,?,0)", [(name, time.time()) for name in names])
+            marks = ",".join("?" * len(names))
+            db.execute(f"DELETE FROM orphan WHERE name NOT IN ({marks})", names)
+
+    def names(self) -> dict[str, tuple[float, float | None]]:
+        """Return each one with the time since when it is one, and the days until it is forgotten (None: never)."""
+        rows = self._ledger.rows("SELECT * FROM orphan ORDER BY name")
+        return {row["name"]: (row["since"], self._left(row["seconds"])) for row in rows}
+
+    def _left(self, seconds: float) -> float | None:
+        return round(max(0.0, self._days - seconds / DAY), 2) if self._days else None
+
+    def expired(self) -> list[str]:
+        """Count the time since the last call, and return the names that were kept for long enough. Call it often."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < LOOK_EVERY:
+            return []
+        self._looked = now
+        if not self._ledger.rows("SELECT 1 FROM orphan LIMIT 1"):
+            return []
+        self._ledger.run("UPDATE orphan SET seconds=seconds+?", passed)
+        if not self._days:
+            return []
+        return [row["name"] for row in self._ledger.rows("SELECT name FROM orphan WHERE seconds>=?", self._days * DAY)]
+
+    def forget(self, name: str) -> None:
+        """What waited for it is gone."""
+        self._ledger.run("DELETE FROM orphan WHERE name=?", name)
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -1576,7 +1643,9 @@ AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another go
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 REMEMBERED_JOBS = 1000
 TICK = 2.0  # seconds between looks for notifications that are due
-TABLES = """
+UNDELIVERED = "state IN ('waiting','sending','dead')"
+TABLES = f"""
+{ORPHAN_TABLES}
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
@@ -1596,6 +1665,11 @@ def _url(template: str) -> str | None:
     if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
         return "a URL of printable ASCII characters, without a fragment"
     return _template(template)
+
+
+def _name(name: str | None) -> str | None:
+    fits = name is None or (0 < len(name) <= 200 and name.isprintable() and name.strip() == name)
+    return None if fits else "a text of one line, at most 200 characters"
 
 
 def _template(template: str) -> str | None:
@@ -1635,6 +1709,10 @@ class Service:
             "secret": True,
             "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
         },
+    )
+    name: str | None = dataclasses.field(
+        default=None,
+        metadata={"check": _name, "help": "What waits is bound to it; null: method and host, as `GET ris.example`."},
     )
     method: str = dataclasses.field(
         default="GET", metadata={"choices": ("GET", "POST"), "help": "Two entries for both."}
@@ -1763,6 +1841,13 @@ class Settings:
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
     )
+    keep_orphaned_days: float = dataclasses.field(
+        default=30,
+        metadata={
+            "minimum": 0,
+            "help": "Days, of running, that what waits for a service is kept that is gone; 0: for ever.",
+        },
+    )
     tcp_no_delay: bool = dataclasses.field(
         default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
@@ -1866,11 +1951,11 @@ class Caller:
     """Sends the requests to one service."""
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self.name = service, service.name or default_name(service.method, service.url)
         self._context = _tls(service) if service.url.startswith("https:") else None
 
     def prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What will be sent, without what is secret: it waits in the ledger."""
+        """What will be sent of a request, without what is secret."""
         body = None
         if self.service.method == "POST":
             body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
@@ -1928,26 +2013,95 @@ class Notifier:
     """Tells services: those that are `Required` at once, the others from the ledger, each service by a thread of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        self._retry = settings.retry
+        self._retry, self._keep_days = settings.retry, settings.keep_orphaned_days
         self.callers = [Caller(service) for service in settings.notify]
+        self.telling = {caller.name: caller for caller in self.callers if not caller.service.required}
         self._turns = threading.BoundedSemaphore(REQUIRED_AT_A_TIME)
-        self._wake = [threading.Event() for _ in self.callers]
+        self._wake = {name: threading.Event() for name in self.telling}
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self, ledger: Any) -> None:
-        self._ledger = ledger
+        self._ledger, self.orphans = ledger, Orphans(ledger, self._keep_days)
+        self._bind_by_name()
         ledger.run("UPDATE work SET state='waiting' WHERE state='sending'")  # killed meanwhile: at least once
-        for number, caller in enumerate(self.callers):
-            if not caller.service.required:
-                self._threads.append(
-                    threading.Thread(target=self._work, args=(number,), name=f"cmove-notify-{number}", daemon=True)
+        found = {row["queue"] for row in ledger.rows(f"SELECT DISTINCT queue FROM work WHERE {UNDELIVERED}")}
+        self.orphans.begin(found - self.telling.keys())
+        if self.orphans.names():
+            self._tell_of_orphans()
+            self._begin_thread(self._keep_orphans)
+        for name in self.telling:
+            self._begin_thread(self._work, name)
+
+    def _begin_thread(self, target: Callable[..., None], *arguments: str) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=f"cmove-notify {arguments}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _bind_by_name(self) -> None:
+        """Bind what the first version wrote down, by position and URL, to the service that this is now.
+
+        Which is the one at that position, if its method and host are the same; else the only one at that URL. What is
+        for none is an orphan under its URL: nothing goes to another host.
+        """
+        rows = self._ledger.rows(
+            "SELECT DISTINCT queue, CAST(subject AS INTEGER) position FROM work WHERE subject GLOB '[0-9]* *'"
+        )
+        with self._ledger.transaction() as db:
+            for row in rows:
+                place, position = row["queue"], row["position"]
+                at = self.callers[position] if position < len(self.callers) else None
+                there = [each for each in self.telling.values() if _place(each) == place]
+                name = place
+                if at and at.name in self.telling and _origin(_place(at)) == _origin(place):
+                    name = at.name
+                elif len(there) == 1 and [each["queue"] for each in rows].count(place) == 1:
+                    name = there[0].name
+                db.execute(
+                    "UPDATE work SET queue=?, subject=substr(subject, instr(subject, ' ')+1) WHERE queue=? AND subject GLOB ?",
+                    (name, place, f"{position} *"),
                 )
-                self._threads[-1].start()
+
+    def _tell_of_orphans(self) -> None:
+        states = self.services()
+        shown = ", ".join(f"{one_line(name)} ({states[name]['Waiting']})" for name in self.orphans.names())
+        orthanc.LogWarning(
+            f"cmove_interceptor: no entry of Notify has the name of what notifications wait for: {shown}. They are kept until "
+            "there is one, or DELETE /cmove-interceptor/services/NAME, or KeepOrphanedDays"
+        )
+
+    def _keep_orphans(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY):
+            with contextlib.suppress(sqlite3.Error):  # the disk is full: later
+                for name in self.orphans.expired():
+                    self.drop(name)
+                    orthanc.LogWarning(
+                        f"cmove_interceptor: what waited for {one_line(name)} was kept for KeepOrphanedDays, and is dropped now"
+                    )
+
+    def drop(self, name: str) -> None:
+        """Forget what waits for a service that is not configured any more."""
+        with self._ledger.transaction() as db:
+            db.execute(f"DELETE FROM work WHERE queue=? AND {UNDELIVERED}", (name,))
+            self.orphans.forget(name)
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """What waits for each service by its name, those that are not configured any more included."""
+        found: dict[str, Counter[str]] = {}
+        rows = self._ledger.rows(f"SELECT queue, state, COUNT(*) n FROM work WHERE {UNDELIVERED} GROUP BY queue, state")
+        for row in rows:
+            found.setdefault(row["queue"], Counter())[row["state"]] += row["n"]
+        states: dict[str, dict[str, Any]] = {name: {"State": "configured"} for name in self.telling}
+        for name, (since, left) in self.orphans.names().items():
+            states[name] = {"State": "orphaned", "OrphanedSince": _utc(since), "DaysLeft": left}
+        for name, state in states.items():
+            counts = found.get(name, Counter())
+            state |= {"Waiting": counts["waiting"] + counts["sending"], "Dead": counts["dead"]}
+        return states
 
     def stop(self, deadline: float) -> None:
         self._stopping.set()
-        for wake in self._wake:
+        for wake in self._wake.values():
             wake.set()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -1987,16 +2141,16 @@ class Notifier:
 
     def tell(self, when: str, values: Mapping[str, Any]) -> None:
         """Write down what services are to be told; they are told as soon as they listen."""
-        for number, caller in enumerate(self.callers):
-            if caller.service.when == when and not caller.service.required:
-                self._ledger.add(_place(caller), f"{number} {values['RequestID']}", caller.prepared(values))
-                self._wake[number].set()
+        for name, caller in self.telling.items():
+            if caller.service.when == when:
+                self._ledger.add(name, str(values["RequestID"]), {"Values": values})
+                self._wake[name].set()
 
-    def _work(self, number: int) -> None:
-        caller, wake, trouble = self.callers[number], self._wake[number], Trouble("cmove_interceptor (notifications)")
+    def _work(self, name: str) -> None:
+        caller, wake, trouble = self.telling[name], self._wake[name], Trouble("cmove_interceptor (notifications)")
         while not self._stopping.is_set():
             try:
-                if self._deliver(caller, number):
+                if self._deliver(caller):
                     self._measure()
                 else:
                     wake.wait(TICK)
@@ -2019,23 +2173,27 @@ class Notifier:
                     f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
                 )
 
-    def _deliver(self, caller: Caller, number: int) -> bool:
+    def _deliver(self, caller: Caller) -> bool:
         """Deliver what is due to a service; whether there was something."""
-        due = [
-            row
-            for row in self._ledger.due(_place(caller), 100, self._retry.longest)
-            if row["subject"].startswith(f"{number} ")
-        ]
+        due = self._ledger.due(caller.name, 100, self._retry.longest)
         for row in due:
             if self._stopping.is_set():
                 break
             self._ledger.start(row["id"])
             try:
-                caller.send(json.loads(row["data"]), caller.service.timeout)
-                self._ledger.end(row["id"], "done")
+                caller.send(self._prepared(caller, json.loads(row["data"])), caller.service.timeout)
             except NotDeliveredError as error:
-                self._fail(row, _place(caller), str(error))
+                self._fail(row, caller.name, str(error))
+            except Exception as error:  # noqa: BLE001 - of this notification alone: the next one goes
+                self._fail(row, caller.name, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
+            else:
+                self._ledger.end(row["id"], "done")
         return bool(due)
+
+    @staticmethod
+    def _prepared(caller: Caller, data: dict[str, Any]) -> dict[str, Any]:
+        """What a row says, for the service as it is configured now; the first version wrote down what it would send."""
+        return data if "Url" in data else caller.prepared(data["Values"])
 
     def _fail(self, row: Mapping[str, Any], place: str, error: str) -> None:
         retry = self._retry
@@ -2048,9 +2206,19 @@ class Notifier:
 
 
 def _place(caller: Caller) -> str:
-    """A service as logs and the ledger call it: its URL without what might be secret in it."""
+    """A service as logs call it: its URL without what might be secret in it."""
     parts = urllib.parse.urlsplit(caller.service.url)
     return f"{caller.service.method} {parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _origin(place: str) -> str:
+    """Method, scheme, host and port of such a text."""
+    return "/".join(place.split("/")[:3])
+
+
+def default_name(method: str, url: str) -> str:
+    """The name of a service that has none of its own."""
+    return f"{method} {urllib.parse.urlsplit(url).netloc.lower()}"
 
 
 # Moving
@@ -2522,6 +2690,7 @@ class Interceptor:
             "Mode": self._settings.mode,
             "Requests": {row["state"]: row["n"] for row in rows},
             "Notifications": self._ledger.totals(),
+            "Services": self._notifier.services(),
             "Version": __version__,
         }
 
@@ -2539,11 +2708,23 @@ class Interceptor:
         items = [self._item(row) for row in rows[:limit]]
         return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
+    def drop_service(self, request: Request) -> Any:
+        """Drop what waits for a service that is not configured any more."""
+        given, services = request.groups[0], self._notifier.services()
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in services), None)
+        if name is None:
+            orphaned = ", ".join(self._notifier.orphans.names()) or "none"
+            raise Refused(404, f"There is no service {one_line(given)}; orphaned are: {orphaned}")
+        if services[name]["State"] != "orphaned":
+            raise Refused(409, f"The service {name} is configured: take it out of the configuration first")
+        self._notifier.drop(name)
+        return {"Service": name, **services[name], "State": "dropped"}
+
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         told = [
             {"Service": each["queue"], "State": each["state"], "Attempts": each["attempts"], "Error": each["error"]}
-            for number in range(len(self._settings.notify))
-            for each in self._ledger.rows("SELECT * FROM work WHERE subject=?", f"{number} {row['name']}")
+            for each in self._ledger.rows("SELECT * FROM work WHERE subject=? ORDER BY id", row["name"])
         ]
         return {
             "ID": row["id"],
@@ -2719,10 +2900,17 @@ def _parents(fields: Mapping[str, str]) -> dict[str, str]:
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """What the types don't say. Raises `SettingsError`."""
+    names: dict[str, int] = {}
     for number, service in enumerate(settings.notify):
         path = f"{SECTION}.Notify[{number}]"
         if not service.url:
             raise SettingsError(f"{path}.Url is missing")
+        name = service.name or default_name(service.method, service.url)
+        if not service.required and names.setdefault(name, number) != number:
+            raise SettingsError(
+                f"{path}: found the name {json.dumps(name)} of Notify[{names[name]}] again, allowed: a Name of its own for "
+                "each, since what waits is bound to it"
+            )
         if service.required and service.when == "after":
             raise SettingsError(f'{path}.Required: found true with "When": "after", allowed: only before the move')
         if service.body is not None and service.method == "GET":
@@ -2759,12 +2947,13 @@ def register() -> None:
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
-    _serve(interceptor)
-    return None
+    if interceptor.refusal:
+        orthanc.LogError(interceptor.refusal)
+    return _serve(interceptor, refuse=holds_moves_back(configuration.get(SECTION)))
 
 
 def holds_moves_back(found: Any) -> bool:
-    """Return whether a section that is wrong seems to hold moves back: by a `Required` service, or by the mode `notify`.
+    """Return whether a section that has no effect seems to hold moves back: by a `Required` service, or by the mode `notify`.
 
     Its words may be mistyped: what looks like one of the two counts.
     """
@@ -2781,6 +2970,7 @@ def holds_moves_back(found: Any) -> bool:
 def _serve(interceptor: Interceptor, *, refuse: bool = False) -> None:
     serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
     serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
+    serve("/cmove-interceptor/services/(.+)", {"DELETE": interceptor.drop_service}, interceptor.unavailable)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)

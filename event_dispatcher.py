@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import concurrent.futures.thread
 import contextlib
 import dataclasses
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
@@ -47,9 +48,9 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 try:
     import orthanc
@@ -632,6 +633,23 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
@@ -685,13 +703,9 @@ class Feed:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            # A place beyond the newest entry belongs to another archive, to a log that was emptied, or to an index that was
-            # restored from a backup.
             kept = self._ledger.number("cursor", -1)
-            if kept > newest:
-                text = f"Orthanc's log of changes ends at {newest}, and {self._ledger.path} has read it up to {kept}"
-                orthanc.LogWarning(f"{text}: was the index restored from a backup? It is read on from {newest}")
-            self._ledger.set_number("cursor", min(newest, kept) if kept >= 0 else self._last_before_us(newest))
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -824,68 +838,6 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
-
-
-MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
-
-Report = TypeVar("Report")
-
-
-class Inbox(Generic[Report]):
-    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
-
-    Parameters
-    ----------
-    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
-    """
-
-    def __init__(self, write: Callable[[Report], None]) -> None:
-        self._write, self._waiting = write, collections.deque[Report]()
-        self._writing, self._is_open = threading.Lock(), False
-        self.lost = 0
-
-    def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
-        self._is_open = True
-
-    def add(self, report: Report) -> bool:
-        """Take a report, in a callback; return whether it is written."""
-        if len(self._waiting) >= MOST_REPORTS:
-            self.lost += 1
-            return False
-        waited = bool(self._waiting)
-        self._waiting.append(report)
-        if waited or not self._is_open or not self._writing.acquire(blocking=False):
-            return False  # those before it have failed, or are being written: `flush` does it
-        try:
-            self._write_all()
-        except (sqlite3.Error, OSError):
-            return False
-        finally:
-            self._writing.release()
-        return True
-
-    def flush(self) -> None:
-        """Write what waits. Raises what `write` raises; nothing is lost then."""
-        with self._writing:
-            self._write_all()
-
-    def _write_all(self) -> None:
-        while self._waiting:
-            try:
-                self._write(self._waiting[0])
-            except (sqlite3.Error, OSError):
-                raise
-            except Exception:
-                self._waiting.popleft()  # an odd one never keeps the others from being written
-                raise
-            self._waiting.popleft()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
 
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
@@ -1099,7 +1051,7 @@ class Name(int):
     __str__ = __repr__
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ChangeEvent:
     """What happened (`orthanc.ChangeType`), to what (`orthanc.ResourceType`, Orthanc's identifier; empty where to none)."""
 
@@ -1126,6 +1078,8 @@ def pipeline(*steps: Handler) -> Handler:
                 value = await value
         return value
 
+    for step in steps:
+        check_handler(step)
     whole: Handler = run_on_loop if any(map(is_coroutine, steps)) else run
     whole.__qualname__ = f"pipeline({', '.join(map(name_of, steps))})"
     return whole
@@ -1133,6 +1087,18 @@ def pipeline(*steps: Handler) -> Handler:
 
 def is_coroutine(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def check_handler(handler: Any) -> None:
+    """Raise ValueError for what can't be a handler: what nobody can call, and what does nothing when it is called."""
+    if not callable(handler):
+        raise ValueError(f"handlers: found {handler!r}, allowed: a function or a coroutine function")
+    call = type(handler).__call__
+    if any(map(inspect.isgeneratorfunction, (handler, call))) or any(map(inspect.isasyncgenfunction, (handler, call))):
+        raise ValueError(
+            f"handlers: found {name_of(handler)}, a generator function (it has a yield), which runs nothing when it is called;"
+            " allowed: a function or a coroutine function"
+        )
 
 
 def name_of(handler: Handler) -> str:
@@ -1200,7 +1166,7 @@ def orthanc_logging(orthanc: Any, level: int = logging.INFO) -> None:
 def python_logging(_orthanc: Any, level: int = logging.INFO) -> None:
     """Let Python's `logging` go to standard error, with date and level."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] "))
     _install(handler, level)
 
 
@@ -1216,12 +1182,39 @@ def _install(handler: logging.Handler, level: int) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 
+# What moves a terminal's cursor, breaks a line, or turns the direction of the text: an attacker would forge lines by it.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
+def in_one_line(text: str) -> str:
+    """Return a text that is one line for each reader of the log, and can be written (half a surrogate can't)."""
+    return CONTROLS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes each message as one line, and tracebacks indented, without escapes: nothing of it looks like another line.
+
+    `fmt` is what comes before the message.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record) + record.message]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        if record.stack_info:
+            lines += record.stack_info.splitlines()
+        return "\n  ".join(map(in_one_line, lines))
+
+
 class OrthancLog(logging.Handler):
-    """Writes records to Orthanc's log, each message as one line, and tracebacks indented: nothing of it looks like a line."""
+    """Writes records to Orthanc's log."""
 
     def __init__(self, orthanc: Any) -> None:
         super().__init__()
         self._orthanc = orthanc
+        self.setFormatter(PlainFormatter("[%(filename)s:%(lineno)d] "))
 
     def emit(self, record: logging.LogRecord) -> None:
         error, warning = record.levelno >= logging.ERROR, record.levelno >= logging.WARNING
@@ -1236,19 +1229,15 @@ class OrthancLog(logging.Handler):
         except Exception:  # noqa: BLE001 - as logging's own handlers do
             self.handleError(record)
 
-    def format(self, record: logging.LogRecord) -> str:
-        message = re.sub(r"[\x00-\x1f\x7f]+", " ", record.getMessage())
-        lines = [f"[{record.filename}:{record.lineno}] {message}"]
-        if record.exc_info:
-            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
-        return "\n  ".join(lines)
-
 
 # ---- src/event_dispatcher/at_least_once.py: Events that stand on disk until their handlers have ended without an error.
 
 
 LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
 LINGER = 0.05  # seconds between them while much is told
+RETRY_SECONDS = 2.0  # until what could not be written down is written again
+CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
+EVENTS_PER_COMMIT = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1309,13 +1298,17 @@ class Keeper:
             self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
         self._ledger: Ledger | None = None
         self._feed: Feed | None = None
-        self._inbox: Inbox[ChangeEvent] = Inbox(self._hear)
+        # What is not written down yet. A disk or a lock may take seconds, so OnChange leaves it to a thread.
+        self._unheard: collections.deque[ChangeEvent] = collections.deque()
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+        self._settling = threading.Lock()
         self._under_way: collections.Counter[str] = collections.Counter()
         self._worker = Worker(kept.name, self._open, self._turn)
         self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._heard, self._closing = threading.Event(), threading.Event()
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
         self._begun = False
+        self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -1337,9 +1330,45 @@ class Keeper:
                 return False  # it is read within a second, which is soon enough for what becomes stable later
             self._look_at = min(self._look_at, self._looked_at + LINGER)
         elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
-            self._inbox.add(event)
+            self._unheard.append(event)
+            self._heard.set()
         self._wake.set()
         return change in self._queues
+
+    # The thread that writes down
+
+    def _write(self) -> None:
+        complaint = ""
+        while not self._closing.is_set() or self._unheard:
+            self._heard.wait()
+            self._heard.clear()
+            try:
+                self._write_down()
+                complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
+                if str(error) != complaint:
+                    complaint = str(error)
+                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
+                if self._closing.wait(RETRY_SECONDS):
+                    break
+                self._heard.set()
+        self._worker.end(CLOSE_SECONDS / 2)
+        with contextlib.suppress(sqlite3.Error):
+            self._settle()
+        if self._ledger:
+            self._ledger.close()
+
+    def _write_down(self) -> None:
+        assert self._ledger
+        while self._unheard:
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
+            with self._ledger.transaction():
+                for event in some:
+                    self._hear(event)
+            for _ in some:
+                self._unheard.popleft()
+            self._wake.set()
 
     def _hear(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
@@ -1387,20 +1416,24 @@ class Keeper:
         reconcile = self._kept.reconcile
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._inbox.open()
+        self._writer.start()
         return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._worker.end(1.0)
+        self._worker.end(0.0)
 
     def close(self) -> None:
-        """After the handlers have ended: what they did is written down; the rest is handed over after the next start."""
-        if self._ledger:
-            with contextlib.suppress(sqlite3.Error, OSError):
-                self._inbox.flush()
-                self._settle()
-            self._ledger.close()
+        """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
+
+        A disk that hangs is left behind after a second.
+        """
+        self._closing.set()
+        self._heard.set()
+        if self._writer.is_alive():
+            self._writer.join(CLOSE_SECONDS)
+        if self._unheard:
+            LOG.error("%s: %d events could not be written down, and are lost", self._kept.name, len(self._unheard))
 
     def retry_dead(self) -> int:
         if not self._ledger:
@@ -1424,8 +1457,10 @@ class Keeper:
         return self._feed
 
     def _pass(self) -> None:
-        self._inbox.flush()
         self._settle()
+        if self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_EVERY
+            return
         if time.monotonic() >= self._look_at:
             self._looked_at = time.monotonic()
             self._look_at = self._looked_at + LOOK_EVERY
@@ -1435,12 +1470,12 @@ class Keeper:
 
     def _settle(self) -> None:
         """Write down how handlers ended."""
-        assert self._ledger
-        while self._ended:
-            row, future = self._ended[0]
-            if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
-                self._settle_one(row, future.exception())
-            self._ended.popleft()
+        with self._settling:
+            while self._ended:
+                row, future = self._ended[0]
+                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
+                    self._settle_one(row, future.exception())
+                self._ended.popleft()
 
     def _settle_one(self, row: int, error: BaseException | None) -> None:
         assert self._ledger
@@ -1488,48 +1523,292 @@ def _in_camel_case(name: str) -> str:
 
 
 class Call:
-    """One handler's turn with one event; `future` gets its result or its error, which is logged."""
+    """One handler's turn with one event. What it raises is logged.
+
+    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody wants its result.
+    """
+
+    __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
 
     def __init__(self, handler: Handler, event: ChangeEvent, sessions: tuple[Any, Any]) -> None:
         self.handler, self.event = handler, event
         self.is_coroutine = is_coroutine(handler)
         self.session = sessions[self.is_coroutine]
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self.task: asyncio.Task[Any] | None = None
+        self.future: concurrent.futures.Future[Any] | None = None
+        self.began = 0.0  # time.monotonic() when it had its turn
         self.is_canceled = False  # by us, for Orthanc stops
+        self.is_over = False
+
+    def want_future(self) -> concurrent.futures.Future[Any]:
+        """Return what gets the handler's result or its error; to be asked for before its turn."""
+        if self.future is None:
+            self.future = concurrent.futures.Future()
+        return self.future
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not self._begin():
             return
         try:
             result = self.handler(self.event, self.session)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
+            self._refuse_unfinished(result)
         except BaseException as error:  # noqa: BLE001 - SystemExit too: a handler's end is not the thread's
-            self._fail(error)
+            self.fail(error)
         else:
-            self.future.set_result(result)
+            self._succeed(result)
 
     async def run_on_loop(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        if not self._begin():
             return
-        self.task = asyncio.current_task()
         try:
             result = await self.handler(self.event, self.session)
         except BaseException as error:  # noqa: BLE001 - as above; canceled when Orthanc stops
-            self._fail(error)
+            self.fail(error)
         else:
+            self._succeed(result)
+
+    def _begin(self) -> bool:
+        self.is_over = self.future is not None and not self.future.set_running_or_notify_cancel()
+        return not self.is_over
+
+    def _refuse_unfinished(self, result: Any) -> None:
+        """Raise TypeError where a function returned what would have to be run by somebody else."""
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{name_of(self.handler)} returned a coroutine: register the coroutine function itself")
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(f"{name_of(self.handler)} returned a generator, which nobody runs: return a value")
+
+    def _succeed(self, result: Any) -> None:
+        self.is_over = True
+        if self.future:
             self.future.set_result(result)
 
-    def _fail(self, error: BaseException) -> None:
-        if self.is_canceled:  # which is said once for all
-            self.future.set_exception(asyncio.CancelledError())
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has ended."""
+        if self.is_over:
             return
-        more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
-        LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
-        own = isinstance(error, asyncio.CancelledError)  # it canceled itself
-        self.future.set_exception(RuntimeError("canceled") if own else error)
+        self.is_over = True
+        if self.is_canceled:  # which is said once for all
+            error = asyncio.CancelledError()
+        else:
+            more = error if SDK.is_open else None  # after Orthanc has stopped, whatever it does fails
+            LOG.error("%s failed on %s: %r", name_of(self.handler), self.event, error, exc_info=more)
+            if isinstance(error, asyncio.CancelledError):  # it, or another handler, canceled it
+                error = RuntimeError("canceled")
+        if self.future:
+            self.future.set_exception(error)
+
+    def drop(self) -> None:
+        """End without a turn."""
+        self.is_over = True
+        if self.future and self.future.cancel():
+            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
+
+
+def names_of_handlers(calls: Iterable[Call]) -> str:
+    """Return the names of the handlers of these, each once."""
+    return ", ".join(sorted({name_of(call.handler) for call in calls}))
+
+
+# ---- src/event_dispatcher/threads.py: Threads that keep no process from ending: those of `concurrent.futures` are waited for, even if they hang.
+
+
+T = TypeVar("T")
+
+
+class DaemonThreads(Generic[T]):
+    """Runs `run(item)` for each item that is submitted, in their order, on up to `most` threads."""
+
+    def __init__(self, most: int, run: Callable[[T], object], name: str) -> None:
+        self._most, self._run, self._name = most, run, name
+        self._items: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._changed = threading.Lock()
+        self._started = 0
+
+    def submit(self, item: T) -> None:
+        self._items.put(item)
+        with self._changed:
+            if self._started < self._most:
+                self._started += 1
+                name = f"{self._name} {self._started}"
+                threading.Thread(target=self._run_all, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """End each thread as soon as it has done what was submitted; wait for none."""
+        with self._changed:
+            for _ in range(self._started):
+                self._items.put(None)
+
+    def _run_all(self) -> None:
+        while (item := self._items.get()) is not None:
+            self._run(item)
+
+
+def leave_pools() -> None:
+    """Keep Python from waiting, when it ends, for daemon threads of a `ThreadPoolExecutor` that a handler has made.
+
+    CPython 3.11 to 3.14 joins them all, also one that hangs, and offers no other way: Orthanc would never end.
+    """
+    joined_at_exit = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(joined_at_exit):
+        if thread.daemon:  # as all threads are that a handler's thread starts
+            joined_at_exit.pop(thread, None)
+
+
+class DaemonPool(concurrent.futures.ThreadPoolExecutor):
+    """What an event loop runs `asyncio.to_thread` and the look-up of host names on."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._daemons: DaemonThreads[Callable[[], None]] = DaemonThreads(
+            most, lambda work: work(), "event_dispatcher pool"
+        )
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*args, **named)
+            except BaseException as error:  # noqa: BLE001 - it is the future's
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._daemons.submit(work)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._daemons.close()
+
+
+# ---- src/event_dispatcher/loop.py: Runs coroutines on an event loop that goes on whatever a handler does to it.
+
+
+BLOCKED_SECONDS = 10.0  # after which a loop that begins nothing more is reported
+POOL_THREADS = 32  # for asyncio.to_thread, as many as asyncio has at most
+
+
+class EventLoop:
+    """An event loop in a thread of its own, with up to `most` coroutines at a time; the others wait in a list.
+
+    A handler may cancel all tasks, stop the loop or end it with SystemExit: that is logged, and the loop begins again.
+    `begin` returns whether a call still has its turn, `ended` is called at its end.
+    """
+
+    def __init__(self, most: int, begin: Callable[[Call], bool], ended: Callable[[Call], None]) -> None:
+        self._most, self._begin, self._ended = most, begin, ended
+        self._waiting: collections.deque[Call] = collections.deque()
+        self._tasks: dict[asyncio.Task[None], Call] = {}
+        self._lock = threading.Lock()
+        self._asked: float | None = None  # time.monotonic() when it was asked to begin more, until it does
+        self._is_reported = self._is_closing = False
+        self._loop = self._make()
+        self._thread = threading.Thread(target=self._keep_running, name="event_dispatcher loop", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Call) -> None:
+        self._waiting.append(call)
+        self._ask()
+
+    def cancel(self, calls: list[Call]) -> None:
+        """Cancel these, without a line in the log for each."""
+        for call in calls:
+            call.is_canceled = True
+        self._call(lambda: [task.cancel() for task, call in list(self._tasks.items()) if call.is_canceled])
+
+    def responds(self, within: float) -> bool:
+        """Return whether no handler blocks the loop; `within` in seconds."""
+        answered = threading.Event()
+        self._call(answered.set)
+        return answered.wait(within)
+
+    def close(self) -> None:
+        """End the loop, and wait a moment for it."""
+        self._is_closing = True
+        self._call(self._loop.stop)
+        self._thread.join(0.2)
+
+    # From any thread
+
+    def _make(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_default_executor(DaemonPool(POOL_THREADS))
+        return loop
+
+    def _call(self, function: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed: another one is made
+            self._loop.call_soon_threadsafe(function)
+
+    def _ask(self) -> None:
+        with self._lock:
+            if self._asked is None:
+                self._asked = time.monotonic()
+                self._call(self._begin_more)
+                return
+            is_late = time.monotonic() - self._asked > BLOCKED_SECONDS and not self._is_reported
+            self._is_reported = self._is_reported or is_late
+        if is_late:
+            LOG.warning(
+                "a coroutine has blocked the event loop for more than %g s (time.sleep, requests, …), and all others wait:"
+                " one of %s",
+                *(BLOCKED_SECONDS, names_of_handlers(list(self._tasks.values())) or "those that have ended"),
+            )
+
+    # In its thread
+
+    def _begin_more(self) -> None:
+        with self._lock:
+            self._asked, self._is_reported = None, False
+        while self._waiting and len(self._tasks) < self._most:
+            call = self._waiting.popleft()
+            if self._begin(call):
+                task = self._loop.create_task(call.run_on_loop())
+                self._tasks[task] = call
+                task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        call = self._tasks.pop(task)
+        call.fail(asyncio.CancelledError())  # unless it has ended: it was canceled before it could begin
+        self._ended(call)
+        self._begin_more()
+
+    def _keep_running(self) -> None:
+        while not self._is_closing:
+            asyncio.set_event_loop(self._loop)
+            how, pause = "stopped the event loop", 0.0
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - SystemExit of a task that a handler made
+                how, pause = f"ended the event loop with {error!r}", 1.0
+            if not self._is_closing:
+                running = names_of_handlers(self._tasks.values()) or "handlers that have ended"
+                LOG.error("a handler %s, which begins again; running: %s", how, running)
+                time.sleep(pause)  # one that fails at once must not fill the log
+                if self._loop.is_closed():
+                    self._replace()
+        self._clean_up()
+
+    def _replace(self) -> None:
+        """Use a new loop; what ran on the one that a handler closed has failed."""
+        lost, self._tasks = list(self._tasks.values()), {}
+        with self._lock:
+            self._loop, self._asked = self._make(), None
+        for call in lost:
+            call.fail(RuntimeError("a handler closed the event loop"))
+            self._ended(call)
+        self._ask()
+
+    def _clean_up(self) -> None:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
 
 # ---- src/event_dispatcher/executor.py: Runs handlers away from Orthanc's own threads.
@@ -1543,8 +1822,8 @@ class Executor:
     threads : blocking handlers at a time. With one, the default, they run in the order of the events.
     coroutines : at a time.
     in_order : one event after the other: the next begins when all handlers of the one before have ended.
-    waiting : handlers that may run or wait for their turn. When there are as many, Orthanc keeps its next events itself until
-        there is room (they wait in its memory, and when it stops, it hands them over first).
+    waiting : when so many handlers wait for their turn, a warning names those that keep them waiting; another one follows
+        each time that the number has doubled. All are kept in memory, about 400 bytes each.
     stop_within : seconds that handlers have to end when Orthanc stops; what had no turn by then has none.
     """
 
@@ -1561,125 +1840,140 @@ class Executor:
             if value < 1:
                 raise ValueError(f"{name}: found {value}, allowed: at least 1")
         self.stop_within = stop_within
-        self._most_threads, self._most_coroutines, self._most_waiting = threads, coroutines, waiting
+        self._most_threads, self._most_coroutines = 1 if in_order else threads, coroutines
         self._in_order = in_order
-        self._calls: set[Call] = set()  # under way, or waiting for their turn
         self._changed = threading.Condition()
-        self._crowded, self._is_closed = False, False
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._waiting: set[Call] = set()
+        self._running: set[Call] = set()
+        self._many, self._warn_at = waiting, waiting
+        self._is_closed = False
+        self._threads: DaemonThreads[Sequence[Call]] | None = None
+        self._loop: EventLoop | None = None
+
+    @property
+    def is_crowded(self) -> bool:
+        return len(self._waiting) >= self._many
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Give the handlers of one event their turn; waits while too many wait already."""
+        """Give the handlers of one event their turn; return at once, however many wait."""
         with self._changed:
-            if len(self._calls) >= self._most_waiting:
-                self._say_that_it_is_crowded()
-                self._changed.wait_for(lambda: len(self._calls) < self._most_waiting)
-            if not self._is_closed:
-                self._calls.update(calls)
-        if self._is_closed:
+            is_closed = self._is_closed
+            if not is_closed:
+                self._waiting.update(calls)
+            number = len(self._waiting)
+            warn = number >= self._warn_at
+            if warn:
+                self._warn_at = 2 * number
+        if is_closed:
             for call in calls:
-                call.future.cancel()
+                call.drop()
             return
-        for call in calls:
-            call.future.add_done_callback(functools.partial(self._ended, call))
+        if warn:
+            self._warn(number)
         if self._in_order:
-            self._on_thread(lambda: self._run_together(calls))
-        else:
-            for call in calls:
-                if call.is_coroutine:
-                    self._on_loop(call)
-                else:
-                    self._on_thread(call.run)
-
-    def _say_that_it_is_crowded(self) -> None:
-        if not self._crowded:
-            self._crowded = True
-            LOG.warning("%d handlers wait for their turn: Orthanc's next events wait too", len(self._calls))
-
-    def _ended(self, call: Call, _future: concurrent.futures.Future[Any]) -> None:
-        with self._changed:
-            self._calls.discard(call)
-            self._crowded = self._crowded and len(self._calls) > self._most_waiting // 2
-            self._changed.notify_all()
-
-    def _run_together(self, calls: Sequence[Call]) -> None:
+            self._on_thread(calls)
+            return
         for call in calls:
             if call.is_coroutine:
                 self._on_loop(call)
-        for call in calls:
-            if not call.is_coroutine:
-                call.run()
-        concurrent.futures.wait([call.future for call in calls])
+            else:
+                self._on_thread((call,))
 
-    def _on_thread(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
+    def _warn(self, number: int) -> None:
         with self._changed:
-            if self._threads < (1 if self._in_order else self._most_threads):
-                self._threads += 1
-                # Daemons: those of concurrent.futures keep a process from ending while one hangs.
-                threading.Thread(
-                    target=_run_all, args=(self._work,), name=f"event_dispatcher {self._threads}", daemon=True
-                ).start()
+            oldest = sorted(self._running, key=lambda call: call.began)[:5]
+        now = time.monotonic()
+        behind = ", ".join(f"{name_of(call.handler)} (for {now - call.began:.0f} s)" for call in oldest)
+        LOG.warning("%d handlers wait for their turn, in memory, behind %s", number, behind or "none that runs")
+
+    # A turn
+
+    def _begin(self, call: Call) -> bool:
+        """Return whether a call has its turn: not if Orthanc stopped while it waited."""
+        with self._changed:
+            if call not in self._waiting:
+                return False
+            self._waiting.discard(call)
+            self._running.add(call)
+            call.began = time.monotonic()
+            caught_up = self._warn_at > self._many and len(self._waiting) <= self._many // 2
+            if caught_up:
+                self._warn_at = self._many
+        if caught_up:
+            LOG.warning("handlers have caught up: %d wait for their turn", self._many // 2)
+        return True
+
+    def _end(self, call: Call) -> None:
+        with self._changed:
+            self._running.discard(call)
+            self._changed.notify_all()
+
+    def _run_together(self, calls: Sequence[Call]) -> None:
+        coroutines = [call for call in calls if call.is_coroutine and not call.is_over]
+        ends = [call.want_future() for call in coroutines]
+        for call in coroutines:
+            self._on_loop(call)
+        for call in calls:
+            if not call.is_coroutine and self._begin(call):
+                call.run()
+                self._end(call)
+        if ends:
+            concurrent.futures.wait(ends)
+
+    def _on_thread(self, calls: Sequence[Call]) -> None:
+        with self._changed:
+            if self._threads is None:
+                self._threads = DaemonThreads(self._most_threads, self._run_together, "event_dispatcher")
+            threads = self._threads
+        threads.submit(calls)
 
     def _on_loop(self, call: Call) -> None:
         with self._changed:
             if self._loop is None:
-                ready = threading.Event()
-                self._loop_thread = threading.Thread(
-                    target=lambda: asyncio.run(self._keep_loop(ready)), name="event_dispatcher loop", daemon=True
-                )
-                self._loop_thread.start()
-                ready.wait()
-        assert self._loop
-        asyncio.run_coroutine_threadsafe(self._take_turn(call), self._loop)
+                self._loop = EventLoop(self._most_coroutines, self._begin, self._end)
+            loop = self._loop
+        loop.submit(call)
 
-    async def _keep_loop(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._turns, self._closing = asyncio.Semaphore(self._most_coroutines), asyncio.Event()
-        ready.set()
-        await self._closing.wait()  # asyncio.run then cancels what is left
-
-    async def _take_turn(self, call: Call) -> None:
-        async with self._turns:
-            await call.run_on_loop()
+    # The end
 
     def drain(self, until: float) -> None:
         """Wait for all handlers, until that time (`time.monotonic()`); those that have not begun then never do."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._calls, max(0.0, until - time.monotonic()))
-            left = list(self._calls)
-        if not left:
+            self._changed.wait_for(lambda: not (self._waiting or self._running), max(0.0, until - time.monotonic()))
+            dropped, running = list(self._waiting), list(self._running)
+            self._waiting.clear()
+        if not dropped and not running:
             return
-        dropped = sum(call.future.cancel() for call in left)
-        running = [call for call in left if not call.future.done()]
-        names = ", ".join(sorted({name_of(call.handler) for call in left}))
-        LOG.warning("Orthanc stops: %d handlers had no turn, %d are still running: %s", dropped, len(running), names)
-        canceled = [call for call in running if call.task]
-        for call in canceled:
-            call.is_canceled = True
-            if call.task and self._loop:
-                self._loop.call_soon_threadsafe(call.task.cancel)
-        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
+        names = names_of_handlers([*dropped, *running])
+        message = "Orthanc stops: %d handlers had no turn, %d are still running: %s"
+        LOG.warning(message, len(dropped), len(running), names)
+        for call in dropped:
+            call.drop()
+        self._leave(running)
+
+    def _leave(self, running: Sequence[Call]) -> None:
+        """Cancel coroutines, which may clean up; and see that what hangs keeps nobody else from running."""
+        coroutines = {call for call in running if call.is_coroutine}
+        if coroutines and self._loop:
+            self._loop.cancel(list(coroutines))
+            with self._changed:
+                self._changed.wait_for(lambda: not coroutines & self._running, self.stop_within / 6)
+            if not self._loop.responds(0.1):
+                self._loop = None
         with self._changed:
-            self._calls.clear()
-            self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running
+            self._running.clear()
+            threads, self._threads = self._threads, None
+        if threads:
+            threads.close()
+        leave_pools()
 
     def close(self) -> None:
         """End the threads; what is submitted from now on has no turn."""
         self._is_closed = True
-        for _ in range(self._threads):
-            self._work.put(None)
-        if self._loop and self._loop_thread:
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._loop_thread.join(0.2)
-
-
-def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (each := work.get()) is not None:
-        each()
+        if self._threads:
+            self._threads.close()
+        if self._loop:
+            self._loop.close()
 
 
 # ---- src/event_dispatcher/dispatcher.py: Orthanc's OnChange: each event goes to its handlers.
@@ -1699,21 +1993,43 @@ class Dispatcher:
         self._handlers, self._sessions, self._executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
+        self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
+        self.ledger_name = at_least_once.name if at_least_once else None
         self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
-        """Orthanc's callback. It returns at once, with what will be each handler's result: a test waits for these."""
+        """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
+
+        While very many wait (`Executor.is_crowded`), there are none of these.
+        """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._stopped:
-            return self._stop(event)
         if change_type == self._started and self._keeper:
             self._keeper.start()
         if self._keeper and self._keeper.takes(event):
             return []
-        return self._run(
-            [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
-        )
+        calls = self._calls(event)
+        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        self._run(calls)
+        return futures
+
+    def stop(self, begun: float) -> list[concurrent.futures.Future[Any]]:
+        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more.
+
+        `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
+        """
+        seconds = self._executor.stop_within
+        if self._keeper:
+            self._keeper.stop()
+        self._executor.drain(begun + seconds * 2 / 3)
+        calls = self._calls(self._event(self._stopped, self._none, ""))
+        futures = [call.want_future() for call in calls]
+        self._run(calls)
+        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self._executor.close()
+        if self._keeper:
+            self._keeper.close()
+        return futures
 
     def retry_dead(self) -> int:
         """With `at_least_once`: let events that were given up be handled again; how many there are."""
@@ -1726,48 +2042,100 @@ class Dispatcher:
             resource_id or "",
         )
 
-    def _run(self, calls: Sequence[Call]) -> list[concurrent.futures.Future[Any]]:
+    def _calls(self, event: ChangeEvent) -> list[Call]:
+        return [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
+
+    def _run(self, calls: Sequence[Call]) -> None:
         if calls:
             self._executor.submit(calls)
-        return [call.future for call in calls]
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
-        return self._run([Call(handler, self._event(*event), self._sessions)])[0]
+        call = Call(handler, self._event(*event), self._sessions)
+        future = call.want_future()
+        self._run([call])
+        return future
 
-    def _stop(self, event: ChangeEvent) -> list[concurrent.futures.Future[Any]]:
-        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more."""
-        seconds = self._executor.stop_within
-        until = time.monotonic() + seconds
-        if self._keeper:
-            self._keeper.stop()
-        self._executor.drain(until - seconds / 3)
-        futures = self._run([Call(each, event, self._sessions) for each in self._handlers.get(event.change_type, ())])
-        self._executor.drain(until)
-        self._executor.close()
-        if self._keeper:
-            self._keeper.close()
-        SDK.close()
+
+class OnChange:
+    """Orthanc's one OnChange callback, for each `register_event_handlers` of a script."""
+
+    def __init__(self, orthanc: Any) -> None:
+        self.orthanc = orthanc
+        self._stopped = orthanc.ChangeType.ORTHANC_STOPPED
+        self._dispatchers: list[Dispatcher] = []
+
+    def add(self, dispatcher: Dispatcher) -> None:
+        """Let a dispatcher hear of events too, after the others.
+
+        Raises
+        ------
+        ValueError : another one has its ledger.
+        """
+        if dispatcher.ledger_name in {each.ledger_name for each in self._dispatchers} - {None}:
+            found = repr(dispatcher.ledger_name)
+            raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
+        self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
+        begun = time.monotonic()
+        futures: list[concurrent.futures.Future[Any]] = []
+        for each in self._dispatchers:
+            try:
+                if change_type == self._stopped:
+                    futures += each.stop(begun)
+                else:
+                    futures += each.on_change(change_type, resource_type, resource_id)
+            except Exception:  # noqa: BLE001 - one never keeps the others from hearing of it
+                LOG.exception("an error in event_dispatcher, please report it")
+        if change_type == self._stopped:
+            SDK.close()
         return futures
 
 
 # ---- src/event_dispatcher/helpers.py: Helpers: handlers themselves, hence steps of a pipeline. With the session of a coroutine, await them.
 
 
-Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Found = TypeVar("Found", covariant=True)
+Asking: TypeAlias = Generator[str, httpx.Response, Result]  # yields paths, is sent the answers, returns its result
 
 
-def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
-    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
+class Helper(Protocol[Subject, Arguments, Found]):
+    """A plain function with a plain session, a coroutine function with an asynchronous one."""
+
+    @overload
+    def __call__(
+        self, event: Subject, session: httpx.AsyncClient, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Coroutine[Any, Any, Found]: ...
+
+    @overload
+    def __call__(
+        self, event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Found: ...
+
+
+def for_both_sessions(
+    ask: Callable[Concatenate[Subject, Arguments], Asking[Result]],
+) -> Helper[Subject, Arguments, Result]:
+    """Make a helper of a generator that yields paths of Orthanc's REST API and is sent the answers.
+
+    @for_both_sessions
+    def study_of(event: ChangeEvent) -> Asking[str]:
+        series = yield f"/series/{event.resource_id}"
+        return series.raise_for_status().json()["ParentStudy"]
+    """
 
     @functools.wraps(ask)
-    def helper(event: Any, session: Any, *arguments: Any) -> Any:
-        asking = ask(event, *arguments)
+    def helper(event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs) -> Any:
+        asking = ask(event, *arguments, **named)
         return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
 
     return helper
 
 
-def _answer(asking: Asking, session: Any) -> Any:
+def _answer(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1776,7 +2144,7 @@ def _answer(asking: Asking, session: Any) -> Any:
         return end.value
 
 
-async def _answer_later(asking: Asking, session: Any) -> Any:
+async def _answer_later(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -1786,31 +2154,44 @@ async def _answer_later(asking: Asking, session: Any) -> Any:
 
 
 @for_both_sessions
-def first_instance(event: Any) -> Asking:
-    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
+def first_instance(event: ChangeEvent | str) -> Asking[str]:
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+
+    path = f"/instances/{first_instance(event, session)}/preview"
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    return series["Instances"][0]
+    return str(series["Instances"][0])
 
 
 @for_both_sessions
-def first_instance_metadata(event: Any, name: str) -> Asking:
-    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
+def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str | None]:
+    """Return a metadata of the first instance of a series, None if it has none.
+
+    if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
     return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
 
 
 @for_both_sessions
-def first_instance_tags(event: Any) -> Asking:
-    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
+def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
+    """Return the tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`.
+
+    modality = first_instance_tags(event, session).get("Modality")
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    return tags.raise_for_status().json()
+    found: dict[str, Any] = tags.raise_for_status().json()
+    return found
 
 
 @for_both_sessions
-def parents(event: ChangeEvent) -> Asking:
-    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
+def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
+    """Return Orthanc's identifiers of what an event is about and of all above it, by level.
+
+    study = parents(event, session)["Study"]  # of {"Series": "…", "Study": "…", "Patient": "…"}
+    """
     levels = ("Patient", "Study", "Series", "Instance")
     found, identifier = {}, event.resource_id
     for level in reversed(levels[: event.resource_type + 1]):
@@ -1822,13 +2203,14 @@ def parents(event: ChangeEvent) -> Asking:
     return found
 
 
-def _identifier(event: Any) -> str:
+def _identifier(event: ChangeEvent | str) -> str:
     return str(getattr(event, "resource_id", event))
 
 
 # ---- src/event_dispatcher/sessions.py: Sessions: Orthanc's own REST API, over HTTP.
 
 
+SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
@@ -1839,7 +2221,33 @@ class ClientType:
     ASYNC = httpx.AsyncClient
 
 
-def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
+HttpxClientType = ClientType  # its name in orthanc-server-extensions
+
+
+def create_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client:
+    """Return a client of the Orthanc at an address.
+
+    Parameters
+    ----------
+    token : an `Authorization` for this address, and for no other.
+    cert : path of the certificate to trust. Without one, those that Python trusts; TLS is verified in any case.
+    """
+    trusted = ssl.create_default_context(cafile=cert if isinstance(cert, str) else None)
+    auth = Token(httpx.URL(base_url), token) if token else None
+    return client_type(base_url=base_url, auth=auth, verify=trusted, timeout=SESSION_TIMEOUT)
+
+
+def create_session(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    timeout: float = SESSION_TIMEOUT,
+) -> Client:
     """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
@@ -1913,21 +2321,51 @@ class OwnAsyncTransport(httpx.AsyncHTTPTransport):
 # ---- src/event_dispatcher/internal_client.py: Sessions: Orthanc's own REST API, by the plugin's own functions.
 
 
+@overload
+def create_internal_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client: ...
+
+
+@overload
 def create_internal_client(
     orthanc: Any,
     client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
     *,
     after_plugins: bool = False,
-) -> Client:
+) -> Client: ...
+
+
+def create_internal_client(*arguments: Any, **options: Any) -> Any:
     """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+
+        client = create_internal_client(orthanc)
+        client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
     Statuses are those that Orthanc's error codes stand for; an answer has no headers.
 
     Parameters
     ----------
+    orthanc : the module. With an address in its place, as in orthanc-server-extensions, it is `create_client`, over HTTP.
+    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
     after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
     """
+    if "base_url" in options or isinstance(next(iter(arguments), None), str | httpx.URL):
+        return create_client(*arguments, **options)
+    return create_client_in_process(*arguments, **options)
+
+
+def create_client_in_process(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    after_plugins: bool = False,
+) -> Client:
+    """Return a client whose requests are answered by the plugin's functions."""
     return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
 
 
@@ -1979,6 +2417,7 @@ __all__ = [
     "Dispatcher",
     "Executor",
     "Handler",
+    "HttpxClientType",
     "create_internal_client",
     "create_session",
     "first_instance",
@@ -1992,50 +2431,107 @@ __all__ = [
 ]
 
 
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[OnChange] = []
+OTHER_NAMES = {
+    "handlers": "event_handlers",
+    "orthanc": "orthanc_module",
+    "session": "sync_client",
+    "requests_session": "sync_client",
+    "async_session": "async_client",
+}
+
+
 def register_event_handlers(
-    handlers: Mapping[int, Handler | Iterable[Handler]],
-    orthanc: Any,
-    session: Any,
-    async_session: Any = None,
+    event_handlers: Mapping[int, Handler | Iterable[Handler]] | None = None,
+    orthanc_module: Any = None,
+    sync_client: Any = None,
+    async_client: Any = None,
     *,
     executor: Executor | None = None,
     at_least_once: str | AtLeastOnce | None = None,
     logging_configuration: Callable[[Any], object] | None = None,
+    **other_names: Any,
 ) -> Dispatcher:
-    """Run handlers when something happens in Orthanc. Once in a script, for Orthanc grants one OnChange callback.
+    """Run handlers when something happens in Orthanc. A second call adds to the first.
 
     Parameters
     ----------
-    handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`, and
-        the session that is given here, a coroutine the asynchronous one.
-    orthanc : the module; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
-    session, async_session : from `create_session` or `create_internal_client`, or whatever your handlers want. If there are
-        coroutines and no asynchronous session, one is created.
+    event_handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`,
+        and the session that is given here, a coroutine the asynchronous one.
+    orthanc_module : `orthanc`; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
+    sync_client, async_client : sessions, from `create_session` or `create_internal_client`, or whatever your handlers want.
+        If there are coroutines and no asynchronous session, one is created.
     executor : how many run at a time, and in which order.
     at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
     logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
+    other_names : the first four are also taken by the names `handlers`, `orthanc`, `session` and `async_session`.
 
     Raises
     ------
-    ValueError : a change type that Orthanc does not know; or `at_least_once` without Orthanc's HTTP server.
+    ValueError : a change type that Orthanc does not know; what is no handler; or `at_least_once` without Orthanc's HTTP
+        server, or with the name of another call.
     """
-    (logging_configuration or orthanc_logging)(orthanc)
-    known = names_of(orthanc.ChangeType)
-    if unknown := [each for each in handlers if each not in known]:
-        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
-    listed: dict[int, list[Handler]] = {
-        known[key]: [value] if callable(value) else list(value) for key, value in handlers.items()
-    }
-    if async_session is None and any(is_coroutine(each) for several in listed.values() for each in several):
-        async_session = create_session(orthanc, httpx.AsyncClient)
+    given = _by_our_names(
+        {
+            "event_handlers": event_handlers,
+            "orthanc_module": orthanc_module,
+            "sync_client": sync_client,
+            "async_client": async_client,
+        },
+        other_names,
+    )
+    module, session, async_session = given["orthanc_module"], given["sync_client"], given["async_client"]
+    (logging_configuration or orthanc_logging)(module)
+    handlers = _listed(given["event_handlers"], names_of(module.ChangeType))
+    if async_session is None and any(is_coroutine(each) for several in handlers.values() for each in several):
+        async_session = create_session(module, httpx.AsyncClient)
     if isinstance(at_least_once, str):
         at_least_once = AtLeastOnce(at_least_once)
     SDK.open()
-    dispatcher = Dispatcher(listed, orthanc, (session, async_session), executor or Executor(), at_least_once)
-    KEPT_ALIVE.append(dispatcher.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    dispatcher = Dispatcher(handlers, module, (session, async_session), executor or Executor(), at_least_once)
+    _listen(module, dispatcher)
     return dispatcher
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+def _by_our_names(given: dict[str, Any], other_names: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in other_names.items():
+        if name == "handler_executor":
+            raise TypeError("register_event_handlers: found handler_executor, allowed: executor=Executor(…)")
+        if name not in OTHER_NAMES:
+            allowed = ", ".join([*given, *OTHER_NAMES, "executor", "at_least_once", "logging_configuration"])
+            raise TypeError(f"register_event_handlers: found {name}, allowed: {allowed}")
+        if given[OTHER_NAMES[name]] is not None:
+            raise TypeError(f"register_event_handlers: found both {name} and {OTHER_NAMES[name]}, allowed: one of them")
+        given[OTHER_NAMES[name]] = value
+    for name in ("event_handlers", "orthanc_module"):
+        if given[name] is None:
+            raise TypeError(f"register_event_handlers: {name} is missing")
+    return given
+
+
+def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[int, int]) -> dict[int, list[Handler]]:
+    """Return the handlers of each change type as a list; raise ValueError for what can't be one."""
+    if unknown := [each for each in handlers if each not in known]:
+        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
+    listed: dict[int, list[Handler]] = {}
+    for key, value in handlers.items():
+        listed[known[key]] = list(value) if isinstance(value, Iterable) and not callable(value) else [value]
+        for handler in listed[known[key]]:
+            check_handler(handler)
+    return listed
+
+
+def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
+    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    on_change = OnChange(orthanc_module)
+    on_change.add(dispatcher)
+    try:
+        orthanc_module.RegisterOnChangeCallback(on_change)
+    except RuntimeError:  # it has one
+        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        if not ours:
+            raise
+        ours[-1].add(dispatcher)
+    else:
+        KEPT_ALIVE.append(on_change)

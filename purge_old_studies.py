@@ -8,14 +8,17 @@ A study whose StudyDate is missing or no valid day stays. What can't be right is
 
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
-The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
-`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+The same by POST, as JSON, which deletes only with "dry-run": false; parameters are `since` or `older-than` (90d, 18m, 7y),
+`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `dry-run`,
+`force`, `async`, `format`. And to look at and to act on:
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
     GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+    POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
-Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+Needs no configuration. One that keeps some and deletes the old ones of the others each night, but none of which
+something came in within 7 days (`KeepReceivedDays`):
 
     "PurgeOldStudies": {"KeepLabels": ["teaching"],
                         "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
@@ -548,8 +551,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -672,6 +675,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -689,17 +694,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -1551,7 +1564,193 @@ class Worker:
             self._ledger.checkpoint()
 
 
+# ---- src/purge_old_studies/clock.py: Whether the clock of this server can be believed: every age is counted from it.
+
+
+DAY_SECONDS = 86400.0
+MAX_AHEAD_SECONDS = DAY_SECONDS  # a clock further ahead of the time to be expected is doubted,
+MAX_AHEAD_AT_START_SECONDS = 30 * DAY_SECONDS  # but at a start nobody knows how long the server was off
+MAX_BEHIND_SECONDS = DAY_SECONDS
+RECORD_SECONDS = 3600.0  # from one record of the time to the next
+FIRST_POSSIBLE_TIME = 1735689600.0  # 2025-01-01: this script is younger
+ORTHANC_TIME = "%Y%m%dT%H%M%S"  # of LastUpdate, in UTC
+CLOCK_TABLES = """
+CREATE TABLE IF NOT EXISTS behind(first TEXT NOT NULL, last TEXT NOT NULL, until TEXT NOT NULL, open INTEGER NOT NULL);
+"""
+SPANS = "SELECT rowid, * FROM behind"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The clock at one moment: what it says and what is to be expected (POSIX times), and why it is doubted, or ""."""
+
+    now: float
+    expected: float
+    doubt: str = ""
+
+    @property
+    def earliest(self) -> float:
+        """The time by which nothing seems older than it is."""
+        return min(self.now, self.expected) if self.doubt else self.now
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "State": "doubted" if self.doubt else "right",
+            "Now": utc_time(self.now),
+            "Expected": utc_time(self.expected),
+            "Message": self.doubt or None,
+        }
+
+
+class Clock:
+    """The clock of this server, compared with the newest time that the ledger has plus what went by since.
+
+    A time that is doubted is never recorded. So a clock that fell back to 1970 is believed again once it is set right. What
+    comes in while the clock is behind bears a date of long ago; `arrival` knows better.
+
+    Parameters
+    ----------
+    ledger : where the time is recorded; its tables hold `CLOCK_TABLES`.
+    wall, steady : the clock, and the seconds that go by whatever the clock is set to.
+    """
+
+    def __init__(
+        self, ledger: Any, wall: Callable[[], float] = time.time, steady: Callable[[], float] | None = None
+    ) -> None:
+        self._ledger, self._wall, self._steady = ledger, wall, steady or steady_seconds
+        self._lock = threading.Lock()
+        recorded = ledger.number("clock")
+        self._time, self._since = float(recorded or FIRST_POSSIBLE_TIME), self._steady()
+        self._max_ahead = MAX_AHEAD_AT_START_SECONDS if recorded else math.inf
+        self._recorded = self._complained = -math.inf  # when, by the steady clock
+        self._doubted = self._unrecorded = False
+        self._behind: list[dict[str, Any]] = ledger.rows(SPANS)
+
+    def read(self) -> Reading:
+        """Return what the clock says now, and whether that can be; writes nothing, and so waits for nobody."""
+        with self._lock:
+            now, steady = self._wall(), self._steady()
+            expected = self._time + steady - self._since
+            if -MAX_BEHIND_SECONDS <= now - expected <= self._max_ahead:
+                self._believe(now, steady)
+                return Reading(now, expected)
+            self._doubted = True
+            doubt = _doubt(now, expected)
+            if steady - self._complained >= DAY_SECONDS:
+                self._complained = steady
+                orthanc.LogError(f"purge_old_studies: {doubt}")
+            return Reading(now, expected, doubt)
+
+    def record(self) -> Reading:
+        """Read the clock, and write down what must be known at the next start. For one thread, now and then.
+
+        Where the ledger can't be written (a full disk), the next call tries again; said once.
+        """
+        reading = self.read()
+        try:
+            if not reading.doubt:
+                self._record_time(reading.now)
+            elif reading.now < reading.expected:
+                self._record_behind(reading)
+            self._unrecorded = False
+        except sqlite3.Error as error:
+            if not self._unrecorded:
+                orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
+            self._unrecorded = True
+        return reading
+
+    def confirm(self) -> Reading:
+        """Believe the clock as it is now, since a person says so.
+
+        Raises
+        ------
+        sqlite3.Error : that can't be recorded; it is doubted as before.
+        """
+        now, steady = self._wall(), self._steady()
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
+        self._behind = self._ledger.rows(SPANS)
+        with self._lock:
+            self._believe(now, steady)
+        return Reading(now, now)
+
+    def arrival(self, received: str) -> str:
+        """Return when something came in, as far as it is known: what came in while the clock was behind, came when that ended.
+
+        `received` and the result are Orthanc's LastUpdate, "" if there is none that could be one.
+        """
+        if not re.fullmatch("[0-9]{8}T[0-9]{6}", received):
+            return ""
+        untils = [str(span["until"]) for span in self._behind if span["first"] <= received <= span["last"]]
+        return max(received, *untils) if untils else received
+
+    def _believe(self, now: float, steady: float) -> None:
+        self._time, self._since, self._max_ahead = now, steady, MAX_AHEAD_SECONDS
+        if self._doubted:
+            self._doubted, self._complained = False, -math.inf
+            orthanc.LogWarning(f"purge_old_studies: the clock is believed again: {utc_time(now)}")
+
+    def _record_time(self, now: float) -> None:
+        ended = any(span["open"] for span in self._behind)
+        if not ended and self._steady() - self._recorded < RECORD_SECONDS:
+            return
+        with self._ledger.transaction():
+            self._ledger.set_number("clock", int(now))
+            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
+        self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
+
+    def _record_behind(self, reading: Reading) -> None:
+        """Write down what the clock says while it is behind, with a day before and after."""
+        text, soon, last = (orthanc_time(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
+        known = next((span for span in self._behind if span["open"] and span["first"] <= text <= span["last"]), None)
+        until = orthanc_time(reading.expected)
+        if known is None:
+            first = orthanc_time(reading.now - DAY_SECONDS)
+            self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, until)
+        elif soon > known["last"]:
+            self._ledger.run("UPDATE behind SET last=?, until=? WHERE rowid=?", last, until, known["rowid"])
+        else:
+            return
+        self._behind = self._ledger.rows(SPANS)
+
+
+def _doubt(now: float, expected: float) -> str:
+    days = abs(now - expected) / DAY_SECONDS
+    return (
+        f"The clock says {utc_time(now)}, {days:.0f} days {'ahead of' if now > expected else 'behind'} the time to be expected, "
+        f"{utc_time(expected)}: no rule runs and nothing goes by its age until it is set right. If it is right, confirm it by "
+        "POST /purge-old-studies/confirm-clock"
+    )
+
+
+def steady_seconds() -> float:
+    """Return seconds that go on whatever the clock is set to, on Linux also while the machine sleeps."""
+    boot_time = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+
+def utc_time(seconds: float | None) -> str | None:
+    """Return a POSIX time as ISO 8601."""
+    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
+
+
+def orthanc_time(seconds: float) -> str:
+    """Return a POSIX time as Orthanc writes LastUpdate."""
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=max(0.0, seconds))  # noqa: DTZ001 - it is UTC
+    return moment.strftime(ORTHANC_TIME)
+
+
+def local_day(seconds: float) -> datetime.date:
+    """Return the server's local day at a POSIX time."""
+    return datetime.datetime.fromtimestamp(seconds).date()  # noqa: DTZ006 - days are the server's local ones
+
+
 # ---- src/purge_old_studies/parameters.py: The parameters of requests.
+
+
+MAX_DAYS = 99_999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1573,6 +1772,7 @@ PARAMETERS: dict[str, Text] = {
     "LabelsConstraint": OneOf(choices=("All", "Any", "None")),
     "limit": WholeNumber(least=1, most=10**9),
     "undated": Undated(),
+    "keep-received-days": WholeNumber(most=MAX_DAYS),
     "dry-run": Flag(),
     "force": Flag(),
     "async": Flag(),
@@ -1605,7 +1805,10 @@ QUERY_TAGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
+    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest.
+
+    Where `received_until` is given (Orthanc's LastUpdate, UTC), what came in later stays, and what came in nobody knows when.
+    """
 
     last: datetime.date
     by: str = "StudyDate"
@@ -1614,6 +1817,7 @@ class Conditions:
     labels_constraint: str = "All"
     limit: int | None = None
     undated: bool | str = False
+    received_until: str = ""
 
     def as_json(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
@@ -1646,6 +1850,11 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         found.get("limit"),
         found.get("undated", False),
     )
+
+
+def received_until(days: float, now: float) -> str:
+    """Return until when a study must have come in that is to go, as Orthanc writes LastUpdate; "" for 0 days: at any time."""
+    return orthanc_time(now - days * DAY_SECONDS) if days else ""
 
 
 def is_label(text: str) -> bool:
@@ -1709,6 +1918,212 @@ def _check_query(query: Mapping[str, str]) -> None:
             raise Refused(400, f"Query: {tag} is a list, which takes no wildcards")
         if tag in ("StudyTime", "PatientBirthDate") and "-" in value:
             raise Refused(400, f"Query: {tag} takes no range; to Orthanc an empty value would lie in it")
+
+
+# ---- src/purge_old_studies/studies.py: A study as Orthanc's index has it, and whether the conditions name it.
+
+
+IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study as the index has it.
+
+    `tags` are those of its patient too, `received` is its LastUpdate (UTC): Orthanc writes it when an instance comes in, and when
+    metadata or labels change. `arrived` is that time put right (`Clock.arrival`), "" if it is not known.
+    """
+
+    id: str
+    patient: str
+    tags: Mapping[str, str]
+    received: str
+    arrived: str
+    labels: frozenset[str]
+    metadata: frozenset[str]
+    instances: int = 0  # 0: not counted
+
+    def day(self, by: str) -> datetime.date | None:
+        """The day that counts; None if there is none that a calendar knows."""
+        if by == "StudyDate":
+            return _day(self.tags.get("StudyDate", ""))
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            moment = datetime.datetime.strptime(self.arrived, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            return moment.astimezone().date()
+        return None
+
+
+@functools.lru_cache(10_000)
+def _day(text: str) -> datetime.date | None:
+    return parse_day(text)
+
+
+def is_meant(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study, and it did not come in too lately for them."""
+    return fits(study, asked) and not came_lately(study, asked)
+
+
+def came_lately(study: Study, asked: Conditions) -> bool:
+    """Whether something of this study came in after `received_until`, or may have."""
+    return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
+
+
+def fits(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study, whenever it came in.
+
+    What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
+    before 20000101 to it) and names without regard to case.
+    """
+    day = study.day(asked.by)
+    if day is None and asked.undated == "received":
+        day = study.day("received")
+    elif day is None and asked.undated:
+        day = datetime.date.min
+    if day is None or day > asked.last:
+        return False
+    held = [label in study.labels for label in asked.labels]
+    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
+    return by_labels and all(
+        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
+    )
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
+    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
+
+
+@functools.lru_cache(1000)
+def _pattern(part: str) -> re.Pattern[str]:
+    wild = {"*": ".*", "?": "."}
+    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+
+
+def identifiers(study: Study) -> dict[str, str]:
+    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
+
+
+def facts(study: Study) -> dict[str, Any]:
+    """What is written down of a study that is to go."""
+    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
+
+
+# ---- src/purge_old_studies/index.py: Orthanc's index, read in lists by loopback HTTP: through the SDK what takes long would hold stores up.
+
+
+PAGE = 500  # studies read at a time: each question reads through all that match
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
+
+
+class Index:
+    """What Orthanc knows of its studies, asked as its version allows; `with_metadata`: all metadata of a study are needed."""
+
+    def __init__(self, loopback: Any, *, with_metadata: bool) -> None:
+        self._loopback, self._with_metadata = loopback, with_metadata
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get("/system")
+        return found
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
+        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
+        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        return bool(self._loopback.finds_more)
+
+    @functools.cached_property
+    def has_labels(self) -> bool:
+        """Whether this Orthanc knows labels, from 1.12.0."""
+        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
+        return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the studies that match, as Orthanc gives them: at least all that do."""
+        pages = self._pages(query) if self.is_extended else self._before_pages(query)
+        return itertools.chain.from_iterable(pages)
+
+    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        for since in itertools.count(0, PAGE):
+            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
+            page = self.search(
+                self.find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+            )
+            yield page
+            if len(page) < PAGE:
+                return
+
+    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        if self._loopback.finds_all:
+            studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
+        else:
+            studies = self._loopback.get("/studies")  # `is_meant` looks at each
+        for start in range(0, len(studies), PAGE):
+            page = self.content("Study", studies[start : start + PAGE])
+            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+
+    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        if not wanted:
+            return studies
+        series = self.content("Series", [study["ID"] for study in studies])
+        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
+        return [study for study in studies if study["ID"] in meant]
+
+    def find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Return a question for studies."""
+        # Without regard to case, since pages can't be had with it; `is_meant` has it.
+        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
+        if self.is_extended:
+            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
+        return find
+
+    def search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what Orthanc answers to a question."""
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
+
+    def content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is there of some studies at a level, before 1.12.5."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(studies), FEW):
+            some = {"Resources": studies[start : start + FEW], "Level": level}
+            found += self._loopback.post("/tools/bulk-content", {**some, "Metadata": self._with_metadata})
+        return found
+
+    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what some studies hold at a level."""
+        if not self.is_extended:
+            return self.content(level, [study.id for study in studies])
+        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
+        return self.search(find)
+
+    def bytes_of(self, studies: Mapping[str, Study]) -> int:
+        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        if not self.is_extended:
+            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+        instances = self.children("Instance", studies.values(), ["Attachments"])
+        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def count(self) -> int:
+        """Return how many studies there are."""
+        return int(self._loopback.get("/statistics")["CountStudies"])
+
+
+def if_there(path: str) -> Any:
+    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+
+    Any other error is raised: who can't see whether a study is protected does not delete it.
+    """
+    try:
+        return json.loads(orthanc.RestApiGet(path))
+    except orthanc.OrthancException as error:
+        if error.args[0] in UNKNOWN_RESOURCE:
+            return None
+        raise
 
 
 # ---- src/purge_old_studies/settings.py: The section PurgeOldStudies of the configuration.
@@ -1797,6 +2212,14 @@ class Settings:
     keep_metadata: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
     )
+    keep_received_days: float = dataclasses.field(
+        default=7,
+        metadata={
+            "minimum": 0,
+            "maximum": MAX_DAYS,
+            "help": "A rule never takes a study of which something came in within so many days.",
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
     state_path: str | None = dataclasses.field(
         default=None,
@@ -1841,10 +2264,16 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
-            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+            last = rule_conditions(rule, today).last
         except Refused as refused:
             raise SettingsError(f"{path}: {refused.message}") from None
+        if rule.by == "received" and (today - last).days < settings.keep_received_days:
+            raise SettingsError(
+                f'{path}.OlderThan: found "{rule.older_than}" by received, allowed: at least KeepReceivedDays '
+                f"({settings.keep_received_days:g} days); or set a lower {SECTION}.KeepReceivedDays"
+            )
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> Settings:
@@ -1854,109 +2283,20 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
     return settings
 
 
-# ---- src/purge_old_studies/studies.py: A study as Orthanc's index has it, and whether the conditions name it.
+# ---- src/purge_old_studies/archive.py: The studies of this Orthanc: chosen, looked at again, and deleted.
 
 
-IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A study as the index has it; `tags` are those of its patient too, `received` is its LastUpdate (UTC)."""
-
-    id: str
-    patient: str
-    tags: Mapping[str, str]
-    received: str
-    labels: frozenset[str]
-    metadata: frozenset[str]
-    instances: int = 0  # 0: not counted
-
-    def day(self, by: str) -> datetime.date | None:
-        """The day that counts; None if there is none that a calendar knows."""
-        if by == "StudyDate":
-            return _day(self.tags.get("StudyDate", ""))
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
-            return moment.astimezone().date()
-        return None
-
-
-@functools.lru_cache(10_000)
-def _day(text: str) -> datetime.date | None:
-    return parse_day(text)
-
-
-def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study. What Orthanc found is judged here once more: it compares dates as text (an
-    empty one, `1999`, `1999.12.31` and `19991301` are before 20000101 to it) and names without regard to case.
-    """
-    day = study.day(asked.by)
-    if day is None and asked.undated == "received":
-        day = study.day("received")
-    elif day is None and asked.undated:
-        day = datetime.date.min
-    if day is None or day > asked.last:
-        return False
-    held = [label in study.labels for label in asked.labels]
-    by_labels = {"All": all(held), "Any": not held or any(held), "None": not any(held)}[asked.labels_constraint]
-    return by_labels and all(
-        tag == "ModalitiesInStudy" or matches(study.tags.get(tag, ""), value) for tag, value in asked.query.items()
-    )
-
-
-def matches(found: str, wanted: str) -> bool:
-    """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
-    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
-
-
-@functools.lru_cache(1000)
-def _pattern(part: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
-
-
-def identifiers(study: Study) -> dict[str, str]:
-    return {"ID": study.id, **{tag: study.tags.get(tag, "") for tag in IDENTIFIERS}}
-
-
-def facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
-    return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
-
-
-# ---- src/purge_old_studies/archive.py: The studies of this Orthanc: found, looked at again, and deleted, by loopback HTTP.
-
-
-PAGE = 500  # studies read at a time: each question reads through all that match
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
-FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
-UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
 
 class Archive:
     """The studies of this Orthanc, by loopback HTTP: through the SDK what takes long would hold stores up."""
 
-    def __init__(self, loopback: Any, settings: Settings) -> None:
-        self._loopback, self._settings = loopback, settings
+    def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
+        self._loopback, self._settings, self._clock = loopback, settings, clock
+        self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
         self._tells_protection = True  # until it says that it does not
-
-    @functools.cached_property
-    def _system(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._loopback.get("/system")
-        return found
-
-    @property
-    def _extended(self) -> bool:
-        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
-        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._loopback.finds_more)
-
-    @functools.cached_property
-    def has_labels(self) -> bool:
-        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
-        return self._extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
 
     def chosen(self, asked: Conditions) -> list[Study]:
         """The studies that are to go, the oldest first, undated ones last."""
@@ -1964,7 +2304,12 @@ class Archive:
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
             query["StudyDate"] = f"-{asked.last:%Y%m%d}"
-        meant = [study for study in self._matching(query) if is_meant(study, asked)]
+        fitting = [study for study in map(self._study, self.index.matching(query)) if fits(study, asked)]
+        meant = [study for study in fitting if not came_lately(study, asked)]
+        if asked.received_until and (unknown := sum(not study.arrived for study in fitting)):
+            orthanc.LogWarning(
+                f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
+            )
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
         found = dict[str, Study]()
         for start in range(0, len(meant), WINDOW):
@@ -1975,71 +2320,19 @@ class Archive:
         aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
         return [found[name] for *_, name in aged[: asked.limit]]
 
-    def _matching(self, query: Mapping[str, str]) -> Iterator[Study]:
-        pages = self._pages(query) if self._extended else self._before_pages(query)
-        return map(self._study, itertools.chain.from_iterable(pages))
-
-    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        for since in itertools.count(0, PAGE):
-            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
-            page = self._search(
-                self._find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
-            )
-            yield page
-            if len(page) < PAGE:
-                return
-
-    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        if self._loopback.finds_all:
-            studies = self._loopback.post("/tools/find", self._find(query, Expand=False))
-        else:
-            studies = self._loopback.get("/studies")  # `is_meant` looks at each
-        for start in range(0, len(studies), PAGE):
-            page = self._content("Study", studies[start : start + PAGE])
-            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
-
-    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
-        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
-        if not wanted:
-            return studies
-        series = self._content("Series", [study["ID"] for study in studies])
-        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
-        return [study for study in studies if study["ID"] in meant]
-
-    def _find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
-        # Without regard to case, since pages can't be had with it; `is_meant` has it.
-        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
-        if self._extended:
-            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
-        return find
-
-    def _search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
-        return found
-
-    def _content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
-        """What is there of some studies at a level, before 1.12.5."""
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(studies), FEW):
-            some = {"Resources": studies[start : start + FEW], "Level": level}
-            found += self._loopback.post(
-                "/tools/bulk-content", {**some, "Metadata": bool(self._settings.keep_metadata)}
-            )
-        return found
-
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
         wanted, counts = [study for study, _ in studies], Counter[str]()
-        if self._extended:
+        if self.index.is_extended:
             # With regard to case, that is a sixth faster; UIDs have none. It is refused along with Since.
             query = {"StudyInstanceUID": "\\".join(uid for _, uid in studies)}
-            found = self._search(self._find(query, CaseSensitive=True))
+            found = self.index.search(self.index.find(query, CaseSensitive=True))
         else:
-            found = self._content("Study", wanted)
-            for series in self._content("Series", wanted):
+            found = self.index.content("Study", wanted)
+            for series in self.index.content("Series", wanted):
                 counts[series["ParentStudy"]] += len(series["Instances"])
         there = {each["ID"]: each for each in found}
         return {
@@ -2050,11 +2343,13 @@ class Archive:
 
     def _study(self, found: Mapping[str, Any]) -> Study:
         metadata = found.get("Metadata", {})
+        received = str(metadata.get("LastUpdate") or found.get("LastUpdate") or "")
         return Study(
             found["ID"],
             found["ParentPatient"],
             {**found.get("PatientMainDicomTags", {}), **found.get("MainDicomTags", {})},
-            str(metadata.get("LastUpdate") or found.get("LastUpdate") or ""),
+            received,
+            self._clock.arrival(received),
             frozenset(found.get("Labels", ())),
             frozenset(metadata),
             int(found.get("RequestedTags", {}).get("NumberOfStudyRelatedInstances") or 0),
@@ -2067,11 +2362,11 @@ class Archive:
         """
         patients = {study.tags.get("PatientID", "") for study in studies} - {""}
         asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
-        if not (asked and self._tells_protection and self._extended):
+        if not (asked and self._tells_protection and self.index.is_extended):
             return {}
         find = {"Level": "Patient", "Query": {"PatientID": "\\".join(asked)}, "Expand": True, "CaseSensitive": True}
         try:
-            found = self._search({**find, "ResponseContent": ["IsProtected"]})
+            found = self.index.search({**find, "ResponseContent": ["IsProtected"]})
         except LoopbackError as error:
             if error.status != http.HTTPStatus.BAD_REQUEST:
                 raise
@@ -2091,49 +2386,6 @@ class Archive:
         if is_protected:
             return "its patient is protected"
         return None
-
-    def count(self) -> int:
-        return int(self._loopback.get("/statistics")["CountStudies"])
-
-    def summary(self, studies: Sequence[Study], asked: Conditions) -> dict[str, Any]:
-        """What a dry run tells."""
-        years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
-        modalities: Counter[str] = Counter()
-        size = 0
-        for start in range(0, len(studies), WINDOW):
-            window = {study.id: study for study in studies[start : start + WINDOW]}
-            of_each: dict[str, set[str]] = {}
-            for series in self._children("Series", window.values(), ["MainDicomTags", "Parent"]):
-                of_each.setdefault(series["ParentStudy"], set()).add(
-                    series["MainDicomTags"].get("Modality", "") or "none"
-                )
-            modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
-            size += self._bytes(window)
-        ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
-        return {
-            "DryRun": True,
-            "Since": f"{asked.last:%Y%m%d}",
-            "Studies": len(studies),
-            "Bytes": size,
-            "Years": dict(sorted(years.items())),
-            "Modalities": dict(sorted(modalities.items())),
-            "First": ends[0] if ends else None,
-            "Last": ends[-1] if ends else None,
-        }
-
-    def _children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
-        if not self._extended:
-            return self._content(level, [study.id for study in studies])
-        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
-        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
-        return self._search(find)
-
-    def _bytes(self, studies: Mapping[str, Study]) -> int:
-        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
-        if not self._extended:
-            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self._children("Instance", studies.values(), ["Attachments"])
-        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
 
     def delete(self, studies: Sequence[str]) -> dict[str, str]:
         """Delete some studies; those that are still there, with what Orthanc says."""
@@ -2163,19 +2415,6 @@ class Archive:
         except LoopbackError:
             pass  # deleting the whole tells
         return True
-
-
-def if_there(path: str) -> Any:
-    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
-
-    Any other error is raised: who can't see whether a study is protected does not delete it.
-    """
-    try:
-        return json.loads(orthanc.RestApiGet(path))
-    except orthanc.OrthancException as error:
-        if error.args[0] in UNKNOWN_RESOURCE:
-            return None
-        raise
 
 
 # ---- src/purge_old_studies/history.py: The record of what was purged, and of who asked for it.
@@ -2437,7 +2676,261 @@ def _known(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"ID": row["study"], **{name: value for name, value in row["facts"].items() if name in IDENTIFIERS}}
 
 
-# ---- src/purge_old_studies/schedule.py: When a rule is due.
+# ---- src/purge_old_studies/jobs.py: The purges in the ledger, to look at.
+
+
+LISTED = 1000  # studies that an answer names at most
+TABLES = f"""{CLOCK_TABLES}
+CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
+    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
+    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
+CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
+CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+"""
+# Of what ended before some time: first the studies of each purge, few at a time, then the purge.
+FORGET_STUDIES = """
+DELETE FROM studies WHERE (purge, number) IN (
+    SELECT s.purge, s.number FROM purges p JOIN studies s ON s.purge=p.id WHERE p.ended<? LIMIT ?)
+"""
+FORGET_PURGES = """
+DELETE FROM purges WHERE id IN (
+    SELECT id FROM purges p WHERE ended<? AND NOT EXISTS (SELECT 1 FROM studies WHERE purge=p.id) ORDER BY ended LIMIT ?)
+"""
+FINISHED = ("deleted", "gone", "kept", "failed")
+
+
+class Jobs:
+    """What the ledger knows of each purge."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return the row of a purge. Raises `Refused` (404)."""
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
+        if not rows:
+            raise Refused(404, "There is no such purge; /purge-old-studies/jobs lists them")
+        found: dict[str, Any] = rows[0]
+        return found
+
+    def as_json(self, row: Mapping[str, Any], rate: float = 0.0) -> dict[str, Any]:
+        """Return a purge as the routes show it."""
+        sql = "SELECT state, COUNT(*) n FROM studies WHERE purge=? GROUP BY state"
+        counts = Counter({each["state"]: each["n"] for each in self._ledger.rows(sql, row["id"])})
+        total, remaining = counts.total(), sum(counts[state] for state in UNFINISHED)
+        return {
+            "ID": row["id"],
+            "State": row["state"],
+            "Asynchronous": bool(row["continues"]),
+            "Progress": 100 if not total else (total - remaining) * 100 // total,
+            "Studies": total,
+            **{state.capitalize(): counts[state] for state in FINISHED},
+            "Remaining": remaining,
+            "Rate": round(rate, 1),
+            "Conditions": json.loads(row["conditions"]),
+            "Created": utc_time(row["created"]),
+            "Ended": utc_time(row["ended"]),
+            **json.loads(row["asked"]),
+        }
+
+    def studies(self, number: int, *states: str) -> list[dict[str, Any]]:
+        """Return the first studies of a purge in some states."""
+        marks = ",".join("?" * len(states))
+        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"
+        rows = self._ledger.rows(sql, number, *states)
+        return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
+
+    def page(self, since: int, limit: int) -> tuple[list[dict[str, Any]], int, bool]:
+        """Return the rows after a number, how many purges there are in all, and whether more follow."""
+        rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
+        total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
+        return rows[:limit], total, len(rows) > limit
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Return the rows of purges that a stop or a kill left behind."""
+        found: list[dict[str, Any]] = self._ledger.rows(
+            "SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL"
+        )
+        return found
+
+    def totals(self) -> dict[str, Any]:
+        """Return how many purges there are in each state, and how many studies they deleted."""
+        counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
+        deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
+        return {"Purges": {row["state"]: row["n"] for row in counts}, "Deleted": deleted}
+
+    def forget_some(self, before: float) -> bool:
+        """Forget some of what ended before a time; return whether there may be more of it."""
+        some: int = self._ledger.run(FORGET_STUDIES, before, FORGOTTEN_AT_ONCE)
+        if some < FORGOTTEN_AT_ONCE:
+            some += self._ledger.run(FORGET_PURGES, before, FORGOTTEN_AT_ONCE)
+        return some >= FORGOTTEN_AT_ONCE
+
+
+# ---- src/purge_old_studies/runner.py: Purges from their choice to their end: one at a time, each in a thread of its own.
+
+
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
+
+
+class Runner:
+    """One purge at a time, remembered until it has ended. Whoever begins one holds `busy`, which its end releases."""
+
+    def __init__(self, settings: Settings, ledger: Any, history: History, archive: Archive) -> None:
+        self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
+        self._jobs = Jobs(ledger)
+        self.busy, self.stopping = threading.Lock(), threading.Event()
+        self.current: Purge | None = None
+        self._threads: list[threading.Thread] = []
+
+    # From start to stop
+
+    def start(self) -> None:
+        """Go on with what a stop or a kill left behind."""
+        if unfinished := self._jobs.unfinished():
+            self.busy.acquire()
+            self.thread(lambda: self._go_on(unfinished), "purge-goes-on")
+
+    def thread(self, target: Callable[[], object], name: str) -> None:
+        """Start a thread that `stop` waits for."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def stop(self) -> None:
+        """End all threads, within two seconds."""
+        self.stopping.set()
+        if purge := self.current:
+            purge.stopping = True
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def rate(self, number: int) -> float:
+        """Return the studies a second of a purge that is going on; 0 for any other."""
+        purge = self.current
+        return purge.rate if purge and purge.number == number else 0.0
+
+    # A purge, from choice to end
+
+    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
+        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+        try:
+            if self.stopping.is_set():
+                raise Refused(503, "Orthanc is stopping")
+            studies = self._archive.chosen(asked)
+            if not force and (refusal := self._too_many(len(studies))):
+                self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
+            purge = self.current = Purge(number, asked, self._ledger, self._history, self._archive, who)
+            self.thread(lambda: self._run_one(purge), f"purge-{number}")
+            return purge
+        except LoopbackError as error:
+            self.busy.release()
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
+        except BaseException:
+            self.busy.release()
+            raise
+
+    def tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
+
+    def _too_many(self, count: int) -> str | None:
+        most, percent = self._settings.max_studies, self._settings.max_percent
+        if most and count > most:
+            return f"{count} studies would go, more than MaxStudies ({most})"
+        if percent and count * 100 > percent * (total := self._archive.index.count()):
+            return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
+        return None
+
+    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+        """Write down what is to go; the purge's number."""
+        with self._ledger.transaction() as db:
+            sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
+            values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
+            number = int(db.execute(sql, values).lastrowid or 0)
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
+            db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+        self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+        return number
+
+    def _run_one(self, purge: Purge) -> None:
+        try:
+            self._run(purge)
+        finally:
+            self.current = None
+            self.busy.release()
+            purge.done.set()
+
+    def _run(self, purge: Purge) -> None:
+        try:
+            state = self._patiently(purge)
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+            state = "interrupted"
+            orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
+        row = self._jobs.row(purge.number)
+        if state == "interrupted" and self.stopping.is_set() and row["continues"]:
+            return  # the next start goes on
+        try:
+            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            self._end(purge.number, state)
+        except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
+            # It counts as going on: the next start completes its record.
+            what = f"the end of purge {purge.number} can't be written down"
+            orthanc.LogError(f"purge_old_studies: {what}: {one_line(error)}")
+
+    def _patiently(self, purge: Purge) -> str:
+        """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
+        for _ in range(9):
+            try:
+                return purge.run()
+            except LoopbackError as error:
+                orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
+                if self.stopping.wait(AFTER_ERROR):
+                    return "interrupted"
+        return purge.run()
+
+    def _end(self, number: int, state: str) -> None:
+        found = self._jobs.as_json(self._jobs.row(number))
+        totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
+        who = json.loads(self._jobs.row(number)["asked"])
+        for name, count in totals.items():
+            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
+        self.tell("ended", number, who, State=state, **totals)
+        self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
+        orthanc.LogWarning(
+            f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
+        )
+
+    def _go_on(self, rows: list[dict[str, Any]]) -> None:
+        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
+        try:
+            for row in rows:
+                asked = Conditions.from_json(row["conditions"])
+                purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
+                purge.cancelled = row["state"] == "cancelled"
+                purge.stopping = self.stopping.is_set()
+                self.current = purge
+                if row["continues"] or purge.cancelled:
+                    self._run(purge)
+                else:
+                    purge.complete_record()
+                    self._end(row["id"], "interrupted")
+        except Exception:  # noqa: BLE001 - what is not ended now is looked at again at the next start
+            orthanc.LogError(f"purge_old_studies can't go on now:\n{traceback.format_exc()}")
+        finally:
+            self.current = None
+            self.busy.release()
+
+
+# ---- src/purge_old_studies/schedule.py: The rules: when each is due, and its run.
+
+
+LOOK_SECONDS = 20.0  # between two looks at the clock
+CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
 
 
 def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
@@ -2457,49 +2950,116 @@ def _moments(rule: Rule, first: datetime.date, last: datetime.date) -> list[date
     return [datetime.datetime.combine(day, at) for day in days if DAYS[day.weekday()] in rule.days]
 
 
-# ---- src/purge_old_studies/api.py: The routes of the script and its rules: one purge at a time.
+class Schedule:
+    """Runs each rule when its time passes while this runs: what was missed while down waits for its next time."""
+
+    def __init__(self, settings: Settings, ledger: Any, clock: Clock, archive: Archive, runner: Runner) -> None:
+        self._settings, self._rules = settings, settings.rules
+        self._ledger, self._clock, self._archive, self._runner = ledger, clock, archive, runner
+
+    def run(self) -> None:
+        """Look at the clock, and run the rules whose time has passed, until Orthanc stops."""
+        reading, ticks = self._clock.record(), time.monotonic()
+        before = _local(reading)
+        while not self._runner.stopping.wait(min(LOOK_SECONDS, max(0.05, seconds_until(self._rules, before)))):
+            last, reading = reading, self._clock.record()
+            now, ahead = _local(reading), (reading.now - last.now) - (time.monotonic() - ticks)
+            due = [rule for rule in self._rules if is_due(rule, before, now)]
+            if due and ahead > CLOCK_JUMP:
+                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
+                names = ", ".join(rule.name for rule in due)
+                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
+                due = []
+            before, ticks = now, time.monotonic()
+            for rule in due:
+                self._run_rule(rule, now.date())
+
+    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
+        while not self._runner.busy.acquire(timeout=1):
+            if self._runner.stopping.is_set():
+                return
+            self._clock.record()
+        reading = self._clock.read()  # now: another purge may have gone on for long
+        try:
+            if reading.doubt:
+                raise Refused(409, reading.doubt)
+            if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
+                self._runner.busy.release()
+                return  # it ran on this day already: the clock was set back, or the hour comes twice
+            asked = self._conditions(rule, today, reading)
+        except (Refused, LoopbackError, sqlite3.Error) as error:
+            self._runner.busy.release()
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
+            return
+        try:
+            purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
+        except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
+            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
+            return
+        while not purge.done.wait(LOOK_SECONDS):
+            self._clock.record()
+
+    def _conditions(self, rule: Rule, today: datetime.date, reading: Reading) -> Conditions:
+        asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.index.has_labels)
+        until = received_until(self._settings.keep_received_days, reading.now)
+        return dataclasses.replace(asked, received_until=until)
 
 
-LISTED = 1000  # studies that an answer names at most
-AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
-CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rule
-TABLES = """
-CREATE TABLE IF NOT EXISTS purges(id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, continues INTEGER NOT NULL,
-    asked TEXT NOT NULL, conditions TEXT NOT NULL, created REAL NOT NULL, ended REAL);
-CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NULL, study TEXT NOT NULL,
-    facts TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(purge, number)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
-CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
-CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
-"""
+def _local(reading: Reading) -> datetime.datetime:
+    """Return what the clock on the wall says, without a zone."""
+    return datetime.datetime.fromtimestamp(reading.now)  # noqa: DTZ006 - rules are written in local times
+
+
+# ---- src/purge_old_studies/summary.py: What a dry run answers.
+
+
+LATELY_DAYS = 7  # what came in within these is named
+
+
+def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: float) -> dict[str, Any]:
+    """Return what a dry run answers: what would go, and how much of that came in lately, before `now` (a POSIX time)."""
+    lately = received_until(LATELY_DAYS, now)
+    years = Counter(str(day.year) if (day := study.day(asked.by)) else "undated" for study in studies)
+    modalities: Counter[str] = Counter()
+    size = 0
+    for start in range(0, len(studies), WINDOW):
+        window = {study.id: study for study in studies[start : start + WINDOW]}
+        of_each: dict[str, set[str]] = {}
+        for series in index.children("Series", window.values(), ["MainDicomTags", "Parent"]):
+            of_each.setdefault(series["ParentStudy"], set()).add(series["MainDicomTags"].get("Modality", "") or "none")
+        modalities.update(modality for study, found in of_each.items() if study in window for modality in found)
+        size += index.bytes_of(window)
+    ends = [identifiers(study) for study in studies[:: max(1, len(studies) - 1)][:2]]
+    return {
+        "DryRun": True,
+        "Since": f"{asked.last:%Y%m%d}",
+        "Studies": len(studies),
+        f"ReceivedWithin{LATELY_DAYS}Days": sum(study.arrived > lately for study in studies),
+        "Bytes": size,
+        "Years": dict(sorted(years.items())),
+        "Modalities": dict(sorted(modalities.items())),
+        "First": ends[0] if ends else None,
+        "Last": ends[-1] if ends else None,
+    }
+
+
+# ---- src/purge_old_studies/api.py: The routes of the script.
+
+
 FORGET_EVERY = 60.0  # seconds
-# Of what ended before some time: first the studies of each purge, few at a time, then the purge.
-FORGET_STUDIES = """
-DELETE FROM studies WHERE (purge, number) IN (
-    SELECT s.purge, s.number FROM purges p JOIN studies s ON s.purge=p.id WHERE p.ended<? LIMIT ?)
-"""
-FORGET_PURGES = """
-DELETE FROM purges WHERE id IN (
-    SELECT id FROM purges p WHERE ended<? AND NOT EXISTS (SELECT 1 FROM studies WHERE purge=p.id) ORDER BY ended LIMIT ?)
-"""
-FINISHED = ("deleted", "gone", "kept", "failed")
 
 
 class Purges:
-    """The script's routes and its rules: one purge at a time, remembered until it has ended."""
+    """The script's routes, from its start to its stop."""
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None, version: str) -> None:
         self._settings, self._configuration, self._refusal = settings, configuration, refusal
         self._version = version
-        loopback = Loopback(configuration)
-        if not refusal and not loopback.enabled:
+        self._loopback = Loopback(configuration)
+        if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._loopback, self._archive = loopback, Archive(loopback, settings)
-        self._busy = threading.Lock()
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
-        self._stopping = threading.Event()
-        self._current: Purge | None = None
-        self._threads: list[threading.Thread] = []
+        self._runner: Runner | None = None
 
     # From start to stop
 
@@ -2510,7 +3070,10 @@ class Purges:
             else:
                 self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
-            self._stop()
+            deadline = time.monotonic() + STOPS_WITHIN
+            if self._runner:
+                self._runner.stop()
+            self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
         """Return why nothing can be purged, or None."""
@@ -2519,42 +3082,25 @@ class Purges:
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         durability = self._settings.durability
-        self._ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
+        ledger = Ledger(folder / "purge_old_studies.sqlite", TABLES, durability=durability)
         try:
+            self._ledger, self._clock, self._jobs = ledger, Clock(ledger), Jobs(ledger)
             self._history = History(folder / "purge_old_studies.jsonl", durable=durability == "full")
-            sql = "SELECT * FROM purges WHERE state IN ('running','cancelled') AND ended IS NULL"
-            unfinished = self._ledger.rows(sql)
+            self._archive = Archive(self._loopback, self._settings, self._clock)
+            runner = Runner(self._settings, ledger, self._history, self._archive)
+            schedule = Schedule(self._settings, ledger, self._clock, self._archive, runner)
+            runner.start()
         except BaseException:
-            self._ledger.close()
+            ledger.close()  # the next try opens it
             raise
-        if unfinished:
-            self._busy.acquire()
-            self._thread(lambda: self._go_on(unfinished), "purge-goes-on")
-        if self._settings.rules:
-            self._thread(self._schedule, "purge-schedule")
-        return self._ledger
+        self._runner = runner
+        runner.thread(schedule.run, "purge-schedule")
+        return ledger
 
     def _forget_old(self) -> float:
         """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
-        before, few = time.time() - self._settings.keep_done_days * 86400, FORGOTTEN_AT_ONCE
-        some = self._ledger.run(FORGET_STUDIES, before, few)
-        if some < few:
-            some += self._ledger.run(FORGET_PURGES, before, few)
-        return 0.1 if some >= few else FORGET_EVERY
-
-    def _thread(self, target: Callable[[], object], name: str) -> None:
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
-        self._threads[-1].start()
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        if purge := self._current:
-            purge.stopping = True
-        deadline = time.monotonic() + 2
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._worker.stop(deadline - time.monotonic())
+        before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
+        return 0.1 if self._jobs.forget_some(before) else FORGET_EVERY
 
     # A purge, from request to end
 
@@ -2563,138 +3109,50 @@ class Purges:
         """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
         found = request.parameters
         as_json = wants_json(found, request)
-        asked = conditions(found, _today(), has_labels="Labels" not in found or self._archive.has_labels)
-        if found.get("dry-run"):
-            summary = self._dry_run(asked)
-            return summary if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in summary.items())
-        if not self._busy.acquire(blocking=False):
-            current = f"purge {self._current.number}" if self._current else "another purge"
+        reading = self._clock.read()
+        asked = self._conditions(found, reading)
+        if found.get("dry-run", request.method == "POST"):
+            content = self._dry_run(asked, reading)
+            if request.method == "POST":
+                content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
+            return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
+        runner = self._running()
+        if not runner.busy.acquire(blocking=False):
+            current = f"purge {purge.number}" if (purge := runner.current) else "another purge"
             raise Refused(409, f"One purge at a time, and {current} is going on: see /purge-old-studies/jobs")
         who = {**who_asks(request.headers), "Rule": None}
-        purge = self._begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
+        purge = runner.begin(asked, who, force=bool(found.get("force")), continues=bool(found.get("async")))
         if found.get("async"):
             return Answer({"ID": purge.number, "Path": f"/purge-old-studies/jobs/{purge.number}"}, 202)
         purge.done.wait()
         return self._answer(purge.number, asked, as_json=as_json)
 
-    def _dry_run(self, asked: Conditions) -> dict[str, Any]:
+    def _running(self) -> Runner:
+        assert self._runner  # `unavailable` has told
+        return self._runner
+
+    def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:
+        """Return which studies are meant. What depends on a clock that is doubted is refused (409), also a dry run."""
+        has_labels = "Labels" not in found or self._archive.index.has_labels
+        keeps = found.get("keep-received-days", 0)
         try:
-            return self._archive.summary(self._archive.chosen(asked), asked)
+            asked = conditions(found, local_day(reading.earliest), has_labels=has_labels)
+        except Refused as refused:
+            raise Refused(
+                refused.status, f"{refused.message}. {reading.doubt}" if reading.doubt else refused.message
+            ) from None
+        if reading.doubt and ("older-than" in found or keeps):
+            raise Refused(409, f"{reading.doubt}. A purge by since=YYYYMMDD alone needs no clock")
+        return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
+
+    def _dry_run(self, asked: Conditions, reading: Reading) -> dict[str, Any]:
+        try:
+            return summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
-
-    def _begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
-        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
-        try:
-            if self._stopping.is_set():
-                raise Refused(503, "Orthanc is stopping")
-            studies = self._archive.chosen(asked)
-            if not force and (refusal := self._too_many(len(studies))):
-                self._tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
-                raise Refused(403, f"{refusal}; force=true does it nevertheless")
-            number = self._write_down(asked, who, studies, continues=continues)
-            purge = self._current = Purge(number, asked, self._ledger, self._history, self._archive, who)
-            self._thread(lambda: self._run_one(purge), f"purge-{number}")
-            return purge
-        except LoopbackError as error:
-            self._busy.release()
-            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
-        except BaseException:
-            self._busy.release()
-            raise
-
-    def _tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
-        self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
-
-    def _too_many(self, count: int) -> str | None:
-        most, percent = self._settings.max_studies, self._settings.max_percent
-        if most and count > most:
-            return f"{count} studies would go, more than MaxStudies ({most})"
-        if percent and count * 100 > percent * (total := self._archive.count()):
-            return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
-        return None
-
-    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
-        """Write down what is to go; the purge's number."""
-        with self._ledger.transaction() as db:
-            sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
-            values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
-            number = int(db.execute(sql, values).lastrowid or 0)
-            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
-            db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self._tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
-        return number
-
-    def _run_one(self, purge: Purge) -> None:
-        try:
-            self._run(purge)
-        finally:
-            self._current = None
-            self._busy.release()
-            purge.done.set()
-
-    def _run(self, purge: Purge) -> None:
-        try:
-            state = self._patiently(purge)
-        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
-            state = "interrupted"
-            orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
-        row = self._row(purge.number)
-        if state == "interrupted" and self._stopping.is_set() and row["continues"]:
-            return  # the next start goes on
-        try:
-            purge.complete_record()  # where something was raised: a batch that went meanwhile
-            self._end(purge.number, state)
-        except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
-            # It counts as going on: the next start completes its record.
-            what = f"the end of purge {purge.number} can't be written down"
-            orthanc.LogError(f"purge_old_studies: {what}: {one_line(error)}")
-
-    def _patiently(self, purge: Purge) -> str:
-        """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
-        for _ in range(9):
-            try:
-                return purge.run()
-            except LoopbackError as error:
-                orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
-                if self._stopping.wait(AFTER_ERROR):
-                    return "interrupted"
-        return purge.run()
-
-    def _end(self, number: int, state: str) -> None:
-        found = self._job(self._row(number))
-        totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
-        who = json.loads(self._row(number)["asked"])
-        for name, count in totals.items():
-            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
-        self._tell("ended", number, who, State=state, **totals)
-        self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
-        orthanc.LogWarning(
-            f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
-        )
-
-    def _go_on(self, rows: list[dict[str, Any]]) -> None:
-        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
-        try:
-            for row in rows:
-                asked = Conditions.from_json(row["conditions"])
-                purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
-                purge.cancelled = row["state"] == "cancelled"
-                purge.stopping = self._stopping.is_set()
-                self._current = purge
-                if row["continues"] or purge.cancelled:
-                    self._run(purge)
-                else:
-                    purge.complete_record()
-                    self._end(row["id"], "interrupted")
-        except Exception:  # noqa: BLE001 - what is not ended now is looked at again at the next start
-            orthanc.LogError(f"purge_old_studies can't go on now:\n{traceback.format_exc()}")
-        finally:
-            self._current = None
-            self._busy.release()
 
     def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
-        row = self._row(number)
+        row = self._jobs.row(number)
         found = self._job(row)
         if row["state"] == "done":
             return (
@@ -2704,69 +3162,38 @@ class Purges:
         message = (
             f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
         )
-        states = {name: self._studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
+        states = {name: self._jobs.studies(number, *of) for name, of in (("Failed", ("failed",)), ("Kept", ("kept",)))}
         details = {name: [each["ID"] for each in studies] for name, studies in states.items()}
         raise Refused(500, message, Purge=number, Deleted=found["Deleted"], Remaining=found["Remaining"], **details)
 
     # What there is to look at
 
-    def _row(self, number: int) -> dict[str, Any]:
-        rows = self._ledger.rows("SELECT * FROM purges WHERE id=?", number)
-        if not rows:
-            raise Refused(404, f"There is no purge {number}; /purge-old-studies/jobs lists them")
-        return rows[0]
-
-    def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        sql = "SELECT state, COUNT(*) n FROM studies WHERE purge=? GROUP BY state"
-        counts = Counter({each["state"]: each["n"] for each in self._ledger.rows(sql, row["id"])})
-        total, remaining = counts.total(), sum(counts[state] for state in UNFINISHED)
-        purge = self._current
-        rate = purge.rate if purge and purge.number == row["id"] else 0.0
-        return {
-            "ID": row["id"],
-            "State": row["state"],
-            "Asynchronous": bool(row["continues"]),
-            "Progress": 100 if not total else (total - remaining) * 100 // total,
-            "Studies": total,
-            **{state.capitalize(): counts[state] for state in FINISHED},
-            "Remaining": remaining,
-            "Rate": round(rate, 1),
-            "Conditions": json.loads(row["conditions"]),
-            "Created": _utc(row["created"]),
-            "Ended": _utc(row["ended"]),
-            **json.loads(row["asked"]),
-        }
-
-    def _studies(self, number: int, *states: str) -> list[dict[str, Any]]:
-        marks = ",".join("?" * len(states))
-        sql = f"SELECT * FROM studies WHERE purge=? AND state IN ({marks}) ORDER BY number LIMIT {LISTED}"
-        rows = self._ledger.rows(sql, number, *states)
-        return [{"ID": row["study"], "State": row["state"], "Reason": row["reason"]} for row in rows]
-
     @takes(PAGE_PARAMETERS)
     def jobs(self, request: Request) -> Any:
         """A page of purges, the first one first: `since` (the last one's id) and `limit`."""
         since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
-        rows = self._ledger.rows("SELECT * FROM purges WHERE id>? ORDER BY id LIMIT ?", since, limit + 1)
-        total = self._ledger.rows("SELECT COUNT(*) n FROM purges")[0]["n"]
-        items = [self._job(row) for row in rows[:limit]]
-        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+        rows, total, more = self._jobs.page(since, limit)
+        items = [self._job(row) for row in rows]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if more else None}
+
+    def _job(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return self._jobs.as_json(row, self._running().rate(row["id"]))
 
     def job(self, request: Request) -> Any:
         """One purge: its state, what went, what is left, the rate, and why studies did not go."""
-        row = self._row(row_number(request.groups[0]))
-        return {**self._job(row), "NotDeleted": self._studies(row["id"], "kept", "failed")}
+        row = self._jobs.row(row_number(request.groups[0]))
+        return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 
     def cancel(self, request: Request) -> Any:
         """Let a purge that is going on stop after what it is deleting at the moment."""
-        row = self._row(row_number(request.groups[0]))
-        purge = self._current
+        row = self._jobs.row(row_number(request.groups[0]))
+        purge = self._running().current
         if purge is None or purge.number != row["id"]:
             raise Refused(409, f"Purge {row['id']} is not going on any more: it is {row['state']}")
         # Written down first: a kill in this moment must not let it go on at the next start.
         self._ledger.run("UPDATE purges SET state='cancelled' WHERE id=? AND ended IS NULL", row["id"])
         purge.cancelled = True
-        return self._job(self._row(row["id"]))
+        return self._job(self._jobs.row(row["id"]))
 
     @takes({**PAGE_PARAMETERS, "purge": WholeNumber()})
     def history(self, request: Request) -> Any:
@@ -2776,69 +3203,24 @@ class Purges:
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
-        counts = self._ledger.rows("SELECT state, COUNT(*) n FROM purges GROUP BY state")
-        current = self._current
-        deleted = self._ledger.rows("SELECT COUNT(*) n FROM studies WHERE state='deleted'")[0]["n"]
+        current = self._running().current
         return {
             "State": "purging" if current else "running",
             "Purge": current.number if current else None,
-            "Purges": {row["state"]: row["n"] for row in counts},
-            "Deleted": deleted,
+            **self._jobs.totals(),
             "Rules": [rule.name for rule in self._settings.rules],
+            "Clock": self._clock.read().as_json(),
             "Version": self._version,
         }
 
-    # Rules
-
-    def _schedule(self) -> None:
-        """Run each rule when its time passes while this runs: what was missed while down waits for its next time."""
-        before, ticks, clock = datetime.datetime.now(), time.monotonic(), time.time()  # noqa: DTZ005 - local times
-        trouble = Trouble("purge_old_studies (rules)")
-        while not self._stopping.wait(min(20.0, max(0.05, seconds_until(self._settings.rules, before)))):
-            now, ahead = datetime.datetime.now(), (time.time() - clock) - (time.monotonic() - ticks)  # noqa: DTZ005
-            due = [rule for rule in self._settings.rules if is_due(rule, before, now)]
-            if due and ahead > CLOCK_JUMP:
-                # Every age is counted from this clock; a machine that has slept is the same: the run was missed.
-                names = ", ".join(rule.name for rule in due)
-                orthanc.LogError(f"purge_old_studies: the clock went {ahead:.0f} s ahead; not run this time: {names}")
-                due = []
-            try:
-                for rule in due:
-                    self._run_rule(rule, now.date())
-                trouble.is_over()
-            except (OSError, sqlite3.Error) as error:
-                trouble.begins(f"purge_old_studies: a rule runs when this is over: {one_line(error)}", one_line(error))
-                self._stopping.wait(AFTER_ERROR)
-                continue  # `before` stays: what is due is due then
-            before, ticks, clock = now, time.monotonic(), time.time()
-
-    def _run_rule(self, rule: Rule, today: datetime.date) -> None:
-        if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):
-            return  # it ran on this day already: the clock was set back, or the hour comes twice
-        while not self._busy.acquire(timeout=1):
-            if self._stopping.is_set():
-                return
+    def confirm_clock(self, request: Request) -> Any:
+        """Believe the clock as it is now, although it is not what was to be expected: rules run again."""
+        line = {"Time": now_utc(), "Purge": None, "Event": "clock confirmed", **who_asks(request.headers)}
         try:
-            asked = rule_conditions(rule, today, has_labels=not rule.labels or self._archive.has_labels)
-        except Refused as refused:
-            self._busy.release()
-            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {refused.message}")
-            return
-        try:
-            self._begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True).done.wait()
-        except Refused as refused:
-            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {refused.message}")
-        except (LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
-            orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run this time: {one_line(error)}")
-
-
-def _today() -> datetime.date:
-    return datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
-
-
-def _utc(seconds: float | None) -> str | None:
-    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
+            self._history.add([{**line, "Expected": utc_time(self._clock.read().expected)}])
+            return self._clock.confirm().as_json()
+        except (OSError, sqlite3.Error) as error:
+            raise Refused(503, f"That can't be recorded, so the clock is doubted as before: {error}") from None
 
 
 def _in_words(value: Any) -> str:
@@ -2871,6 +3253,7 @@ def register() -> None:
     serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    serve(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)

@@ -548,8 +548,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
@@ -672,6 +672,8 @@ def serve(
             _send(output, answer if isinstance(answer, Answer) else Answer(answer))
         except Refused as refused:
             _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
         except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
@@ -689,17 +691,25 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
     if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
         status, reason = found
         if method == "GET":
-            query = urllib.parse.urlencode(_decoded_query(uri, raw, "replace"), errors="replace")
-            reason += f". In a terminal: {as_command(headers, f'{uri}?{query}')}"
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
         raise Refused(status, reason)
 
 
-def _decoded_query(uri: str, raw: Mapping[str, Any], errors: str = "strict") -> dict[str, str]:
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
     query = {name: value or "" for name, value in raw.get("get", {}).items()}
     if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
         return query
     try:
-        return {name: urllib.parse.unquote_plus(value, errors=errors) for name, value in query.items()}
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
     except UnicodeError:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
@@ -1208,6 +1218,23 @@ class Ledger:
     def forget_finished(self, days: float) -> bool:
         """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -2175,8 +2202,8 @@ class PrivateTags:
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
-        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
-            self._ledger.set_number("cursor", newest)
+        kept = self._ledger.number("cursor", -1)
+        self._ledger.set_number("cursor", place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest)
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """make bench-forward: how fast a backlog goes out, beside what the wire carries, and how soon a study is whole.
 
-Everything in one run, in turn, on the same two Orthancs; ratios are medians over the rounds. Arguments: --rounds, --studies,
---instances, --large (few studies of 500 instances of 512x512).
+Everything in one run, in turn, on the same two Orthancs; ratios are medians over the rounds. Peers are sent to with Verify too.
+Arguments: --rounds, --studies, --instances, --large (few studies of 500 instances of 512x512), --script (that one), --no-lag.
 """
 
 from __future__ import annotations
@@ -59,15 +59,25 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
     route, nodes, section, entry = KINDS[script]
     number = sum(len(study) for study in studies)
     dashes = script.replace("_", "-")
+    verifies = route == "peers"
     with tempfile.TemporaryDirectory() as folder:
         destination = OrthancServer(Path(folder) / "destination", aet="DEST").start()
         source = OrthancServer(
             Path(folder) / "source",
             ROOT / f"{script}.py",
-            {nodes: {"DEST": getattr(destination, entry)()}, section: {}, "JobsHistorySize": 1000},
+            {
+                nodes: {name: getattr(destination, entry)() for name in ("DEST", *["VERIFIED"] * verifies)},
+                section: {
+                    "Destinations": ["DEST"],
+                    "DestinationOptions": {"VERIFIED": {"Verify": True}} if verifies else {},
+                },
+                "JobsHistorySize": 1000,
+            },
         ).start()
         try:
             source.post(f"/{dashes}/destinations/DEST/pause")
+            if verifies:
+                source.post(f"/{dashes}/destinations/VERIFIED/pause")
             for study in studies:
                 source.store(study)
             source.wait_until_stable(600)
@@ -82,6 +92,9 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
             def ours() -> None:
                 source.post(f"/{dashes}/destinations/DEST/resume")
 
+            def verified() -> None:
+                source.post(f"/{dashes}/destinations/VERIFIED/resume")
+
             def two_associations() -> None:
                 halves = [[image for study in studies[half::2] for image in study] for half in (0, 1)]
                 threads = [
@@ -94,11 +107,15 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
                     thread.join()
 
             ways = {"raw jobs": raw, script: ours, "dcmsend, two associations": two_associations}
+            if verifies:
+                ways[f"{script}, Verify"] = verified
+            through = {ours: "DEST", verified: "VERIFIED"}
             rates: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(rounds):
                 for name, work in ways.items():
-                    if work is ours:
-                        source.post(f"/{dashes}/backfill", {"From": "20240101", "To": "20240101"})
+                    if chosen := through.get(work):
+                        body = {"From": "20240101", "To": "20240101", "Destination": chosen}
+                        source.post(f"/{dashes}/backfill", body)
                     rates[name].append(timed(work, destination, number))
                     source.wait_until(
                         lambda: (
@@ -107,13 +124,15 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
                         ),
                         timeout=600,
                     )
-                    source.post(f"/{dashes}/destinations/DEST/pause")
+                    if chosen:
+                        source.post(f"/{dashes}/destinations/{chosen}/pause")
             for name, found in rates.items():
                 print(f"  {name:28s} {statistics.median(found):7.0f} instances/s", flush=True)
-            ratios = [ours / raw for ours, raw in zip(rates[script], rates["raw jobs"], strict=True)]
-            print(
-                f"  {script} / raw jobs: median {statistics.median(ratios):.2f} (of {', '.join(f'{one:.2f}' for one in ratios)})"
-            )
+            for name, beside in ((script, "raw jobs"), (f"{script}, Verify", script)):
+                if name in rates:
+                    ratios = [one / other for one, other in zip(rates[name], rates[beside], strict=True)]
+                    each = ", ".join(f"{one:.2f}" for one in ratios)
+                    print(f"  {name} / {beside}: median {statistics.median(ratios):.2f} (of {each})")
             status = Path(f"/proc/{source.process.pid}/status").read_text() if source.process else ""
             print(f"  memory of the sending Orthanc: {status.partition('VmRSS:')[2].split()[0]} kB", flush=True)
         finally:
@@ -156,16 +175,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--instances", type=int, default=20)
+    parser.add_argument("--script", choices=KINDS, help="only this one")
+    parser.add_argument("--no-lag", action="store_true", help="only the backlog")
     parser.add_argument("--large", action="store_true", help="2 studies of 500 instances of 512x512 instead")
     options = parser.parse_args()
     size, studies, instances = (512, 2, 500) if options.large else (64, options.studies, options.instances)
     made = [
         make_study(patient_id=f"P{number}", instances=instances, rows=size, columns=size) for number in range(studies)
     ]
-    for script in KINDS:
+    scripts = [options.script] if options.script else [*KINDS]
+    for script in scripts:
         print(f"{script}: a backlog of {studies} studies of {instances} instances of {size}x{size}", flush=True)
         backlog(script, made, options.rounds)
-    for script in KINDS:
+    for script in [] if options.no_lag else scripts:
         for trigger in ("plain", "Stable", "Stored"):
             lag(script, trigger, made[:20], 0.003)
 

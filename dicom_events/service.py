@@ -16,11 +16,13 @@ import types
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orthanc
 
 from ._common.answers import KEPT_ALIVE, Answer, Refused, Request, one_line, serve, warn_if_open
+from ._common.json_text import decoded
 from ._common.loopback import Loopback, LoopbackError
 from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
 from ._common.settings import SettingsError, read_settings
@@ -33,6 +35,7 @@ from .intake import KEPT_CHANGES, KNOWN_CHANGES, Intake, Tags
 from .journal import Journal
 from .keeper import Keeper
 from .outbox import Outbox, new_id
+from .own import json_of_event
 from .publisher import Publisher
 from .settings import SECTION, Named, Settings, read_brokers
 
@@ -137,23 +140,10 @@ class Service:
 
         Raises
         ------
-        ValueError : the type or the subject is no text, or begins like ours; or the data is not JSON.
+        ValueError : the type, the subject or the data is something that no broker takes (`own.py`).
         RuntimeError : this script is idle, or the outbox can't be written.
         """
-        if (
-            not isinstance(kind, str)
-            or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", kind)
-            or kind.startswith(("dicom.", "orthanc."))
-        ):
-            raise ValueError(f"type: found {kind!r}, allowed: words with dots between, not below dicom. or orthanc.")
-        if not isinstance(subject, str) or not subject or one_line(subject) != subject:
-            raise ValueError(f"subject: found {subject!r}, allowed: a text of one line")
-        try:
-            text, uid = json.dumps(data, allow_nan=False), new_id()
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"data: found no JSON ({error}), allowed: objects, lists, texts, numbers, true, false, null"
-            ) from None
+        text, uid = json_of_event(kind, data, subject), new_id()
         if not (intake := self._open()):
             raise RuntimeError(self._unavailable or self._closed)
         try:
@@ -210,13 +200,19 @@ class Service:
             most=bounds.max_megabytes * 1_000_000,
             oldest=bounds.max_age_days * 86400,
             refuse=bounds.when_full == "refuse",
+            keep_orphaned=bounds.keep_orphaned_days,
         )
         try:
-            gone = outbox.begin([named.name for named in self._brokers])
-            journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
+            return self._intake_of(outbox, path)
         except BaseException:
-            outbox.ledger.close()
+            self._publishers.clear()
+            outbox.ledger.close()  # the next try opens it
             raise
+
+    def _intake_of(self, outbox: Outbox, path: Path) -> Intake:
+        settings = self._settings
+        said = outbox.begin(self._brokers)
+        journal = Journal(path.with_suffix(".journal"), outbox.place, full=settings.durability == "full")
         if outbox.ledger.fresh:
             moved = outbox.ledger.moved
             why = f"was corrupt and is kept as {moved}" if moved else "is new"
@@ -224,10 +220,8 @@ class Service:
                 f"dicom_events: the outbox {path} {why}; what happens from now on is published, nothing that the archive "
                 "holds already (POST /dicom-events/replay does that)"
             )
-        if gone:
-            orthanc.LogWarning(
-                f"dicom_events: no broker is named {', '.join(gone)} any more; what waited for it is dropped"
-            )
+        for line in [*said, *_said_of_orphans(outbox)]:
+            orthanc.LogWarning(f"dicom_events: {line}")
         stable_age = float(self._configuration.get("StableAge", 60))
         intake = Intake(
             *(outbox, journal, settings.events, self._tags, stable_age, settings.reconcile),
@@ -300,7 +294,8 @@ class Service:
                 "Dropped": outbox.ledger.number("dropped"),
                 "Refused": outbox.ledger.number("refused") + outbox.refused,
             },
-            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers},
+            "Brokers": {publisher.name: publisher.status() for publisher in self._publishers}
+            | {name: _orphan(outbox, name, *kept) for name, kept in outbox.places.orphans.names().items()},
             "LastError": self._intake.problem or (self._keeper.problem if self._keeper else "") or None,
         }
 
@@ -318,7 +313,7 @@ class Service:
     def get_dead_letter(self, request: Request) -> dict[str, Any]:
         """One of them, with its data."""
         row = self._letter(request)
-        return {**_shown(row), "Data": json.loads(row["data"]) if row["data"] else None}
+        return {**_shown(row), "Data": _decoded(row["data"]) if row["data"] else None}
 
     def drop_dead_letter(self, request: Request) -> dict[str, Any]:
         """Forget it."""
@@ -353,7 +348,21 @@ class Service:
         return rows[0]
 
     def _names(self) -> list[str]:
-        return [named.name for named in self._brokers]
+        return [*(named.name for named in self._brokers), *self._outbox().places.orphans.names()]
+
+    def drop_broker(self, request: Request) -> dict[str, Any]:
+        """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
+        outbox, given = self._outbox(), request.groups[0]
+        orphans, configured = outbox.places.orphans.names(), [named.name for named in self._brokers]
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in (*orphans, *configured)), None)
+        if name is None:
+            raise Refused(404, f"There is no broker {one_line(given)}; orphaned are: {', '.join(orphans) or 'none'}")
+        if name in configured:
+            raise Refused(409, f"The broker {name} is configured: take it out of the configuration first")
+        status = _orphan(outbox, name, *orphans[name])
+        outbox.places.drop(name)
+        return {"Broker": name, **status, "State": "dropped"}
 
     @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
     def replay(self, request: Request) -> Answer:
@@ -418,6 +427,7 @@ ROUTES: dict[str, dict[str, Callable[[Service, Request], Any]]] = {
     "/dicom-events/dead-letters/retry": {"POST": Service.retry_all},
     "/dicom-events/dead-letters/([0-9]+)": {"GET": Service.get_dead_letter, "DELETE": Service.drop_dead_letter},
     "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Service.retry_one},
+    "/dicom-events/brokers/(.+)": {"DELETE": Service.drop_broker},
     "/dicom-events/replay": {"POST": Service.replay},
 }
 LETTERS = "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event"
@@ -435,6 +445,33 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Error": row["error"],
         "Since": utc(row["updated"]),
     }
+
+
+def _decoded(data: str) -> Any:
+    """The data of an event; as text, where the first version took what is nested too deep for a thread of Orthanc's."""
+    try:
+        return decoded(data)
+    except ValueError:
+        return data
+
+
+def _orphan(outbox: Outbox, name: str, since: float, days_left: float | None) -> dict[str, Any]:
+    """The status of a broker that is not configured any more."""
+    found = {"Type": outbox.places.type_of(name), "State": "orphaned", **outbox.totals(name)}
+    return {**found, "OrphanedSince": utc(since), "DaysLeft": days_left}
+
+
+def _said_of_orphans(outbox: Outbox) -> list[str]:
+    """One line of the log for all of them."""
+    orphans = outbox.places.orphans.names()
+    if not orphans:
+        return []
+    shown = ", ".join(f"{name} ({outbox.backlog(name)[0]} events)" for name in orphans)
+    days = min((left for _, left in orphans.values() if left is not None), default=None)
+    return [
+        f"no broker is configured under the name of what waits for: {shown}. It is kept until there is one, or "
+        f"DELETE /dicom-events/brokers/NAME{'' if days is None else f', or for {days:g} days more'}"
+    ]
 
 
 def _of_broker(broker: str | None, names: Sequence[str]) -> tuple[str, list[Any]]:

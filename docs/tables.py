@@ -23,18 +23,20 @@ def keys(script: str, section: str = "Settings") -> None:
 
 
 def routes(script: str) -> None:
-    """Write the table of the routes of a script: method, path, and the first line of the handler's docstring."""
+    """Write the table of the routes of a script: method, path, parameters, and the first line of the handler's docstring."""
     lines = []
     for pattern, handlers in _load(script).ROUTES.items():
         path = (
             pattern.replace("([0-9]+)", "{id}")
             .replace("([^/]+)", "{id}")
+            .replace("(.+)", "{name}")
             .replace("(.*)", "{…}")
             .replace("([0-9a-f-]+)", "{id}")
         )
         for method, handler in handlers.items():
-            lines.append(f"| `{method} {path}` | {(handler.__doc__ or '').strip().splitlines()[0]} |")
-    _out("| Route | What it does |", "|---|---|", *lines)
+            taken = ", ".join(f"`{name}`" for name in getattr(handler, "parameters", {}))
+            lines.append(f"| `{method} {path}` | {taken} | {(handler.__doc__ or '').strip().splitlines()[0]} |")
+    _out("| Route | Parameters | What it does |", "|---|---|---|", *lines)
 
 
 def _load(script: str) -> types.ModuleType:
@@ -57,8 +59,14 @@ def _rows(settings: Any, path: str) -> Iterator[str]:
             yield f"| `{key}` | | an object | {meaning} |"
             yield from _rows(hint, f"{key}.")
             continue
-        default = json.dumps(getattr(defaults, field.name), default=list)
-        yield f"| `{key}` | `{default}` | {_allowed(hint, field.metadata)} | {meaning} |"
+        default, check = getattr(defaults, field.name), field.metadata.get("check")
+        # A list or object that may not be empty has no default that can be written.
+        shown = (
+            ""
+            if isinstance(default, (tuple, dict)) and check and check(default)
+            else f"`{json.dumps(default, default=list)}`"
+        )
+        yield f"| `{key}` | {shown} | {_allowed(hint, field.metadata)} | {meaning} |"
 
 
 def _allowed(hint: Any, limits: typing.Mapping[str, Any]) -> str:

@@ -60,6 +60,7 @@ from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
 from common.state import configuration_folder, state_folder
 from common.worker import Worker
+from forwarding.peers import Peers
 from forwarding.routing import Batch, Router, load_matcher
 from forwarding.rules import UID_TAG, Origin, Rule, has_origin, wrong_with
 
@@ -506,6 +507,7 @@ class Anonymizer:
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
         self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._peers = Peers(configuration, self._loopback)
         self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         self.worker = Worker(NAME, self._open, self._turn, self._loopback.close)
         self._changed = threading.Event()
@@ -710,6 +712,12 @@ class Anonymizer:
                     copies.append(made)
             data |= {"Copies": copies, "HeldBack": counts["Held"]}
             self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
+        if data["Copies"] and recipe.peer is not None:
+            why = self._peers.why_not(recipe.peer)
+            self._go_on()
+            if why:  # to Orthanc, any answer would be a success
+                self._fail(row, why)
+                return
         if data["Copies"] and (route := _destination(recipe)):
             try:
                 job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
@@ -785,10 +793,13 @@ class Anonymizer:
                 if error.status != 404:
                     raise
                 job = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-            if job["State"] == "Success":
-                self._arrived(row, json.loads(row["data"]))
-            elif job["State"] not in UNFINISHED:
-                self._fail(row, f"the job of sending failed: {job.get('ErrorDescription') or job['State']}")
+            data = json.loads(row["data"])
+            if job["State"] in UNFINISHED:
+                continue
+            if why := why_not_all(job, data["Copies"]):
+                self._fail(row, f"the job of sending failed: {why}")
+            else:
+                self._arrived(row, data)
 
     def _arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self.settings.recipes.get(row["queue"], Recipe()).delete_copy:
@@ -839,6 +850,22 @@ class Anonymizer:
                 self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
                 self._delete(instance)
         self.ledger.end(row["id"], "done")
+
+
+def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
+    """Why a job that has ended has not delivered all copies, or nothing.
+
+    The DICOMweb plugin reads what a STOW-RS answer lists (PS3.18 10.5.3): unless ReferencedSOPSequence has as many items as
+    were sent and FailedSOPSequence none, its job fails, and only its content says why.
+    """
+    content = job.get("Content") or {}
+    if job["State"] != "Success":
+        reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
+        return str(next((reason for reason in reasons if reason), job["State"]))
+    sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
+    if sent - failed < len(set(copies)):
+        return f"it sent {sent - failed} of {len(set(copies))} copies"
+    return ""
 
 
 def _destination(recipe: Recipe) -> str | None:

@@ -82,8 +82,8 @@ class DestinationOptions:
     proof: str = dataclasses.field(
         default="StorageCommitment",
         metadata={
-            "choices": ("StorageCommitment", "C-FIND"),
-            "help": "How it proves what it has (`DeleteAfterForward`).",
+            "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
+            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -170,15 +170,36 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has: by its own word in Storage Commitment (DICOM PS3.4 J), or found there by C-FIND."""
-    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
-    path = f"/modalities/{urllib.parse.quote(name)}"
+    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+
+    Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
+    it was sent, commits itself all the same.
+    """
     options = settings.destination_options.get(name)
-    if options and options.proof == "C-FIND":
-        return {by_uid[uid] for uid in find_instances(loopback, path, instances) if uid in by_uid}
+    proof = options.proof if options else DestinationOptions.proof
+    if proof == "C-FIND":
+        return found_by_patient(loopback, name, instances)
+    committed = committed_to(loopback, name, instances, asked)
+    if committed is None or proof == "StorageCommitmentOnly":
+        return committed
+    try:
+        return committed & found_by_patient(loopback, name, instances)
+    except LoopbackError as error:
+        if error.status == 0:
+            raise
+        raise ValueError(
+            f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
+        ) from error
+
+
+def committed_to(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
+) -> set[str] | None:
+    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
-        answer = loopback.post(f"{path}/storage-commitment", {"Resources": [*instances]})
-        asked[name] = [answer["ID"], time.time()]
+        path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
+        asked[name] = [loopback.post(path, {"Resources": [*instances]})["ID"], time.time()]
         return None
     transaction, since = asked[name]
     try:
@@ -195,21 +216,61 @@ def prove(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def find_instances(loopback: Loopback, path: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The SOP Instance UIDs that a node says it has in these instances' series."""
-    found = set()
-    body = {"Resources": sorted({one["ParentSeries"] for one in instances.values()})}
-    for series in loopback.post("/tools/bulk-content", body):
+def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Which of these instances a node says it has, in their series, their study and of their patient.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
         study = loopback.get(f"/studies/{series['ParentStudy']}")
-        query = {
-            "StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"],
-            "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"],
-            "SOPInstanceUID": "",
-        }
-        answer = loopback.post(f"{path}/query", {"Level": "Instance", "Query": query})["ID"]
-        found |= {one.get("SOPInstanceUID") for one in loopback.get(f"/queries/{answer}/answers?expand&simplify")}
-        loopback.request("DELETE", f"/queries/{answer}")
-    return found
+        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+        answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            ours = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if ours and patients == {ours} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+    """What a node answers to C-FIND."""
+    path = f"/modalities/{urllib.parse.quote(name)}/query"
+    number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
+    try:
+        answers: list[dict[str, str]] = loopback.get(f"/queries/{number}/answers?expand&simplify")
+    finally:
+        loopback.request("DELETE", f"/queries/{number}")
+    return answers
+
+
+def bare(value: Any) -> str:
+    """A value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
 def register() -> None:

@@ -23,16 +23,11 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_peer.md
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import dataclasses
 import encodings.idna  # noqa: F401
 import functools
-import http
-import http.client
 import json
 import socket
-import ssl
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -40,18 +35,18 @@ from typing import Any
 import orthanc
 
 from common.answers import one_line, warn_if_open
-from common.feed import PAGE
 from common.loopback import Loopback
 from common.settings import SettingsError, not_empty, read_settings
 from forwarding.deliveries import Deliveries
 from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
+from forwarding.identity import MisconfiguredError
+from forwarding.peers import OnlyOrthancCanAskError, Peers
 from forwarding.rules import Rule, Window
 
 __version__ = "0.1.0"
 
 SECTION = "AutoForwardPeer"
 STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
-PEER_TIMEOUT = 30.0  # seconds, of a request to a peer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +74,12 @@ class DestinationOptions:
         metadata={
             "check": not_empty,
             "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    verify: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "It counts as delivered when the peer says that it has each instance; not for one that passes on."
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -124,7 +125,7 @@ class Settings:
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
     )
     reconcile: bool = dataclasses.field(
         default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
@@ -156,67 +157,32 @@ def probe(loopback: Loopback, name: str) -> None:
     loopback.get(f"/peers/{urllib.parse.quote(name)}/system")
 
 
+def check(settings: Settings, peers: Peers, name: str) -> None:
+    """Raise `MisconfiguredError` unless a peer is an Orthanc that can be asked what its options want it to be asked."""
+    options = settings.destination_options.get(name)
+    if options and options.verify:
+        try:
+            peers.settings(name)
+        except OnlyOrthancCanAskError as error:
+            raise MisconfiguredError(f"{error}, and Verify can't be done without") from error
+    peers.check(name)
+
+
 def prove(
-    configuration: Mapping[str, Any],
-    loopback: Loopback,
+    peers: Peers,
+    _loopback: Loopback,
     name: str,
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has: asked by its REST API, which Orthanc does not pass on, so with a connection of our own."""
-    peer = peer_settings(configuration, loopback.get("/peers?expand"), name)
-    url = urllib.parse.urlsplit(peer["Url"])
+    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]
     # Two that forward to each other and both delete would be left with nothing.
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    connection = connect(configuration, peer, url)
-    credentials = f"{peer.get('Username', '')}:{peer.get('Password', '')}".encode()
-    headers = dict(peer.get("HttpHeaders") or {})
-    if peer.get("Username"):
-        headers["Authorization"] = "Basic " + base64.b64encode(credentials).decode()
-    keys, found = list(instances), set()
-    with contextlib.closing(connection):
-        for start in range(0, len(keys), PAGE):
-            body = json.dumps({"Resources": keys[start : start + PAGE], "Short": True})
-            connection.request("POST", f"{url.path.rstrip('/')}/tools/bulk-content", body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            if response.status != http.HTTPStatus.OK:
-                raise ValueError(f"{name} answers {response.status} when asked which instances it has")
-            found |= {one["ID"] for one in json.loads(content)}
-    return found & instances.keys()
-
-
-def peer_settings(configuration: Mapping[str, Any], public: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The URL, user and so on of a peer, from the configuration; of one in the database Orthanc does not tell the password."""
-    peer = configuration.get("OrthancPeers", {}).get(name)
-    if isinstance(peer, list):
-        return dict(zip(("Url", "Username", "Password"), peer, strict=False))
-    if peer is not None:
-        return dict(peer)
-    if name not in public:
-        raise ValueError(f"Orthanc does not know {name}")
-    if public[name].get("Username"):
-        raise ValueError(
-            f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
-        )
-    return {"Url": public[name]["Url"]}
-
-
-def connect(
-    configuration: Mapping[str, Any], peer: Mapping[str, Any], url: urllib.parse.SplitResult
-) -> http.client.HTTPConnection:
-    """A connection to a peer, with the authority and the client certificate that Orthanc itself would use."""
-    if url.scheme != "https":
-        return http.client.HTTPConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT)
-    context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
-    if not configuration.get("HttpsVerifyPeers", True):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := peer.get("CertificateFile"):
-        context.load_cert_chain(certificate, peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword"))
-    return http.client.HTTPSConnection(url.hostname or "", url.port, timeout=PEER_TIMEOUT, context=context)
+    return peers.instances_of(name, instances.keys())
 
 
 def register() -> None:
@@ -230,8 +196,12 @@ def register() -> None:
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
         orthanc.LogError(refusal)
-    proves = functools.partial(prove, configuration)
-    kind = Kind("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, proves)
+    peers = Peers(configuration, Loopback(configuration))
+    kind = Kind(
+        *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
+        check=functools.partial(check, settings, peers),
+        has=peers.instances_of,
+    )
     forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
     Deliveries(forwarder).register(refusal)
     if refusal is None:

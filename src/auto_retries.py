@@ -44,6 +44,7 @@ from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.settings import SettingsError, read_settings
 from common.state import state_folder
 from common.worker import Worker
+from forwarding.peers import Peers
 
 __version__ = "0.1.0"
 
@@ -247,6 +248,7 @@ class Retrier:
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self._settings, self._configuration = settings, configuration
         self._loopback = Loopback(configuration)
+        self._peers = Peers(configuration, self._loopback)
         self.worker = Worker(NAME, self._open, self._turn)
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
         self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda report: self._note(*report))
@@ -568,10 +570,22 @@ class Retrier:
             self._ledger.end(row["id"], "gone")
             orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
             return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
         if job and self._may_resubmit(job, data, here):
             self._resubmit(row, data)
         else:
             self._submit(row, data, recipe, here)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations("peers")))
+        except Unclear:
+            return True  # it is said when it is submitted
+        if why and not self.worker.stopping.is_set() and self._begin_attempt(row, row["job"]):
+            self._fail(row, why)
+        return not why
 
     def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
         """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""

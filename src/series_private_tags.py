@@ -46,6 +46,7 @@ from common.json_text import decoded
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import Flag, Text, WholeNumber, takes
+from common.place import place_in_log
 from common.settings import SettingsError, read_settings
 from common.state import state_folder
 from common.user_number import user_number
@@ -643,8 +644,8 @@ class PrivateTags:
 
     def _begin(self, newest: int) -> None:
         """Take the place in the log of changes; put all series that are here on the list, unless they were for these tags."""
-        if self._ledger.number("cursor", -1) < 0 or self._ledger.number("cursor") > newest:
-            self._ledger.set_number("cursor", newest)
+        kept = self._ledger.number("cursor", -1)
+        self._ledger.set_number("cursor", place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest)
         if self._settings.catch_up and self._ledger.number("listed") != self._list:
             series = self._loopback.get("/series")
             with self._ledger.transaction() as db:

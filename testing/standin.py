@@ -189,11 +189,17 @@ class StandIn:
         returned = self.callback("RegisterOnChangeCallback")(change_type, level, identifier)
         return [outcome(each) for each in returned] if isinstance(returned, list) else returned
 
-    def on_change(self, event: Any, level: int | None = None, identifier: str = "") -> Any:
-        """As `change`, for an event with `change_type`, `resource_type` and `resource_id`; or for these three."""
-        if hasattr(event, "change_type"):
-            event, level, identifier = event.change_type, event.resource_type, event.resource_id
-        return self.change(event, self.module.ResourceType.NONE if level is None else level, identifier or "")
+    def on_change(self, change_type: Any, resource_type: Any = None, resource_id: str | None = None) -> Any:
+        """As `change`, for an event with `change_type`, `resource_type` and `resource_id`; or for these three.
+
+        The last two may be left out, or None, where the event is about no resource.
+        """
+        if hasattr(change_type, "change_type"):
+            event = change_type
+            change_type, resource_type, resource_id = event.change_type, event.resource_type, event.resource_id
+        if resource_type is None or resource_type == "":
+            resource_type = self.module.ResourceType.NONE
+        return self.change(change_type, resource_type, resource_id or "")
 
     def _route(self, path: str) -> tuple[re.Match[str], Callable[..., Any]] | None:
         for pattern, handler in self.registered.get("RegisterRestCallback", []):
@@ -249,9 +255,16 @@ class OrthancApiHandler(StandIn):
     earlier one, which on a real Orthanc ends the server (the fixture `orthanc_standin` refuses it).
     """
 
-    def __init__(self, configuration: dict[str, Any] | None = None, version: str = "4.0") -> None:
-        super().__init__(version, configuration)
+    def __init__(
+        self,
+        configuration: dict[str, Any] | None = None,
+        version: str = "4.0",
+        *,
+        config: dict[str, Any] | None = None,  # its name in orthanc-server-extensions
+    ) -> None:
+        super().__init__(version, configuration or config)
         self.returns["GenerateRestApiAuthorizationToken"] = "token"
+        self.module.ChangeType.UNKNOWN = 999  # no event: tests written for orthanc-server-extensions begin with it
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not made yet

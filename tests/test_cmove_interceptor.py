@@ -687,8 +687,9 @@ def test_each_service_is_told_as_templated(
             {"Url": f"{service.url}/get/{{StudyInstanceUID}}/x?to={{TargetAET}}&from={{OriginatorAET}}&all=1"},
             {"Url": f"{service.url}/post", "Method": "POST", "Token": "t0ken", "Headers": {"X-Site": "here"},
              "Body": {"uid": "{StudyInstanceUID}", "text": "{{{Level}}}", "list": [1, "{OriginatorID}", None], "n": 5}},
-            {"Url": f"{service.url}/all", "Method": "POST", "Username": "u", "Password": "p:w"},
-            {"Url": f"{service.url}/after?state={{State}}&n={{Instances}}&done={{Completed}}", "When": "after"},
+            {"Name": "all", "Url": f"{service.url}/all", "Method": "POST", "Username": "u", "Password": "p:w"},
+            {"Name": "after", "Url": f"{service.url}/after?state={{State}}&n={{Instances}}&done={{Completed}}",
+             "When": "after"},
         ]
     }  # fmt: skip
     server = start_orthanc(SCRIPT, configuration(destination, section))
@@ -801,7 +802,9 @@ def test_a_notification_survives_a_dead_service_and_a_kill(
     start_briefly: StartOrthanc, destination: Destination, service: Service
 ) -> None:
     service.status = 503
-    notify = [{"Url": f"{service.url}/{when}/{{PatientID}}", "When": when} for when in ("before", "after")]
+    notify = [
+        {"Name": when, "Url": f"{service.url}/{when}/{{PatientID}}", "When": when} for when in ("before", "after")
+    ]
     section = {"Notify": notify, "Retry": {"First": 0.3, "Longest": 1}}
     server = start_briefly(SCRIPT, configuration(destination, section))
     server.store(make_study(patient_id="P1"))
@@ -850,7 +853,8 @@ def test_twenty_moves_past_a_service_that_hangs_all_arrive_and_it_is_told_when_i
     start_briefly: StartOrthanc, destination: Destination, service: Service
 ) -> None:
     service.hang.clear()
-    section = {"Notify": [{"Url": service.url, "Timeout": 60}, {"Url": service.url, "When": "after", "Timeout": 60}]}
+    entry = {"Url": service.url, "Timeout": 60}
+    section = {"Notify": [entry, {**entry, "Name": "after", "When": "after"}]}
     server = start_briefly(SCRIPT, configuration(destination, section))
     server.store(make_study(patient_id="P1", instances=10))
     with ThreadPoolExecutor(21) as pool:
@@ -1081,13 +1085,17 @@ def test_fetch_has_a_time_limit_and_moves_what_is_here(start_briefly: StartOrtha
         {"Notify": [{"Url": "http://host/", "Headers": {"A": "b\r\nC: d"}}]},
         {"Notify": [{"Url": "http://host/", "When": "after", "Required": True}]},
         {"Notify": [{"Url": "https://host/", "CaFile": "/nowhere.pem"}]},
+        {"Notify": [{"Url": "http://host/a"}, {"Url": "http://HOST/b", "When": "after"}]},
+        {"Notify": [{"Url": "http://host/a", "Name": "a"}, {"Url": "http://other/", "Name": "a"}]},
+        {"Notify": [{"Url": "http://host/a", "Name": "a\nb"}]},
+        {"Notify": [{"Url": "http://host/a", "Name": ""}]},
         {"Rules": [{"Mode": "notify", "Identifiers": {"PatientName": "A"}}]},
         {"Mode": "fetch"},
         {"Mode": "fetch", "Fetch": {"From": ["PACS"]}},
     ],
     ids=json.dumps,
 )
-def test_a_wrong_configuration_is_told_and_leaves_orthancs_own_move(
+def test_a_wrong_configuration_is_told_and_leaves_orthancs_own_move_unless_it_holds_moves_back(
     orthanc_standin: StandIn, section: dict[str, Any]
 ) -> None:
     orthanc_standin.configuration = {"CMoveInterceptor": section}
@@ -1096,7 +1104,8 @@ def test_a_wrong_configuration_is_told_and_leaves_orthancs_own_move(
     assert answer.status == 503
     assert any(level == "error" for level, _ in orthanc_standin.logs)
     assert "secret" not in str(orthanc_standin.logs) + answer.text
-    assert not any("Move" in name for name in orthanc_standin.registered)
+    holds_back = any(text in json.dumps(section) for text in ('"Required": true', '"notify"'))
+    assert any("Move" in name for name in orthanc_standin.registered) == holds_back
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "since=x", "days=1"])

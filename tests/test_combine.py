@@ -474,6 +474,7 @@ def test_a_configuration_that_is_fine_says_nothing(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ('"PythonScript": "/etc/orthanc/combined.py"', '"P": ""', 'add: "PythonScript": "/etc/orthanc/combined.py"'),
+        ('"AutoTest"', '"autoTest"', "autoTest is no section; did you mean AutoTest?"),
         ('"Destinations"', '"Destination"', "AutoTest has no key Destination; did you mean Destinations?"),
         ('"First"', '"Fist"', "AutoTest.Retry has no key Fist; did you mean First?"),
         ('[{"Name": "one"}]', '[{"Nam": "one"}]', "AutoTest.Rules[0] has no key Nam; did you mean Name?"),

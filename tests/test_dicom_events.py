@@ -314,7 +314,7 @@ def test_plain_events_are_flat_and_a_filter_sends_each_broker_its_own(start_orth
     assert [each["type"] for each in events(server, "stored.jsonl")] == ["dicom.instance.stored"] * 3
     assert '"identity": "dicom.study.stable"' in server.wait_for_log("event {")
     brokers = server.get("/dicom-events/status")["Brokers"]
-    assert [brokers[name]["Published"] for name in ("file", "stored", "shown")] == [1, 3, 1]
+    assert [brokers[name]["Published"] for name in ("broker", "stored", "shown")] == [1, 3, 1]
 
 
 @pytest.mark.parametrize(

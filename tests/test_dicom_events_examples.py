@@ -69,7 +69,7 @@ def test_the_consumer_for_nats_works(start_orthanc: StartOrthanc, tmp_path: Path
     try:
         broker = {"Type": "nats", "NatsConfig": {"URL": server_of_nats.url}}
         server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": broker}})
-        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["nats"]["State"] == "connected")
+        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["broker"]["State"] == "connected")
         # The stream knows for two minutes what it has: here each comes once anyway.
         with running(tmp_path, "consume_nats.py", server_of_nats.url, "ORTHANC", "orthanc.dicom.>") as log:
             store_and_compare(server, log)

@@ -106,7 +106,7 @@ def collect(server: OrthancServer, consumer: RabbitConsumer, instances: set[str]
         stable = {event["data"]["id"] for event in found if event["type"] == "dicom.patient.stable"}
         last = {event["data"]["orthanc"].get("series"): event["type"] for event in found}
         settled = {kind for series, kind in last.items() if series} == {"dicom.series.stable"}
-        waits = server.get("/dicom-events/status")["Brokers"]["rabbitmq"]["Backlog"]
+        waits = server.get("/dicom-events/status")["Brokers"]["broker"]["Backlog"]
         return found if instances <= stored and patients <= stable and settled and not waits else []
 
     return list(wait_until(complete, 120, "an event for each image and each patient"))

@@ -37,7 +37,7 @@ VALID: dict[str, Any] = {
             for each in ("StoredInstance", "StableSeries", "StableStudy", "StablePatient")
         },
     },
-    "Broker": {"Type": "file", "Events": ["dicom.study.*"], "Format": "plain", "Tries": 3,
+    "Broker": {"Type": "file", "Name": "own", "Events": ["dicom.study.*"], "Format": "plain", "Tries": 3,
                "FileConfig": {"Path": "events.jsonl", "MaxMegabytes": 1, "Keep": 2}},
     "Brokers": {
         "rabbit": {"Type": "rabbitmq", "RabbitConfig": {
@@ -57,7 +57,7 @@ VALID: dict[str, Any] = {
     },
     "Format": "structured",
     "Source": "/hospital/orthanc",
-    "Outbox": {"MaxMegabytes": 1, "MaxAgeDays": 1, "WhenFull": "refuse"},
+    "Outbox": {"MaxMegabytes": 1, "MaxAgeDays": 1, "WhenFull": "refuse", "KeepOrphanedDays": 1},
     "Reconcile": False,
     "Durability": "full",
     "StatePath": None,
@@ -139,7 +139,7 @@ def test_every_key_can_be_given_and_no_secret_is_shown(package: StandIn, folder:
     assert [text for level, text in package.logs if level == "error"] == []
     status, answer = ask(package, service)
     assert status == 200, answer
-    assert answer["Brokers"].keys() == {"file", *VALID["Brokers"]}
+    assert answer["Brokers"].keys() == {"own", *VALID["Brokers"]}
     assert SECRET not in str(package.logs) + json.dumps(answer)
 
 
@@ -209,7 +209,7 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
         return
     folder = tmp_path_factory.mktemp("publisher")
     box = outbox.Outbox(folder / "x.sqlite", durability="normal", most=10**9, oldest=0, refuse=False)
-    box.begin([named.name])
+    box.begin([named])
     with box.transaction():
         box.add("id", "dicom.study.new", "key", "studies/key", "{}")
     said: list[str] = []

@@ -62,6 +62,9 @@ class Notes:
     def lines(self) -> list[str]:
         return self.path.read_text().splitlines()
 
+    def has(self, line: str) -> bool:
+        return line in self.lines()
+
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:

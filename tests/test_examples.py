@@ -120,7 +120,7 @@ def test_the_entry_point_says_hello_and_its_event_arrives_at_nats(start_orthanc:
         section["Broker"]["NatsConfig"]["URL"] = nats.url
         server = start_orthanc(target, {"Name": configuration["Name"], "DicomEvents": section})
         server.wait_for_log("Hello: ChangeEvent(change_type=ORTHANC_STARTED")
-        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["nats"]["State"] == "connected")
+        server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"]["broker"]["State"] == "connected")
         listens_to = re.search(r'"nats://nats:4222", "(\w+)", "(.+)"\]', compose)
         assert listens_to
         with running(tmp_path, "consume_nats.py", nats.url, *listens_to.groups()) as log:

@@ -25,7 +25,7 @@ VALID: dict[str, Any] = {
             "Level": "Study",
             "Destinations": ["A", "nobody"],
             "Query": {"ModalitiesInStudy": "CT\\MR", "StudyDate": "20240101-"},
-            "Origin": {"RemoteAET": ["WARD*"], "CalledAET": [], "RemoteIP": ["10.*"], "Method": ["RestApi"], "User": ["x"]},
+            "Origin": {"RemoteAET": ["WARD*"], "CalledAET": ["A"], "RemoteIP": ["10.*"], "Method": ["RestApi"], "User": ["x"]},
             "Matcher": "matcher.py:choose",
             "Priority": 3,
         }

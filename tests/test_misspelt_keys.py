@@ -261,6 +261,14 @@ def test_a_wrong_section_that_seems_to_hold_moves_back_refuses_all_else_orthanc_
             move(Level="STUDY", TargetAET="PACS", StudyInstanceUID="1.2.3")
 
 
+@pytest.mark.parametrize("script", ["cmove_interceptor.py"], indirect=True)
+@pytest.mark.parametrize(("section", "refuses"), [({"Mode": "notify"}, True), ({"Associations": 1}, False)])
+def test_without_orthancs_http_server_it_is_likewise(script: Script, section: dict[str, Any], refuses: bool) -> None:
+    [line] = script.start({"HttpServerEnabled": False, "CMoveInterceptor": section})
+    assert line.startswith("cmove_interceptor stays idle: it needs Orthanc's HTTP server")
+    assert any("Move" in name for name in script.standin.registered) == refuses
+
+
 # On a real Orthanc
 
 MISTYPED: dict[str, Any] = {

@@ -228,7 +228,21 @@ def test_a_body_that_is_not_one_object_of_parameters_is_a_400(unharmed: OrthancS
 
 
 NAMES = st.sampled_from(
-    ["since", "older-than", "by", "Query", "Labels", "limit", "undated", "dry-run", "force", "async", "format", "x"]
+    [
+        "since",
+        "older-than",
+        "by",
+        "Query",
+        "Labels",
+        "limit",
+        "undated",
+        "keep-received-days",
+        "dry-run",
+        "force",
+        "async",
+        "format",
+        "x",
+    ]
 )
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8),
@@ -262,7 +276,7 @@ def test_by_age_the_same_days_go_as_by_the_day_it_means(start_briefly: StartOrth
     today = datetime.date.today()  # noqa: DTZ011
     days = [f"{today - datetime.timedelta(back):%Y%m%d}" for back in (0, 89, 90, 91, 400)]
     fill(server, days)
-    assert server.post("/purge-old-studies", {"older-than": "90d", "format": "json"})["Deleted"] == 3
+    assert server.post("/purge-old-studies", {"older-than": "90d", "dry-run": False, "format": "json"})["Deleted"] == 3
     assert dates_left(server) == sorted(days[:2])
 
 
@@ -271,8 +285,8 @@ def test_undated_studies_go_only_if_asked_for_and_by_their_arrival_if_that_is_as
 ) -> None:
     server = start_briefly(SCRIPT)
     fill(server, DATES)
-    assert server.post("/purge-old-studies", {"since": "19990101", "undated": "received"}) == 1
-    assert server.post("/purge-old-studies", {"since": "19990101", "undated": True}) == 5
+    assert server.post("/purge-old-studies", {"since": "19990101", "dry-run": False, "undated": "received"}) == 1
+    assert server.post("/purge-old-studies", {"since": "19990101", "dry-run": False, "undated": True}) == 5
     assert dates_left(server) == ["19991231", "20000101", "20000102", "20240101"]
 
 
@@ -299,7 +313,7 @@ def test_by_received_the_last_update_counts_in_the_servers_local_days(start_brie
 def test_the_limit_takes_the_oldest_first(start_briefly: StartOrthanc) -> None:
     server = start_briefly(SCRIPT)
     fill(server, ["20030101", "20010101", "", "20020101", "20010101"])
-    assert server.post("/purge-old-studies", {"since": "20200101", "limit": 3, "undated": True}) == 3
+    assert server.post("/purge-old-studies", {"since": "20200101", "dry-run": False, "limit": 3, "undated": True}) == 3
     assert dates_left(server) == ["", "20030101"]
 
 
@@ -324,11 +338,12 @@ def test_a_query_narrows_as_in_dicom_with_regard_to_case(start_briefly: StartOrt
     assert would_go({"PatientID": "A\\B", "ModalitiesInStudy": "CR"}) == 1
     assert (
         server.post(
-            "/purge-old-studies", {"since": "20240101", "Query": {"PatientID": "a", "StudyDescription": "head"}}
+            "/purge-old-studies",
+            {"since": "20240101", "dry-run": False, "Query": {"PatientID": "a", "StudyDescription": "head"}},
         )
         == 0
     )
-    assert server.post("/purge-old-studies", {"since": "20240101", "Query": {"PatientID": "a"}}) == 1
+    assert server.post("/purge-old-studies", {"since": "20240101", "dry-run": False, "Query": {"PatientID": "a"}}) == 1
     assert sorted(study["PatientMainDicomTags"]["PatientID"] for study in server.get("/studies?expand")) == [
         "A",
         "B",
@@ -389,7 +404,9 @@ def test_protected_patients_labels_and_metadata_keep_a_study(
     if labels:
         server.put(f"/studies/{studies['P2']['ID']}/labels/teaching")
         server.put(f"/studies/{studies['P3']['ID']}/labels/old")
-    assert server.post("/purge-old-studies", {"since": "20200101", "force": True}) == (2 if labels else 3)
+    assert server.post("/purge-old-studies", {"since": "20200101", "dry-run": False, "force": True}) == (
+        2 if labels else 3
+    )
     left = {study["PatientMainDicomTags"]["PatientID"] for study in server.get("/studies?expand")}
     assert left == ({"P0", "P1", "P2"} if labels else {"P0", "P1"})
 
@@ -408,7 +425,9 @@ def test_whoever_is_protected_is_kept_whatever_the_patient_id_and_nobody_else(
     }
     assert len(set(patients.values())) == len(PATIENTS)
     server.put(f"/patients/{patients[keeps]}/protected", "1")
-    assert server.post("/purge-old-studies", {"since": "20200101", "force": True}) == len(PATIENTS) - 1
+    assert (
+        server.post("/purge-old-studies", {"since": "20200101", "dry-run": False, "force": True}) == len(PATIENTS) - 1
+    )
     assert server.get("/patients") == [patients[keeps]]
 
 
@@ -439,17 +458,20 @@ def test_more_than_max_studies_or_max_percent_is_refused_without_force(start_bri
     fill(server, ["20010101", "20010102", "20010103", "20010104", "20240101", "20240102"])
 
     def ask(**more: Any) -> tuple[int, str]:
-        answer = server.request("POST", "/purge-old-studies", json={"since": "20010104", **more})
+        answer = server.request("POST", "/purge-old-studies", json={"since": "20010104", "dry-run": False, **more})
         return answer.status_code, answer.text
 
     assert ask()[0] == 403
     assert "MaxStudies (3)" in ask()[1]
     assert ask(limit=3) == (200, "3\n")
     assert ask() == (200, "1\n")
-    server.post("/purge-old-studies", {"since": "20240101"})  # one of two: not more than half
-    assert "MaxPercent (50)" in server.request("POST", "/purge-old-studies", json={"since": "20240102"}).text
+    server.post("/purge-old-studies", {"since": "20240101", "dry-run": False})  # one of two: not more than half
+    assert (
+        "MaxPercent (50)"
+        in server.request("POST", "/purge-old-studies", json={"since": "20240102", "dry-run": False}).text
+    )
     assert len(server.get("/studies")) == 1
-    assert server.post("/purge-old-studies", {"since": "20240102", "force": True}) == 1
+    assert server.post("/purge-old-studies", {"since": "20240102", "dry-run": False, "force": True}) == 1
     assert {"refused"} < {line["Event"] for line in server.get("/purge-old-studies/history")["Items"]}
 
 
@@ -534,7 +556,9 @@ def hold(server: OrthancServer) -> Callable[[], None]:
 def start_held(server: OrthancServer, **asked: Any) -> tuple[int, Callable[[], None]]:
     """An asynchronous purge that waits in its first deletion."""
     go_on = hold(server)
-    answer = server.request("POST", "/purge-old-studies", json={"since": "20200101", "async": True, **asked})
+    answer = server.request(
+        "POST", "/purge-old-studies", json={"since": "20200101", "dry-run": False, "async": True, **asked}
+    )
     assert answer.status_code == 202
     server.wait_until((server.folder / "held").exists, what="begin to delete")
     return answer.json()["ID"], go_on
@@ -652,7 +676,7 @@ def test_killed_half_way_an_asynchronous_purge_goes_on_and_the_history_is_comple
     fill(server, ["20010101"] * 300)
     before = set(server.get("/studies"))
     if continues:
-        server.post("/purge-old-studies", {"since": "20200101", "async": True})
+        server.post("/purge-old-studies", {"since": "20200101", "dry-run": False, "async": True})
     else:
         caller = threading.Thread(
             target=lambda: _ignore_errors(lambda: server.get("/purge-old-studies", since="20200101"))
@@ -876,7 +900,8 @@ def test_a_purge_that_can_not_be_recorded_deletes_nothing(start_briefly: StartOr
 def test_a_rule_runs_at_its_time_once_although_orthanc_restarts(start_orthanc: StartOrthanc) -> None:
     now = datetime.datetime.now()  # noqa: DTZ005
     at = now + datetime.timedelta(seconds=4)
-    section = {"Rules": [{"Name": "old", "OlderThan": "7y", "At": f"{at:%H:%M:%S}", "Query": {"ModalitiesInStudy": "CT"}},
+    section = {"KeepReceivedDays": 0,
+               "Rules": [{"Name": "old", "OlderThan": "7y", "At": f"{at:%H:%M:%S}", "Query": {"ModalitiesInStudy": "CT"}},
 
             {"Name": "never", "OlderThan": "1d", "At": f"{now - datetime.timedelta(seconds=5):%H:%M:%S}"}]}  # fmt: skip
     server = start_orthanc(SCRIPT, {"PurgeOldStudies": section})
@@ -932,13 +957,12 @@ STUDIES = st.lists(
     max_size=5,
 )
 ASKED = st.fixed_dictionaries(
-    {"since": st.sampled_from(["19981231", "20000101", "20230101"])},
+    {"since": st.sampled_from(["19981231", "20000101", "20230101"]), "dry-run": st.sampled_from([False, False, True, None])},
     optional={
         "limit": st.integers(1, 3),
         "undated": st.sampled_from([True, False, "received"]),
         "by": st.sampled_from(["StudyDate", "received"]),
         "force": st.booleans(),
-        "dry-run": st.booleans(),
         "Query": st.sampled_from([{"PatientID": "A"}, {"PatientID": "?"}, {"PatientID": "A\\b"}, {"PatientID": "é"},
                                   {"ModalitiesInStudy": "MR"},
                                   {"PatientID": "x?", "ModalitiesInStudy": "CT"}]),
@@ -959,7 +983,7 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
     @given(archive=STUDIES, asked=ASKED)
     @example(
         archive=[("19981231", "CT", "é", "")],  # Orthanc's index has no such letter, and a wildcard misses it there
-        asked={"since": "19981231", "Query": {"PatientID": "?"}, "force": True},
+        asked={"since": "19981231", "dry-run": False, "Query": {"PatientID": "?"}, "force": True},
     )
     @settings(max_examples=EXAMPLES // 3, deadline=None, database=None)
     @seed(part)
@@ -970,7 +994,8 @@ def test_exactly_the_right_studies_go_whatever_the_archive_and_the_request(
         for study in server.get("/studies?expand"):
             studies[study["ID"]]["received"] = study["LastUpdate"]
         expected, status = model(studies, asked)
-        answer = server.request("POST", "/purge-old-studies", json={**asked, "format": "json"})
+        given = {name: value for name, value in asked.items() if value is not None}
+        answer = server.request("POST", "/purge-old-studies", json={**given, "format": "json"})
         left = set(server.get("/studies"))
         assert (answer.status_code, left) == (status, set(studies) - set(expected)), answer.text
 
@@ -1035,7 +1060,7 @@ def model(studies: dict[str, dict[str, Any]], asked: dict[str, Any]) -> tuple[li
     day = {name: studies[name]["date"] if studies[name]["date"] in real else "9" for name in going}
     going.sort(key=lambda name: (day[name], studies[name]["received"], name))
     going = going[: asked.get("limit")]
-    if asked.get("dry-run"):
+    if asked.get("dry-run") is not False:
         return [], 200
     too_many = len(going) > 3 or len(going) * 100 > 80 * len(studies)
     return ([], 403) if too_many and not asked.get("force") else (going, 200)
@@ -1048,7 +1073,7 @@ def test_combined_with_others_it_does_the_same(start_orthanc: StartOrthanc, tmp_
     server = start_orthanc(combined)
     fill(server, DATES)
     assert server.get("/purge-old-studies", since="20000101") == 3
-    assert server.post("/purge-old-studies", {"since": "20200101", "async": True})["ID"] == 2
+    assert server.post("/purge-old-studies", {"since": "20200101", "dry-run": False, "async": True})["ID"] == 2
     assert ended(server, 2)["Deleted"] == 1
     server.kill()
     server.start()

@@ -33,6 +33,7 @@ from testing.dicom import make_study, pydicom_files, uid
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer, python_plugin
 from testing.standin import StandIn
+from tests.raw_http import Client, request
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "series_thumbnail.py"
@@ -851,6 +852,19 @@ def test_a_thread_that_answers_from_memory_keeps_neither_its_state_nor_a_connect
     assert (
         found == [[1, []]] * 3
     )  # the plugin makes and destroys the state for each callback; to keep it crashes 1.13.0
+    assert server.stop() == 0
+
+
+def test_a_byte_in_a_header_that_is_no_utf8_never_harms_what_is_asked_next(start_orthanc: StartOrthanc) -> None:
+    """The plugin leaves an error set when it can't make a text of it: the next callback of the thread must not meet it."""
+    server = start_orthanc(SCRIPT, {"StableAge": 3600})
+    path = f"/series/{server.store(make_study())[0]['ParentSeries']}/thumbnail"
+    client = Client(server)  # one connection, which is one thread of Orthanc's
+    for _ in range(50):
+        assert client.send(request("GET", path))[0] == 200
+        client.send(request("GET", path, [(b"X-Odd", b"caf\xe9")]))  # plugin 4.0 answers 500 by itself
+        assert client.send(request("GET", "/series-thumbnail/status"))[0] == 200
+    client.close()
     assert server.stop() == 0
 
 

@@ -53,12 +53,12 @@ def written(page: str, folder: Path, names: set[str]) -> None:
     shutil.copy(ROOT / "event_dispatcher.py", folder)
 
 
-TUTORIAL = {"handlers.py", "test_handlers.py", "series_check.py", "test_series_check.py"}
+TUTORIAL = {"handlers.py", "test_handlers.py", "series_check.py", "test_series_check.py", "test_kill.py"}
 
 
 def test_the_tutorial_works_as_it_stands(installed: Path, tmp_path: Path) -> None:
     written("tutorial.md", tmp_path, TUTORIAL)
-    assert "3 passed" in (said := run_pytest(tmp_path, installed)), said
+    assert "4 passed" in (said := run_pytest(tmp_path, installed)), said
 
 
 def test_the_tests_of_the_tutorial_notice_a_broken_handler(installed: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_tests_of_the_tutorial_notice_a_broken_handler(installed: Path, tmp_
 
 
 def test_the_unit_test_of_the_page_of_event_dispatcher_passes(installed: Path, tmp_path: Path) -> None:
-    written("event_dispatcher.md", tmp_path, {"hello.py", "test_hello.py"})
+    written("event_dispatcher.md", tmp_path, {"hello.py", "test_hello.py", "helpers.py"})
     assert "1 passed" in (said := run_pytest(tmp_path, installed)), said
     assert (installed / "testing/api/4.0.json").exists()
     assert (installed / "testing/stubs/orthanc.pyi").exists()

@@ -190,8 +190,8 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
     for name, value in given.items():
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(sorted(taken)) or 'none'}"
-            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}")
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:

@@ -21,6 +21,8 @@ FINAL = {
     KafkaError.INVALID_MSG,
     KafkaError.INVALID_RECORD,
     KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.POLICY_VIOLATION,
 }
 
 
@@ -64,13 +66,14 @@ class Kafka(Broker):
         if error.fatal() or error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._lost = error.str()
 
-    def submit(self, event: Event) -> None:
-        content, headers = self.form.body(event), {"content-type": self.form.mime.encode()}
-        if self.form.form == "binary":
-            from cloudevents.core.bindings import kafka
+    def message(self, event: Event) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+        """Content, key and headers."""
+        found = self.form.message(event, "ce_")
+        headers = {"content-type": found.mime, **found.headers}
+        return found.body, event.study.encode(), [(name, value.encode()) for name, value in headers.items()]
 
-            message = kafka.to_binary_event(self.form.cloudevent(event))
-            content, headers = message.value, message.headers
+    def submit(self, event: Event, message: tuple[bytes, bytes, list[tuple[str, bytes]]]) -> None:
+        content, key, headers = message
 
         def on_delivery(error: Any, _message: Any) -> None:
             self._under_way -= 1
@@ -85,8 +88,8 @@ class Kafka(Broker):
             self._producer.produce(
                 self._config.topic,
                 content,
-                key=event.study.encode(),
-                headers=list(headers.items()),
+                key=key,
+                headers=headers,
                 timestamp=int(event.time * 1000),
                 on_delivery=on_delivery,
             )

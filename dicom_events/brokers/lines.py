@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ..events import Event, Form
 from ..journal import cut_torn_line
 from ..settings import FileConfig
-from . import Outcome, PromptBroker
+from . import Outcome, PromptBroker, Submitted
 
 
 class Lines(PromptBroker):
@@ -31,11 +31,13 @@ class Lines(PromptBroker):
         self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab+", buffering=0)
         cut_torn_line(self._file)  # it was never confirmed, and comes again
 
-    def deliver(self, events: list[Event]) -> list[Outcome]:
+    def message(self, event: Event) -> bytes:
+        return self.form.body(event) + b"\n"
+
+    def deliver(self, events: list[Submitted]) -> list[Outcome]:
         assert self._file
         size, together = self._file.seek(0, os.SEEK_END), b""
-        for event in events:
-            line = self.form.body(event) + b"\n"
+        for _, line in events:
             if size and size + len(line) > self._most:
                 self._write(together)
                 self._rotate()
@@ -43,7 +45,7 @@ class Lines(PromptBroker):
             together += line
             size += len(line)
         self._write(together)
-        return [Outcome(event.row) for event in events]
+        return [Outcome(event.row) for event, _ in events]
 
     def _write(self, lines: bytes) -> None:
         assert self._file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..events import Event, Form
 from ..settings import LogConfig
-from . import Outcome, PromptBroker
+from . import Outcome, PromptBroker, Submitted
 
 
 class Log(PromptBroker):
@@ -21,10 +21,13 @@ class Log(PromptBroker):
         super().__init__(form)
         self._say = say
 
-    def deliver(self, events: list[Event]) -> list[Outcome]:
-        for event in events:
-            self._say("warning", f"event {self.form.body(event).decode()}")
-        return [Outcome(event.row) for event in events]
+    def message(self, event: Event) -> str:
+        return f"event {self.form.body(event).decode()}"
+
+    def deliver(self, events: list[Submitted]) -> list[Outcome]:
+        for _, line in events:
+            self._say("warning", line)
+        return [Outcome(event.row) for event, _ in events]
 
 
 def make(form: Form, _config: LogConfig, _folder: Path, say: Callable[[str, str], None]) -> Log:

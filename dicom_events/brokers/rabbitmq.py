@@ -16,7 +16,7 @@ from pika.adapters.select_connection import IOLoop  # type: ignore[import-untype
 
 from ..events import Event, Form
 from ..settings import RabbitConfig
-from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome
+from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome, Submitted, failure
 
 CONNECT_WITHIN = 10.0  # seconds
 CLOSE_WITHIN = 0.5
@@ -34,8 +34,8 @@ class Rabbit(Broker):
         self._loop = IOLoop()
         self._connection: Any = None
         self._channel: Any = None
-        self._unconfirmed: OrderedDict[int, Event] = OrderedDict()
-        self._alone: deque[Event] = deque()  # to be sent one by one: one of them made the server close the channel
+        self._unconfirmed: OrderedDict[int, Submitted] = OrderedDict()
+        self._alone: deque[Submitted] = deque()  # to be sent one by one: one of them made the server close the channel
         self._outcomes: list[Outcome] = []
         self._next_tag, self._stop_waiting = 1, False
         self._lost: str | None = None
@@ -107,33 +107,38 @@ class Rabbit(Broker):
 
     # Publishing
 
-    def submit(self, event: Event) -> None:
-        if self._alone or not self._ready:
-            self._alone.append(event)
-        else:
-            self._publish(event)
-
-    def _publish(self, event: Event) -> None:
-        content_type, headers = self.form.mime, None
-        if self.form.form == "binary":
-            from cloudevents.core.bindings import amqp
-
-            message = amqp.to_binary_event(self.form.cloudevent(event))
-            content, content_type = message.application_data, message.properties["content-type"]
-            headers = message.application_properties
-        else:
-            content = self.form.body(event)
-        properties = pika.BasicProperties(
-            content_type=content_type,
-            headers=headers,
+    def message(self, event: Event) -> tuple[bytes, pika.BasicProperties]:
+        """Content and properties."""
+        found = self.form.message(event, "cloudEvents_")
+        headers: dict[str, Any] = dict(found.headers)
+        if headers:  # AMQP has a type of its own for a time
+            headers["cloudEvents_time"] = event.milliseconds
+        return found.body, pika.BasicProperties(
+            content_type=found.mime,
+            headers=headers or None,
             delivery_mode=2,
             message_id=event.id[:255],
             type=event.type[:255],
             timestamp=int(event.time),
         )
-        self._unconfirmed[self._next_tag] = event
+
+    def submit(self, event: Event, message: tuple[bytes, pika.BasicProperties]) -> None:
+        if self._alone or not self._ready:
+            self._alone.append((event, message))
+        else:
+            self._publish(event, message)
+
+    def _publish(self, event: Event, message: tuple[bytes, pika.BasicProperties]) -> None:
+        """Publish; what can't be written as AMQP has it (a routing key that is too long) is the failure of this event."""
+        try:
+            self._channel.basic_publish(self._config.exchange, event.type, *message, mandatory=True)
+        except Exception as error:  # noqa: BLE001 - pika checks what it is given by assertions, struct and codecs
+            if not self._channel.is_open:
+                raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
+            self._outcomes.append(failure(event, error))
+            return
+        self._unconfirmed[self._next_tag] = event, message
         self._next_tag += 1
-        self._channel.basic_publish(self._config.exchange, event.type, content, properties, mandatory=True)
 
     def collect(self, seconds: float) -> list[Outcome]:
         self._run(seconds, lambda: bool(self._outcomes) or self._lost is not None)
@@ -171,8 +176,8 @@ class Rabbit(Broker):
             tags = [method.delivery_tag]
         error = None if method.NAME == "Basic.Ack" else "RabbitMQ could not keep it (basic.nack)"
         for tag in tags:
-            if event := self._unconfirmed.pop(tag, None):
-                self._outcomes.append(Outcome(event.row, error))
+            if found := self._unconfirmed.pop(tag, None):
+                self._outcomes.append(Outcome(found[0].row, error))
         self._send_next_alone()
 
     # What goes wrong
@@ -207,7 +212,7 @@ class Rabbit(Broker):
         waiting = list(self._unconfirmed.values())
         self._unconfirmed.clear()
         if len(waiting) == 1:
-            self._outcomes.append(Outcome(waiting[0].row, str(reason), final=True))
+            self._outcomes.append(Outcome(waiting[0][0].row, str(reason), final=True))
         else:
             self._alone.extendleft(reversed(waiting))
         self._loop.call_later(0, self._reopen)
@@ -222,8 +227,8 @@ class Rabbit(Broker):
         self._send_next_alone()
 
     def _send_next_alone(self) -> None:
-        if self._alone and not self._unconfirmed and self._ready:
-            self._publish(self._alone.popleft())
+        while self._alone and not self._unconfirmed and self._ready:  # more than one, if it can't be sent
+            self._publish(*self._alone.popleft())
 
     def details(self) -> dict[str, Any]:
         return {"Returned": self._returned, "Blocked": self._blocked}

@@ -74,6 +74,13 @@ def check_configuration(path: Path, sources: list[Source]) -> Iterator[str]:
         }
         for tree in source.trees.values():
             section = constant(assigned(tree).get("SECTION", tree), {})
+            for other in configuration:
+                if (
+                    section
+                    and other != section
+                    and difflib.SequenceMatcher(None, other.lower(), section.lower()).ratio() > 0.85
+                ):
+                    yield f"{other} is no section; did you mean {section}?"
             if section in configuration and section != PRIVATE_TAGS and "Settings" in classes:
                 yield from check_object(section, configuration[section], classes["Settings"], classes)
             if any(isinstance(node, ast.Constant) and node.value == PRIVATE_TAGS for node in ast.walk(tree)):

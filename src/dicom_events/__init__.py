@@ -13,6 +13,7 @@ To look at and to act on, with curl:
     GET  /dicom-events/status
     GET  /dicom-events/dead-letters                  also broker=, since=, limit=
     POST /dicom-events/dead-letters/{id}/retry       and /dicom-events/dead-letters/retry for all
+    DELETE /dicom-events/brokers/{name}              what waits for one that is not configured any more
     POST /dicom-events/replay                        {"Study": "…"} or {"From": "2026-01-01T00:00:00Z", "To": "…"}
 
 `file`, `log` and `webhook` need nothing but Python's standard library; what the others need is in requirements.txt beside
@@ -56,8 +57,8 @@ else:
     def publish(type: str, data: Any, subject: str) -> str:  # noqa: A002 - CloudEvents' own names
         """Publish an event of your own through the same outbox; gives its `id`, once it is on disk.
 
-        `type` as `org.hospital.report` (not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what it is
-        about: events of one subject are in order. Raises `ValueError` for what these can't be, `RuntimeError` if the
+        `type` as `org.hospital.report` (ASCII, not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what
+        it is about: events of one subject are in order. Raises `ValueError` for what no broker takes, `RuntimeError` if the
         script is idle or the disk full.
         """
         return _service.publish(type, data, subject)

@@ -8,8 +8,9 @@ import datetime
 import hashlib
 import json
 import struct
+import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 quoted = json.encoder.encode_basestring_ascii  # a text as JSON, in a tenth of the time that json.dumps takes
 LEVELS = ("Patient", "Study", "Series", "Instance")
@@ -146,11 +147,20 @@ class Event:
     data: str
 
     @property
+    def milliseconds(self) -> int:
+        """Its time since 1970, as `utc` writes it."""
+        return (_moment(self.time) - _moment(0)) // datetime.timedelta(milliseconds=1)
+
+    @property
+    def is_of_resource(self) -> bool:
+        """Whether its data has identifiers: what a user publishes may look alike."""
+        return self.type.startswith("dicom.")
+
+    @property
     def study(self) -> str:
         """The study that it belongs to, else its key: what is in one partition or group is in order."""
-        found = json.loads(self.data)
-        orthanc_ids = found.get("orthanc") if isinstance(found, dict) else None
-        return (isinstance(orthanc_ids, dict) and orthanc_ids.get("study")) or self.key
+        study = json.loads(self.data)["orthanc"].get("study") if self.is_of_resource else None
+        return str(study or self.key)
 
 
 # -- how it is said -------------------------------------------------------------------------------------------------
@@ -158,7 +168,26 @@ class Event:
 
 def utc(seconds: float) -> str:
     """RFC 3339, as CloudEvents wants it."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    return _moment(seconds).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+SAFE = "".join(map(chr, (0x21, *range(0x23, 0x25), *range(0x26, 0x7F))))  # all that is printed but " and %
+
+
+# Beyond that RabbitMQ (128 KiB of a frame) and web servers close the connection, instead of refusing the event.
+MOST_HEADERS = 64 << 10
+
+
+class Message(NamedTuple):
+    """What a broker sends of one event; the headers are those of CloudEvents' binary form, else there are none."""
+
+    body: bytes
+    mime: str
+    headers: dict[str, str]
 
 
 class Form:
@@ -180,26 +209,30 @@ class Form:
             f'"datacontenttype": "application/json", "data": {event.data}}}'
         ).encode()
 
-    def cloudevent(self, event: Event) -> Any:
-        """The event as the package `cloudevents` knows it, which gives the headers of the binary form."""
-        from cloudevents.core.v1.event import CloudEvent
+    def attributes(self, event: Event) -> dict[str, str]:
+        """What a CloudEvent has besides its data and the type of that."""
+        named = {"id": event.id, "source": self.source, "type": event.type, "subject": event.subject}
+        return {"specversion": "1.0", **named, "time": utc(event.time)}
 
-        attributes = {
-            "id": event.id,
-            "source": self.source,
-            "type": event.type,
-            "subject": event.subject,
-            "time": datetime.datetime.fromisoformat(utc(event.time)),
-            "datacontenttype": "application/json",
-        }
-        return CloudEvent({**attributes, "specversion": "1.0"}, json.loads(event.data))
+    def message(self, event: Event, prefix: str = "ce-") -> Message:
+        """The event as a protocol carries it whose headers begin with `prefix`; where that is `ce-`, percent-encoded."""
+        if self.form != "binary":
+            return Message(self.body(event), self.mime, {})
+        found = self.attributes(event)
+        if prefix == "ce-":  # CloudEvents' HTTP binding 3.1.3.2
+            found = {name: urllib.parse.quote(value, safe=SAFE) for name, value in found.items()}
+        if sum(len(value.encode()) for value in found.values()) > MOST_HEADERS:
+            raise ValueError(f"more than {MOST_HEADERS} bytes of attributes, which no server takes as headers")
+        return Message(
+            event.data.encode(), "application/json", {f"{prefix}{name}": each for name, each in found.items()}
+        )
 
 
 def plain(event: Event) -> dict[str, Any]:
     """One flat object: `identity` is the type, `ID` the resource, `patientID`, `studyID`, … are Orthanc's identifiers."""
     data = json.loads(event.data)
     flat: dict[str, Any] = {"identity": event.type, "eventID": event.id, "time": utc(event.time)}
-    if not isinstance(data, dict) or "orthanc" not in data:
+    if not event.is_of_resource:
         return flat | (data if isinstance(data, dict) else {"data": data})
     flat |= {"ID": data["id"], **{f"{level}ID": value for level, value in data["orthanc"].items()}, **data["dicom"]}
     names = {"kind": "origin", "aet": "remoteAET", "ip": "remoteIP"}

@@ -14,6 +14,7 @@ from typing import Any
 
 from common.answers import one_line
 from common.loopback import Loopback, LoopbackError
+from common.place import place_in_log
 
 from .events import IDENTIFIERS, LEVELS, about
 from .intake import ROUTES, Image, Intake, Kept
@@ -108,8 +109,7 @@ class Keeper:
             place = self._outbox.ledger.number("cursor", -1)
             if place < 0:
                 place = self._place_of_new(newest)
-            # A place beyond the newest entry belongs to another archive, or to a log that was emptied.
-            self._read_to = min(newest, place)
+            self._read_to = place_in_log(place, newest, "dicom_events")
             self._outbox.ledger.set_number("cursor", self._read_to)
 
     def _place_of_new(self, newest: int) -> int:

@@ -3,11 +3,12 @@
 
 An event is a row; rows are in the order in which they happened. Each broker has a cursor: all up to it is settled there.
 What a broker refused for a reason of its own leaves that order as a letter: tried again, then dead until a person acts.
-A row goes when every broker is past it and no letter needs it.
+A row goes when every broker is past it, orphaned ones included, and no letter needs it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -15,21 +16,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.ledger import Ledger
 
 from .events import Event
+from .places import PLACE_TABLES, Places
+from .settings import Named
 
-TABLES = """
+VERSION = 2  # the first one would delete the places of orphans
+TABLES = f"""
+{PLACE_TABLES}
 CREATE TABLE IF NOT EXISTS event(
     row INTEGER PRIMARY KEY, id TEXT NOT NULL, type TEXT NOT NULL, key TEXT NOT NULL, subject TEXT NOT NULL,
     created REAL NOT NULL, data TEXT);
 CREATE INDEX IF NOT EXISTS event_incomplete ON event(row) WHERE data IS NULL;
-CREATE TABLE IF NOT EXISTS broker(
-    name TEXT PRIMARY KEY, cursor INTEGER NOT NULL, published INTEGER NOT NULL, dead INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS letter(
     id INTEGER PRIMARY KEY AUTOINCREMENT, broker TEXT NOT NULL, event INTEGER NOT NULL, key TEXT NOT NULL,
     state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, updated REAL NOT NULL,
@@ -47,6 +49,7 @@ CREATE TABLE IF NOT EXISTS held(
     series TEXT PRIMARY KEY, due REAL NOT NULL, id TEXT, subject TEXT, created REAL, data TEXT) WITHOUT ROWID;
 """
 LOADED = time.time()  # before Orthanc takes an image: one that waits for its callback may be older than a new outbox
+PAGE_BYTES = 8 << 20  # of data, read together
 CHUNK = 1000  # rows deleted in one transaction: whoever else writes waits for one at most
 CHECKPOINT = 4 << 20  # bytes of the write-ahead log that are worth moving into the file
 TRUNCATE = 256 << 20  # bytes of it above which writers are held up to empty it
@@ -62,14 +65,18 @@ class Outbox:
     path : of the file, made with mode 0600; a corrupt one is moved aside.
     durability : "normal", or "full" to survive the loss of power too.
     most : bytes that may wait; `oldest` : seconds, 0 for ever; `refuse` : take no more when full, instead of dropping the oldest.
+    keep_orphaned : days that the place of a broker is kept that is not configured any more, 0 for ever.
 
     Raises
     ------
     OSError, sqlite3.Error : the file can't be made or opened.
     """
 
-    def __init__(self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool) -> None:
-        self.ledger = Ledger(path, TABLES, durability=durability)
+    def __init__(
+        self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool, keep_orphaned: float = 0
+    ) -> None:
+        self.ledger = Ledger(path, TABLES, durability=durability, version=VERSION)
+        self.places = Places(self.ledger, keep_orphaned)
         if self.ledger.fresh:
             self.ledger.set_number("made", int(LOADED))
         # Checkpoints wait for the disk: always in a thread of their own (`tidy`).
@@ -109,7 +116,7 @@ class Outbox:
         connection.execute("PRAGMA cache_size=-2000")
         return connection
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside is on disk after it, or nothing; then those whom it concerns are woken. May be nested."""
         with self._adding:
@@ -221,19 +228,9 @@ class Outbox:
 
     # Brokers
 
-    def begin(self, names: Sequence[str]) -> list[str]:
-        """Take the brokers that there are now: a new one starts at what happens from now on. Gives those that went."""
-        with self.ledger.transaction() as db:
-            known = [row["name"] for row in self.ledger.rows("SELECT name FROM broker")]
-            for name in set(names) - set(known):
-                # The very first broker takes what was written before it was there; a further one begins now.
-                newest = self._newest if known else 0
-                db.execute("INSERT INTO broker VALUES(?,?,0,0)", (name, newest))
-            gone = sorted(set(known) - set(names))
-            for name in gone:
-                db.execute("DELETE FROM broker WHERE name=?", (name,))
-                db.execute("DELETE FROM letter WHERE broker=?", (name,))
-        return gone
+    def begin(self, brokers: Sequence[Named]) -> list[str]:
+        """Take the brokers that there are now; gives what has to be said of it."""
+        return self.places.begin(brokers, self._newest)
 
     def cursor(self, broker: str) -> int:
         return int(self.ledger.rows("SELECT cursor FROM broker WHERE name=?", broker)[0]["cursor"])
@@ -243,11 +240,18 @@ class Outbox:
         self.ledger.run("UPDATE broker SET cursor=?, published=published+? WHERE name=?", cursor, published, broker)
 
     def read(self, reader: sqlite3.Connection, after: int, limit: int) -> list[Event]:
-        """The next events in order, none beyond one that is not complete."""
+        """The next events in order, none beyond one that is not complete; fewer where they are large."""
         self.ledger.check()  # what can't be settled is not published
         barrier = "COALESCE((SELECT MIN(row) FROM event WHERE data IS NULL), 9223372036854775807)"
         sql = f"SELECT {COLUMNS} FROM event e WHERE row>? AND row<{barrier} ORDER BY row LIMIT ?"
-        return [Event(*row) for row in reader.execute(sql, (after, limit))]
+        events, size = list[Event](), 0
+        with contextlib.closing(reader.execute(sql, (after, limit))) as found:
+            for row in found:
+                events.append(Event(*row))
+                size += len(events[-1].data)
+                if size > PAGE_BYTES:
+                    break
+        return events
 
     # Letters
 
@@ -290,6 +294,7 @@ class Outbox:
 
     def tidy(self) -> str | None:
         """Remove what is settled and what is beyond the bounds; a line for the log if anything was lost."""
+        expired = self.places.drop_expired()
         found = self.ledger.rows("SELECT MIN(cursor) lowest, total_changes() changes FROM broker")[0]
         if found["changes"] == self._tidied and not self._oldest and not self.refused:
             return None
@@ -299,6 +304,9 @@ class Outbox:
         lost = self._drop()
         self._checkpoint()
         self._tidied = found["changes"]
+        if expired:
+            kept = f"what waited for {', '.join(expired)} was kept for KeepOrphanedDays, and is dropped now"
+            return f"{kept}; {lost}" if lost else kept
         return lost
 
     def _delete(self, condition: str, *parameters: Any) -> int:
@@ -311,12 +319,13 @@ class Outbox:
             horizon = time.time() - self._oldest
             while number := self._delete("created<?", horizon):
                 dropped += number
-        was_full, size = self.full, self.size()
         # Once full, until a twentieth is free again: not a line in the log for each event.
-        self.full = size > self._most * (0.95 if was_full and self._refuse else 1)
+        limit = self._most * (0.95 if self.full and self._refuse else 1)
+        if self.size() > limit:
+            dropped += self._delete_until_there_is_room(*self._only_for_orphans())
+        self.full = self.size() > limit
         if self.full and not self._refuse:
-            while self.size() > self._most * 0.95 and (number := self._delete("1")):
-                dropped += number
+            dropped += self._delete_until_there_is_room("1")
         if dropped:
             self.ledger.run("DELETE FROM letter WHERE event NOT IN (SELECT row FROM event)")
             self.ledger.set_number("dropped", self.ledger.number("dropped") + dropped)
@@ -327,6 +336,19 @@ class Outbox:
             self.ledger.set_number("refused", self.ledger.number("refused") + refused)
             return f"{refused} events were refused: the outbox is full (DicomEvents.Outbox)"
         return None
+
+    def _delete_until_there_is_room(self, condition: str, *parameters: Any) -> int:
+        dropped = 0
+        while self.size() > self._most * 0.95 and (number := self._delete(condition, *parameters)):
+            dropped += number
+        return dropped
+
+    def _only_for_orphans(self) -> tuple[str, int]:
+        """What waits for brokers that are not configured any more, and for no other: it never costs those that are."""
+        gone = "SELECT name FROM orphan"
+        lowest = self.ledger.rows(f"SELECT MIN(cursor) lowest FROM broker WHERE name NOT IN ({gone})")[0]["lowest"]
+        letters = f"SELECT 1 FROM letter WHERE event=row AND broker NOT IN ({gone})"
+        return f"row<=? AND data IS NOT NULL AND NOT EXISTS ({letters})", lowest or 0
 
     def size(self) -> int:
         """Bytes of the file that hold something."""
@@ -358,6 +380,18 @@ class Outbox:
         first = min((each for each in (row["letter"], row["next"]) if each is not None), default=None)
         oldest = self.ledger.rows("SELECT created FROM event WHERE row=?", first) if first is not None else []
         return max(0, (row["newest"] or 0) - row["cursor"]) + row["waiting"], oldest[0]["created"] if oldest else None
+
+    def totals(self, broker: str) -> dict[str, Any]:
+        """What the status says of a broker's place, whether or not it is configured."""
+        backlog, oldest = self.backlog(broker)
+        published = self.ledger.rows("SELECT published FROM broker WHERE name=?", broker)[0]["published"]
+        dead = "SELECT COUNT(*) n FROM letter WHERE broker=? AND state='dead'"
+        return {
+            "Backlog": backlog,
+            "OldestSeconds": None if oldest is None else round(max(0.0, time.time() - oldest), 3),
+            "Published": published,
+            "DeadLetters": self.ledger.rows(dead, broker)[0]["n"],
+        }
 
 
 def new_id() -> str:

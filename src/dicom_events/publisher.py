@@ -18,17 +18,19 @@ from typing import Any
 
 from common.answers import one_line
 
-from .brokers import Broker, BrokerAwayError, BrokerUnusableError, Outcome
+from .brokers import Broker, BrokerAwayError, BrokerUnusableError, Outcome, failure
 from .events import Event
 from .outbox import Outbox
 from .settings import Named
 
 WINDOW = 4000  # events in memory
+WINDOW_BYTES = 32 << 20
 PAGE = 1000
 LINGER = 0.02  # seconds in which events come together, so that not each wakes a thread
 SETTLE = 0.2  # seconds between two writings of the cursor
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds without a broker
 IDLE = 1.0
+SAY_DEAD_EVERY = 60.0  # seconds
 
 
 class Publisher:
@@ -43,13 +45,14 @@ class Publisher:
         secrets: Sequence[str],
     ) -> None:
         self.name, self.settings, self.complaint = named.name, named.settings, named.complaint
-        self.type = named.settings.type
+        self.type, self._bound = named.settings.type, named.bound
         self._outbox, self._make, self._say, self._secrets = outbox, make, say, [each for each in secrets if each]
         self._broker: Broker | None = None
         self._reader: sqlite3.Connection | None = None
         self._stopping, self._idle, self._asked_again, self._opening = threading.Event(), True, False, False
         self.connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
+        self._unsaid, self._say_dead_at = 0, 0.0  # events that went to the dead letters
         self._forget()
         self._thread = threading.Thread(target=self._run, name=f"dicom_events {self.name}", daemon=True)
 
@@ -92,21 +95,16 @@ class Publisher:
         return float(self._rate * 0.5 ** ((time.monotonic() - self._rated_at) / 7))
 
     def status(self) -> dict[str, Any]:
-        backlog, oldest = self._outbox.backlog(self.name)
+        if not self._bound:
+            return {"Type": self.type, "State": "misconfigured", "Backlog": 0, "LastError": self.complaint}
+        totals = self._outbox.totals(self.name)
         if self.complaint:
-            return {"Type": self.type, "State": "misconfigured", "Backlog": backlog, "LastError": self.complaint}
-        row = self._outbox.ledger.rows("SELECT published, dead FROM broker WHERE name=?", self.name)[0]
-        letters = self._outbox.ledger.rows(
-            "SELECT state, COUNT(*) n FROM letter WHERE broker=? GROUP BY state", self.name
-        )
+            return {"Type": self.type, "State": "misconfigured", **totals, "LastError": self.complaint}
         return {
             "Type": self.type,
             "State": "connected" if self.connected else "away",
-            "Backlog": backlog,
-            "OldestSeconds": None if oldest is None else round(max(0.0, time.time() - oldest), 3),
+            **totals,
             "Rate": round(self.rate, 1),
-            "Published": row["published"],
-            "DeadLetters": next((each["n"] for each in letters if each["state"] == "dead"), 0),
             "LastError": self.last_error or None,
             **(self._broker.details() if self._broker else {}),
         }
@@ -150,6 +148,7 @@ class Publisher:
 
     def _forget(self) -> None:
         self._order: deque[int] = deque()  # rows in the window, oldest first
+        self._bytes = 0  # of the data of those that are not settled
         self._settled: set[int] = set()
         self._ready: deque[Event] = deque()
         self._behind: dict[str, deque[Event]] = {}  # of each key that is under way, what follows
@@ -196,9 +195,7 @@ class Publisher:
         self._fill()
         self._take_letters()
         while self._ready and len(self._under_way) < broker.most_under_way:
-            event = self._ready.popleft()
-            self._under_way[event.row] = event
-            broker.submit(event)
+            self._submit(broker, self._ready.popleft())
         busy = bool(self._under_way)
         if not busy and not self._order:
             self._settle()
@@ -214,8 +211,18 @@ class Publisher:
         if not busy and not self._stopping.is_set():
             self._stopping.wait(LINGER)
 
+    def _submit(self, broker: Broker, event: Event) -> None:
+        """Hand one event over. One that can't be formed, or that the client does not take, holds up no other."""
+        self._under_way[event.row] = event
+        try:
+            broker.submit(event, broker.message(event))
+        except BrokerAwayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._take(failure(event, error))
+
     def _fill(self) -> None:
-        while len(self._order) < WINDOW - PAGE // 2 and self._read_some():
+        while len(self._order) < WINDOW - PAGE // 2 and self._bytes < WINDOW_BYTES and self._read_some():
             pass
 
     def _read_some(self) -> int:
@@ -233,6 +240,7 @@ class Publisher:
             if event.row in behind_letters or not self._is_mine(event):
                 continue
             self._order.append(event.row)
+            self._bytes += len(event.data)
             if event.key in self._behind and not in_order:
                 self._behind[event.key].append(event)
             else:
@@ -260,6 +268,7 @@ class Publisher:
         if event.row in self._letters:
             self._take_letter(event, outcome)
             return
+        self._bytes -= len(event.data)
         following = self._behind.pop(event.key, None)
         if outcome.error is None:
             self._confirmed += 1
@@ -271,6 +280,7 @@ class Publisher:
             if event.key in self._parked and following:
                 self._outbox.park(self.name, [(each.row, each.key) for each in following], "", "waiting", 0)
                 self._settled.update(each.row for each in following)
+                self._bytes -= sum(len(each.data) for each in following)
             elif following:
                 self._behind[event.key] = following
                 self._ready.append(following.popleft())
@@ -293,13 +303,22 @@ class Publisher:
         dead = outcome.final or attempts >= self.settings.tries
         self._outbox.park(self.name, [(event.row, event.key)], error, "dead" if dead else "waiting", attempts)
         if dead:
-            self._say(
-                "error",
-                f"dicom_events: broker {self.name} does not take {event.type} {event.id}, it is with the dead letters "
-                f"(GET /dicom-events/dead-letters): {error}",
-            )
+            self._say_dead(event, error)
         else:
             self._parked.add(event.key)
+
+    def _say_dead(self, event: Event, error: str) -> None:
+        """Say it, at most once a minute: when a server refuses all, the log is not flooded."""
+        self._unsaid += 1
+        if time.monotonic() < self._say_dead_at:
+            return
+        others = f", and {self._unsaid - 1} others since the last such line" if self._unsaid > 1 else ""
+        self._say(
+            "error",
+            f"dicom_events: broker {self.name} does not take {event.type[:300]} {event.id}{others}; see the dead letters "
+            f"(GET /dicom-events/dead-letters): {error}",
+        )
+        self._unsaid, self._say_dead_at = 0, time.monotonic() + SAY_DEAD_EVERY
 
     def _advance(self) -> None:
         while self._order and self._order[0] in self._settled:

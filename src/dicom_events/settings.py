@@ -18,6 +18,8 @@ from .events import KINDS_OF_EVENTS, ORIGINS
 SECTION = "DicomEvents"
 TYPES = ("rabbitmq", "sqs-sns", "nats", "kafka", "webhook", "file", "log")
 FORMATS = ("structured", "binary", "plain")
+BROKER = "broker"  # the name of `Broker`, whatever its type, unless it has one
+BUILTIN = "file"  # of what is used where no broker is configured
 
 
 def _switch(default: bool, text: str) -> Any:
@@ -93,6 +95,13 @@ class OutboxSettings:
     when_full: str = dataclasses.field(
         default="drop-oldest",
         metadata={"choices": ("drop-oldest", "refuse"), "help": "Drop the oldest events, or take no new ones."},
+    )
+    keep_orphaned_days: float = dataclasses.field(
+        default=30,
+        metadata={
+            "minimum": 0,
+            "help": "Days, of running, that the place of a broker is kept that is gone; 0: for ever.",
+        },
     )
 
 
@@ -346,6 +355,9 @@ class BrokerSettings:
     """What each broker has, whatever its type."""
 
     type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Which kind it is."})
+    name: str | None = dataclasses.field(
+        default=None, metadata={"help": "Of `Broker` alone; null: `broker`. What waits is bound to it."}
+    )
     events: tuple[str, ...] = dataclasses.field(
         default=("*",), metadata={"check": _patterns, "help": "Types that go there, as `dicom.study.*`."}
     )
@@ -360,34 +372,73 @@ class BrokerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """One broker: its settings, those of its type, or the `complaint` that puts it off."""
+    """One broker: its settings, those of its type, or the `complaint` that puts it off.
+
+    `named` : False of the file that is used where nobody configured a broker. `bound` : False where the name can't be one:
+    nothing waits for it. `former` : what the first version called it, if that was something else.
+    """
 
     name: str
     settings: BrokerSettings = BrokerSettings()
     config: Any = None
     complaint: str = ""
+    named: bool = True
+    bound: bool = True
+    former: str = ""
 
 
 def read_brokers(settings: Settings) -> list[Named]:
-    """Each broker of the section; one that is wrong puts only itself off."""
-    found = {f"{SECTION}.Broker": ("", settings.broker)} if settings.broker is not None else {}
-    found |= {f"{SECTION}.Brokers.{name}": (name, content) for name, content in settings.brokers.items()}
-    named = []
-    for path, (name, content) in (found or {f"{SECTION}.Broker": ("", {"Type": "file"})}).items():
+    """Each broker of the section; one that is wrong puts only itself off, and keeps its place."""
+    found = list[Named]()
+    if settings.broker is not None:
+        found.append(_named_broker(settings.broker))
+    for name, content in settings.brokers.items():
+        found.append(_one_of_brokers(name, content))
+    if not found:
+        return [Named(BUILTIN, BrokerSettings("file"), FileConfig(), named=False)]
+    names = [each.name for each in found]
+    twice = f"{SECTION}: two brokers are named"
+    return [
+        dataclasses.replace(each, complaint=f"{twice} {each.name}, allowed: a name of its own for each (Broker.Name)")
+        if each.name in names[:place] + names[place + 1 :]
+        else each
+        for place, each in enumerate(found)
+        if each.name not in names[:place]
+    ]
+
+
+def _named_broker(content: Any) -> Named:
+    path, given, kind = f"{SECTION}.Broker", None, None
+    if isinstance(content, dict):
+        given, kind = content.get("Name"), content.get("Type")
+    name = BROKER if given is None else given
+    former = kind if kind in TYPES else BROKER
+    if complaint := _complaint_of_name(name):
+        return Named(path, complaint=f"{path}.Name: {complaint}", bound=False)
+    return _read_named(path, name, content, former)
+
+
+def _one_of_brokers(name: str, content: Any) -> Named:
+    if complaint := _complaint_of_name(name):
+        return Named(f"{SECTION}.Brokers.{json.dumps(name)}", complaint=f"{SECTION}.Brokers: {complaint}", bound=False)
+    path = f"{SECTION}.Brokers.{name}"
+    if isinstance(content, dict) and "Name" in content:
+        return Named(name, complaint=f"{path}.Name: found one, allowed: none, its name is its key in Brokers")
+    return _read_named(path, name, content)
+
+
+def _complaint_of_name(name: Any) -> str | None:
+    fits = isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and one_line(name) == name
+    shown = json.dumps(name if isinstance(name, str) and len(name) <= 200 else type(name).__name__)
+    return None if fits else f"found the name {shown}, allowed: a text of one line, at most 200 characters"
+
+
+def _read_named(path: str, name: str, content: Any, former: str = "") -> Named:
+    try:
+        return Named(name, *_read_broker(path, content), former=former)
+    except SettingsError as error:
         kind = content.get("Type") if isinstance(content, dict) else None
-        name = name or (kind if kind in TYPES else "broker")
-        try:
-            if one_line(name) != name:
-                raise SettingsError(
-                    f"{SECTION}.Brokers: found the name {json.dumps(name)}, allowed: a text of one line"
-                )
-            named.append(Named(name, *_read_broker(path, content)))
-        except SettingsError as error:
-            named.append(Named(one_line(name), complaint=str(error)))
-    seen: set[str] = set()
-    for each in [each for each in named if each.name in seen or seen.add(each.name)]:  # type: ignore[func-returns-value]
-        named[named.index(each)] = Named(f"{each.name}-2", complaint=f"{SECTION}: two brokers are named {each.name}")
-    return named
+        return Named(name, BrokerSettings(kind if kind in TYPES else ""), complaint=str(error), former=former)
 
 
 def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:

@@ -36,14 +36,14 @@ except ImportError:
     raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
 
 from event_dispatcher.at_least_once import AtLeastOnce
-from event_dispatcher.dispatcher import Dispatcher
-from event_dispatcher.events import ChangeEvent, Handler, is_coroutine, names_of, pipeline
+from event_dispatcher.dispatcher import Dispatcher, OnChange
+from event_dispatcher.events import ChangeEvent, Handler, check_handler, is_coroutine, names_of, pipeline
 from event_dispatcher.executor import Executor
 from event_dispatcher.gate import SDK
 from event_dispatcher.helpers import first_instance, first_instance_metadata, first_instance_tags, parents
 from event_dispatcher.internal_client import create_internal_client
 from event_dispatcher.logs import orthanc_logging, python_logging
-from event_dispatcher.sessions import ClientType, create_session
+from event_dispatcher.sessions import ClientType, HttpxClientType, create_session
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "Dispatcher",
     "Executor",
     "Handler",
+    "HttpxClientType",
     "create_internal_client",
     "create_session",
     "first_instance",
@@ -67,50 +68,107 @@ __all__ = [
 ]
 
 
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[OnChange] = []
+OTHER_NAMES = {
+    "handlers": "event_handlers",
+    "orthanc": "orthanc_module",
+    "session": "sync_client",
+    "requests_session": "sync_client",
+    "async_session": "async_client",
+}
+
+
 def register_event_handlers(
-    handlers: Mapping[int, Handler | Iterable[Handler]],
-    orthanc: Any,
-    session: Any,
-    async_session: Any = None,
+    event_handlers: Mapping[int, Handler | Iterable[Handler]] | None = None,
+    orthanc_module: Any = None,
+    sync_client: Any = None,
+    async_client: Any = None,
     *,
     executor: Executor | None = None,
     at_least_once: str | AtLeastOnce | None = None,
     logging_configuration: Callable[[Any], object] | None = None,
+    **other_names: Any,
 ) -> Dispatcher:
-    """Run handlers when something happens in Orthanc. Once in a script, for Orthanc grants one OnChange callback.
+    """Run handlers when something happens in Orthanc. A second call adds to the first.
 
     Parameters
     ----------
-    handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`, and
-        the session that is given here, a coroutine the asynchronous one.
-    orthanc : the module; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
-    session, async_session : from `create_session` or `create_internal_client`, or whatever your handlers want. If there are
-        coroutines and no asynchronous session, one is created.
+    event_handlers : of each `orthanc.ChangeType`, one handler or several. A handler gets `(event, session)`: a `ChangeEvent`,
+        and the session that is given here, a coroutine the asynchronous one.
+    orthanc_module : `orthanc`; in a test, the stand-in `OrthancApiHandler`, whose `on_change` gives back what they returned.
+    sync_client, async_client : sessions, from `create_session` or `create_internal_client`, or whatever your handlers want.
+        If there are coroutines and no asynchronous session, one is created.
     executor : how many run at a time, and in which order.
     at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
     logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
+    other_names : the first four are also taken by the names `handlers`, `orthanc`, `session` and `async_session`.
 
     Raises
     ------
-    ValueError : a change type that Orthanc does not know; or `at_least_once` without Orthanc's HTTP server.
+    ValueError : a change type that Orthanc does not know; what is no handler; or `at_least_once` without Orthanc's HTTP
+        server, or with the name of another call.
     """
-    (logging_configuration or orthanc_logging)(orthanc)
-    known = names_of(orthanc.ChangeType)
-    if unknown := [each for each in handlers if each not in known]:
-        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
-    listed: dict[int, list[Handler]] = {
-        known[key]: [value] if callable(value) else list(value) for key, value in handlers.items()
-    }
-    if async_session is None and any(is_coroutine(each) for several in listed.values() for each in several):
-        async_session = create_session(orthanc, httpx.AsyncClient)
+    given = _by_our_names(
+        {
+            "event_handlers": event_handlers,
+            "orthanc_module": orthanc_module,
+            "sync_client": sync_client,
+            "async_client": async_client,
+        },
+        other_names,
+    )
+    module, session, async_session = given["orthanc_module"], given["sync_client"], given["async_client"]
+    (logging_configuration or orthanc_logging)(module)
+    handlers = _listed(given["event_handlers"], names_of(module.ChangeType))
+    if async_session is None and any(is_coroutine(each) for several in handlers.values() for each in several):
+        async_session = create_session(module, httpx.AsyncClient)
     if isinstance(at_least_once, str):
         at_least_once = AtLeastOnce(at_least_once)
     SDK.open()
-    dispatcher = Dispatcher(listed, orthanc, (session, async_session), executor or Executor(), at_least_once)
-    KEPT_ALIVE.append(dispatcher.on_change)
-    orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    dispatcher = Dispatcher(handlers, module, (session, async_session), executor or Executor(), at_least_once)
+    _listen(module, dispatcher)
     return dispatcher
 
 
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
+def _by_our_names(given: dict[str, Any], other_names: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in other_names.items():
+        if name == "handler_executor":
+            raise TypeError("register_event_handlers: found handler_executor, allowed: executor=Executor(…)")
+        if name not in OTHER_NAMES:
+            allowed = ", ".join([*given, *OTHER_NAMES, "executor", "at_least_once", "logging_configuration"])
+            raise TypeError(f"register_event_handlers: found {name}, allowed: {allowed}")
+        if given[OTHER_NAMES[name]] is not None:
+            raise TypeError(f"register_event_handlers: found both {name} and {OTHER_NAMES[name]}, allowed: one of them")
+        given[OTHER_NAMES[name]] = value
+    for name in ("event_handlers", "orthanc_module"):
+        if given[name] is None:
+            raise TypeError(f"register_event_handlers: {name} is missing")
+    return given
+
+
+def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[int, int]) -> dict[int, list[Handler]]:
+    """Return the handlers of each change type as a list; raise ValueError for what can't be one."""
+    if unknown := [each for each in handlers if each not in known]:
+        raise ValueError(f"handlers: found {unknown[0]!r}, allowed: one of orthanc.ChangeType")
+    listed: dict[int, list[Handler]] = {}
+    for key, value in handlers.items():
+        listed[known[key]] = list(value) if isinstance(value, Iterable) and not callable(value) else [value]
+        for handler in listed[known[key]]:
+            check_handler(handler)
+    return listed
+
+
+def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
+    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    on_change = OnChange(orthanc_module)
+    on_change.add(dispatcher)
+    try:
+        orthanc_module.RegisterOnChangeCallback(on_change)
+    except RuntimeError:  # it has one
+        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        if not ours:
+            raise
+        ours[-1].add(dispatcher)
+    else:
+        KEPT_ALIVE.append(on_change)

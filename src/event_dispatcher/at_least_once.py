@@ -12,12 +12,12 @@ import functools
 import json
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.feed import FEED_TABLES, Feed
-from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import state_folder
@@ -27,6 +27,9 @@ from event_dispatcher.logs import LOG
 
 LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
 LINGER = 0.05  # seconds between them while much is told
+RETRY_SECONDS = 2.0  # until what could not be written down is written again
+CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
+EVENTS_PER_COMMIT = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +90,17 @@ class Keeper:
             self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
         self._ledger: Ledger | None = None
         self._feed: Feed | None = None
-        self._inbox: Inbox[ChangeEvent] = Inbox(self._hear)
+        # What is not written down yet. A disk or a lock may take seconds, so OnChange leaves it to a thread.
+        self._unheard: collections.deque[ChangeEvent] = collections.deque()
         self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+        self._settling = threading.Lock()
         self._under_way: collections.Counter[str] = collections.Counter()
         self._worker = Worker(kept.name, self._open, self._turn)
         self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._heard, self._closing = threading.Event(), threading.Event()
         self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
         self._begun = False
+        self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
 
     def _queue_of(self, handler: Handler) -> str:
         """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
@@ -115,9 +122,45 @@ class Keeper:
                 return False  # it is read within a second, which is soon enough for what becomes stable later
             self._look_at = min(self._look_at, self._looked_at + LINGER)
         elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
-            self._inbox.add(event)
+            self._unheard.append(event)
+            self._heard.set()
         self._wake.set()
         return change in self._queues
+
+    # The thread that writes down
+
+    def _write(self) -> None:
+        complaint = ""
+        while not self._closing.is_set() or self._unheard:
+            self._heard.wait()
+            self._heard.clear()
+            try:
+                self._write_down()
+                complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
+                if str(error) != complaint:
+                    complaint = str(error)
+                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
+                if self._closing.wait(RETRY_SECONDS):
+                    break
+                self._heard.set()
+        self._worker.end(CLOSE_SECONDS / 2)
+        with contextlib.suppress(sqlite3.Error):
+            self._settle()
+        if self._ledger:
+            self._ledger.close()
+
+    def _write_down(self) -> None:
+        assert self._ledger
+        while self._unheard:
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
+            with self._ledger.transaction():
+                for event in some:
+                    self._hear(event)
+            for _ in some:
+                self._unheard.popleft()
+            self._wake.set()
 
     def _hear(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
@@ -165,20 +208,24 @@ class Keeper:
         reconcile = self._kept.reconcile
         self._ledger = ledger
         self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._inbox.open()
+        self._writer.start()
         return ledger
 
     def stop(self) -> None:
         """Hand over nothing more."""
-        self._worker.end(1.0)
+        self._worker.end(0.0)
 
     def close(self) -> None:
-        """After the handlers have ended: what they did is written down; the rest is handed over after the next start."""
-        if self._ledger:
-            with contextlib.suppress(sqlite3.Error, OSError):
-                self._inbox.flush()
-                self._settle()
-            self._ledger.close()
+        """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
+
+        A disk that hangs is left behind after a second.
+        """
+        self._closing.set()
+        self._heard.set()
+        if self._writer.is_alive():
+            self._writer.join(CLOSE_SECONDS)
+        if self._unheard:
+            LOG.error("%s: %d events could not be written down, and are lost", self._kept.name, len(self._unheard))
 
     def retry_dead(self) -> int:
         if not self._ledger:
@@ -202,8 +249,10 @@ class Keeper:
         return self._feed
 
     def _pass(self) -> None:
-        self._inbox.flush()
         self._settle()
+        if self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_EVERY
+            return
         if time.monotonic() >= self._look_at:
             self._looked_at = time.monotonic()
             self._look_at = self._looked_at + LOOK_EVERY
@@ -213,12 +262,12 @@ class Keeper:
 
     def _settle(self) -> None:
         """Write down how handlers ended."""
-        assert self._ledger
-        while self._ended:
-            row, future = self._ended[0]
-            if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
-                self._settle_one(row, future.exception())
-            self._ended.popleft()
+        with self._settling:
+            while self._ended:
+                row, future = self._ended[0]
+                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
+                    self._settle_one(row, future.exception())
+                self._ended.popleft()
 
     def _settle_one(self, row: int, error: BaseException | None) -> None:
         assert self._ledger

@@ -13,6 +13,7 @@ from event_dispatcher.calls import Call
 from event_dispatcher.events import ChangeEvent, Handler, names_of
 from event_dispatcher.executor import Executor
 from event_dispatcher.gate import SDK
+from event_dispatcher.logs import LOG
 
 
 class Dispatcher:
@@ -29,21 +30,43 @@ class Dispatcher:
         self._handlers, self._sessions, self._executor = handlers, sessions, executor
         self._change_types, self._resource_types = names_of(orthanc.ChangeType), names_of(orthanc.ResourceType)
         self._started, self._stopped = orthanc.ChangeType.ORTHANC_STARTED, orthanc.ChangeType.ORTHANC_STOPPED
+        self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
+        self.ledger_name = at_least_once.name if at_least_once else None
         self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
-        """Orthanc's callback. It returns at once, with what will be each handler's result: a test waits for these."""
+        """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
+
+        While very many wait (`Executor.is_crowded`), there are none of these.
+        """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._stopped:
-            return self._stop(event)
         if change_type == self._started and self._keeper:
             self._keeper.start()
         if self._keeper and self._keeper.takes(event):
             return []
-        return self._run(
-            [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
-        )
+        calls = self._calls(event)
+        futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
+        self._run(calls)
+        return futures
+
+    def stop(self, begun: float) -> list[concurrent.futures.Future[Any]]:
+        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more.
+
+        `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
+        """
+        seconds = self._executor.stop_within
+        if self._keeper:
+            self._keeper.stop()
+        self._executor.drain(begun + seconds * 2 / 3)
+        calls = self._calls(self._event(self._stopped, self._none, ""))
+        futures = [call.want_future() for call in calls]
+        self._run(calls)
+        self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
+        self._executor.close()
+        if self._keeper:
+            self._keeper.close()
+        return futures
 
     def retry_dead(self) -> int:
         """With `at_least_once`: let events that were given up be handled again; how many there are."""
@@ -56,25 +79,51 @@ class Dispatcher:
             resource_id or "",
         )
 
-    def _run(self, calls: Sequence[Call]) -> list[concurrent.futures.Future[Any]]:
+    def _calls(self, event: ChangeEvent) -> list[Call]:
+        return [Call(handler, event, self._sessions) for handler in self._handlers.get(event.change_type, ())]
+
+    def _run(self, calls: Sequence[Call]) -> None:
         if calls:
             self._executor.submit(calls)
-        return [call.future for call in calls]
 
     def _run_kept(self, handler: Handler, event: tuple[int, int, str]) -> concurrent.futures.Future[Any]:
-        return self._run([Call(handler, self._event(*event), self._sessions)])[0]
+        call = Call(handler, self._event(*event), self._sessions)
+        future = call.want_future()
+        self._run([call])
+        return future
 
-    def _stop(self, event: ChangeEvent) -> list[concurrent.futures.Future[Any]]:
-        """Let handlers end, then those of ORTHANC_STOPPED; afterwards nothing of ours calls Orthanc any more."""
-        seconds = self._executor.stop_within
-        until = time.monotonic() + seconds
-        if self._keeper:
-            self._keeper.stop()
-        self._executor.drain(until - seconds / 3)
-        futures = self._run([Call(each, event, self._sessions) for each in self._handlers.get(event.change_type, ())])
-        self._executor.drain(until)
-        self._executor.close()
-        if self._keeper:
-            self._keeper.close()
-        SDK.close()
+
+class OnChange:
+    """Orthanc's one OnChange callback, for each `register_event_handlers` of a script."""
+
+    def __init__(self, orthanc: Any) -> None:
+        self.orthanc = orthanc
+        self._stopped = orthanc.ChangeType.ORTHANC_STOPPED
+        self._dispatchers: list[Dispatcher] = []
+
+    def add(self, dispatcher: Dispatcher) -> None:
+        """Let a dispatcher hear of events too, after the others.
+
+        Raises
+        ------
+        ValueError : another one has its ledger.
+        """
+        if dispatcher.ledger_name in {each.ledger_name for each in self._dispatchers} - {None}:
+            found = repr(dispatcher.ledger_name)
+            raise ValueError(f"at_least_once: found {found} a second time, allowed: a name of its own for each")
+        self._dispatchers = [*self._dispatchers, dispatcher]
+
+    def __call__(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
+        begun = time.monotonic()
+        futures: list[concurrent.futures.Future[Any]] = []
+        for each in self._dispatchers:
+            try:
+                if change_type == self._stopped:
+                    futures += each.stop(begun)
+                else:
+                    futures += each.on_change(change_type, resource_type, resource_id)
+            except Exception:  # noqa: BLE001 - one never keeps the others from hearing of it
+                LOG.exception("an error in event_dispatcher, please report it")
+        if change_type == self._stopped:
+            SDK.close()
         return futures

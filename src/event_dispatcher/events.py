@@ -28,7 +28,7 @@ class Name(int):
     __str__ = __repr__
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ChangeEvent:
     """What happened (`orthanc.ChangeType`), to what (`orthanc.ResourceType`, Orthanc's identifier; empty where to none)."""
 
@@ -55,6 +55,8 @@ def pipeline(*steps: Handler) -> Handler:
                 value = await value
         return value
 
+    for step in steps:
+        check_handler(step)
     whole: Handler = run_on_loop if any(map(is_coroutine, steps)) else run
     whole.__qualname__ = f"pipeline({', '.join(map(name_of, steps))})"
     return whole
@@ -62,6 +64,18 @@ def pipeline(*steps: Handler) -> Handler:
 
 def is_coroutine(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def check_handler(handler: Any) -> None:
+    """Raise ValueError for what can't be a handler: what nobody can call, and what does nothing when it is called."""
+    if not callable(handler):
+        raise ValueError(f"handlers: found {handler!r}, allowed: a function or a coroutine function")
+    call = type(handler).__call__
+    if any(map(inspect.isgeneratorfunction, (handler, call))) or any(map(inspect.isasyncgenfunction, (handler, call))):
+        raise ValueError(
+            f"handlers: found {name_of(handler)}, a generator function (it has a yield), which runs nothing when it is called;"
+            " allowed: a function or a coroutine function"
+        )
 
 
 def name_of(handler: Handler) -> str:

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
-import functools
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from event_dispatcher.calls import Call
+from event_dispatcher.calls import Call, names_of_handlers
 from event_dispatcher.events import name_of
 from event_dispatcher.logs import LOG
+from event_dispatcher.loop import EventLoop
+from event_dispatcher.threads import DaemonThreads, leave_pools
 
 
 class Executor:
@@ -25,8 +23,8 @@ class Executor:
     threads : blocking handlers at a time. With one, the default, they run in the order of the events.
     coroutines : at a time.
     in_order : one event after the other: the next begins when all handlers of the one before have ended.
-    waiting : handlers that may run or wait for their turn. When there are as many, Orthanc keeps its next events itself until
-        there is room (they wait in its memory, and when it stops, it hands them over first).
+    waiting : when so many handlers wait for their turn, a warning names those that keep them waiting; another one follows
+        each time that the number has doubled. All are kept in memory, about 400 bytes each.
     stop_within : seconds that handlers have to end when Orthanc stops; what had no turn by then has none.
     """
 
@@ -43,122 +41,137 @@ class Executor:
             if value < 1:
                 raise ValueError(f"{name}: found {value}, allowed: at least 1")
         self.stop_within = stop_within
-        self._most_threads, self._most_coroutines, self._most_waiting = threads, coroutines, waiting
+        self._most_threads, self._most_coroutines = 1 if in_order else threads, coroutines
         self._in_order = in_order
-        self._calls: set[Call] = set()  # under way, or waiting for their turn
         self._changed = threading.Condition()
-        self._crowded, self._is_closed = False, False
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread: threading.Thread | None = None
+        self._waiting: set[Call] = set()
+        self._running: set[Call] = set()
+        self._many, self._warn_at = waiting, waiting
+        self._is_closed = False
+        self._threads: DaemonThreads[Sequence[Call]] | None = None
+        self._loop: EventLoop | None = None
+
+    @property
+    def is_crowded(self) -> bool:
+        return len(self._waiting) >= self._many
 
     def submit(self, calls: Sequence[Call]) -> None:
-        """Give the handlers of one event their turn; waits while too many wait already."""
+        """Give the handlers of one event their turn; return at once, however many wait."""
         with self._changed:
-            if len(self._calls) >= self._most_waiting:
-                self._say_that_it_is_crowded()
-                self._changed.wait_for(lambda: len(self._calls) < self._most_waiting)
-            if not self._is_closed:
-                self._calls.update(calls)
-        if self._is_closed:
+            is_closed = self._is_closed
+            if not is_closed:
+                self._waiting.update(calls)
+            number = len(self._waiting)
+            warn = number >= self._warn_at
+            if warn:
+                self._warn_at = 2 * number
+        if is_closed:
             for call in calls:
-                call.future.cancel()
+                call.drop()
             return
-        for call in calls:
-            call.future.add_done_callback(functools.partial(self._ended, call))
+        if warn:
+            self._warn(number)
         if self._in_order:
-            self._on_thread(lambda: self._run_together(calls))
-        else:
-            for call in calls:
-                if call.is_coroutine:
-                    self._on_loop(call)
-                else:
-                    self._on_thread(call.run)
-
-    def _say_that_it_is_crowded(self) -> None:
-        if not self._crowded:
-            self._crowded = True
-            LOG.warning("%d handlers wait for their turn: Orthanc's next events wait too", len(self._calls))
-
-    def _ended(self, call: Call, _future: concurrent.futures.Future[Any]) -> None:
-        with self._changed:
-            self._calls.discard(call)
-            self._crowded = self._crowded and len(self._calls) > self._most_waiting // 2
-            self._changed.notify_all()
-
-    def _run_together(self, calls: Sequence[Call]) -> None:
+            self._on_thread(calls)
+            return
         for call in calls:
             if call.is_coroutine:
                 self._on_loop(call)
-        for call in calls:
-            if not call.is_coroutine:
-                call.run()
-        concurrent.futures.wait([call.future for call in calls])
+            else:
+                self._on_thread((call,))
 
-    def _on_thread(self, work: Callable[[], None]) -> None:
-        self._work.put(work)
+    def _warn(self, number: int) -> None:
         with self._changed:
-            if self._threads < (1 if self._in_order else self._most_threads):
-                self._threads += 1
-                # Daemons: those of concurrent.futures keep a process from ending while one hangs.
-                threading.Thread(
-                    target=_run_all, args=(self._work,), name=f"event_dispatcher {self._threads}", daemon=True
-                ).start()
+            oldest = sorted(self._running, key=lambda call: call.began)[:5]
+        now = time.monotonic()
+        behind = ", ".join(f"{name_of(call.handler)} (for {now - call.began:.0f} s)" for call in oldest)
+        LOG.warning("%d handlers wait for their turn, in memory, behind %s", number, behind or "none that runs")
+
+    # A turn
+
+    def _begin(self, call: Call) -> bool:
+        """Return whether a call has its turn: not if Orthanc stopped while it waited."""
+        with self._changed:
+            if call not in self._waiting:
+                return False
+            self._waiting.discard(call)
+            self._running.add(call)
+            call.began = time.monotonic()
+            caught_up = self._warn_at > self._many and len(self._waiting) <= self._many // 2
+            if caught_up:
+                self._warn_at = self._many
+        if caught_up:
+            LOG.warning("handlers have caught up: %d wait for their turn", self._many // 2)
+        return True
+
+    def _end(self, call: Call) -> None:
+        with self._changed:
+            self._running.discard(call)
+            self._changed.notify_all()
+
+    def _run_together(self, calls: Sequence[Call]) -> None:
+        coroutines = [call for call in calls if call.is_coroutine and not call.is_over]
+        ends = [call.want_future() for call in coroutines]
+        for call in coroutines:
+            self._on_loop(call)
+        for call in calls:
+            if not call.is_coroutine and self._begin(call):
+                call.run()
+                self._end(call)
+        if ends:
+            concurrent.futures.wait(ends)
+
+    def _on_thread(self, calls: Sequence[Call]) -> None:
+        with self._changed:
+            if self._threads is None:
+                self._threads = DaemonThreads(self._most_threads, self._run_together, "event_dispatcher")
+            threads = self._threads
+        threads.submit(calls)
 
     def _on_loop(self, call: Call) -> None:
         with self._changed:
             if self._loop is None:
-                ready = threading.Event()
-                self._loop_thread = threading.Thread(
-                    target=lambda: asyncio.run(self._keep_loop(ready)), name="event_dispatcher loop", daemon=True
-                )
-                self._loop_thread.start()
-                ready.wait()
-        assert self._loop
-        asyncio.run_coroutine_threadsafe(self._take_turn(call), self._loop)
+                self._loop = EventLoop(self._most_coroutines, self._begin, self._end)
+            loop = self._loop
+        loop.submit(call)
 
-    async def _keep_loop(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._turns, self._closing = asyncio.Semaphore(self._most_coroutines), asyncio.Event()
-        ready.set()
-        await self._closing.wait()  # asyncio.run then cancels what is left
-
-    async def _take_turn(self, call: Call) -> None:
-        async with self._turns:
-            await call.run_on_loop()
+    # The end
 
     def drain(self, until: float) -> None:
         """Wait for all handlers, until that time (`time.monotonic()`); those that have not begun then never do."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._calls, max(0.0, until - time.monotonic()))
-            left = list(self._calls)
-        if not left:
+            self._changed.wait_for(lambda: not (self._waiting or self._running), max(0.0, until - time.monotonic()))
+            dropped, running = list(self._waiting), list(self._running)
+            self._waiting.clear()
+        if not dropped and not running:
             return
-        dropped = sum(call.future.cancel() for call in left)
-        running = [call for call in left if not call.future.done()]
-        names = ", ".join(sorted({name_of(call.handler) for call in left}))
-        LOG.warning("Orthanc stops: %d handlers had no turn, %d are still running: %s", dropped, len(running), names)
-        canceled = [call for call in running if call.task]
-        for call in canceled:
-            call.is_canceled = True
-            if call.task and self._loop:
-                self._loop.call_soon_threadsafe(call.task.cancel)
-        concurrent.futures.wait([call.future for call in canceled], self.stop_within / 6)  # they may clean up
+        names = names_of_handlers([*dropped, *running])
+        message = "Orthanc stops: %d handlers had no turn, %d are still running: %s"
+        LOG.warning(message, len(dropped), len(running), names)
+        for call in dropped:
+            call.drop()
+        self._leave(running)
+
+    def _leave(self, running: Sequence[Call]) -> None:
+        """Cancel coroutines, which may clean up; and see that what hangs keeps nobody else from running."""
+        coroutines = {call for call in running if call.is_coroutine}
+        if coroutines and self._loop:
+            self._loop.cancel(list(coroutines))
+            with self._changed:
+                self._changed.wait_for(lambda: not coroutines & self._running, self.stop_within / 6)
+            if not self._loop.responds(0.1):
+                self._loop = None
         with self._changed:
-            self._calls.clear()
-            self._work, self._threads = queue.SimpleQueue(), 0  # a thread that hangs keeps nobody else from running
+            self._running.clear()
+            threads, self._threads = self._threads, None
+        if threads:
+            threads.close()
+        leave_pools()
 
     def close(self) -> None:
         """End the threads; what is submitted from now on has no turn."""
         self._is_closed = True
-        for _ in range(self._threads):
-            self._work.put(None)
-        if self._loop and self._loop_thread:
-            self._loop.call_soon_threadsafe(self._closing.set)
-            self._loop_thread.join(0.2)
-
-
-def _run_all(work: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (each := work.get()) is not None:
-        each()
+        if self._threads:
+            self._threads.close()
+        if self._loop:
+            self._loop.close()

@@ -5,29 +5,55 @@ from __future__ import annotations
 
 import functools
 import http.client
-from collections.abc import Callable, Generator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 import httpx
 
 from common.feed import PLURALS
 from event_dispatcher.events import ChangeEvent
 
-Asking: TypeAlias = Generator[str, httpx.Response, Any]  # yields paths, is sent the answers, returns its result
+Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Found = TypeVar("Found", covariant=True)
+Asking: TypeAlias = Generator[str, httpx.Response, Result]  # yields paths, is sent the answers, returns its result
 
 
-def for_both_sessions(ask: Callable[..., Asking]) -> Callable[..., Any]:
-    """Make a helper of a generator: a plain function with a plain session, a coroutine with an asynchronous one."""
+class Helper(Protocol[Subject, Arguments, Found]):
+    """A plain function with a plain session, a coroutine function with an asynchronous one."""
+
+    @overload
+    def __call__(
+        self, event: Subject, session: httpx.AsyncClient, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Coroutine[Any, Any, Found]: ...
+
+    @overload
+    def __call__(
+        self, event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Found: ...
+
+
+def for_both_sessions(
+    ask: Callable[Concatenate[Subject, Arguments], Asking[Result]],
+) -> Helper[Subject, Arguments, Result]:
+    """Make a helper of a generator that yields paths of Orthanc's REST API and is sent the answers.
+
+    @for_both_sessions
+    def study_of(event: ChangeEvent) -> Asking[str]:
+        series = yield f"/series/{event.resource_id}"
+        return series.raise_for_status().json()["ParentStudy"]
+    """
 
     @functools.wraps(ask)
-    def helper(event: Any, session: Any, *arguments: Any) -> Any:
-        asking = ask(event, *arguments)
+    def helper(event: Subject, session: Any, *arguments: Arguments.args, **named: Arguments.kwargs) -> Any:
+        asking = ask(event, *arguments, **named)
         return _answer_later(asking, session) if isinstance(session, httpx.AsyncClient) else _answer(asking, session)
 
     return helper
 
 
-def _answer(asking: Asking, session: Any) -> Any:
+def _answer(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -36,7 +62,7 @@ def _answer(asking: Asking, session: Any) -> Any:
         return end.value
 
 
-async def _answer_later(asking: Asking, session: Any) -> Any:
+async def _answer_later(asking: Asking[Any], session: Any) -> Any:
     try:
         path = next(asking)
         while True:
@@ -46,31 +72,44 @@ async def _answer_later(asking: Asking, session: Any) -> Any:
 
 
 @for_both_sessions
-def first_instance(event: Any) -> Asking:
-    """Orthanc's identifier of the first instance (as Orthanc lists them) of the series of an event, or of an identifier."""
+def first_instance(event: ChangeEvent | str) -> Asking[str]:
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+
+    path = f"/instances/{first_instance(event, session)}/preview"
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
-    return series["Instances"][0]
+    return str(series["Instances"][0])
 
 
 @for_both_sessions
-def first_instance_metadata(event: Any, name: str) -> Asking:
-    """A metadata, as `RemoteAET`, of the first instance of a series; None if it has none."""
+def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str | None]:
+    """Return a metadata of the first instance of a series, None if it has none.
+
+    if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
     return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
 
 
 @for_both_sessions
-def first_instance_tags(event: Any) -> Asking:
-    """The tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`."""
+def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
+    """Return the tags of the first instance of a series, by keyword, as Orthanc's `simplified-tags`.
+
+    modality = first_instance_tags(event, session).get("Modality")
+    """
     series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    return tags.raise_for_status().json()
+    found: dict[str, Any] = tags.raise_for_status().json()
+    return found
 
 
 @for_both_sessions
-def parents(event: ChangeEvent) -> Asking:
-    """Orthanc's identifiers of what an event is about and of all above it: `{"Series": …, "Study": …, "Patient": …}`."""
+def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
+    """Return Orthanc's identifiers of what an event is about and of all above it, by level.
+
+    study = parents(event, session)["Study"]  # of {"Series": "…", "Study": "…", "Patient": "…"}
+    """
     levels = ("Patient", "Study", "Series", "Instance")
     found, identifier = {}, event.resource_id
     for level in reversed(levels[: event.resource_type + 1]):
@@ -82,5 +121,5 @@ def parents(event: ChangeEvent) -> Asking:
     return found
 
 
-def _identifier(event: Any) -> str:
+def _identifier(event: ChangeEvent | str) -> str:
     return str(getattr(event, "resource_id", event))

@@ -3,29 +3,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import httpx
 
 from event_dispatcher.gate import SDK, StoppedError
-from event_dispatcher.sessions import Client
+from event_dispatcher.sessions import Client, create_client
 
 
+@overload
+def create_internal_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client: ...
+
+
+@overload
 def create_internal_client(
     orthanc: Any,
     client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
     *,
     after_plugins: bool = False,
-) -> Client:
+) -> Client: ...
+
+
+def create_internal_client(*arguments: Any, **options: Any) -> Any:
     """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+
+        client = create_internal_client(orthanc)
+        client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
     Statuses are those that Orthanc's error codes stand for; an answer has no headers.
 
     Parameters
     ----------
+    orthanc : the module. With an address in its place, as in orthanc-server-extensions, it is `create_client`, over HTTP.
+    client_type : `httpx.Client`, or `httpx.AsyncClient` for coroutines.
     after_plugins : reach the routes of plugins and scripts too (a handler that calls its own script may do so without end).
     """
+    if "base_url" in options or isinstance(next(iter(arguments), None), str | httpx.URL):
+        return create_client(*arguments, **options)
+    return create_client_in_process(*arguments, **options)
+
+
+def create_client_in_process(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    after_plugins: bool = False,
+) -> Client:
+    """Return a client whose requests are answered by the plugin's functions."""
     return client_type(base_url="http://orthanc.internal", transport=InProcess(orthanc, after_plugins))
 
 

@@ -22,7 +22,7 @@ def orthanc_logging(orthanc: Any, level: int = logging.INFO) -> None:
 def python_logging(_orthanc: Any, level: int = logging.INFO) -> None:
     """Let Python's `logging` go to standard error, with date and level."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] "))
     _install(handler, level)
 
 
@@ -38,12 +38,39 @@ def _install(handler: logging.Handler, level: int) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 
+# What moves a terminal's cursor, breaks a line, or turns the direction of the text: an attacker would forge lines by it.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+
+
+def in_one_line(text: str) -> str:
+    """Return a text that is one line for each reader of the log, and can be written (half a surrogate can't)."""
+    return CONTROLS.sub(" ", text).encode("utf-8", "backslashreplace").decode()
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes each message as one line, and tracebacks indented, without escapes: nothing of it looks like another line.
+
+    `fmt` is what comes before the message.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record) + record.message]
+        if record.exc_info:
+            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        if record.stack_info:
+            lines += record.stack_info.splitlines()
+        return "\n  ".join(map(in_one_line, lines))
+
+
 class OrthancLog(logging.Handler):
-    """Writes records to Orthanc's log, each message as one line, and tracebacks indented: nothing of it looks like a line."""
+    """Writes records to Orthanc's log."""
 
     def __init__(self, orthanc: Any) -> None:
         super().__init__()
         self._orthanc = orthanc
+        self.setFormatter(PlainFormatter("[%(filename)s:%(lineno)d] "))
 
     def emit(self, record: logging.LogRecord) -> None:
         error, warning = record.levelno >= logging.ERROR, record.levelno >= logging.WARNING
@@ -57,10 +84,3 @@ class OrthancLog(logging.Handler):
                 sys.stderr.write(f"{text}\n")
         except Exception:  # noqa: BLE001 - as logging's own handlers do
             self.handleError(record)
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = re.sub(r"[\x00-\x1f\x7f]+", " ", record.getMessage())
-        lines = [f"[{record.filename}:{record.lineno}] {message}"]
-        if record.exc_info:
-            lines += "".join(traceback.format_exception(*record.exc_info)).splitlines()
-        return "\n  ".join(lines)

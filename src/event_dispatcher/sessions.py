@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import httpx
 
 from common.loopback import KEEP, Loopback
 
+SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
@@ -21,7 +23,33 @@ class ClientType:
     ASYNC = httpx.AsyncClient
 
 
-def create_session(orthanc: Any, client_type: type[Client] = httpx.Client, *, timeout: float = 60.0) -> Client:  # type: ignore[assignment]
+HttpxClientType = ClientType  # its name in orthanc-server-extensions
+
+
+def create_client(
+    base_url: str,
+    token: str = "",
+    cert: str | bool = True,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+) -> Client:
+    """Return a client of the Orthanc at an address.
+
+    Parameters
+    ----------
+    token : an `Authorization` for this address, and for no other.
+    cert : path of the certificate to trust. Without one, those that Python trusts; TLS is verified in any case.
+    """
+    trusted = ssl.create_default_context(cafile=cert if isinstance(cert, str) else None)
+    auth = Token(httpx.URL(base_url), token) if token else None
+    return client_type(base_url=base_url, auth=auth, verify=trusted, timeout=SESSION_TIMEOUT)
+
+
+def create_session(
+    orthanc: Any,
+    client_type: type[Client] = httpx.Client,  # type: ignore[assignment]
+    *,
+    timeout: float = SESSION_TIMEOUT,
+) -> Client:
     """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common.answers import one_line
+from forwarding.identity import Identity
 
 PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
 
@@ -19,9 +20,16 @@ class Destination:
     """
 
     def __init__(
-        self, name: str, probe: Callable[[str], None], wake: threading.Event, first: float, longest: float
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
@@ -36,6 +44,7 @@ class Destination:
             self._next_trial = time.monotonic() + self._trial_delay
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
 
     def succeeded(self) -> None:
         self.away, self.error = False, ""
@@ -52,6 +61,7 @@ class Destination:
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
         running = self._probing is not None and self._probing.is_alive()
         if self.away and not running and time.monotonic() >= self._next_probe:
             self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
@@ -69,4 +79,5 @@ class Destination:
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
-        return {"Away": self.away, "Error": self.error}
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}

@@ -6,14 +6,17 @@ A study whose StudyDate is missing or no valid day stays. What can't be right is
 
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
 
-The same by POST, as JSON; parameters are `since` or `older-than` (90d, 18m, 7y), `by` (StudyDate, received), `Query`,
-`Labels`, `LabelsConstraint`, `limit`, `undated`, `dry-run`, `force`, `async`, `format`. And to look at and to act on:
+The same by POST, as JSON, which deletes only with "dry-run": false; parameters are `since` or `older-than` (90d, 18m, 7y),
+`by` (StudyDate, received), `Query`, `Labels`, `LabelsConstraint`, `limit`, `undated`, `keep-received-days`, `dry-run`,
+`force`, `async`, `format`. And to look at and to act on:
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
     GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+    POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
-Needs no configuration. One that keeps some and deletes the old ones of the others each night:
+Needs no configuration. One that keeps some and deletes the old ones of the others each night, but none of which
+something came in within 7 days (`KeepReceivedDays`):
 
     "PurgeOldStudies": {"KeepLabels": ["teaching"],
                         "Rules": [{"Name": "seven years", "OlderThan": "7y", "At": "02:30"}]}
@@ -54,6 +57,7 @@ def register() -> None:
     serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    serve(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
     serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)

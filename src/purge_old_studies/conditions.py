@@ -15,6 +15,7 @@ from typing import Any
 from common.answers import Refused
 from common.days import parse_day
 
+from .clock import DAY_SECONDS, orthanc_time
 from .parameters import shown
 
 # What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
@@ -28,7 +29,10 @@ QUERY_TAGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest."""
+    """Which studies go: those up to the day `last`, of these matching `query` and `labels`, the `limit` oldest.
+
+    Where `received_until` is given (Orthanc's LastUpdate, UTC), what came in later stays, and what came in nobody knows when.
+    """
 
     last: datetime.date
     by: str = "StudyDate"
@@ -37,6 +41,7 @@ class Conditions:
     labels_constraint: str = "All"
     limit: int | None = None
     undated: bool | str = False
+    received_until: str = ""
 
     def as_json(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
@@ -69,6 +74,11 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
         found.get("limit"),
         found.get("undated", False),
     )
+
+
+def received_until(days: float, now: float) -> str:
+    """Return until when a study must have come in that is to go, as Orthanc writes LastUpdate; "" for 0 days: at any time."""
+    return orthanc_time(now - days * DAY_SECONDS) if days else ""
 
 
 def is_label(text: str) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 from common.answers import Request, one_line
 from common.parameters import Flag, OneOf, Text, Texts, TextsByName, WholeNumber
 
+MAX_DAYS = 99_999
+
 
 @dataclasses.dataclass(frozen=True)
 class Undated(Flag):
@@ -31,6 +33,7 @@ PARAMETERS: dict[str, Text] = {
     "LabelsConstraint": OneOf(choices=("All", "Any", "None")),
     "limit": WholeNumber(least=1, most=10**9),
     "undated": Undated(),
+    "keep-received-days": WholeNumber(most=MAX_DAYS),
     "dry-run": Flag(),
     "force": Flag(),
     "async": Flag(),

@@ -13,9 +13,10 @@ from typing import Any
 
 import orthanc
 
-from .archive import PIECE, WINDOW, Archive, if_there
+from .archive import PIECE, WINDOW, Archive
 from .conditions import Conditions
 from .history import History, now_utc
+from .index import if_there
 from .studies import IDENTIFIERS, Study, is_meant
 
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again

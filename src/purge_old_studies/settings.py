@@ -14,7 +14,7 @@ from common.answers import Refused
 from common.settings import SettingsError, not_empty, read_settings
 
 from .conditions import Conditions, conditions, day_back, is_label
-from .parameters import PARAMETERS
+from .parameters import MAX_DAYS, PARAMETERS
 
 SECTION = "PurgeOldStudies"
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -99,6 +99,14 @@ class Settings:
     keep_metadata: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
     )
+    keep_received_days: float = dataclasses.field(
+        default=7,
+        metadata={
+            "minimum": 0,
+            "maximum": MAX_DAYS,
+            "help": "A rule never takes a study of which something came in within so many days.",
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
     state_path: str | None = dataclasses.field(
         default=None,
@@ -143,10 +151,16 @@ def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None
             raise SettingsError(f'{path}.Name: found "{rule.name}" twice, allowed: a name of its own')
         if not all(isinstance(value, str) for value in rule.query.values()):
             raise SettingsError(f"{path}.Query: found {json.dumps(rule.query)}, allowed: {PARAMETERS['Query'].allowed}")
+        today = datetime.date.today()  # noqa: DTZ011 - days are the server's local ones
         try:
-            rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+            last = rule_conditions(rule, today).last
         except Refused as refused:
             raise SettingsError(f"{path}: {refused.message}") from None
+        if rule.by == "received" and (today - last).days < settings.keep_received_days:
+            raise SettingsError(
+                f'{path}.OlderThan: found "{rule.older_than}" by received, allowed: at least KeepReceivedDays '
+                f"({settings.keep_received_days:g} days); or set a lower {SECTION}.KeepReceivedDays"
+            )
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> Settings:

@@ -20,12 +20,17 @@ IDENTIFIERS = ("PatientID", "StudyInstanceUID", "AccessionNumber", "StudyDate")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study as the index has it; `tags` are those of its patient too, `received` is its LastUpdate (UTC)."""
+    """A study as the index has it.
+
+    `tags` are those of its patient too, `received` is its LastUpdate (UTC): Orthanc writes it when an instance comes in, and when
+    metadata or labels change. `arrived` is that time put right (`Clock.arrival`), "" if it is not known.
+    """
 
     id: str
     patient: str
     tags: Mapping[str, str]
     received: str
+    arrived: str
     labels: frozenset[str]
     metadata: frozenset[str]
     instances: int = 0  # 0: not counted
@@ -35,7 +40,7 @@ class Study:
         if by == "StudyDate":
             return _day(self.tags.get("StudyDate", ""))
         with contextlib.suppress(ValueError, OverflowError, OSError):
-            moment = datetime.datetime.strptime(self.received, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+            moment = datetime.datetime.strptime(self.arrived, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
             return moment.astimezone().date()
         return None
 
@@ -46,8 +51,20 @@ def _day(text: str) -> datetime.date | None:
 
 
 def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study. What Orthanc found is judged here once more: it compares dates as text (an
-    empty one, `1999`, `1999.12.31` and `19991301` are before 20000101 to it) and names without regard to case.
+    """Whether the conditions name this study, and it did not come in too lately for them."""
+    return fits(study, asked) and not came_lately(study, asked)
+
+
+def came_lately(study: Study, asked: Conditions) -> bool:
+    """Whether something of this study came in after `received_until`, or may have."""
+    return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
+
+
+def fits(study: Study, asked: Conditions) -> bool:
+    """Whether the conditions name this study, whenever it came in.
+
+    What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
+    before 20000101 to it) and names without regard to case.
     """
     day = study.day(asked.by)
     if day is None and asked.undated == "received":

@@ -143,6 +143,8 @@ class FakeOrthanc:
                 found = self.answers[key]
                 return found(path, body) if callable(found) else found
         match method, *route.strip("/").split("/"):
+            case "GET", "system":
+                return {"Version": "1.10.1", "ApiVersion": 17}
             case "GET", "changes":
                 return self._changes(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
             case "GET", ("patients" | "studies" | "series") as kind, name, "instances" if self._study_of(name, kind):

@@ -292,11 +292,16 @@ def test_without_the_log_what_was_heard_survives_a_kill(reading: Reading, rest: 
     assert reading.taken() == [("a1", ["i1"])]
 
 
-def test_with_the_log_what_is_heard_besides_counts_for_nothing(reading: Reading, rest: FakeOrthanc) -> None:
+def test_with_the_log_what_is_heard_besides_counts_for_nothing(
+    reading: Reading, rest: FakeOrthanc, clock: Clock
+) -> None:
     feed = reading.open()
     rest.studies["a1"] = ["i1"]
     feed.hear("NewInstance", "i1")
     feed.hear("StableStudy", "a1")
+    for _ in range(2):
+        feed.poll()
+        clock.advance(STABLE_AGE + 3)
     feed.poll()
     assert reading.taken() == []
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_probes_of_a_dead_node_slow_down_up_to_one_a_minute(probing: Probing, cl
         if probing.look():
             at.append(clock.ticks)
         clock.advance(1)
-    gaps = [after - before for before, after in zip(at, at[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(at)]
     assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
 
 

@@ -158,6 +158,7 @@ def test_with_trigger_stored_it_goes_before_it_is_stable_and_nothing_twice(forwa
         forwarding.rest.receive(STUDY, instance)
     forwarding.turn()
     assert forwarding.sent() == [["i1", "i2"]]
+    forwarding.end("PACS-1")
     forwarding.rest.become_stable(STUDY)
     forwarding.turn()
     forwarding.turn()

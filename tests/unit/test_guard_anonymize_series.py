@@ -84,7 +84,6 @@ def test_pixels_and_what_the_recipe_keeps_are_not_searched(script: Any) -> None:
     [
         ("DeviceSerialNumber", "hosp-4711"),
         ("StudyComments", "of JANE"),
-        ("ImageComments", "19700101"),
         ("PatientID", "HOSP-4711"),
     ],
 )

@@ -157,8 +157,7 @@ def test_more_than_max_studies_at_once_are_refused(purging: Purging) -> None:
 
 
 def purge(purging: Purging, **more: Any) -> Any:
-    answer = purging.script.post(NAME, {"since": "20000101", "dry-run": False, "format": "json", **more})
-    return answer
+    return purging.script.post(NAME, {"since": "20000101", "dry-run": False, "format": "json", **more})
 
 
 def test_what_orthanc_finds_is_judged_once_more(purging: Purging) -> None:

@@ -11,9 +11,10 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..events import Event, Form
+from ..quiet import quiet_libraries
 from ..settings import Named
 
 MODULES = {
@@ -45,6 +46,14 @@ class Outcome:
     final: bool = False
 
 
+Submitted: TypeAlias = tuple[Event, Any]  # an event, and what is sent of it
+
+
+def failure(event: Event, error: Exception) -> Outcome:
+    """What becomes of an event that could not be formed or handed over: the same would happen the next time."""
+    return Outcome(event.row, f"it can't be sent: {type(error).__name__}: {error}", final=True)
+
+
 class Broker(abc.ABC):
     """What a publisher needs of a broker; its thread alone calls all but `wake`."""
 
@@ -54,15 +63,22 @@ class Broker(abc.ABC):
 
     def __init__(self, form: Form) -> None:
         self.form = form
-        self._waiting: list[Event] = []
+        self._waiting: list[Submitted] = []
         self._woken = threading.Event()
 
     def open(self) -> None:  # noqa: B027 - some have nothing to open
         """Connect. Raises `BrokerAwayError`, or `BrokerUnusableError`."""
 
-    def submit(self, event: Event) -> None:
-        """Take one event; what becomes of it, `collect` tells."""
-        self._waiting.append(event)
+    def message(self, event: Event) -> Any:
+        """What is sent of an event. Whatever this raises is the failure of this event alone."""
+        return self.form.message(event)
+
+    def submit(self, event: Event, message: Any) -> None:
+        """Take one event, as `message` gave it; what becomes of it, `collect` tells.
+
+        Raises `BrokerAwayError`; whatever else it raises is the failure of this event alone.
+        """
+        self._waiting.append((event, message))
 
     @abc.abstractmethod
     def collect(self, seconds: float) -> list[Outcome]:
@@ -92,7 +108,7 @@ class PromptBroker(Broker):
         return []
 
     @abc.abstractmethod
-    def deliver(self, events: list[Event]) -> list[Outcome]:
+    def deliver(self, events: list[Submitted]) -> list[Outcome]:
         """Hand events over; what became of each."""
 
 
@@ -103,10 +119,11 @@ class ThreadedBroker(Broker):
     """
 
     threads = 1
+    away: tuple[type[Exception], ...] = (OSError,)
 
     def __init__(self, form: Form) -> None:
         super().__init__(form)
-        self._work: queue.SimpleQueue[list[Event] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[list[Submitted] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[list[Outcome] | BrokerAwayError] = queue.SimpleQueue()
 
     def start_threads(self) -> None:
@@ -114,13 +131,16 @@ class ThreadedBroker(Broker):
             name = f"dicom_events {type(self).__name__} {number}"
             threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def batches(self, events: list[Event]) -> list[list[Event]]:
+    def batches(self, events: list[Submitted]) -> list[list[Submitted]]:
         """What goes together."""
         return [[event] for event in events]
 
     @abc.abstractmethod
-    def call(self, events: list[Event]) -> list[Outcome]:
-        """Hand one batch over, in one of the threads. Any exception means that the broker is away."""
+    def call(self, events: list[Submitted]) -> list[Outcome]:
+        """Hand one batch over, in one of the threads.
+
+        One of the exceptions in `away` means that the broker is; any other is the failure of the event, if it is alone.
+        """
 
     def end_call(self) -> None:
         """A thread ends, or a call in it has failed: let go of what it holds."""
@@ -149,9 +169,16 @@ class ThreadedBroker(Broker):
             except BrokerAwayError as error:
                 self.end_call()
                 self._results.put(error)
-            except Exception as error:  # noqa: BLE001 - whatever a server answers, the thread goes on
+            except self.away as error:
                 self.end_call()
                 self._results.put(BrokerAwayError(f"{type(error).__name__}: {error}"))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on, and with it the next event
+                self.end_call()
+                if len(batch) > 1:
+                    for each in batch:
+                        self._work.put([each])
+                else:
+                    self._results.put([failure(batch[0][0], error)])
         self.end_call()
 
     def wake(self) -> None:
@@ -176,16 +203,11 @@ def maker(
 
     def make() -> Broker:
         form = Form(settings.format or default_form, source)
+        quiet_libraries()
         try:
-            if form.form == "binary":
-                importlib.import_module("cloudevents.core.v1.event")
             module = importlib.import_module(f".{MODULES[settings.type]}", __name__)
         except ImportError as error:
-            package = (
-                "cloudevents"
-                if (error.name or "").startswith("cloudevents")
-                else PACKAGES.get(settings.type, error.name)
-            )
+            package = PACKAGES.get(settings.type, error.name)
             raise BrokerUnusableError(
                 f"the Python package {package} is missing: pip install -r dicom_events/requirements.txt, as the Dockerfile does"
             ) from None

@@ -17,11 +17,12 @@ import nats.js.errors
 
 from ..events import Event, Form
 from ..settings import NatsConfig
-from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome
+from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome, failure
 
 CONNECT_WITHIN = 5.0  # seconds
 CONFIRM_WITHIN = 20.0
 CLOSE_WITHIN = 0.5
+MOST_SUBJECT = 2000  # bytes; a server takes a line of 4096 with what else is in it
 STREAM_NOT_FOUND = 10059  # JetStream's own codes
 LACKS_ROOM = {10023, 10047, 10077, 10122}  # resources, storage, messages, bytes: all that follows has no room either
 
@@ -111,21 +112,22 @@ class JetStream(Broker):
         self._lost = f"{type(error).__name__}: {error}"
         self._something.set()
 
-    def submit(self, event: Event) -> None:
-        task = self._loop.create_task(self._publish(event))
+    def message(self, event: Event) -> tuple[str, bytes, dict[str, str]]:
+        """Subject, content and headers."""
+        subject, found = self._config.prefix + event.type, self.form.message(event)
+        if len(subject.encode()) > MOST_SUBJECT:  # the server would close the connection
+            raise ValueError(f"a subject of more than {MOST_SUBJECT} bytes")
+        return subject, found.body, {"Content-Type": found.mime, **found.headers, "Nats-Msg-Id": event.id}
+
+    def submit(self, event: Event, message: tuple[str, bytes, dict[str, str]]) -> None:
+        task = self._loop.create_task(self._publish(event, *message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _publish(self, event: Event) -> None:
+    async def _publish(self, event: Event, subject: str, content: bytes, headers: dict[str, str]) -> None:
         outcome: Outcome | None = None
         try:
-            content, headers = self._message(event)
-            await self._stream.publish(
-                self._config.prefix + event.type,
-                content,
-                timeout=CONFIRM_WITHIN,
-                headers={**headers, "Nats-Msg-Id": event.id},
-            )
+            await self._stream.publish(subject, content, timeout=CONFIRM_WITHIN, headers=headers)
             outcome = Outcome(event.row)
         except nats.errors.MaxPayloadError:
             outcome = Outcome(
@@ -136,19 +138,15 @@ class JetStream(Broker):
                 self._lost = self._lost or f"{error.description} ({error.err_code})"
             else:
                 outcome = Outcome(event.row, f"{error.description} ({error.err_code})")
+        except nats.errors.BadSubjectError as error:
+            outcome = failure(event, error)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._lost = self._lost or f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - what the client can't send
+            outcome = failure(event, error)
         if outcome:
             self._outcomes.append(outcome)
         self._something.set()
-
-    def _message(self, event: Event) -> tuple[bytes, dict[str, str]]:
-        if self.form.form != "binary":
-            return self.form.body(event), {"Content-Type": self.form.mime}
-        from cloudevents.core.bindings import http
-
-        message = http.to_binary_event(self.form.cloudevent(event))
-        return message.body, message.headers
 
     def collect(self, seconds: float) -> list[Outcome]:
         self._loop.run_until_complete(self._wait(seconds))

@@ -15,10 +15,13 @@ import botocore.exceptions  # type: ignore[import-untyped]
 
 from ..events import Event, Form
 from ..settings import SNSConfig
-from . import BrokerAwayError, Outcome, ThreadedBroker
+from . import BrokerAwayError, Outcome, Submitted, ThreadedBroker, failure
 
 BATCH = 10  # entries a call
 MOST = 256 * 1024  # bytes of one message with its attributes, and of one batch
+# What SNS, or its client, says of a batch for what is in it; it does not say for which of them.
+OF_THE_EVENT = {"InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException",
+                "ValidationError", "InvalidBatchEntryId", "BatchRequestTooLong"}  # fmt: skip
 
 
 class SNS(ThreadedBroker):
@@ -26,6 +29,7 @@ class SNS(ThreadedBroker):
 
     threads = 8
     most_under_way = BATCH * threads
+    away = (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
 
     def __init__(self, form: Form, config: SNSConfig) -> None:
         super().__init__(form)
@@ -53,14 +57,13 @@ class SNS(ThreadedBroker):
             raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
         self.start_threads()
 
-    def batches(self, events: list[Event]) -> list[list[Event]]:
+    def batches(self, events: list[Submitted]) -> list[list[Submitted]]:
         return [events[start : start + BATCH] for start in range(0, len(events), BATCH)]
 
-    def call(self, events: list[Event]) -> list[Outcome]:
+    def call(self, events: list[Submitted]) -> list[Outcome]:
         """Publish up to ten: together where they fit into one call."""
         outcomes, together, size = list[Outcome](), list[tuple[Event, dict[str, Any]]](), 0
-        for event in events:
-            entry = self._entry(event)
+        for event, entry in events:
             length = _size(entry)
             if length > MOST:
                 outcomes.append(
@@ -74,15 +77,14 @@ class SNS(ThreadedBroker):
             size += length
         return outcomes + (self._send(together) if together else [])
 
-    def _entry(self, event: Event) -> dict[str, Any]:
+    def message(self, event: Event) -> dict[str, Any]:
         attributes = {"type": event.type, "source": self.form.source, "subject": event.subject, "id": event.id}
         if self.form.form == "binary":
-            from cloudevents.core.bindings import http
-
-            message = http.to_binary_event(self.form.cloudevent(event))
+            message = self.form.message(event)
             content = message.body.decode()
             # A name can't have a colon, and there are ten at most.
-            attributes = {name.replace("-", "_", 1).lower(): value for name, value in message.headers.items()}
+            attributes = {"content_type": message.mime}
+            attributes |= {name.replace("-", "_", 1): value for name, value in message.headers.items()}
         else:
             content = self.form.body(event).decode()
         entry: dict[str, Any] = {
@@ -98,9 +100,17 @@ class SNS(ThreadedBroker):
         return entry
 
     def _send(self, batch: list[tuple[Event, dict[str, Any]]]) -> list[Outcome]:
-        answer = self._client.publish_batch(
-            TopicArn=self._config.topic_arn, PublishBatchRequestEntries=[entry for _, entry in batch]
-        )
+        try:
+            answer = self._client.publish_batch(
+                TopicArn=self._config.topic_arn, PublishBatchRequestEntries=[entry for _, entry in batch]
+            )
+        except (botocore.exceptions.ClientError, botocore.exceptions.ParamValidationError) as error:
+            code = getattr(error, "response", {}).get("Error", {}).get("Code")
+            if code not in OF_THE_EVENT and not isinstance(error, botocore.exceptions.ParamValidationError):
+                raise
+            if len(batch) == 1:
+                return [failure(batch[0][0], error)]
+            return [outcome for each in batch for outcome in self._send([each])]
         failed = {each["Id"]: each for each in answer.get("Failed", [])}
         return [self._outcome(event, failed.get(str(event.row))) for event, _ in batch]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..events import Event, Form
 from ..settings import WebhookConfig
-from . import BrokerAwayError, BrokerUnusableError, Outcome, ThreadedBroker
+from . import BrokerAwayError, BrokerUnusableError, Outcome, Submitted, ThreadedBroker
 
 FINAL = {400, 409, 410, 413, 414, 415, 422, 431}  # this event will never be taken
 # Nothing is taken now, or not from us: all wait. A redirect would lead elsewhere than the configuration says.
@@ -27,6 +27,8 @@ IDLE_CONNECTION = 4.0  # seconds after which a kept connection is not trusted an
 
 class Webhook(ThreadedBroker):
     """A few threads, each with a connection of its own."""
+
+    away = (OSError, http.client.HTTPException)
 
     def __init__(self, form: Form, config: WebhookConfig) -> None:
         super().__init__(form)
@@ -49,13 +51,13 @@ class Webhook(ThreadedBroker):
                 ) from None
         self.start_threads()
 
-    def call(self, events: list[Event]) -> list[Outcome]:
+    def call(self, events: list[Submitted]) -> list[Outcome]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
         elif time.monotonic() - self._local.used > IDLE_CONNECTION:
             connection.close()
-        outcomes = [self._post(connection, event) for event in events]
+        outcomes = [self._post(connection, *each) for each in events]
         self._local.used = time.monotonic()
         return outcomes
 
@@ -71,8 +73,15 @@ class Webhook(ThreadedBroker):
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=self._config.timeout)
 
-    def _post(self, connection: http.client.HTTPConnection, event: Event) -> Outcome:
-        content, headers = self._message(event)
+    def _post(
+        self, connection: http.client.HTTPConnection, event: Event, message: tuple[bytes, dict[str, str]]
+    ) -> Outcome:
+        if connection.sock is None:
+            try:
+                connection.connect()
+            except Exception as error:  # noqa: BLE001 - also a name that is none (UnicodeError): no event is at fault
+                raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
+        content, headers = message
         connection.request("POST", self._path, content, {**headers, **self._signature(content)})
         response = connection.getresponse()
         response.read(65536)
@@ -85,18 +94,14 @@ class Webhook(ThreadedBroker):
             raise BrokerAwayError(said)
         return Outcome(event.row, said, final=response.status in FINAL)
 
-    def _message(self, event: Event) -> tuple[bytes, dict[str, str]]:
+    def message(self, event: Event) -> tuple[bytes, dict[str, str]]:
         own = {str(name): str(value) for name, value in self._config.headers.items()}
         own |= {"User-Agent": "orthanc-dicom-events"}
         if self._user:
             user = base64.b64encode(urllib.parse.unquote_to_bytes(self._user)).decode()
             own = {"Authorization": f"Basic {user}", **own}
-        if self.form.form != "binary":
-            return self.form.body(event), {**own, "Content-Type": self.form.mime}
-        from cloudevents.core.bindings import http as binding
-
-        message = binding.to_binary_event(self.form.cloudevent(event))
-        return message.body, {**own, **message.headers}
+        message = self.form.message(event)
+        return message.body, {**own, "Content-Type": message.mime, **message.headers}
 
     def _signature(self, content: bytes) -> dict[str, str]:
         """Over the time and the body, so that what was overheard can't be sent again later."""

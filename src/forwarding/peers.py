@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+Orthanc follows redirects, and a POST that is redirected becomes a GET: to Orthanc its answer is a success. So is a login page.
+"""
+
+import base64
+import contextlib
+import http
+import http.client
+import json
+import ssl
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from common.answers import one_line
+from common.loopback import Loopback, LoopbackError
+from forwarding.identity import MisconfiguredError
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
+PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
+REFUSED_FOR = 10.0  # seconds likewise of one that was not
+ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+
+
+class OnlyOrthancCanAskError(ValueError):
+    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback = configuration, loopback
+        self._found: dict[
+            str, tuple[float, str]
+        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why = self._found.get(name, (0.0, ""))
+        if time.monotonic() < until:
+            return why
+        try:
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        settings, keys, found = self.settings(name), list(instances), set[str]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found |= {str(one["ID"]) for one in listed}
+        return found & set(keys)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+    def _request(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        url = urllib.parse.urlsplit(peer["Url"])
+        headers = dict(peer.get("HttpHeaders") or {})
+        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
+        if user:
+            headers["Authorization"] = _basic(user, password or "")
+        target = f"{url.path.rstrip('/')}{path}"
+        connection = self._connect(peer, url, timeout)
+        if isinstance(connection, _Proxied):
+            headers |= connection.credentials
+            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read(LARGEST_ANSWER)
+
+    def _connect(
+        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
+    ) -> http.client.HTTPConnection:
+        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        proxy = self._proxy(url)
+        encrypted, host = url.scheme == "https", url.hostname or ""
+        if not encrypted and proxy is None:
+            return http.client.HTTPConnection(host, url.port, timeout=timeout)
+        if not encrypted and proxy is not None:
+            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
+            plain.credentials = _proxy_credentials(proxy)
+            return plain
+        context = self._tls(peer)
+        if proxy is None:
+            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
+        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
+        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
+        return tunnel
+
+    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
+        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        if urllib.request.proxy_bypass(url.hostname or ""):
+            return None
+        inherited = urllib.request.getproxies()
+        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
+        if not proxy:
+            return None
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if found.scheme != "http":
+            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
+        return found
+
+    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
+        configuration = self._configuration
+        try:
+            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
+            if certificate := peer.get("CertificateFile"):
+                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
+                context.load_cert_chain(certificate, key or None, password or "")
+        except OSError as error:
+            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
+        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
+        if not configuration.get("HttpsVerifyPeers", True):
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+class _Proxied(http.client.HTTPConnection):
+    """A connection to a proxy, which is asked for whole URLs."""
+
+    credentials: Mapping[str, str] = {}
+
+
+def redirected(name: str, url: str, location: str) -> str:
+    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    where = "no address"
+    with contextlib.suppress(ValueError):
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+        if location and there.netloc:
+            where = one_line(f"{there.scheme}://{there.netloc.rpartition('@')[2]}{there.path.removesuffix('/system')}/")
+    return (
+        f"{name} redirects to {where}: what is sent there would be lost, for a POST that is redirected becomes a GET. "
+        "Write the address that it leads to into OrthancPeers"
+    )
+
+
+def _raise_unless_orthanc(name: str, content: bytes) -> None:
+    found = _decoded(content)
+    if not isinstance(found, dict) or any(key not in found for key in SYSTEM_KEYS):
+        html = content.lstrip()[:1] == b"<"
+        what = "with a page of HTML (a login?)" if html else "with something that no Orthanc says"
+        raise MisconfiguredError(f"{name} is no Orthanc: it answers GET /system {what}")
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """What Orthanc shows of a peer too."""
+    certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
+    return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}

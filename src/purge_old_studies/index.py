@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Orthanc's index, read in lists by loopback HTTP: through the SDK what takes long would hold stores up."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orthanc
+
+from .studies import Study, matches
+
+PAGE = 500  # studies read at a time: each question reads through all that match
+FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
+UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
+
+
+class Index:
+    """What Orthanc knows of its studies, asked as its version allows; `with_metadata`: all metadata of a study are needed."""
+
+    def __init__(self, loopback: Any, *, with_metadata: bool) -> None:
+        self._loopback, self._with_metadata = loopback, with_metadata
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._loopback.get("/system")
+        return found
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
+        # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
+        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        return bool(self._loopback.finds_more)
+
+    @functools.cached_property
+    def has_labels(self) -> bool:
+        """Whether this Orthanc knows labels, from 1.12.0."""
+        found = re.match(r"(\d+)\.(\d+)", self._system["Version"])
+        return self.is_extended or (found is not None and (int(found[1]), int(found[2])) >= (1, 12))
+
+    def matching(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the studies that match, as Orthanc gives them: at least all that do."""
+        pages = self._pages(query) if self.is_extended else self._before_pages(query)
+        return itertools.chain.from_iterable(pages)
+
+    def _pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        for since in itertools.count(0, PAGE):
+            # Counted here, not when they are looked at again: each question that counts reads through the archive once more.
+            page = self.search(
+                self.find(query, Since=since, Limit=PAGE, RequestedTags=["NumberOfStudyRelatedInstances"])
+            )
+            yield page
+            if len(page) < PAGE:
+                return
+
+    def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
+        if self._loopback.finds_all:
+            studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
+        else:
+            studies = self._loopback.get("/studies")  # `is_meant` looks at each
+        for start in range(0, len(studies), PAGE):
+            page = self.content("Study", studies[start : start + PAGE])
+            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+
+    def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
+        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        if not wanted:
+            return studies
+        series = self.content("Series", [study["ID"] for study in studies])
+        meant = {each["ParentStudy"] for each in series if matches(each["MainDicomTags"].get("Modality", ""), wanted)}
+        return [study for study in studies if study["ID"] in meant]
+
+    def find(self, query: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Return a question for studies."""
+        # Without regard to case, since pages can't be had with it; `is_meant` has it.
+        find = {"Level": "Study", "Query": dict(query), "Expand": True, **more}
+        if self.is_extended:
+            find["ResponseContent"] = ["MainDicomTags", "Metadata", "Parent", "Labels"]
+        return find
+
+    def search(self, find: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what Orthanc answers to a question."""
+        found: list[dict[str, Any]] = self._loopback.post("/tools/find", find)
+        return found
+
+    def content(self, level: str, studies: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is there of some studies at a level, before 1.12.5."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(studies), FEW):
+            some = {"Resources": studies[start : start + FEW], "Level": level}
+            found += self._loopback.post("/tools/bulk-content", {**some, "Metadata": self._with_metadata})
+        return found
+
+    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what some studies hold at a level."""
+        if not self.is_extended:
+            return self.content(level, [study.id for study in studies])
+        uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
+        find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
+        return self.search(find)
+
+    def bytes_of(self, studies: Mapping[str, Study]) -> int:
+        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        if not self.is_extended:
+            return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
+        instances = self.children("Instance", studies.values(), ["Attachments"])
+        return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def count(self) -> int:
+        """Return how many studies there are."""
+        return int(self._loopback.get("/statistics")["CountStudies"])
+
+
+def if_there(path: str) -> Any:
+    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+
+    Any other error is raised: who can't see whether a study is protected does not delete it.
+    """
+    try:
+        return json.loads(orthanc.RestApiGet(path))
+    except orthanc.OrthancException as error:
+        if error.args[0] in UNKNOWN_RESOURCE:
+            return None
+        raise

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Purges from their choice to their end: one at a time, each in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import Refused, one_line
+from common.loopback import LoopbackError
+
+from .archive import Archive
+from .conditions import Conditions
+from .history import History, now_utc
+from .jobs import Jobs
+from .purge import Purge
+from .settings import Settings
+from .studies import Study, facts
+
+AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
+
+
+class Runner:
+    """One purge at a time, remembered until it has ended. Whoever begins one holds `busy`, which its end releases."""
+
+    def __init__(self, settings: Settings, ledger: Any, history: History, archive: Archive) -> None:
+        self._settings, self._ledger, self._history, self._archive = settings, ledger, history, archive
+        self._jobs = Jobs(ledger)
+        self.busy, self.stopping = threading.Lock(), threading.Event()
+        self.current: Purge | None = None
+        self._threads: list[threading.Thread] = []
+
+    # From start to stop
+
+    def start(self) -> None:
+        """Go on with what a stop or a kill left behind."""
+        if unfinished := self._jobs.unfinished():
+            self.busy.acquire()
+            self.thread(lambda: self._go_on(unfinished), "purge-goes-on")
+
+    def thread(self, target: Callable[[], object], name: str) -> None:
+        """Start a thread that `stop` waits for."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        self._threads[-1].start()
+
+    def stop(self) -> None:
+        """End all threads, within two seconds."""
+        self.stopping.set()
+        if purge := self.current:
+            purge.stopping = True
+        deadline = time.monotonic() + 2
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def rate(self, number: int) -> float:
+        """Return the studies a second of a purge that is going on; 0 for any other."""
+        purge = self.current
+        return purge.rate if purge and purge.number == number else 0.0
+
+    # A purge, from choice to end
+
+    def begin(self, asked: Conditions, who: Mapping[str, Any], *, force: bool, continues: bool) -> Purge:
+        """Choose, write down, and start; called with `_busy`, which is released when all is done or something raises."""
+        try:
+            if self.stopping.is_set():
+                raise Refused(503, "Orthanc is stopping")
+            studies = self._archive.chosen(asked)
+            if not force and (refusal := self._too_many(len(studies))):
+                self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
+                raise Refused(403, f"{refusal}; force=true does it nevertheless")
+            number = self._write_down(asked, who, studies, continues=continues)
+            purge = self.current = Purge(number, asked, self._ledger, self._history, self._archive, who)
+            self.thread(lambda: self._run_one(purge), f"purge-{number}")
+            return purge
+        except LoopbackError as error:
+            self.busy.release()
+            raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
+        except BaseException:
+            self.busy.release()
+            raise
+
+    def tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
+        self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
+
+    def _too_many(self, count: int) -> str | None:
+        most, percent = self._settings.max_studies, self._settings.max_percent
+        if most and count > most:
+            return f"{count} studies would go, more than MaxStudies ({most})"
+        if percent and count * 100 > percent * (total := self._archive.index.count()):
+            return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
+        return None
+
+    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+        """Write down what is to go; the purge's number."""
+        with self._ledger.transaction() as db:
+            sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
+            values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
+            number = int(db.execute(sql, values).lastrowid or 0)
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
+            db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+        self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+        return number
+
+    def _run_one(self, purge: Purge) -> None:
+        try:
+            self._run(purge)
+        finally:
+            self.current = None
+            self.busy.release()
+            purge.done.set()
+
+    def _run(self, purge: Purge) -> None:
+        try:
+            state = self._patiently(purge)
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+            state = "interrupted"
+            orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
+        row = self._jobs.row(purge.number)
+        if state == "interrupted" and self.stopping.is_set() and row["continues"]:
+            return  # the next start goes on
+        try:
+            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            self._end(purge.number, state)
+        except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
+            # It counts as going on: the next start completes its record.
+            what = f"the end of purge {purge.number} can't be written down"
+            orthanc.LogError(f"purge_old_studies: {what}: {one_line(error)}")
+
+    def _patiently(self, purge: Purge) -> str:
+        """Run a purge; where Orthanc did not answer, from where it stopped, ten times in all."""
+        for _ in range(9):
+            try:
+                return purge.run()
+            except LoopbackError as error:
+                orthanc.LogError(f"purge_old_studies: purge {purge.number} waits: {one_line(error)}")
+                if self.stopping.wait(AFTER_ERROR):
+                    return "interrupted"
+        return purge.run()
+
+    def _end(self, number: int, state: str) -> None:
+        found = self._jobs.as_json(self._jobs.row(number))
+        totals = {name: found[name] for name in ("Deleted", "Gone", "Kept", "Failed", "Remaining")}
+        who = json.loads(self._jobs.row(number)["asked"])
+        for name, count in totals.items():
+            orthanc.SetMetricsValue(f"purge_old_studies_{name.lower()}", float(count), orthanc.MetricsType.DEFAULT)
+        self.tell("ended", number, who, State=state, **totals)
+        self._ledger.run("UPDATE purges SET state=?,ended=? WHERE id=?", state, time.time(), number)
+        orthanc.LogWarning(
+            f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
+        )
+
+    def _go_on(self, rows: list[dict[str, Any]]) -> None:
+        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
+        try:
+            for row in rows:
+                asked = Conditions.from_json(row["conditions"])
+                purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
+                purge.cancelled = row["state"] == "cancelled"
+                purge.stopping = self.stopping.is_set()
+                self.current = purge
+                if row["continues"] or purge.cancelled:
+                    self._run(purge)
+                else:
+                    purge.complete_record()
+                    self._end(row["id"], "interrupted")
+        except Exception:  # noqa: BLE001 - what is not ended now is looked at again at the next start
+            orthanc.LogError(f"purge_old_studies can't go on now:\n{traceback.format_exc()}")
+        finally:
+            self.current = None
+            self.busy.release()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Every route of every script, with every parameter that it takes and a value that is allowed and harmless.
+
+`test_route_parameters.py` compares this with what the scripts register, so that no new route or parameter is left untried by `test_fuzz_routes.py`.
+Harmless: what is named is not there, or lies in the year 1900.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOBODY = "00000000-11111111-22222222-33333333-44444444"  # an Orthanc identifier that no resource has
+PAGE: dict[str, Any] = {"since": 0, "limit": 10}
+LIST: dict[str, Any] = {**PAGE, "short": True, "instances": False, "expand": True}
+PICTURE: dict[str, Any] = {"size": 64, "format": "png", "quality": 50, "icon": True}
+PURGE: dict[str, Any] = {
+    "since": "19000101",
+    "older-than": "120y",
+    "by": "StudyDate",
+    "Query": {"PatientID": "nobody"},
+    "Labels": ["none"],
+    "LabelsConstraint": "All",
+    "limit": 1,
+    "undated": False,
+    "dry-run": True,
+    "force": False,
+    "async": False,
+    "format": "json",
+}
+DELIVERIES: dict[str, Any] = {
+    **PAGE,
+    "state": "dead",
+    "destination": "nobody",
+    "job": NOBODY,
+    "resource": NOBODY,
+    "study": NOBODY,
+}
+
+
+def _forwarder(name: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"GET /{name}/status": {},
+        f"GET /{name}/deliveries": DELIVERIES,
+        f"POST /{name}/deliveries/retry": {"Destination": "nobody"},
+        f"GET /{name}/deliveries/([0-9]+)": {},
+        f"DELETE /{name}/deliveries/([0-9]+)": {},
+        f"POST /{name}/deliveries/([0-9]+)/retry": {},
+        f"GET /{name}/destinations": {},
+        f"POST /{name}/destinations/([^/]+)/(pause|resume)": {},
+        f"GET /{name}/rules": {},
+        f"POST /{name}/rules/test": {"Resource": NOBODY, "Level": "Study"},
+        f"POST /{name}/send": {"Resource": NOBODY, "Level": "Study", "Destinations": ["nobody"]},
+        f"POST /{name}/backfill": {"From": "19000101", "To": "19000102", "Destination": "nobody", "DryRun": True},
+    }
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    **_forwarder("auto-forward-modality"),
+    **_forwarder("auto-forward-peer"),
+    "GET /anonymize-series/status": {},
+    "GET /anonymize-series/jobs": {**PAGE, "state": "dead"},
+    "GET /anonymize-series/jobs/([0-9]+)": {},
+    "DELETE /anonymize-series/jobs/([0-9]+)": {},
+    "POST /anonymize-series/jobs/([0-9]+)/retry": {},
+    "GET /anonymize-series/held": PAGE,
+    "GET /anonymize-series/register": {"patient": "nobody", "study": "1.2", "pseudonym": "nobody"},
+    "POST /anonymize-series/([0-9a-f-]+)": {"Recipe": "plain"},
+    "POST /anonymize-series/([0-9a-f-]+)/re-identify": {},
+    "GET /audit-log": {
+        **{"patient": "nobody", "study": NOBODY, "event": "deleted", "since": "19000101", "until": "19000102"},
+        **{"after": 0, "limit": 10},
+    },
+    "GET /audit-log/newest": {},
+    "GET /audit-log/status": {},
+    "GET /auto-retries/status": {},
+    "GET /auto-retries/jobs": {**PAGE, "state": "dead", "destination": "nobody", "job": NOBODY},
+    "GET /auto-retries/jobs/([0-9]+)": {},
+    "DELETE /auto-retries/jobs/([0-9]+)": {},
+    "POST /auto-retries/jobs/([0-9]+)/retry": {},
+    "POST /auto-retries/jobs/retry": {"Destination": "nobody"},
+    "GET /cmove-interceptor/status": {},
+    "GET /cmove-interceptor/requests": {**PAGE, "state": "moved"},
+    "GET /dicom-events/status": {},
+    "GET /dicom-events/dead-letters": {**PAGE, "broker": "file"},
+    "POST /dicom-events/dead-letters/retry": {"Broker": "file"},
+    "GET /dicom-events/dead-letters/([0-9]+)": {},
+    "DELETE /dicom-events/dead-letters/([0-9]+)": {},
+    "POST /dicom-events/dead-letters/([0-9]+)/retry": {},
+    "POST /dicom-events/replay": {"Study": NOBODY, "From": "1900-01-01T00:00:00Z", "To": "1900-01-02T00:00:00Z"},
+    "GET /pydicom/([^/]+)": {"format": "json"},
+    "GET /purge-old-studies": PURGE,
+    "POST /purge-old-studies": PURGE,
+    "GET /purge-old-studies/status": {},
+    "GET /purge-old-studies/jobs": PAGE,
+    "GET /purge-old-studies/jobs/([^/]+)": {},
+    "POST /purge-old-studies/jobs/([^/]+)/cancel": {},
+    "GET /purge-old-studies/history": {**PAGE, "purge": 1},
+    "GET /with-private-tags/series": LIST,
+    "GET /with-private-tags/series/([^/]+)": LIST,
+    "GET /with-private-tags/studies/([^/]+)/series": LIST,
+    "GET /with-private-tags/patients/([^/]+)/series": LIST,
+    "GET /with-private-tags/status": {},
+    "POST /with-private-tags/reconstruct": {"Patient": NOBODY, "Study": NOBODY, "Series": NOBODY},
+    "GET /series/([^/]+)/thumbnail": PICTURE,
+    "GET /studies/([^/]+)/thumbnail": PICTURE,
+    "GET /instances/([^/]+)/thumbnail": PICTURE,
+    "GET /series-thumbnail/status": {},
+}
+ACT_ON_GET = {"GET /purge-old-studies"}
