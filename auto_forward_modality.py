@@ -3474,8 +3474,7 @@ FILTERS = {
 }
 
 
-IDENTIFIER_OF = Text("the identifier that Orthanc gives it", "[0-9a-f-]+")
-RESOURCE = {"Resource": IDENTIFIER_OF, "Level": OneOf(choices=tuple(PLURALS))}
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=tuple(PLURALS))}
 
 
 class Deliveries:
@@ -3702,7 +3701,7 @@ class Deliveries:
     def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
         level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
         if resource is None:
-            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER_OF.allowed}")
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
         try:
             self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
         except LoopbackError as error:
@@ -3839,7 +3838,7 @@ class Settings:
     delete_after_forward: bool = dataclasses.field(
         default=False,
         metadata={
-            "help": "Delete here what every destination has proved to have: by Storage Commitment or C-FIND (`Proof`)."
+            "help": "Delete here what every destination has proved to have: by Storage Commitment and C-FIND (`Proof`)."
         },
     )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})

@@ -3477,8 +3477,7 @@ FILTERS = {
 }
 
 
-IDENTIFIER_OF = Text("the identifier that Orthanc gives it", "[0-9a-f-]+")
-RESOURCE = {"Resource": IDENTIFIER_OF, "Level": OneOf(choices=tuple(PLURALS))}
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=tuple(PLURALS))}
 
 
 class Deliveries:
@@ -3705,7 +3704,7 @@ class Deliveries:
     def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
         level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
         if resource is None:
-            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER_OF.allowed}")
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
         try:
             self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
         except LoopbackError as error:

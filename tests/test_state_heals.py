@@ -259,7 +259,9 @@ def test_of_two_servers_on_one_state_the_second_waits_and_takes_over_after_kill_
         assert second.request("GET", case.route).status_code == 503
     first.kill()
     second.wait_until(lambda: "goes on, this is over" in second.log, what="take over", timeout=20)
-    give_work(case, second)  # its archive is another, so that what came while it waited may lie before its place in the log
+    give_work(
+        case, second
+    )  # its archive is another, so that what came while it waited may lie before its place in the log
     second.wait_until(lambda: case.caught_up(second), what="work", timeout=20)
     lines = [line for line in second.log.splitlines() if TROUBLE.search(line)]
     assert [line[0] for line in lines] == ["W", "W"], lines
