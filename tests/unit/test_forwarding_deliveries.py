@@ -40,7 +40,7 @@ class Deliveries:
         return str(answer.json()["Message"])
 
     def send(self, resource: str, *destinations: str, level: str = "Study") -> list[int]:
-        body = {"Resource": resource, "Level": level, "Destinations": list(destinations)}
+        body = {"Resource": resource, "Level": level, **({"Destinations": destinations} if destinations else {})}
         answer = self.post("send", body)
         assert answer.status == 202, answer.text
         found: list[int] = answer.json()["Deliveries"]
@@ -74,14 +74,15 @@ def test_what_waits_for_the_same_is_joined(deliveries: Deliveries) -> None:
     ("body", "status", "named"),
     [
         ({"Resource": "a1", "Destinations": ["PASC"]}, 400, "Destination is 'PASC', allowed: PACS, VNA, OTHER"),
-        ({"Resource": "a1", "Destinations": "PACS"}, 400, "Destinations must be a list"),
-        ({"Resource": "a1", "Level": "Instance"}, 400, "Level is 'Instance', allowed: Patient, Study, Series"),
-        ({"Resource": "../a1"}, 400, "Resource must be the identifier"),
-        ({"Resource": 3}, 400, "Resource must be the identifier"),
-        ({}, 400, "Resource must be the identifier"),
+        ({"Resource": "a1", "Destinations": "PACS"}, 400, 'Destinations is "PACS", allowed: a list of at least one text'),
+        ({"Resource": "a1", "Level": "Instance"}, 400, 'Level is "Instance", allowed: Patient, Study, Series'),
+        ({"Resource": "../a1"}, 400, 'Resource is "../a1", allowed: the identifier'),
+        ({"Resource": 3}, 400, "Resource is 3, allowed: the identifier"),
+        ({}, 400, "Resource is missing, allowed: the identifier"),
         ({"Resource": "d4"}, 404, "There is no Study d4"),
         ({"Resource": "a1", "Level": "Series"}, 404, "There is no Series a1"),
-        ({"Resource": "a1", "Destination": "PACS"}, 400, "Unknown parameter Destination; allowed: Destinations"),
+        ({"Resource": "a1", "Destinations": []}, 400, "Destinations is [], allowed: a list of at least one text"),
+        ({"Resource": "a1", "Destination": "PACS"}, 400, 'Unknown parameter "Destination"; did you mean Destinations?'),
     ],
 )
 def test_a_wrong_request_to_send_names_the_parameter_and_sends_nothing(
@@ -114,12 +115,12 @@ def test_the_list_is_filtered_by_each_column(deliveries: Deliveries) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("state=ded", "state is 'ded', allowed: waiting, sending, done, gone, dead"),
-        ("limit=x", "limit is 'x', allowed: a whole number up to 1000"),
-        ("limit=1001", "limit is '1001'"),
-        ("since=-1", "since is '-1'"),
+        ("state=ded", "state is \"ded\", allowed: waiting, sending, done, gone, dead"),
+        ("limit=x", 'limit is "x", allowed: a whole number from 1 to 1000'),
+        ("limit=1001", 'limit is "1001", allowed'),
+        ("since=-1", 'since is "-1", allowed'),
         ("limit=٣", "limit is"),
-        ("stat=dead", "Unknown parameter stat"),
+        ("stat=dead", 'Unknown parameter "stat"; did you mean state?'),
     ],
 )
 def test_a_wrong_parameter_of_the_list_is_named(deliveries: Deliveries, query: str, named: str) -> None:
@@ -128,7 +129,7 @@ def test_a_wrong_parameter_of_the_list_is_named(deliveries: Deliveries, query: s
 
 @pytest.mark.parametrize("number", ["99", "9" * 30])
 def test_an_unknown_delivery_is_a_404(deliveries: Deliveries, number: str) -> None:
-    assert deliveries.refused(f"deliveries/{number}") == f"There is no delivery {number}"
+    assert deliveries.refused(f"deliveries/{number}") == f"There is no delivery {number[:20]}"
 
 
 def test_one_that_waits_can_be_looked_at_and_dropped(deliveries: Deliveries) -> None:
@@ -167,6 +168,7 @@ def test_destinations_tell_their_state(deliveries: Deliveries) -> None:
     found = deliveries.get("destinations")
     assert found["PACS"] == {
         "Away": False,
+        "Misconfigured": False,
         "Error": "",
         "Paused": True,
         "Open": True,
