@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Every route of every script, with every parameter that it takes and a value that is allowed and harmless.
 
-`test_route_parameters.py` compares this with what the scripts register, so that no new route or parameter is left untried by `test_fuzz_routes.py`.
-Harmless: what is named is not there, or lies in the year 1900.
+`test_route_parameters.py` compares this with what the scripts register, so that no new route or parameter is left untried by
+`test_fuzz_routes.py`. Harmless: what is named is not there, or lies in the year 1900.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ def ask(answers: Any, source: Callable[[str], ModuleType], orthanc_standin: Stan
 
     parameters = source("common.parameters")
 
-    @parameters.takes({"name": parameters.Text()})
     def handler(request: Any) -> Any:
         return {"Query": dict(request.query), "Body": request.json() if request.body else None}
 
-    methods = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), handler)
+    echo = parameters.takes({"name": parameters.Text()})(handler)
+    methods = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), echo)
     answers.serve("/echo/([a-z]*)", methods, lambda: None)
 
     def send(method: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:

@@ -74,7 +74,11 @@ def test_what_waits_for_the_same_is_joined(deliveries: Deliveries) -> None:
     ("body", "status", "named"),
     [
         ({"Resource": "a1", "Destinations": ["PASC"]}, 400, "Destination is 'PASC', allowed: PACS, VNA, OTHER"),
-        ({"Resource": "a1", "Destinations": "PACS"}, 400, 'Destinations is "PACS", allowed: a list of at least one text'),
+        (
+            {"Resource": "a1", "Destinations": "PACS"},
+            400,
+            'Destinations is "PACS", allowed: a list of at least one text',
+        ),
         ({"Resource": "a1", "Level": "Instance"}, 400, 'Level is "Instance", allowed: Patient, Study, Series'),
         ({"Resource": "../a1"}, 400, 'Resource is "../a1", allowed: the identifier'),
         ({"Resource": 3}, 400, "Resource is 3, allowed: the identifier"),
@@ -115,7 +119,7 @@ def test_the_list_is_filtered_by_each_column(deliveries: Deliveries) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("state=ded", "state is \"ded\", allowed: waiting, sending, done, gone, dead"),
+        ("state=ded", 'state is "ded", allowed: waiting, sending, done, gone, dead'),
         ("limit=x", 'limit is "x", allowed: a whole number from 1 to 1000'),
         ("limit=1001", 'limit is "1001", allowed'),
         ("since=-1", 'since is "-1", allowed'),

@@ -84,7 +84,9 @@ def test_what_is_committed_but_not_found_is_not_proved(proving: Proving) -> None
     proving.hold("1.1")
     assert proving.prove() == {"i1"}
     proving.hold("1.1", "1.2", patient="P2")
-    with pytest.raises(ValueError, match="has not proved to have 2 of 2 instances: it has their UIDs, but of another patient"):
+    with pytest.raises(
+        ValueError, match="has not proved to have 2 of 2 instances: it has their UIDs, but of another patient"
+    ):
         proving.prove()
 
 
