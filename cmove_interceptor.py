@@ -2072,7 +2072,7 @@ class Notifier:
 
     def _keep_orphans(self) -> None:
         while not self._stopping.wait(LOOK_EVERY):
-            with contextlib.suppress(sqlite3.Error):  # the disk is full: later
+            with contextlib.suppress(sqlite3.Error, OSError):  # the disk is full, the folder away: later
                 for name in self.orphans.expired():
                     self.drop(name)
                     orthanc.LogWarning(

@@ -1572,7 +1572,7 @@ MAX_AHEAD_SECONDS = DAY_SECONDS  # a clock further ahead of the time to be expec
 MAX_AHEAD_AT_START_SECONDS = 30 * DAY_SECONDS  # but at a start nobody knows how long the server was off
 MAX_BEHIND_SECONDS = DAY_SECONDS
 RECORD_SECONDS = 3600.0  # from one record of the time to the next
-FIRST_POSSIBLE_TIME = 1735689600.0  # 2025-01-01: this script is younger
+FIRST_POSSIBLE_TIME = 1704067200.0  # 2024-01-01: this script is younger
 ORTHANC_TIME = "%Y%m%dT%H%M%S"  # of LastUpdate, in UTC
 CLOCK_TABLES = """
 CREATE TABLE IF NOT EXISTS behind(first TEXT NOT NULL, last TEXT NOT NULL, until TEXT NOT NULL, open INTEGER NOT NULL);

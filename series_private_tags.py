@@ -2469,6 +2469,8 @@ class PrivateTags:
         try:
             yield
         except LoopbackError as error:
+            if error.status in (400, 404):  # 1.10.1: of what is here at another level
+                raise Refused(404, "There is nothing by this identifier at this level") from None
             raise Refused(503, f"Orthanc could not give the list: {one_line(error)}") from None
         finally:
             self._listings.release()

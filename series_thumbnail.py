@@ -1903,7 +1903,7 @@ class Thumbnails:
                 self._asked.put(task)
             return task.future.result(PATIENCE)
         except LoopbackError as error:
-            if error.status == 404:
+            if error.status in (400, 404):  # 400 of 1.10.1: it is here at another level
                 raise Refused(404, f"There is no {resource!r} among the {level}") from None
             raise Refused(503, f"Orthanc could not give what the picture is made of: {one_line(error)}") from None
         except TimeoutError:

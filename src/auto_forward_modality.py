@@ -120,7 +120,7 @@ class Settings:
     delete_after_forward: bool = dataclasses.field(
         default=False,
         metadata={
-            "help": "Delete here what every destination has proved to have: by Storage Commitment or C-FIND (`Proof`)."
+            "help": "Delete here what every destination has proved to have: by Storage Commitment and C-FIND (`Proof`)."
         },
     )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})

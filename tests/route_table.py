@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Every route of every script, with every parameter that it takes and a value that is allowed and harmless.
 
-`test_route_parameters.py` compares this with what the scripts register, so that no new route or parameter is left untried by
-`test_fuzz_routes.py`. Harmless: what is named is not there, or lies in the year 1900.
+`test_route_parameters.py` compares this with what the scripts register, so that `test_fuzz_routes.py` leaves no new route
+and no new parameter untried.
+Harmless: what is named is not there, or lies in the year 1900.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PURGE: dict[str, Any] = {
     "LabelsConstraint": "All",
     "limit": 1,
     "undated": False,
+    "keep-received-days": 7,
     "dry-run": True,
     "force": False,
     "async": False,
@@ -80,12 +82,14 @@ ROUTES: dict[str, dict[str, Any]] = {
     "POST /auto-retries/jobs/retry": {"Destination": "nobody"},
     "GET /cmove-interceptor/status": {},
     "GET /cmove-interceptor/requests": {**PAGE, "state": "moved"},
+    "DELETE /cmove-interceptor/services/(.+)": {},
     "GET /dicom-events/status": {},
     "GET /dicom-events/dead-letters": {**PAGE, "broker": "file"},
     "POST /dicom-events/dead-letters/retry": {"Broker": "file"},
     "GET /dicom-events/dead-letters/([0-9]+)": {},
     "DELETE /dicom-events/dead-letters/([0-9]+)": {},
     "POST /dicom-events/dead-letters/([0-9]+)/retry": {},
+    "DELETE /dicom-events/brokers/(.+)": {},
     "POST /dicom-events/replay": {"Study": NOBODY, "From": "1900-01-01T00:00:00Z", "To": "1900-01-02T00:00:00Z"},
     "GET /pydicom/([^/]+)": {"format": "json"},
     "GET /purge-old-studies": PURGE,
@@ -94,6 +98,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "GET /purge-old-studies/jobs": PAGE,
     "GET /purge-old-studies/jobs/([^/]+)": {},
     "POST /purge-old-studies/jobs/([^/]+)/cancel": {},
+    "POST /purge-old-studies/confirm-clock": {},
     "GET /purge-old-studies/history": {**PAGE, "purge": 1},
     "GET /with-private-tags/series": LIST,
     "GET /with-private-tags/series/([^/]+)": LIST,

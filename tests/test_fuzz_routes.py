@@ -33,7 +33,7 @@ SEED = 21
 # As they stand in a body: every type of JSON, and what is hardly JSON.
 JSON_VALUES = [
     *("null", "true", "false", "0", "-1", "1", "1.5", "-0.0", "1e999", "1e400000", "9" * 30, "9" * 5000, "NaN"),
-    *("Infinity", '""', '"x"', '"\\ud800"', '"\\u0000"', '"\\ud83d\\ude00"', '"é\\n"', '"*"', '"true"', '"18991231"'),
+    *("Infinity", '""', '"x"', '"\\ud800"', '"\\u0000"', '"\\ud83d\\ude00"', '"é\\n"', '"*"', '"true"', '"20200101"'),
     *("[]", "[[]]", "[null]", '["x"]', "[{}]", '["\\ud800"]', "[1, [2, [3]]]", "[" * 60 + "]" * 60),
     *("{}", '{"a": {}}', '{"": null}', '{"\\ud800": "x"}', '{"a": 1, "a": 2}', '{"a":' * 60 + "1" + "}" * 60),
     *('"' + "x" * 2000 + '"', "{", '"', "tru", ""),
@@ -211,6 +211,18 @@ def of_strangers(study: str) -> Iterator[bytes]:
         yield request("POST", "/dicom-events/replay", [*sign, json_body], json.dumps({"Study": study}).encode())
 
 
+def of_what_is_here(resources: list[str]) -> Iterator[bytes]:
+    """Patients, studies, series and instances that are here, at all levels; by what changes nothing."""
+    for resource in resources:
+        for method, pattern in (route.split(" ", 1) for route in ROUTES if "(" in route):
+            if method == "GET":
+                yield request("GET", path_of(pattern, iter([resource] * 9)))
+        for name in ("auto-forward-modality", "auto-forward-peer"):
+            for level in ("Patient", "Study", "Series"):
+                body = json.dumps({"Resource": resource, "Level": level}).encode()
+                yield request("POST", f"/{name}/rules/test", body=body)
+
+
 @pytest.fixture(scope="module")
 def scp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreScp]:
     node = StoreScp(tmp_path_factory.mktemp("fuzzed") / "storescp")
@@ -264,7 +276,9 @@ def test_five_thousand_requests_get_no_500_drop_no_connection_and_delete_and_sen
     wrong: list[tuple[Any, ...]] = []
     errors_of_the_plugin, number = 0, 0
     strangers = [*of_strangers(before[1][0])]
-    requests = [*strangers, *with_every_value_of_every_parameter(), *with_every_method_and_odd_paths()]
+    some = [each for level in before for each in level[:2]]
+    requests = [*strangers, *of_what_is_here(some)]
+    requests += [*with_every_value_of_every_parameter(), *with_every_method_and_odd_paths()]
     rest = at_random(chance)
     requests += [next(rest) for _ in range(max(1500, AT_LEAST - len(requests)))]
     assert len(requests) >= AT_LEAST

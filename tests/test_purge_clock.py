@@ -121,8 +121,8 @@ def test_a_clock_that_fell_back_to_1970_is_believed_as_soon_as_it_is_set_right(m
 
 
 def test_a_first_start_in_1970_is_believed_as_soon_as_it_is_set_right(machine: Machine) -> None:
-    machine.wall = YEAR_1970
-    machine.start()
+    machine.wall = YEAR_1970  # nothing is recorded yet
+    machine.restart()
     assert machine.is_doubted()
     machine.passes(30)
     assert machine.is_doubted()

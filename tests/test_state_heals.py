@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import sqlite3
@@ -119,7 +120,7 @@ def server_of(case: Case, start: StartOrthanc, **more: Any) -> OrthancServer:
 
 def give_work(case: Case, server: OrthancServer) -> None:
     """What each script has to take in sooner or later: an image, and a job that fails."""
-    server.store(make_study(patient_id="P", instances=1))
+    server.store(make_study(patient_id=os.urandom(4).hex()))
     if case.name == "auto_retries":
         study = server.get("/studies")[0]
         server.post("/modalities/AWAY/store", {"Resources": [study], "Synchronous": False})
@@ -132,6 +133,12 @@ def assert_said_once(server: OrthancServer, why: str = "") -> None:
     assert why in lines[0]
     assert "idle until this is over" in lines[0]
     assert "goes on, this is over" in lines[1]
+
+
+def line_with(server: OrthancServer, text: str, timeout: float = 30) -> str:
+    """Wait for a line of the log that has this text, and return it."""
+    server.wait_for_log(text, timeout=timeout)
+    return next(line for line in server.log.splitlines() if text in line)
 
 
 @contextlib.contextmanager
@@ -227,3 +234,157 @@ def test_a_bad_start_heals_says_so_once_and_catches_up(
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in state.iterdir() if file.is_file()}
     assert modes == dict.fromkeys(modes, 0o600)
     assert case.file in modes
+
+
+# One process
+
+
+@ALL
+def test_of_two_servers_on_one_state_the_second_waits_and_takes_over_after_kill_9(
+    start_briefly: StartOrthanc, state: Path, case: Case
+) -> None:
+    case = with_state(case, state)
+    first, second = server_of(case, start_briefly), server_of(case, start_briefly)
+    first.start()
+    give_work(case, first)
+    first.wait_until(lambda: case.caught_up(first), what="work")
+    second.start()
+    said = line_with(second, "another process uses")
+    assert str(state / case.file) in said
+    assert ("folder" if case.script else "StatePath") in said
+    give_work(case, second)
+    time.sleep(2)
+    if case.route:
+        assert first.request("GET", case.route).status_code == 200
+        assert second.request("GET", case.route).status_code == 503
+    first.kill()
+    second.wait_until(lambda: "goes on, this is over" in second.log, what="take over", timeout=20)
+    give_work(
+        case, second
+    )  # its archive is another, so that what came while it waited may lie before its place in the log
+    second.wait_until(lambda: case.caught_up(second), what="work", timeout=20)
+    lines = [line for line in second.log.splitlines() if TROUBLE.search(line)]
+    assert [line[0] for line in lines] == ["W", "W"], lines
+
+
+def test_in_a_rolling_update_the_new_server_goes_on_when_the_old_one_ends(
+    start_orthanc: StartOrthanc, state: Path
+) -> None:
+    case = with_state(CASES[0], state)
+    old, new = server_of(case, start_orthanc), server_of(case, start_orthanc)
+    old.start()
+    old.store(make_study(patient_id="P"))
+    old.wait_until(lambda: case.caught_up(old), what="work")
+    new.start()
+    new.wait_for_log("another process uses")
+    assert old.stop() == 0
+    new.wait_until(lambda: new.request("GET", case.route).status_code == 200, what="take over", timeout=20)
+    assert sum(new.get(case.route)["Totals"].values()) == 1  # what the old one left
+
+
+# While it runs
+
+
+@ALL
+def test_while_the_ledger_is_locked_or_full_routes_answer_soon_and_never_with_500(
+    start_briefly: StartOrthanc, state: Path, case: Case
+) -> None:
+    if not case.route:
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state], check=True)
+    case = with_state(case, state)
+    server = server_of(case, start_briefly).start()
+    server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
+
+    def ask_while_working() -> None:
+        give_work(case, server)
+        for _ in range(6):
+            began = time.monotonic()
+            answer = server.request("GET", case.route)
+            assert answer.status_code in (200, 503), answer.text
+            assert time.monotonic() - began < 2  # one second, and a machine that others use too
+            time.sleep(0.3)
+
+    with locked(state / case.file):
+        ask_while_working()
+    with filled(state):
+        ask_while_working()
+    server.wait_until(lambda: case.caught_up(server), what="go on", timeout=20)
+    assert server.request("GET", case.route).status_code == 200
+    server.assert_not_logged("please report")
+
+
+@ALL
+def test_a_state_that_is_taken_away_is_noticed_and_nothing_is_done_that_can_not_be_recorded(
+    start_briefly: StartOrthanc, state: Path, case: Case
+) -> None:
+    case = with_state(case, state / "mine")
+    server = server_of(case, start_briefly).start()
+    server.wait_until(lambda: (state / "mine" / case.file).exists(), what="open its state")
+    if case.route:
+        server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
+    time.sleep(1)
+    (state / "mine").rename(state / "away")
+    assert line_with(server, "was deleted or replaced while it was in use", timeout=12).startswith("E")
+    give_work(case, server)
+    time.sleep(3)
+    if case.name != "dicom_events/__init__" and case.route:
+        answer = server.request("GET", case.route)
+        assert answer.status_code == 503
+        assert "was deleted or replaced" in answer.json()["Message"]
+    if case.name != "purge_old_studies" and case.name != "cmove_interceptor":
+        jobs = server.get("/jobs?expand")
+        assert all(job["Type"] != "DicomModalityStore" or case.name == "auto_retries" for job in jobs)
+    assert "handled " not in server.log
+    assert "dicom.study.stable" not in server.log
+    assert not (state / "mine").exists()
+    (state / "away").rename(state / "mine")
+    server.wait_for_log("this is over", timeout=20)
+    if case.route:
+        server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="answer again")
+    server.wait_until(lambda: case.caught_up(server), what="go on with the very same", timeout=20)
+
+
+# What a full disk must not lose
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Fill the disk of a folder to its last byte."""
+    ballast = folder / "ballast"
+    try:
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        yield
+    finally:
+        ballast.unlink()
+
+
+def test_the_audit_log_has_a_line_for_each_arrival_on_a_full_disk(start_briefly: StartOrthanc, state: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    case = with_state(next(case for case in CASES if case.name == "audit_log"), state)
+    server = server_of(case, start_briefly).start()
+    server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
+    with filled(state):
+        for number in range(40):
+            server.store(make_study(patient_id=f"P{number}"))
+            time.sleep(0.2)
+        server.wait_for_log("audit_log goes on when this is over")
+    server.wait_until(lambda: server.get(case.route)["Waiting"] == 0, what="write all", timeout=20)
+    found = server.get("/audit-log", event="received", limit=1000)
+    assert sorted(item["Patient"] for item in found["Items"]) == sorted(f"P{number}" for number in range(40))
+    assert server.get("/audit-log", event="lost")["Total"] == 0
+
+
+def test_private_tags_come_back_at_once_after_a_full_disk(start_briefly: StartOrthanc, state: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    case = with_state(next(case for case in CASES if case.name == "series_private_tags"), state)
+    server = server_of(case, start_briefly).start()
+    server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
+    with filled(state):
+        for number in range(60):
+            server.store(make_study(patient_id=f"P{number}"))
+        time.sleep(5)
+    # One that waited two seconds for each took two minutes.
+    server.wait_until(lambda: server.get(case.route)["Series"] == 60, what="catch up", timeout=15)

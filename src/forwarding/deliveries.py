@@ -13,7 +13,7 @@ from common.days import parse_day
 from common.feed import PLURALS
 from common.ledger import STATES
 from common.loopback import LoopbackError
-from common.parameters import PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from forwarding.deletion import TO_DELETE
 from forwarding.forwarder import TO_ROUTE, Forwarder
 from forwarding.routing import Batch
@@ -27,8 +27,7 @@ FILTERS = {
 }
 
 
-IDENTIFIER_OF = Text("the identifier that Orthanc gives it", "[0-9a-f-]+")
-RESOURCE = {"Resource": IDENTIFIER_OF, "Level": OneOf(choices=tuple(PLURALS))}
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=tuple(PLURALS))}
 
 
 class Deliveries:
@@ -255,7 +254,7 @@ class Deliveries:
     def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
         level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
         if resource is None:
-            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER_OF.allowed}")
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
         try:
             self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
         except LoopbackError as error:

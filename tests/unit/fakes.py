@@ -54,9 +54,14 @@ class Clock:
                 found = REAL_DATETIME.fromtimestamp(clock.now, tz or datetime.UTC)
                 return found if tz else found.replace(tzinfo=None)  # this machine lies in Greenwich
 
+            @classmethod
+            def fromtimestamp(cls, timestamp: float, tz: datetime.tzinfo | None = None) -> Any:
+                found = REAL_DATETIME.fromtimestamp(timestamp, tz or datetime.UTC)
+                return found if tz else found.replace(tzinfo=None)
+
         monkeypatch.setattr(time, "time", lambda: self.now)
         monkeypatch.setattr(time, "monotonic", lambda: self.ticks)
-        monkeypatch.setattr(time, "clock_gettime", lambda _which: self.ticks)  # of those in use, none can be set
+        monkeypatch.setattr(time, "clock_gettime", lambda _: self.ticks)
         monkeypatch.setattr(datetime, "datetime", Datetime)
 
     def advance(self, seconds: float) -> None:
