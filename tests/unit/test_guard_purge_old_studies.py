@@ -145,6 +145,20 @@ def test_a_clock_that_went_ahead_starts_no_rule(purging: Purging) -> None:
     assert purging.deleted() == []
 
 
+def test_a_clock_that_is_wrong_stays_doubted_when_the_time_of_a_rule_comes(purging: Purging) -> None:
+    purging.add("a1")
+    purging.start(Rules=[RULE])
+    purging.looked()
+    purging.clock.jump(3 * 365 * 86400)
+    purging.looked()
+    for _ in range(30):  # by that clock, a day and more: the rule falls due
+        purging.clock.advance(3600)
+        purging.looked()
+    assert purging.purges() == []
+    assert purging.deleted() == []
+    purging.standin.assert_logged("rule old does not run: The clock says", "error")
+
+
 def test_a_clock_that_went_hours_ahead_starts_no_rule_whose_time_it_jumped_over(purging: Purging) -> None:
     purging.add("a1")
     purging.start(Rules=[RULE])
