@@ -1613,6 +1613,11 @@ def orthanc_identifier(*values: str) -> str:
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -2798,7 +2803,7 @@ class Routes:
 
 def known_identifier(level: str, text: str) -> str:
     """Return an identifier that Orthanc may know. Raises `Refused` (404): it can't be one."""
-    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text):
+    if not is_orthanc_identifier(text):
         raise Refused(404, f"There is no {one_line(text)[:60]!r} among the {level}")
     return text
 

@@ -1001,6 +1001,11 @@ def orthanc_identifier(*values: str) -> str:
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/version.py: The version of the collection, the same for all scripts.
 
 
@@ -2023,7 +2028,7 @@ class Routes:
         picture = self._cache.get(resource, options)
         if picture is not None and self._archive.is_believed(picture):
             return picture
-        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):
+        if not is_orthanc_identifier(resource):
             raise Refused(404, f"There is no {one_line(resource)[:60]!r} among the {level}")
         try:
             return self._pool.get(level, resource, options)

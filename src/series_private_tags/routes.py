@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.answers import Answer, Refused, Request, one_line
+from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import Text, takes
 from common.version import __version__
@@ -150,6 +150,6 @@ class Routes:
 
 def known_identifier(level: str, text: str) -> str:
     """Return an identifier that Orthanc may know. Raises `Refused` (404): it can't be one."""
-    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text):
+    if not is_orthanc_identifier(text):
         raise Refused(404, f"There is no {one_line(text)[:60]!r} among the {level}")
     return text

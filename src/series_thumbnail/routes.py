@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from common.answers import Answer, Refused, Request, one_line
+from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import takes
 from common.version import __version__
@@ -93,7 +93,7 @@ class Routes:
         picture = self._cache.get(resource, options)
         if picture is not None and self._archive.is_believed(picture):
             return picture
-        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):
+        if not is_orthanc_identifier(resource):
             raise Refused(404, f"There is no {one_line(resource)[:60]!r} among the {level}")
         try:
             return self._pool.get(level, resource, options)
