@@ -64,7 +64,7 @@ class Routes:
 
     @takes(dict.fromkeys(PLURAL_OF_PARENT, Text()))
     def reconstruct(self, request: Request) -> dict[str, int]:
-        """Looks at the series of a `Patient`, `Study` or `Series` anew, or at all; answers how many."""
+        """Looks at the series of a `Patient`, `Study` or `Series` again, or at all; answers how many."""
         asked = request.parameters
         if len(asked) > 1:
             raise Refused(400, "Give one of Patient, Study and Series, an Orthanc identifier, or none for all")
