@@ -56,7 +56,7 @@ def start(script: ModuleType, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     def begin(*notify: dict[str, Any], before: Callable[[Any], None] | None = None) -> Any:
         stop()
         settings = script.read_settings(script.Settings, "X", {"X": {"Notify": list(notify), "Retry": {"First": 0.1}}})
-        script.check_settings(settings, {})
+        script.check_settings(settings)
         ledger = script.Ledger(tmp_path / "x.sqlite", script.TABLES)
         if before:
             before(ledger)
