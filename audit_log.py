@@ -2164,7 +2164,7 @@ class EventLines:
         for resource in parents.values():
             self._places.keep(resource, place)
         change_key = (made_by[0], place["Study"]) if made_by else ()
-        # A job of modification does not tell, before 1.12.5, what it was made from; its instances do.
+        # Before 1.12.5 a job of modification does not name its source; the instances that it made do.
         is_first = bool(made_by) and not self._writer.counts(change_key)
         source = self._places.find(arrival.origin[made_by[0]], ("instances",)) if is_first else {}
         entry = {"At": at, "Event": "received", **place, "From": origin}
@@ -2594,8 +2594,7 @@ class Verification:
 def verify(files: Sequence[Path], key: bytes, newest: tuple[int, str] | None = None) -> tuple[list[str], int, str]:
     """Return what is wrong with a log, and the number and MAC of its last line.
 
-    `newest` is a line that was there, as `GET /audit-log/newest` gave it: without one, nothing can tell whether the end was
-    cut off.
+    `newest` is a line that was there, as `GET /audit-log/newest` gave it: without one, a cut end does not show.
     """
     verification = Verification(key, newest)
     for path in files:

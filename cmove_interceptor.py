@@ -1989,7 +1989,7 @@ def described(fields: Fields) -> str:
 def identifying_tag(fields: Fields) -> tuple[str, str]:
     """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
 
-    At the study level an AccessionNumber goes before the StudyInstanceUID, as with Orthanc.
+    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
     """
     tag = UID_TAG_OF[LEVELS[fields["Level"]]]
     if fields["Level"] == "STUDY" and fields["AccessionNumber"]:
@@ -2167,7 +2167,7 @@ class StoreJobs:
         return list(self._ends.wait(jobs, pause)) or list(jobs)
 
     def look(self, job: str) -> tuple[int, bool | None, str]:
-        """Return the percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
+        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
         if self._ends.wait([job], 0).get(job):
             return 100, True, ""
         try:
@@ -2312,7 +2312,7 @@ class Service:
         metadata={
             "check": _url,
             "secret": True,
-            "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
+            "help": "Where to; path and query may have placeholders such as `{StudyInstanceUID}`.",
         },
     )
     name: str | None = dataclasses.field(
@@ -2370,7 +2370,7 @@ class Rule:
         metadata={
             "key": "TargetAETs",
             "check": not_empty,
-            "help": "Destinations; `*` and `?` stand for any text, any character; not there: all.",
+            "help": "Destinations; `*` and `?` match any text, any character; not there: all.",
         },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
@@ -2418,7 +2418,7 @@ class Settings:
     )
     rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "Other modes for some requests (below)."})
     notify: tuple[Service, ...] = dataclasses.field(
-        default=(), metadata={"help": "Whom to tell (below); none: the log."}
+        default=(), metadata={"help": "Services to notify (below); none: only the log has each request."}
     )
     fetch: Fetch = dataclasses.field(default=Fetch(), metadata={"help": "From where `fetch` gets what is missing."})
     associations: int = dataclasses.field(
@@ -2446,7 +2446,7 @@ class Settings:
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that what waits for a service is kept that is gone; 0: for ever.",
+            "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
         },
     )
     tcp_no_delay: bool = dataclasses.field(
@@ -3011,8 +3011,8 @@ class Notifier:
         if self._orphan_thread.is_alive():
             self._orphan_thread.join(max(0.0, deadline - time.monotonic()))
 
-    def tell(self, when: str, values: Mapping[str, Any]) -> None:
-        """Write down what services are to be notified of; they are as soon as they listen."""
+    def queue(self, when: str, values: Mapping[str, Any]) -> None:
+        """Write a notification down for each service that has this `When`; each is delivered as soon as its service listens."""
         for name, caller in self._queued.items():
             if caller.service.when == when:
                 self._ledger.add(name, str(values["RequestID"]), {"Values": values})
@@ -3389,7 +3389,7 @@ class Interceptor:
         if move.parts and not self._jobs.synchronous:
             self._end(move, "submitted")
             return
-        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job goes on
+        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job continues
         self._end(move, "interrupted")
 
     # A move, by the callbacks of plugin 4.2 and later
@@ -3403,7 +3403,7 @@ class Interceptor:
         move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
         try:
             self.notifier.required.ask(move.values())
-            self.notifier.tell("before", move.values())
+            self.notifier.queue("before", move.values())
             self._begin(move)
         except Exception as error:
             self._jobs.cancel(*move.jobs)
@@ -3451,7 +3451,7 @@ class Interceptor:
     def _end(self, move: Move, state: str) -> None:
         with self._ledger.transaction():  # killed in between, nobody would be notified
             self.records.end(move, state)
-            self.notifier.tell("after", {**move.values(), **move.result(), "State": state})
+            self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
             self._ended[state] += 1
         count = float(self._ended[state])
         orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
@@ -3560,7 +3560,7 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
-    # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
+    # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
         KEPT_ALIVE.extend(callbacks)

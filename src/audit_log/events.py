@@ -52,7 +52,7 @@ class EventLines:
         for resource in parents.values():
             self._places.keep(resource, place)
         change_key = (made_by[0], place["Study"]) if made_by else ()
-        # A job of modification does not tell, before 1.12.5, what it was made from; its instances do.
+        # Before 1.12.5 a job of modification does not name its source; the instances that it made do.
         is_first = bool(made_by) and not self._writer.counts(change_key)
         source = self._places.find(arrival.origin[made_by[0]], ("instances",)) if is_first else {}
         entry = {"At": at, "Event": "received", **place, "From": origin}

@@ -74,8 +74,7 @@ class Verification:
 def verify(files: Sequence[Path], key: bytes, newest: tuple[int, str] | None = None) -> tuple[list[str], int, str]:
     """Return what is wrong with a log, and the number and MAC of its last line.
 
-    `newest` is a line that was there, as `GET /audit-log/newest` gave it: without one, nothing can tell whether the end was
-    cut off.
+    `newest` is a line that was there, as `GET /audit-log/newest` gave it: without one, a cut end does not show.
     """
     verification = Verification(key, newest)
     for path in files:

@@ -65,7 +65,7 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
-    # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
+    # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
         KEPT_ALIVE.extend(callbacks)

@@ -109,7 +109,7 @@ class Interceptor:
         if move.parts and not self._jobs.synchronous:
             self._end(move, "submitted")
             return
-        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job goes on
+        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job continues
         self._end(move, "interrupted")
 
     # A move, by the callbacks of plugin 4.2 and later
@@ -123,7 +123,7 @@ class Interceptor:
         move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
         try:
             self.notifier.required.ask(move.values())
-            self.notifier.tell("before", move.values())
+            self.notifier.queue("before", move.values())
             self._begin(move)
         except Exception as error:
             self._jobs.cancel(*move.jobs)
@@ -171,7 +171,7 @@ class Interceptor:
     def _end(self, move: Move, state: str) -> None:
         with self._ledger.transaction():  # killed in between, nobody would be notified
             self.records.end(move, state)
-            self.notifier.tell("after", {**move.values(), **move.result(), "State": state})
+            self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
             self._ended[state] += 1
         count = float(self._ended[state])
         orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)

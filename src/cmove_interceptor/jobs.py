@@ -82,7 +82,7 @@ class StoreJobs:
         return list(self._ends.wait(jobs, pause)) or list(jobs)
 
     def look(self, job: str) -> tuple[int, bool | None, str]:
-        """Return the percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
+        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
         if self._ends.wait([job], 0).get(job):
             return 100, True, ""
         try:

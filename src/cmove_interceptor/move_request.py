@@ -38,7 +38,7 @@ def described(fields: Fields) -> str:
 def identifying_tag(fields: Fields) -> tuple[str, str]:
     """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
 
-    At the study level an AccessionNumber goes before the StudyInstanceUID, as with Orthanc.
+    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
     """
     tag = UID_TAG_OF[LEVELS[fields["Level"]]]
     if fields["Level"] == "STUDY" and fields["AccessionNumber"]:

@@ -62,8 +62,8 @@ class Notifier:
         if self._orphan_thread.is_alive():
             self._orphan_thread.join(max(0.0, deadline - time.monotonic()))
 
-    def tell(self, when: str, values: Mapping[str, Any]) -> None:
-        """Write down what services are to be notified of; they are as soon as they listen."""
+    def queue(self, when: str, values: Mapping[str, Any]) -> None:
+        """Write a notification down for each service that has this `When`; each is delivered as soon as its service listens."""
         for name, caller in self._queued.items():
             if caller.service.when == when:
                 self._ledger.add(name, str(values["RequestID"]), {"Values": values})

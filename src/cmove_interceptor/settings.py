@@ -66,7 +66,7 @@ class Service:
         metadata={
             "check": _url,
             "secret": True,
-            "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
+            "help": "Where to; path and query may have placeholders such as `{StudyInstanceUID}`.",
         },
     )
     name: str | None = dataclasses.field(
@@ -124,7 +124,7 @@ class Rule:
         metadata={
             "key": "TargetAETs",
             "check": not_empty,
-            "help": "Destinations; `*` and `?` stand for any text, any character; not there: all.",
+            "help": "Destinations; `*` and `?` match any text, any character; not there: all.",
         },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
@@ -172,7 +172,7 @@ class Settings:
     )
     rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "Other modes for some requests (below)."})
     notify: tuple[Service, ...] = dataclasses.field(
-        default=(), metadata={"help": "Whom to tell (below); none: the log."}
+        default=(), metadata={"help": "Services to notify (below); none: only the log has each request."}
     )
     fetch: Fetch = dataclasses.field(default=Fetch(), metadata={"help": "From where `fetch` gets what is missing."})
     associations: int = dataclasses.field(
@@ -200,7 +200,7 @@ class Settings:
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that what waits for a service is kept that is gone; 0: for ever.",
+            "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
         },
     )
     tcp_no_delay: bool = dataclasses.field(
