@@ -1562,6 +1562,29 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
 
 
@@ -3064,12 +3087,6 @@ def written(dataset: Any) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Orthanc's identifier of what has this PatientID, StudyInstanceUID, …: their SHA-1, in groups of eight digits."""
-    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 # The way back
