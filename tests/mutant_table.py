@@ -55,7 +55,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/cmove_interceptor/modes.py", "tests/unit/test_guard_cmove_interceptor.py"): {
         "all(matches_pattern(value, pattern) for value": "any(matches_pattern(value, pattern) for value",
     },
-    ("src/common/answers.py", "tests/unit/test_common_answers.py"): {
+    ("src/common/answers.py", "tests/unit/test_answers.py"): {
         "output.SetHttpHeader(one_line(name), one_line(value))": "output.SetHttpHeader(name, value)",
         "KEPT_ALIVE.append(callback)": "pass",
         'if len(body := raw.get("body", b"")) > LARGEST_BODY:': 'if len(body := raw.get("body", b"")) < 0:',
@@ -65,7 +65,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         ".strip() for tag in UID_TAGS": " for tag in UID_TAGS",
         "self._known.pop(instance, None)\n        self._known[instance]": "self._known[instance]",
     },
-    ("src/common/cross_site.py", "tests/unit/test_common_answers.py"): {
+    ("src/common/cross_site.py", "tests/unit/test_answers.py"): {
         # (h)
         '*headers.get("x-forwarded-host", "").split(",")]': "]",
         'OWN_PAGES = ("same-origin", "none")': 'OWN_PAGES = ("same-origin", "none", "same-site")',
@@ -93,7 +93,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)': "pass",
         "self._set_back(place)\n": "pass\n",
     },
-    ("src/common/json_text.py", "tests/unit/test_common_answers.py"): {
+    ("src/common/json_text.py", "tests/unit/test_answers.py"): {
         "if depth > DEEPEST:": "if False:",
         "if len(found := dict(pairs)) < len(pairs):": "if (found := dict(pairs)) is None:",
     },
