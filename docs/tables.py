@@ -74,7 +74,9 @@ def _allowed(hint: Any, limits: typing.Mapping[str, Any]) -> str:
     optional = type(None) in typing.get_args(hint)
     if optional:
         hint = arguments[0]
-    if "choices" in limits:
+    if "allowed" in limits:
+        text = limits["allowed"]
+    elif "choices" in limits:
         text = ", ".join(f"`{json.dumps(choice)}`" for choice in limits["choices"])
     elif typing.get_origin(hint) in (list, tuple):
         inner = typing.get_args(hint)[0]
