@@ -2174,7 +2174,7 @@ class Rule:
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
+        metadata={"check": not_empty, "help": 'A further condition, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
     labels: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"check": not_empty, "help": "Labels that a study must have; without the key: any study."}
