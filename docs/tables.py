@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make sync`)."""
+"""The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make build`)."""
 
 import dataclasses
 import json
