@@ -3,11 +3,11 @@
 
 import dataclasses
 import datetime
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.settings import not_empty
+from common.wildcards import matches_any
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
 # A tag of a lower level would silently match nothing: such a rule is refused.
@@ -182,8 +182,4 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.method, "Origin"),
         (wanted.user, "HttpUsername"),
     )
-    return all(
-        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
-        for patterns, name in pairs
-        if patterns
-    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
