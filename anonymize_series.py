@@ -1561,6 +1561,27 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+        return True
+    cursor = ledger.number("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
@@ -2071,13 +2092,11 @@ class Columns(TypedDict, total=False):
     created: float
 
 
-class Work:
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+class WorkView:
+    """The rows of one ledger, to look at."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-
-    # To look at
 
     def get(self, row: int) -> dict[str, Any] | None:
         """Return a row by its id, or None."""
@@ -2131,7 +2150,9 @@ class Work:
             *(queue, time.time(), time.time() + longest, limit),
         )
 
-    # To change
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
 
     def claim(self, row: int, job: str | None = None) -> bool:
         """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
@@ -2322,14 +2343,16 @@ class Misconfigured:
 
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
-CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
-PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
-CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
-REFUSED_FOR = 10.0  # seconds likewise of one that was not
-ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
 
 
 class OnlyOrthancCanAskError(ValueError):
@@ -2373,7 +2396,7 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -2385,7 +2408,7 @@ class Peers:
         OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
         """
         try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
         except (OnlyOrthancCanAskError, ssl.SSLError):
             self._check_over_orthanc(name)
             return
@@ -2400,11 +2423,11 @@ class Peers:
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:
-        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
         url = str(self._public(name)["Url"])
-        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
@@ -2424,7 +2447,7 @@ class Peers:
         settings, keys, found = self.settings(name), list(instances), set[str]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
-            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
@@ -2447,7 +2470,9 @@ class Peers:
         if public.get("Pkcs11"):
             raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
         # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
-        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
             return {**peer, "Url": public["Url"]}
         if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
             raise OnlyOrthancCanAskError(
@@ -2483,7 +2508,7 @@ class Peers:
     def _connect(
         self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
     ) -> http.client.HTTPConnection:
-        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
         proxy = self._proxy(url)
         encrypted, host = url.scheme == "https", url.hostname or ""
         if not encrypted and proxy is None:
@@ -2500,7 +2525,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()
@@ -2536,7 +2561,7 @@ class _Proxied(http.client.HTTPConnection):
 
 
 def redirected(name: str, url: str, location: str) -> str:
-    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
     where = "no address"
     with contextlib.suppress(ValueError):
         there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
@@ -2563,8 +2588,8 @@ def _decoded(content: bytes) -> Any:
         return None
 
 
-def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
-    """What Orthanc shows of a peer too."""
+def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
@@ -2659,7 +2684,7 @@ METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
 def clock_time(text: str) -> datetime.time | None:
-    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
         return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
     except ValueError:
@@ -2711,7 +2736,7 @@ class Rule:
     matcher: str = dataclasses.field(
         default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
     )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2740,7 +2765,7 @@ class Window:
 
 
 def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Whether a destination may be sent to now; without windows it always may."""
+    """Return whether a destination may be sent to now; without windows it always may."""
     return not windows or any(_is_in(window, now) for window in windows)
 
 
@@ -2754,7 +2779,7 @@ def _is_in(window: Window, now: datetime.datetime) -> bool:
 
 
 def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
     above = LEVELS[: LEVELS.index(rule.level) + 1]
     answered = set().union(*(ANSWERED[level] for level in above))
     below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
@@ -2774,7 +2799,7 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
 
 
 def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
     pairs = (
         (wanted.remote_aet, "RemoteAET"),
         (wanted.called_aet, "CalledAET"),
@@ -2815,7 +2840,7 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
 
     Raises
     ------
@@ -2842,7 +2867,7 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
                 query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
@@ -2857,13 +2882,13 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, up to the first that matches where only that counts.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
         """
         found = []
         for rule in self._rules:

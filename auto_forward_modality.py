@@ -4,7 +4,8 @@
 """Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
 
@@ -1558,13 +1559,11 @@ class Columns(TypedDict, total=False):
     created: float
 
 
-class Work:
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+class WorkView:
+    """The rows of one ledger, to look at."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-
-    # To look at
 
     def get(self, row: int) -> dict[str, Any] | None:
         """Return a row by its id, or None."""
@@ -1618,7 +1617,9 @@ class Work:
             *(queue, time.time(), time.time() + longest, limit),
         )
 
-    # To change
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
 
     def claim(self, row: int, job: str | None = None) -> bool:
         """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
@@ -1903,6 +1904,27 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+        return True
+    cursor = ledger.number("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
 # ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
 
 
@@ -1994,6 +2016,211 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` stands for one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Return whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
@@ -2012,6 +2239,179 @@ class Retry:
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
         return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+
+
+# ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
+
+
+# Keys of a store call that the script sets itself.
+RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+
+
+@dataclasses.dataclass(frozen=True)
+class SendOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the destination is asked what it has of what it took."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingSettings:
+    """What the sections of all forwarders have."""
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
+    )
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete here what every destination has proved to have."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: Mapping[str, SendOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def may_overwrite(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with another content."""
+    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+
+
+def wrong_with_settings(
+    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+) -> str | None:
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules or ()):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
+    for name, options in settings.destination_options.items():
+        if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if reserved == ["Permissive"]
+                else "it is the script's"
+            )
+            return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
+    return None
+
+
+# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes and to peers.
+
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transport:
+    """What differs between DICOM nodes and peers."""
+
+    route: str
+    """Orthanc's: "modalities" or "peers"."""
+    changed: str
+    """The name of the event that says that they changed."""
+    job_type: str
+    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+    """Return whether a job's content names this destination."""
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]
+    """Return whether an instance came from this destination."""
+    probe: Callable[[Loopback, str], Any]
+    """Raise unless the destination answers."""
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+    """Return which instances a destination has, as `Prove`."""
+    check: Callable[[str], None] | None = None
+    """Raise MisconfiguredError if what answers there is something else."""
+    has: Has | None = None
+    """For the option Verify: return which instances it has."""
+
+
+# ---- src/forwarding/context.py: What all parts of one forwarder share.
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all parts of one forwarder share.
+
+    Attributes
+    ----------
+    name : of the script, with dashes: of its routes, and in the log.
+    configuration : Orthanc's.
+    wake : wakes the forwarder's thread for another turn.
+    stopping : the thread is to end.
+    """
+
+    name: str
+    transport: Transport
+    settings: ForwardingSettings
+    configuration: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+    loopback: Loopback
+    ledger: Ledger
+    wake: threading.Event
+    stopping: threading.Event
 
 
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
@@ -2203,211 +2603,6 @@ class Worker:
             self._ledger.checkpoint()
 
 
-# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
-
-
-def matches_pattern(value: str, pattern: str) -> bool:
-    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
-    at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
-    while position < len(value):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", value[position]):
-            at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` stands for one character more
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
-
-
-def matches_any(value: str, patterns: Iterable[str]) -> bool:
-    """Return whether the whole `value` fits one of the patterns."""
-    return any(matches_pattern(value, pattern) for pattern in patterns)
-
-
-# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
-
-
-# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
-# A tag of a lower level would silently match nothing: such a rule is refused.
-ANSWERED = {
-    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
-    "Study": {
-        *(
-            "StudyInstanceUID",
-            "StudyDate",
-            "StudyTime",
-            "StudyID",
-            "StudyDescription",
-            "AccessionNumber",
-            "InstitutionName",
-        ),
-        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
-    },
-    "Series": {
-        *(
-            "SeriesInstanceUID",
-            "SeriesDate",
-            "SeriesTime",
-            "SeriesNumber",
-            "SeriesDescription",
-            "Modality",
-            "Manufacturer",
-        ),
-        *(
-            "StationName",
-            "BodyPartExamined",
-            "SequenceName",
-            "ProtocolName",
-            "ImagesInAcquisition",
-            "ImageOrientationPatient",
-        ),
-        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
-        *(
-            "PerformedProcedureStepDescription",
-            "AcquisitionDeviceProcessingDescription",
-            "ContrastBolusAgent",
-            "OperatorsName",
-        ),
-    },
-}
-LEVELS = ("Patient", "Study", "Series")
-UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
-
-
-def clock_time(text: str) -> datetime.time | None:
-    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
-    try:
-        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
-    except ValueError:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
-
-    remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
-    )
-    called_aet: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
-    )
-    remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
-    )
-    method: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
-    )
-    user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What goes where."""
-
-    name: str = dataclasses.field(
-        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
-    )
-    level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
-    )
-    destinations: tuple[str, ...] | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
-    )
-    query: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
-    )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
-    matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
-    )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
-
-    days: tuple[str, ...] = dataclasses.field(
-        default=DAYS,
-        metadata={
-            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
-        },
-    )
-    start: str = dataclasses.field(
-        default="00:00",
-        metadata={
-            "key": "From",
-            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
-        },
-    )
-    end: str = dataclasses.field(
-        default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
-    )
-
-
-def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Whether a destination may be sent to now; without windows it always may."""
-    return not windows or any(_is_in(window, now) for window in windows)
-
-
-def _is_in(window: Window, now: datetime.datetime) -> bool:
-    start, end = clock_time(window.start), clock_time(window.end)
-    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
-    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
-    if start < end:
-        return today and start <= now.time() < end
-    return (today and now.time() >= start) or (yesterday and now.time() < end)
-
-
-def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
-    above = LEVELS[: LEVELS.index(rule.level) + 1]
-    answered = set().union(*(ANSWERED[level] for level in above))
-    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
-    for tag, wanted in rule.query.items():
-        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
-            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
-    if wrong := [method for method in rule.origin.method if method not in METHODS]:
-        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
-    path, _, function = rule.matcher.rpartition(":")
-    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
-        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
-    return None
-
-
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
-    )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
-
-
 # ---- src/forwarding/tasks.py: What kind of work a row of a forwarder's ledger is, and how a row is named in the log.
 
 
@@ -2424,39 +2619,6 @@ def task_of(row: Mapping[str, Any]) -> str:
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
     return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
-
-
-# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes and to peers.
-
-
-# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
-# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
-Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
-Has = Callable[[str, Collection[str]], set[str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Transport:
-    """What differs between DICOM nodes and peers."""
-
-    route: str
-    """Orthanc's: "modalities" or "peers"."""
-    changed: str
-    """The name of the event that says that they changed."""
-    job_type: str
-    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
-    """Return whether a job's content names this destination."""
-    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]
-    """Return whether an instance came from this destination."""
-    probe: Callable[[Loopback, str], Any]
-    """Raise unless the destination answers."""
-    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-    """Return which instances a destination has, as `Prove`."""
-    check: Callable[[str], None] | None = None
-    """Raise MisconfiguredError if what answers there is something else."""
-    has: Has | None = None
-    """For the option Verify: return which instances it has."""
 
 
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
@@ -2559,24 +2721,11 @@ class Deleter:
     def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
         """Return whether a rule, of whatever level, has still to do with any of it."""
         family = {resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or self._arrives(instances)
+        return self._is_unfinished(sorted(family)) or is_arriving(self._ledger, self._loopback, instances)
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
         return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
-
-    def _arrives(self, instances: Iterable[str]) -> bool:
-        """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-        some = json.dumps(list(instances))
-        if any(self._ledger.rows(arrived, level, some) for level in LEVELS):
-            return True
-        cursor = self._ledger.number("cursor", -1)
-        if cursor < 0:
-            return False  # Reconcile is false: all that came has been noted at once
-        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-        return not page["Done"] or not new.isdisjoint(instances)
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -2592,7 +2741,7 @@ class Deleter:
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            if self._stopping.is_set() or self._arrives(some):
+            if self._stopping.is_set() or is_arriving(self._ledger, self._loopback, some):
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
@@ -2740,120 +2889,6 @@ class Misconfigured:
             self._work.reopen_done(name, since)
 
 
-# ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
-
-
-# Keys of a store call that the script sets itself.
-RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
-
-
-@dataclasses.dataclass(frozen=True)
-class SendOptions:
-    """What is particular to one destination."""
-
-    max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
-    )
-    windows: tuple[Window, ...] = dataclasses.field(
-        default=(),
-        metadata={
-            "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
-        },
-    )
-    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
-
-    @property
-    def is_verified(self) -> bool:
-        """Whether the destination is asked what it has of what it took."""
-        return False
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardingSettings:
-    """What the sections of all forwarders have."""
-
-    destinations: tuple[str, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
-    )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
-    )
-    rule_mode: str = dataclasses.field(
-        default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
-    )
-    trigger: str = dataclasses.field(
-        default="Stable",
-        metadata={
-            "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
-        },
-    )
-    skip_modified: bool = dataclasses.field(
-        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
-    )
-    delete_after_forward: bool = dataclasses.field(
-        default=False, metadata={"help": "Delete here what every destination has proved to have."}
-    )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
-    max_per_destination: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
-        },
-    )
-    destination_options: Mapping[str, SendOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
-    )
-    reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
-    )
-
-
-def may_overwrite(configuration: Mapping[str, Any]) -> bool:
-    """Return whether the same instance can come again with another content."""
-    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
-
-
-def wrong_with_settings(
-    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
-) -> str | None:
-    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
-    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
-    for number, rule in enumerate(settings.rules or ()):
-        if complaint := wrong_with(rule, extra):
-            return f"Rules[{number}].{complaint}"
-    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
-        return (
-            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
-            "same identifier could be deleted for what was proved before"
-        )
-    for name, options in settings.destination_options.items():
-        if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
-            why = (
-                "with it Orthanc calls a job to a dead port a success"
-                if reserved == ["Permissive"]
-                else "it is the script's"
-            )
-            return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
-        # Orthanc itself ignores what it does not know.
-        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
-            return complaint
-    return None
-
-
 # ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
 
 
@@ -2886,7 +2921,7 @@ class Destination:
         self._trial_delay, self._next_trial = first, 0.0
 
     def failed(self, error: str) -> None:
-        """A job to it has failed: hold all others back, and ask whether it is there."""
+        """Hold all jobs back, since one has failed, and ask whether it is there."""
         if not self.away:
             self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
             self._next_trial = time.monotonic() + self._trial_delay
@@ -2895,15 +2930,15 @@ class Destination:
         self.identity.doubt()
 
     def succeeded(self) -> None:
-        """A job to it has succeeded, or a probe was answered."""
+        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
         self.away, self.error = False, ""
 
     def may_send(self) -> bool:
-        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
         return not self.away or time.monotonic() >= self._next_trial
 
     def sent(self) -> None:
-        """A job was submitted; if that was the trial, the next one is later."""
+        """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
             self._trial_delay = min(self._longest, self._trial_delay * 2)
             self._next_trial = time.monotonic() + self._trial_delay
@@ -2938,23 +2973,13 @@ class Destinations:
 
     Parameters
     ----------
-    wake : wakes the thread when a probe or a check has ended.
     changed : is set when Orthanc's destinations have changed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        settings: ForwardingSettings,
-        rules: tuple[Rule, ...],
-        loopback: Loopback,
-        ledger: Ledger,
-        wake: threading.Event,
-        changed: threading.Event,
-    ) -> None:
-        self._name, self._transport, self._settings, self._rules = name, transport, settings, rules
-        self._loopback, self._ledger, self._wake = loopback, ledger, wake
+    def __init__(self, context: Context, changed: threading.Event) -> None:
+        self._name, self._transport, self._settings = context.name, context.transport, context.settings
+        self._rules, self._loopback = context.rules, context.loopback
+        self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
@@ -3054,7 +3079,7 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
 
     Raises
     ------
@@ -3081,7 +3106,7 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
                 query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
@@ -3096,13 +3121,13 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, up to the first that matches where only that counts.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
         """
         found = []
         for rule in self._rules:
@@ -3193,16 +3218,9 @@ HISTORY = 10  # failed attempts that a row remembers
 class Rows:
     """Adds rows of deliveries, and writes down and logs what became of them."""
 
-    def __init__(
-        self,
-        name: str,
-        ledger: Ledger,
-        retry: Retry,
-        destinations: Destinations,
-        metrics: Metrics,
-        deleter: Deleter | None,
-    ) -> None:
-        self._name, self._ledger, self._work, self._retry = name, ledger, Work(ledger), retry
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work = context.ledger, Work(context.ledger)
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
 
     def add(
@@ -3224,7 +3242,7 @@ class Rows:
         return int(waiting[-1]["id"])
 
     def end_delivered(self, row: Mapping[str, Any]) -> None:
-        """Its destination has it."""
+        """End a row whose destination has it."""
         self._ledger.end(row["id"], "done")
         self._destinations.health_of(row["queue"]).succeeded()
         self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
@@ -3233,12 +3251,12 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """It was deleted before it could be sent."""
+        """End a row that was deleted before it could be sent."""
         self._ledger.end(row["id"], "gone")
         orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
-        """Its attempt has failed: it waits for the next one, or is given up."""
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
         retry, data = self._retry, json.loads(row["data"])
         hours = retry.give_up_hours
         history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
@@ -3326,23 +3344,19 @@ class Assignment:
 
     def __init__(
         self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        transport: Transport,
-        rules: tuple[Rule, ...],
+        context: Context,
         router: Router,
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
         arrivals: Arrivals,
         deleter: Deleter | None,
-        stopping: threading.Event,
     ) -> None:
-        self._ledger, self._work, self._loopback, self._settings = ledger, Work(ledger), loopback, settings
-        self._transport, self._router, self._rows, self._destinations = transport, router, rows, destinations
-        self._sent, self._arrivals, self._deleter, self._stopping = sent, arrivals, deleter, stopping
-        self._has_queries = any(rule.query for rule in rules)
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._router, self._rows, self._destinations = router, rows, destinations
+        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._has_queries = any(rule.query for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.
@@ -3444,7 +3458,7 @@ class Bisection:
         self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
 
     def retry_failed(self, destination: str, was_silent: bool) -> None:
-        """A destination answers (again): let all that failed be due now, in halves what failed although it was there.
+        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
 
         Parameters
         ----------
@@ -3460,7 +3474,7 @@ class Bisection:
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Not what is alone in its row, and not where many are and none got through: then it minds them all."""
+        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
@@ -3563,17 +3577,9 @@ class Verifier:
 class Verification:
     """What a row has to do with the question whether its destination has what it took (`Verify`)."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        destinations: Destinations,
-        rows: Rows,
-        verifier: Verifier | None,
-    ) -> None:
-        self._ledger, self._work, self._loopback, self._settings = ledger, Work(ledger), loopback, settings
-        self._destinations, self._rows, self._verifier = destinations, rows, verifier
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
 
     def begin(self, row: Mapping[str, Any]) -> bool:
         """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
@@ -3659,15 +3665,14 @@ class Jobs:
 
     def __init__(
         self,
-        ledger: Ledger,
-        loopback: Loopback,
-        transport: Transport,
+        context: Context,
         destinations: Destinations,
         rows: Rows,
         verification: Verification,
         ended: deque[tuple[str, bool]],
     ) -> None:
-        self._ledger, self._work, self._loopback, self._transport = ledger, Work(ledger), loopback, transport
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._transport = context.transport
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
@@ -3811,22 +3816,19 @@ class Dispatcher:
 
     def __init__(
         self,
-        name: str,
-        ledger: Ledger,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
+        context: Context,
         destinations: Destinations,
         misconfigured: Misconfigured,
         rows: Rows,
         jobs: Jobs,
         verification: Verification,
         bisection: Bisection,
-        stopping: threading.Event,
     ) -> None:
-        self._name, self._ledger, self._settings = name, ledger, settings
+        self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
+        self._stopping = context.stopping
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
-        self._verification, self._bisection, self._stopping = verification, bisection, stopping
-        self._concurrent = int(configuration.get("ConcurrentJobs", 2)) or 1
+        self._verification, self._bisection = verification, bisection
+        self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
 
     def look_at_destinations(self) -> None:
         """Take what probes and checks have found, and start those that are due."""
@@ -3870,7 +3872,7 @@ class Dispatcher:
                 self._attempt(row, options.options if options else {})
 
     def _fail_silent(self, health: Destination) -> None:
-        """It could not be asked who it is: an attempt that has failed, without a job."""
+        """Count an attempt that has failed, without a job, where it could not be asked who it is."""
         silent = health.identity.silent
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
@@ -4009,23 +4011,15 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
-        rules: tuple[Rule, ...],
-        arrivals: Arrivals,
-        sent: SentInstances,
-        stopping: threading.Event,
-    ) -> None:
-        self._ledger, self._work, self._arrivals, self._sent = ledger, Work(ledger), arrivals, sent
-        self._at_once, self._stopping = settings.trigger == "Stored", stopping
-        levels = [level for level in LEVELS if any(rule.level == level for rule in rules)]
-        stable_age = float(configuration.get("StableAge", 60))
+    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+        self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._arrivals, self._sent = arrivals, sent
+        self._at_once = context.settings.trigger == "Stored"
+        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(ledger, loopback, self._on_stable, levels, stable_age, settings.reconcile, arrivals.parents),
+            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
+            arrivals.parents,
             set_back=self._forget_numbers,
         )
 
@@ -4044,9 +4038,8 @@ class Intake:
     def _add_unstable(self) -> None:
         """Add a row for each resource of which something arrived since the last time, before it is stable."""
         since = self._ledger.number("taken")
-        sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
         groups: dict[tuple[str, str], dict[str, int]] = {}
-        for row in self._ledger.rows(sql, since):
+        for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
             since = row["seq"]
         if groups:
@@ -4070,7 +4063,7 @@ class Intake:
         self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _forget_numbers(self, place: int) -> None:
-        """Orthanc's log of changes was set back: no number from before may make what comes from now on look like known.
+        """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
 
         What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
         """
@@ -4095,53 +4088,42 @@ class Engine:
 
     Parameters
     ----------
-    wake : wakes the thread for another turn.
-    stopping : the thread is to end.
+    reports : what callbacks report.
+    destinations_changed : is set when Orthanc's destinations have changed.
     """
 
     def __init__(
         self,
-        name: str,
-        transport: Transport,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
-        *,
-        ledger: Ledger,
-        loopback: Loopback,
-        rules: tuple[Rule, ...],
+        context: Context,
         matchers: Mapping[str, Matcher],
         reports: Reports,
         destinations_changed: threading.Event,
-        wake: threading.Event,
-        stopping: threading.Event,
     ) -> None:
+        name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self.router = Router(loopback, rules, settings.rule_mode == "first", matchers)
-        deleted = reports.deleted_instances
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        overwrites = may_overwrite(context.configuration)
+        remembers = overwrites or settings.trigger == "Stored"
         self._sent = SentInstances(
-            ledger, loopback, remembers=overwrites or at_once, overwrites=overwrites, deleted=deleted
+            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
-        self._intake = Intake(ledger, loopback, settings, configuration, rules, reports.arrivals, self._sent, stopping)
-        self.destinations = Destinations(name, transport, settings, rules, loopback, ledger, wake, destinations_changed)
+        self._intake = Intake(context, reports.arrivals, self._sent)
+        self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
-            prove = functools.partial(transport.prove, loopback)
+            prove = functools.partial(context.transport.prove, loopback)
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
-        self.rows = Rows(name, ledger, settings.retry, self.destinations, self._metrics, self._deleter)
-        verifier = Verifier(transport.has, wake) if transport.has else None
-        self._verification = Verification(ledger, loopback, settings, self.destinations, self.rows, verifier)
+        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
-            *(ledger, loopback, settings, transport, rules, self.router, self.rows, self.destinations),
-            *(self._sent, reports.arrivals, self._deleter, stopping),
+            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        self.jobs = Jobs(
-            *(ledger, loopback, transport, self.destinations, self.rows, self._verification, reports.ended_jobs)
-        )
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        self._verification = Verification(context, self.destinations, self.rows, verifier)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(
-            *(name, ledger, settings, configuration, self.destinations, self._misconfigured),
-            *(self.rows, self.jobs, self._verification, Bisection(ledger, loopback), stopping),
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            Bisection(ledger, loopback),
         )
         self._next_read = self._next_look = 0.0  # monotonic
         reports.open(self._intake.feed.hear)
@@ -4304,17 +4286,11 @@ class Forwarder:
         if ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
-            self.engine = Engine(
-                *(self.name, self.transport, self.settings, self._configuration),
-                ledger=ledger,
-                loopback=self.loopback,
-                rules=self.rules,
-                matchers=matchers,
-                reports=self._reports,
-                destinations_changed=self._destinations_changed,
-                wake=self.wake,
-                stopping=self.worker.stopping,
+            context = Context(
+                *(self.name, self.transport, self.settings, self._configuration, self.rules),
+                *(self.loopback, ledger, self.wake, self.worker.stopping),
             )
+            self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
         except BaseException:
             ledger.close()  # the next try opens it again
             raise
@@ -4419,13 +4395,13 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, the number of rows in each state, the last error."""
+        """Return whether it runs, the number of rows in each state, the last error."""
         totals = self._forwarder.engine.ledger.totals()
         return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
-        """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -4439,7 +4415,7 @@ class DeliveryRoutes:
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
-        """One row, with its failed attempts and its instances."""
+        """Return one row, with its failed attempts and its instances."""
         row = self._named.row(request)
         data = json.loads(row["data"])
         instances = data["Instances"]
@@ -4519,7 +4495,7 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """The destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
@@ -4540,7 +4516,7 @@ class DestinationRoutes:
         return {"Destination": name, "Paused": action == "pause"}
 
     def rules(self, _request: Request) -> dict[str, Any]:
-        """The rules in their order, and whether the first that matches decides or all count."""
+        """Return the rules in their order, and whether the first that matches decides or all count."""
         return {
             "RuleMode": self._forwarder.settings.rule_mode,
             "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
@@ -4548,7 +4524,7 @@ class DestinationRoutes:
 
     @takes(RESOURCE)
     def test(self, request: Request) -> dict[str, Any]:
-        """What would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
         engine = self._forwarder.engine
         level, resource = self._named.resource(request.parameters)
         found = instances_of(self._forwarder.loopback, level, resource)
@@ -4663,12 +4639,12 @@ class Settings(ForwardingSettings):
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
+    """Return whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
     return bool(content.get("RemoteAet") == destination["AET"])
 
 
 def came_from(origin: Mapping[str, str], destination: Mapping[str, Any]) -> bool:
-    """Whether an instance came in from this node: it is not sent back."""
+    """Return whether an instance came in from this node: it is not sent back."""
     return bool(origin.get("RemoteAET") == destination["AET"])
 
 
@@ -4680,7 +4656,7 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+    """Return which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
 
     Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
     it was sent, commits itself all the same.
@@ -4705,7 +4681,7 @@ def prove(
 def committed_to(
     loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
         path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
@@ -4727,7 +4703,7 @@ def committed_to(
 
 
 def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Which of these instances a node says it has, in their series, their study and of their patient.
+    """Return which of these instances a node says it has, in their series, their study and of their patient.
 
     Raises
     ------
@@ -4763,7 +4739,7 @@ def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapp
 
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
-    """What a node answers to C-FIND."""
+    """Return what a node answers to C-FIND."""
     path = f"/modalities/{urllib.parse.quote(name)}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
@@ -4774,12 +4750,12 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
 
 
 def bare(value: Any) -> str:
-    """A value without what DICOM pads it with."""
+    """Return a value without what DICOM pads it with."""
     return value.strip(" \0") if isinstance(value, str) else ""
 
 
 def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
-    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    """Return whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
     return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 

@@ -2,7 +2,8 @@
 """Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
 
@@ -92,12 +93,12 @@ class Settings(ForwardingSettings):
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
+    """Return whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
     return bool(content.get("RemoteAet") == destination["AET"])
 
 
 def came_from(origin: Mapping[str, str], destination: Mapping[str, Any]) -> bool:
-    """Whether an instance came in from this node: it is not sent back."""
+    """Return whether an instance came in from this node: it is not sent back."""
     return bool(origin.get("RemoteAET") == destination["AET"])
 
 
@@ -109,7 +110,7 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+    """Return which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
 
     Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
     it was sent, commits itself all the same.
@@ -134,7 +135,7 @@ def prove(
 def committed_to(
     loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
         path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
@@ -156,7 +157,7 @@ def committed_to(
 
 
 def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Which of these instances a node says it has, in their series, their study and of their patient.
+    """Return which of these instances a node says it has, in their series, their study and of their patient.
 
     Raises
     ------
@@ -192,7 +193,7 @@ def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapp
 
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
-    """What a node answers to C-FIND."""
+    """Return what a node answers to C-FIND."""
     path = f"/modalities/{urllib.parse.quote(name)}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
@@ -203,12 +204,12 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
 
 
 def bare(value: Any) -> str:
-    """A value without what DICOM pads it with."""
+    """Return a value without what DICOM pads it with."""
     return value.strip(" \0") if isinstance(value, str) else ""
 
 
 def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
-    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    """Return whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
     return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 

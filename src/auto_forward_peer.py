@@ -2,7 +2,8 @@
 """Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
 
@@ -65,7 +66,7 @@ class DestinationOptions(SendOptions):
 
     @property
     def is_verified(self) -> bool:
-        """Whether the peer is asked what it has of what it took."""
+        """Return whether the peer is asked what it has of what it took."""
         return self.verify
 
 
@@ -87,12 +88,12 @@ class Settings(ForwardingSettings):
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    """Return whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
     return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
 
 
 def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
-    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    """Return False, as peers can't be distinguished by origin; what comes back is known by its content or is no news."""
     return False
 
 
@@ -119,7 +120,7 @@ def prove(
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    """Return which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
     url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]

@@ -90,13 +90,11 @@ class Columns(TypedDict, total=False):
     created: float
 
 
-class Work:
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+class WorkView:
+    """The rows of one ledger, to look at."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-
-    # To look at
 
     def get(self, row: int) -> dict[str, Any] | None:
         """Return a row by its id, or None."""
@@ -150,7 +148,9 @@ class Work:
             *(queue, time.time(), time.time() + longest, limit),
         )
 
-    # To change
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
 
     def claim(self, row: int, job: str | None = None) -> bool:
         """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""

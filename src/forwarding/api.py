@@ -87,13 +87,13 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, the number of rows in each state, the last error."""
+        """Return whether it runs, the number of rows in each state, the last error."""
         totals = self._forwarder.engine.ledger.totals()
         return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
-        """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
@@ -107,7 +107,7 @@ class DeliveryRoutes:
         return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
-        """One row, with its failed attempts and its instances."""
+        """Return one row, with its failed attempts and its instances."""
         row = self._named.row(request)
         data = json.loads(row["data"])
         instances = data["Instances"]
@@ -187,7 +187,7 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """The destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
@@ -208,7 +208,7 @@ class DestinationRoutes:
         return {"Destination": name, "Paused": action == "pause"}
 
     def rules(self, _request: Request) -> dict[str, Any]:
-        """The rules in their order, and whether the first that matches decides or all count."""
+        """Return the rules in their order, and whether the first that matches decides or all count."""
         return {
             "RuleMode": self._forwarder.settings.rule_mode,
             "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
@@ -216,7 +216,7 @@ class DestinationRoutes:
 
     @takes(RESOURCE)
     def test(self, request: Request) -> dict[str, Any]:
-        """What would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
         engine = self._forwarder.engine
         level, resource = self._named.resource(request.parameters)
         found = instances_of(self._forwarder.loopback, level, resource)

@@ -2,25 +2,21 @@
 """The rules applied to what arrived: a row for each destination that gets something of it."""
 
 import json
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.arrivals import Arrivals
 from common.feed import PAGE
 from common.identifiers import PLURAL, UID_TAG_OF
-from common.ledger import Ledger
-from common.loopback import Loopback, LoopbackError
+from common.loopback import LoopbackError
 from common.work import Work
+from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
-from forwarding.rules import Rule
 from forwarding.sent_instances import SentInstances
-from forwarding.settings import ForwardingSettings
 from forwarding.tasks import TO_ROUTE
-from forwarding.transports import Transport
 
 
 class Assignment:
@@ -28,23 +24,19 @@ class Assignment:
 
     def __init__(
         self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        transport: Transport,
-        rules: tuple[Rule, ...],
+        context: Context,
         router: Router,
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
         arrivals: Arrivals,
         deleter: Deleter | None,
-        stopping: threading.Event,
     ) -> None:
-        self._ledger, self._work, self._loopback, self._settings = ledger, Work(ledger), loopback, settings
-        self._transport, self._router, self._rows, self._destinations = transport, router, rows, destinations
-        self._sent, self._arrivals, self._deleter, self._stopping = sent, arrivals, deleter, stopping
-        self._has_queries = any(rule.query for rule in rules)
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._router, self._rows, self._destinations = router, rows, destinations
+        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._has_queries = any(rule.query for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.

@@ -20,7 +20,7 @@ class Bisection:
         self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
 
     def retry_failed(self, destination: str, was_silent: bool) -> None:
-        """A destination answers (again): let all that failed be due now, in halves what failed although it was there.
+        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
 
         Parameters
         ----------
@@ -36,7 +36,7 @@ class Bisection:
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Not what is alone in its row, and not where many are and none got through: then it minds them all."""
+        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})

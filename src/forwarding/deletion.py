@@ -13,7 +13,7 @@ from typing import Any
 import orthanc
 
 from common.answers import one_line
-from common.feed import PAGE
+from common.feed import PAGE, is_arriving
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.retry import Retry
@@ -120,24 +120,11 @@ class Deleter:
     def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
         """Return whether a rule, of whatever level, has still to do with any of it."""
         family = {resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or self._arrives(instances)
+        return self._is_unfinished(sorted(family)) or is_arriving(self._ledger, self._loopback, instances)
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
         return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
-
-    def _arrives(self, instances: Iterable[str]) -> bool:
-        """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-        some = json.dumps(list(instances))
-        if any(self._ledger.rows(arrived, level, some) for level in LEVELS):
-            return True
-        cursor = self._ledger.number("cursor", -1)
-        if cursor < 0:
-            return False  # Reconcile is false: all that came has been noted at once
-        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-        return not page["Done"] or not new.isdisjoint(instances)
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -153,7 +140,7 @@ class Deleter:
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            if self._stopping.is_set() or self._arrives(some):
+            if self._stopping.is_set() or is_arriving(self._ledger, self._loopback, some):
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.

@@ -10,12 +10,10 @@ from typing import Any
 import orthanc
 
 from common.answers import one_line
-from common.ledger import Ledger
-from common.loopback import Loopback, LoopbackError
+from common.loopback import LoopbackError
+from forwarding.context import Context
 from forwarding.identity import Identity
-from forwarding.rules import Rule, is_open
-from forwarding.settings import ForwardingSettings
-from forwarding.transports import Transport
+from forwarding.rules import is_open
 
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 
@@ -46,7 +44,7 @@ class Destination:
         self._trial_delay, self._next_trial = first, 0.0
 
     def failed(self, error: str) -> None:
-        """A job to it has failed: hold all others back, and ask whether it is there."""
+        """Hold all jobs back, since one has failed, and ask whether it is there."""
         if not self.away:
             self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
             self._next_trial = time.monotonic() + self._trial_delay
@@ -55,15 +53,15 @@ class Destination:
         self.identity.doubt()
 
     def succeeded(self) -> None:
-        """A job to it has succeeded, or a probe was answered."""
+        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
         self.away, self.error = False, ""
 
     def may_send(self) -> bool:
-        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
         return not self.away or time.monotonic() >= self._next_trial
 
     def sent(self) -> None:
-        """A job was submitted; if that was the trial, the next one is later."""
+        """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
             self._trial_delay = min(self._longest, self._trial_delay * 2)
             self._next_trial = time.monotonic() + self._trial_delay
@@ -98,23 +96,13 @@ class Destinations:
 
     Parameters
     ----------
-    wake : wakes the thread when a probe or a check has ended.
     changed : is set when Orthanc's destinations have changed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        settings: ForwardingSettings,
-        rules: tuple[Rule, ...],
-        loopback: Loopback,
-        ledger: Ledger,
-        wake: threading.Event,
-        changed: threading.Event,
-    ) -> None:
-        self._name, self._transport, self._settings, self._rules = name, transport, settings, rules
-        self._loopback, self._ledger, self._wake = loopback, ledger, wake
+    def __init__(self, context: Context, changed: threading.Event) -> None:
+        self._name, self._transport, self._settings = context.name, context.transport, context.settings
+        self._rules, self._loopback = context.rules, context.loopback
+        self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()

@@ -2,19 +2,17 @@
 """What is sent when: to destinations that are well, in their hours, a few jobs at a time."""
 
 import json
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import orthanc
 
-from common.ledger import Ledger
 from forwarding.bisection import Bisection
+from forwarding.context import Context
 from forwarding.destinations import Destination, Destinations
 from forwarding.identity import Misconfigured
 from forwarding.jobs import Jobs
 from forwarding.rows import Rows
-from forwarding.settings import ForwardingSettings
 from forwarding.tasks import TO_DELETE, TO_ROUTE
 from forwarding.verification import Verification
 
@@ -26,22 +24,19 @@ class Dispatcher:
 
     def __init__(
         self,
-        name: str,
-        ledger: Ledger,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
+        context: Context,
         destinations: Destinations,
         misconfigured: Misconfigured,
         rows: Rows,
         jobs: Jobs,
         verification: Verification,
         bisection: Bisection,
-        stopping: threading.Event,
     ) -> None:
-        self._name, self._ledger, self._settings = name, ledger, settings
+        self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
+        self._stopping = context.stopping
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
-        self._verification, self._bisection, self._stopping = verification, bisection, stopping
-        self._concurrent = int(configuration.get("ConcurrentJobs", 2)) or 1
+        self._verification, self._bisection = verification, bisection
+        self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
 
     def look_at_destinations(self) -> None:
         """Take what probes and checks have found, and start those that are due."""
@@ -85,7 +80,7 @@ class Dispatcher:
                 self._attempt(row, options.options if options else {})
 
     def _fail_silent(self, health: Destination) -> None:
-        """It could not be asked who it is: an attempt that has failed, without a job."""
+        """Count an attempt that has failed, without a job, where it could not be asked who it is."""
         silent = health.identity.silent
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked

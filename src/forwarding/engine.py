@@ -5,14 +5,12 @@ import functools
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from common.feed import FEED_TABLES
-from common.ledger import Ledger
-from common.loopback import Loopback
 from common.work import Work
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
+from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.dispatcher import Dispatcher
@@ -22,10 +20,8 @@ from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
 from forwarding.routing import Matcher, Router
 from forwarding.rows import Rows
-from forwarding.rules import Rule
 from forwarding.sent_instances import GIVEN_TABLE, SentInstances
-from forwarding.settings import ForwardingSettings, may_overwrite
-from forwarding.transports import Transport
+from forwarding.settings import may_overwrite
 from forwarding.verification import Verification, Verifier
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
@@ -38,53 +34,42 @@ class Engine:
 
     Parameters
     ----------
-    wake : wakes the thread for another turn.
-    stopping : the thread is to end.
+    reports : what callbacks report.
+    destinations_changed : is set when Orthanc's destinations have changed.
     """
 
     def __init__(
         self,
-        name: str,
-        transport: Transport,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
-        *,
-        ledger: Ledger,
-        loopback: Loopback,
-        rules: tuple[Rule, ...],
+        context: Context,
         matchers: Mapping[str, Matcher],
         reports: Reports,
         destinations_changed: threading.Event,
-        wake: threading.Event,
-        stopping: threading.Event,
     ) -> None:
+        name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self.router = Router(loopback, rules, settings.rule_mode == "first", matchers)
-        deleted = reports.deleted_instances
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        overwrites = may_overwrite(context.configuration)
+        remembers = overwrites or settings.trigger == "Stored"
         self._sent = SentInstances(
-            ledger, loopback, remembers=overwrites or at_once, overwrites=overwrites, deleted=deleted
+            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
-        self._intake = Intake(ledger, loopback, settings, configuration, rules, reports.arrivals, self._sent, stopping)
-        self.destinations = Destinations(name, transport, settings, rules, loopback, ledger, wake, destinations_changed)
+        self._intake = Intake(context, reports.arrivals, self._sent)
+        self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
-            prove = functools.partial(transport.prove, loopback)
+            prove = functools.partial(context.transport.prove, loopback)
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
-        self.rows = Rows(name, ledger, settings.retry, self.destinations, self._metrics, self._deleter)
-        verifier = Verifier(transport.has, wake) if transport.has else None
-        self._verification = Verification(ledger, loopback, settings, self.destinations, self.rows, verifier)
+        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
-            *(ledger, loopback, settings, transport, rules, self.router, self.rows, self.destinations),
-            *(self._sent, reports.arrivals, self._deleter, stopping),
+            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        self.jobs = Jobs(
-            *(ledger, loopback, transport, self.destinations, self.rows, self._verification, reports.ended_jobs)
-        )
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        self._verification = Verification(context, self.destinations, self.rows, verifier)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(
-            *(name, ledger, settings, configuration, self.destinations, self._misconfigured),
-            *(self.rows, self.jobs, self._verification, Bisection(ledger, loopback), stopping),
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            Bisection(ledger, loopback),
         )
         self._next_read = self._next_look = 0.0  # monotonic
         reports.open(self._intake.feed.hear)

@@ -13,6 +13,7 @@ from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import configuration_folder, state_folder
 from common.worker import STOPS_WITHIN, Worker
+from forwarding.context import Context
 from forwarding.engine import ENGINE_TABLES, IDLE_SECONDS, Engine
 from forwarding.intake import Reports
 from forwarding.routing import load_matcher
@@ -87,17 +88,11 @@ class Forwarder:
         if ledger.fresh:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
-            self.engine = Engine(
-                *(self.name, self.transport, self.settings, self._configuration),
-                ledger=ledger,
-                loopback=self.loopback,
-                rules=self.rules,
-                matchers=matchers,
-                reports=self._reports,
-                destinations_changed=self._destinations_changed,
-                wake=self.wake,
-                stopping=self.worker.stopping,
+            context = Context(
+                *(self.name, self.transport, self.settings, self._configuration, self.rules),
+                *(self.loopback, ledger, self.wake, self.worker.stopping),
             )
+            self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
         except BaseException:
             ledger.close()  # the next try opens it again
             raise

@@ -10,14 +10,12 @@ from typing import Any
 import orthanc
 
 from common.arrivals import Arrivals
-from common.feed import Feed
+from common.feed import Feed, arrived_since
 from common.inbox import Inbox
-from common.ledger import Ledger
-from common.loopback import Loopback
 from common.work import Which, Work
-from forwarding.rules import LEVELS, Rule
+from forwarding.context import Context
+from forwarding.rules import LEVELS
 from forwarding.sent_instances import SentInstances
-from forwarding.settings import ForwardingSettings
 from forwarding.tasks import TO_ROUTE
 
 GATHER_SECONDS = 0.2  # in which what arrives becomes one batch (trigger Stored)
@@ -71,23 +69,15 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        configuration: Mapping[str, Any],
-        rules: tuple[Rule, ...],
-        arrivals: Arrivals,
-        sent: SentInstances,
-        stopping: threading.Event,
-    ) -> None:
-        self._ledger, self._work, self._arrivals, self._sent = ledger, Work(ledger), arrivals, sent
-        self._at_once, self._stopping = settings.trigger == "Stored", stopping
-        levels = [level for level in LEVELS if any(rule.level == level for rule in rules)]
-        stable_age = float(configuration.get("StableAge", 60))
+    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+        self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._arrivals, self._sent = arrivals, sent
+        self._at_once = context.settings.trigger == "Stored"
+        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(ledger, loopback, self._on_stable, levels, stable_age, settings.reconcile, arrivals.parents),
+            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
+            arrivals.parents,
             set_back=self._forget_numbers,
         )
 
@@ -106,9 +96,8 @@ class Intake:
     def _add_unstable(self) -> None:
         """Add a row for each resource of which something arrived since the last time, before it is stable."""
         since = self._ledger.number("taken")
-        sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
         groups: dict[tuple[str, str], dict[str, int]] = {}
-        for row in self._ledger.rows(sql, since):
+        for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
             since = row["seq"]
         if groups:
@@ -132,7 +121,7 @@ class Intake:
         self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
     def _forget_numbers(self, place: int) -> None:
-        """Orthanc's log of changes was set back: no number from before may make what comes from now on look like known.
+        """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
 
         What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
         """

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.answers import one_line
-from common.ledger import Ledger
-from common.loopback import Loopback, LoopbackError
+from common.loopback import LoopbackError
 from common.work import Which, Work
 from forwarding.archive import still_here
+from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
-from forwarding.transports import Transport
 from forwarding.verification import Verification
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
@@ -38,15 +37,14 @@ class Jobs:
 
     def __init__(
         self,
-        ledger: Ledger,
-        loopback: Loopback,
-        transport: Transport,
+        context: Context,
         destinations: Destinations,
         rows: Rows,
         verification: Verification,
         ended: deque[tuple[str, bool]],
     ) -> None:
-        self._ledger, self._work, self._loopback, self._transport = ledger, Work(ledger), loopback, transport
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._transport = context.transport
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""

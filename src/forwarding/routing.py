@@ -41,7 +41,7 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
                 query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
@@ -83,13 +83,13 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, up to the first that matches where only that counts.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
         """
         found = []
         for rule in self._rules:

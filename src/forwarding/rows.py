@@ -8,10 +8,9 @@ from typing import Any
 import orthanc
 
 from common.answers import one_line
-from common.ledger import Ledger
-from common.retry import Retry
 from common.times import utc
 from common.work import Which, Work
+from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.metrics import Metrics
@@ -23,16 +22,9 @@ HISTORY = 10  # failed attempts that a row remembers
 class Rows:
     """Adds rows of deliveries, and writes down and logs what became of them."""
 
-    def __init__(
-        self,
-        name: str,
-        ledger: Ledger,
-        retry: Retry,
-        destinations: Destinations,
-        metrics: Metrics,
-        deleter: Deleter | None,
-    ) -> None:
-        self._name, self._ledger, self._work, self._retry = name, ledger, Work(ledger), retry
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work = context.ledger, Work(context.ledger)
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
 
     def add(
@@ -54,7 +46,7 @@ class Rows:
         return int(waiting[-1]["id"])
 
     def end_delivered(self, row: Mapping[str, Any]) -> None:
-        """Its destination has it."""
+        """End a row whose destination has it."""
         self._ledger.end(row["id"], "done")
         self._destinations.health_of(row["queue"]).succeeded()
         self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
@@ -63,12 +55,12 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """It was deleted before it could be sent."""
+        """End a row that was deleted before it could be sent."""
         self._ledger.end(row["id"], "gone")
         orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
-        """Its attempt has failed: it waits for the next one, or is given up."""
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
         retry, data = self._retry, json.loads(row["data"])
         hours = retry.give_up_hours
         history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]

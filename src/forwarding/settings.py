@@ -32,7 +32,7 @@ class SendOptions:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the destination is asked what it has of what it took."""
+        """Return whether the destination is asked what it has of what it took."""
         return False
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from common.answers import one_line
-from common.ledger import Ledger
-from common.loopback import Loopback
 from common.work import Work
 from forwarding.archive import still_here
+from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
-from forwarding.settings import ForwardingSettings
 from forwarding.transports import Has
 
 INSTANCES_PER_VERIFICATION = 100  # from which on no further row joins a question
@@ -96,17 +94,9 @@ class Verifier:
 class Verification:
     """What a row has to do with the question whether its destination has what it took (`Verify`)."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settings: ForwardingSettings,
-        destinations: Destinations,
-        rows: Rows,
-        verifier: Verifier | None,
-    ) -> None:
-        self._ledger, self._work, self._loopback, self._settings = ledger, Work(ledger), loopback, settings
-        self._destinations, self._rows, self._verifier = destinations, rows, verifier
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
 
     def begin(self, row: Mapping[str, Any]) -> bool:
         """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
