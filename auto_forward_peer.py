@@ -1527,12 +1527,17 @@ class Which:
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
+        by_state = "state"
         for column, several in (("id", self.ids), ("subject", self.subjects)):
-            if several is not None:
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
         if self.states is not None:
-            parts.append(f"state IN ({','.join('?' * len(self.states))})")
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
         if self.not_queue is not None:
             parts.append("queue<>?")
@@ -3543,6 +3548,10 @@ class Verifier:
         with self._lock:
             return sum(each == destination for each in self._rows.values())
 
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
     def take(self) -> Verified | None:
         """Return the next answer, or None."""
         if not self.answers:
@@ -3606,18 +3615,21 @@ class Verification:
 
     def settle(self) -> None:
         """Write down the answers that have come."""
-        while self._verifier and (answer := self._verifier.take()):
+        while self._verifier and (answer := self._verifier.first()):
             row = self._work.get(answer.row)
-            if row is None or row["state"] != "sending":
-                continue  # a person has dropped it
-            if answer.error:
-                data = {**json.loads(row["data"]), "Sent": True}
-                why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
-                self._rows.fail({**row, "data": json.dumps(data)}, why)
-            elif answer.missing:
-                self._send_missing(row, answer)
-            else:
-                self._rows.end_delivered(row)
+            if row and row["state"] == "sending":  # else a person has dropped it
+                self._settle_one(row, answer)
+            self._verifier.take()
+
+    def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
+        if answer.error:
+            data = {**json.loads(row["data"]), "Sent": True}
+            why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
+            self._rows.fail({**row, "data": json.dumps(data)}, why)
+        elif answer.missing:
+            self._send_missing(row, answer)
+        else:
+            self._rows.end_delivered(row)
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
@@ -4072,7 +4084,7 @@ class Intake:
         """
         self._sent.forget_numbers(place)
         self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
-        for row in self._work.find(Which(queue=TO_ROUTE)):
+        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
             self._work.change(row["id"], data={**data, "Instances": about})

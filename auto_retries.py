@@ -1715,12 +1715,17 @@ class Which:
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
+        by_state = "state"
         for column, several in (("id", self.ids), ("subject", self.subjects)):
-            if several is not None:
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
         if self.states is not None:
-            parts.append(f"state IN ({','.join('?' * len(self.states))})")
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
         if self.not_queue is not None:
             parts.append("queue<>?")

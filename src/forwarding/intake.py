@@ -127,7 +127,7 @@ class Intake:
         """
         self._sent.forget_numbers(place)
         self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
-        for row in self._work.find(Which(queue=TO_ROUTE)):
+        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
             self._work.change(row["id"], data={**data, "Instances": about})

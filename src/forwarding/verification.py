@@ -57,6 +57,10 @@ class Verifier:
         with self._lock:
             return sum(each == destination for each in self._rows.values())
 
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
     def take(self) -> Verified | None:
         """Return the next answer, or None."""
         if not self.answers:
@@ -120,18 +124,21 @@ class Verification:
 
     def settle(self) -> None:
         """Write down the answers that have come."""
-        while self._verifier and (answer := self._verifier.take()):
+        while self._verifier and (answer := self._verifier.first()):
             row = self._work.get(answer.row)
-            if row is None or row["state"] != "sending":
-                continue  # a person has dropped it
-            if answer.error:
-                data = {**json.loads(row["data"]), "Sent": True}
-                why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
-                self._rows.fail({**row, "data": json.dumps(data)}, why)
-            elif answer.missing:
-                self._send_missing(row, answer)
-            else:
-                self._rows.end_delivered(row)
+            if row and row["state"] == "sending":  # else a person has dropped it
+                self._settle_one(row, answer)
+            self._verifier.take()
+
+    def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
+        if answer.error:
+            data = {**json.loads(row["data"]), "Sent": True}
+            why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
+            self._rows.fail({**row, "data": json.dumps(data)}, why)
+        elif answer.missing:
+            self._send_missing(row, answer)
+        else:
+            self._rows.end_delivered(row)
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""

@@ -139,3 +139,12 @@ def test_totals_are_counted_by_queue_and_the_age_without_one_of_them(rows: Rows,
     assert rows.work.totals_by_queue()["PACS"] == {"waiting": 1, "sending": 0, "done": 1, "gone": 0, "dead": 0}
     assert rows.work.oldest_unfinished("/delete") == added + 5
     assert rows.work.oldest_unfinished("PACS") == added
+
+
+@pytest.mark.parametrize(
+    "named", [{"ids": [1]}, {"ids": [1, 2]}, {"subjects": ["a1"]}, {"subjects": ["a1", "b2"], "not_queue": "/delete"}]
+)
+def test_named_rows_are_looked_up_one_by_one_however_many_wait(rows: Rows, named: dict[str, Any]) -> None:
+    condition, values = rows.which(**named, states=("waiting", "sending", "dead")).condition()
+    plan = rows.ledger.rows(f"EXPLAIN QUERY PLAN SELECT 1 FROM work WHERE {condition} LIMIT 1", *values)
+    assert "work_by_subject" in plan[0]["detail"] or "PRIMARY KEY" in plan[0]["detail"]
