@@ -34,7 +34,6 @@ import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
-import fnmatch
 import functools
 import hashlib
 import hmac
@@ -60,7 +59,7 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
 
 try:
     import pydicom
@@ -1562,6 +1561,27 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+        return True
+    cursor = ledger.number("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
@@ -1993,12 +2013,243 @@ class Worker:
             self._ledger.checkpoint()
 
 
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the conditions hold that are given.
+
+    Attributes
+    ----------
+    ids, subjects : it is one of these.
+    queue, subject, job : it is this one.
+    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    not_queue : it is in another queue.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    tried : it was attempted before, or it was not.
+    job_or_subject : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    queue: str | None = None
+    not_queue: str | None = None
+    subject: str | None = None
+    subject_glob: str | None = None
+    subjects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_subject: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.subjects)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        if self.subject_glob is not None:
+            parts.append("subject GLOB ?")
+            values.append(self.subject_glob)
+        if self.not_queue is not None:
+            parts.append("queue<>?")
+            values.append(self.not_queue)
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.about is not None:
+            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
+            values += [self.about, self.about]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        if self.job_or_subject is not None:
+            parts.append("(job=? OR subject=?)")
+            values += [self.job_or_subject, self.job_or_subject]
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_queue: str) -> float | None:
+        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        self._ledger.run(sql, time.time(), queue, since)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, error, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
-CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
-CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
-CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+CHECK_SECONDS = 60.0  # between two checks, while it is sent to
+CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
+CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
 
 
 class MisconfiguredError(Exception):
@@ -2022,7 +2273,7 @@ class Identity:
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:
-        """Whether a check of late has found it right; starts one if that is due."""
+        """Return whether a check of late has found it right; start one if that is due."""
         if self._check is None:
             return True
         self._start_if_due()
@@ -2053,17 +2304,17 @@ class Identity:
     def _ask(self, check: Callable[[str], None]) -> None:
         begun, at = time.monotonic(), time.time()
         used, self._used = self._used, False
-        wait, delay = CHECK_EVERY, 1.0
+        wait, delay = CHECK_SECONDS, 1.0
         try:
             check(self._name)
         except MisconfiguredError as error:
-            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
             self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
         else:
             self.wrong = self.silent = ""
-            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
         self._delay, self._next = delay, time.monotonic() + wait
         if begun < self._doubted:  # it was about what it was before
             self._counts_until = self._next = 0.0
@@ -2074,11 +2325,11 @@ class Misconfigured:
     """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self._ledger, self._work = ledger, Work(ledger)
         self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
 
     def note(self, name: str, identity: Identity) -> bool | None:
-        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+        """Write down what a check has found; return True: it is wrong now, False: it is right again, None: it is as it was.
 
         What counts as delivered since the last check that found it right may be lost, and waits again.
         """
@@ -2092,12 +2343,12 @@ class Misconfigured:
             if wrong and not was:
                 self._take_back(name)
             if wrong:
-                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+                marked = self._work.explain_waiting(name, wrong, 0 if wrong != was else marked)
         self._noted[name] = wrong, identity.right_at, marked
         return bool(wrong) if bool(wrong) != bool(was) else None
 
     def names(self) -> list[str]:
-        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        """Return the destinations that were found right once: what was delivered after that has still to be confirmed."""
         return [
             row["name"].removeprefix("right ")
             for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
@@ -2105,33 +2356,24 @@ class Misconfigured:
 
     def _take_back(self, name: str) -> None:
         since = self._ledger.number(f"right {name}", -1)
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
         if since >= 0:
-            self._ledger.run(sql, time.time(), name, since)
-
-    def _explain(self, name: str, wrong: str, after: int) -> int:
-        """Give the reason to the rows that wait, those after this one; the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
-        )
-        if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, wrong, name, after)
-        return max(after, int(last))
+            self._work.reopen_done(name, since)
 
 
 # ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
 
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
-CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
-PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
-CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
-REFUSED_FOR = 10.0  # seconds likewise of one that was not
-ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
 
 
 class OnlyOrthancCanAskError(ValueError):
@@ -2175,7 +2417,7 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -2187,7 +2429,7 @@ class Peers:
         OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
         """
         try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
         except (OnlyOrthancCanAskError, ssl.SSLError):
             self._check_over_orthanc(name)
             return
@@ -2202,11 +2444,11 @@ class Peers:
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:
-        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
         url = str(self._public(name)["Url"])
-        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
@@ -2226,7 +2468,7 @@ class Peers:
         settings, keys, found = self.settings(name), list(instances), set[str]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
-            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
@@ -2249,7 +2491,9 @@ class Peers:
         if public.get("Pkcs11"):
             raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
         # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
-        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
             return {**peer, "Url": public["Url"]}
         if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
             raise OnlyOrthancCanAskError(
@@ -2285,7 +2529,7 @@ class Peers:
     def _connect(
         self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
     ) -> http.client.HTTPConnection:
-        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
         proxy = self._proxy(url)
         encrypted, host = url.scheme == "https", url.hostname or ""
         if not encrypted and proxy is None:
@@ -2302,7 +2546,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()
@@ -2338,7 +2582,7 @@ class _Proxied(http.client.HTTPConnection):
 
 
 def redirected(name: str, url: str, location: str) -> str:
-    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
     where = "no address"
     with contextlib.suppress(ValueError):
         there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
@@ -2365,8 +2609,8 @@ def _decoded(content: bytes) -> Any:
         return None
 
 
-def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
-    """What Orthanc shows of a peer too."""
+def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
@@ -2380,6 +2624,32 @@ def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
         return {}
     user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
     return {"Proxy-Authorization": _basic(user, password)}
+
+
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` stands for one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
 # ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
@@ -2435,7 +2705,7 @@ METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
 def clock_time(text: str) -> datetime.time | None:
-    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
         return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
     except ValueError:
@@ -2487,7 +2757,7 @@ class Rule:
     matcher: str = dataclasses.field(
         default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
     )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2516,7 +2786,7 @@ class Window:
 
 
 def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Whether a destination may be sent to now; without windows it always may."""
+    """Return whether a destination may be sent to now; without windows it always may."""
     return not windows or any(_is_in(window, now) for window in windows)
 
 
@@ -2530,7 +2800,7 @@ def _is_in(window: Window, now: datetime.datetime) -> bool:
 
 
 def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
     above = LEVELS[: LEVELS.index(rule.level) + 1]
     answered = set().union(*(ANSWERED[level] for level in above))
     below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
@@ -2550,7 +2820,7 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
 
 
 def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
     pairs = (
         (wanted.remote_aet, "RemoteAET"),
         (wanted.called_aet, "CalledAET"),
@@ -2558,11 +2828,7 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.method, "Origin"),
         (wanted.user, "HttpUsername"),
     )
-    return all(
-        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
-        for patterns, name in pairs
-        if patterns
-    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -2595,7 +2861,7 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
 
     Raises
     ------
@@ -2622,10 +2888,10 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
-                query = {UID_TAG[rule.level]: "0", tag: wanted}
+                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
                 try:
                     self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
                 except LoopbackError as error:
@@ -2637,13 +2903,13 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, up to the first that matches where only that counts.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
         """
         found = []
         for rule in self._rules:
@@ -2675,17 +2941,15 @@ class Router:
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
-        tag = UID_TAG[batch.level]
-        if (wanted := rule.query.get(tag)) and not any(
-            fnmatch.fnmatchcase(batch.uid, uid) for uid in wanted.split("\\")
-        ):
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
             return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
         find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
-        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
         tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
         origins = [dict(origin) for origin in batch.origins.values()]
         return {

@@ -4,7 +4,8 @@
 """Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
 
@@ -34,7 +35,6 @@ import datetime
 import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
-import fnmatch
 import functools
 import hashlib
 import http
@@ -60,7 +60,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -980,6 +980,40 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
+__version__ = "0.1.0"
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1421,6 +1455,265 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
+
+
+ITEMS_PER_PAGE = 100  # unless a request names its limit
+
+Row = Mapping[str, Any]
+
+
+def page_answer(
+    parameters: Mapping[str, Any],
+    total: int,
+    read: Callable[[int, int], Sequence[Row]],
+    shown: Callable[[Row], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page of a list that a request asks for by `since` and `limit` (`PAGE_PARAMETERS`).
+
+    Parameters
+    ----------
+    total : the number of rows of the whole list.
+    read : returns at most so many rows (its second argument) after the one with this number (its first), oldest first.
+    shown : returns a row as the answer has it, its number as `ID`.
+    """
+    since, limit = parameters.get("since", 0), parameters.get("limit", ITEMS_PER_PAGE)
+    rows = read(since, limit + 1)
+    items = [shown(row) for row in rows[:limit]]
+    return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the conditions hold that are given.
+
+    Attributes
+    ----------
+    ids, subjects : it is one of these.
+    queue, subject, job : it is this one.
+    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    not_queue : it is in another queue.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    tried : it was attempted before, or it was not.
+    job_or_subject : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    queue: str | None = None
+    not_queue: str | None = None
+    subject: str | None = None
+    subject_glob: str | None = None
+    subjects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_subject: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.subjects)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        if self.subject_glob is not None:
+            parts.append("subject GLOB ?")
+            values.append(self.subject_glob)
+        if self.not_queue is not None:
+            parts.append("queue<>?")
+            values.append(self.not_queue)
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.about is not None:
+            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
+            values += [self.about, self.about]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        if self.job_or_subject is not None:
+            parts.append("(job=? OR subject=?)")
+            values += [self.job_or_subject, self.job_or_subject]
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_queue: str) -> float | None:
+        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        self._ledger.run(sql, time.time(), queue, since)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, error, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -1635,6 +1928,516 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+        return True
+    cursor = ledger.number("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances."""
+    found = loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
+    return [one if isinstance(one, str) else one["ID"] for one in found]  # 1.10.1 knows no expand=false
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+
+
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` stands for one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Return whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+
+
+# ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
+
+
+# Keys of a store call that the script sets itself.
+RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+
+
+@dataclasses.dataclass(frozen=True)
+class SendOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the destination is asked what it has of what it took."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingSettings:
+    """What the sections of all forwarders have."""
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
+    )
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete here what every destination has proved to have."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: Mapping[str, SendOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def may_overwrite(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with another content."""
+    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+
+
+def wrong_with_settings(
+    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+) -> str | None:
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules or ()):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
+    for name, options in settings.destination_options.items():
+        if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if reserved == ["Permissive"]
+                else "it is the script's"
+            )
+            return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
+    return None
+
+
+# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes and to peers.
+
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transport:
+    """What differs between DICOM nodes and peers."""
+
+    route: str
+    """Orthanc's: "modalities" or "peers"."""
+    changed: str
+    """The name of the event that says that they changed."""
+    job_type: str
+    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+    """Return whether a job's content names this destination."""
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]
+    """Return whether an instance came from this destination."""
+    probe: Callable[[Loopback, str], Any]
+    """Raise unless the destination answers."""
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+    """Return which instances a destination has, as `Prove`."""
+    check: Callable[[str], None] | None = None
+    """Raise MisconfiguredError if what answers there is something else."""
+    has: Has | None = None
+    """For the option Verify: return which instances it has."""
+
+
+# ---- src/forwarding/context.py: What all parts of one forwarder share.
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all parts of one forwarder share.
+
+    Attributes
+    ----------
+    name : of the script, with dashes: of its routes, and in the log.
+    configuration : Orthanc's.
+    wake : wakes the forwarder's thread for another turn.
+    stopping : the thread is to end.
+    """
+
+    name: str
+    transport: Transport
+    settings: ForwardingSettings
+    configuration: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+    loopback: Loopback
+    ledger: Ledger
+    wake: threading.Event
+    stopping: threading.Event
+
+
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
 
 
@@ -1824,17 +2627,30 @@ class Worker:
             self._ledger.checkpoint()
 
 
+# ---- src/forwarding/tasks.py: What kind of work a row of a forwarder's ledger is, and how a row is named in the log.
+
+
+# A row's queue is the name of the destination that it is to be sent to, or one of these, as no destination is called.
+TO_ROUTE = ""  # what no rule has been applied to yet
+TO_DELETE = "/delete"  # what is to be deleted here when every destination has proved to have it
+
+
+def task_of(row: Mapping[str, Any]) -> str:
+    """Return `route`, `send` or `delete`."""
+    return {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send")
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Return a row's level and resource, for the log."""
+    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+
+
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
 
 
-TO_DELETE = "/delete"  # the queue of what is to be deleted; no destination is called so
-PROVE_AGAIN = 2.0  # seconds between looks at a proof under way
-BLOCKED = 20.0  # seconds until the next look at what is not delivered yet, if no delivery ends before
-DELETE_AT_ONCE = 100  # instances a request: others want Orthanc too
-
-# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
-# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
-Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+PROVE_AGAIN_SECONDS = 2.0  # between looks at a proof under way
+BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery ends before
+INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 
 
 class Deleter:
@@ -1844,43 +2660,43 @@ class Deleter:
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
-    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Any) -> None:
-        self._name, self._ledger, self._loopback, self._prove, self._retry = name, ledger, loopback, prove, retry
+    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry) -> None:
+        self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
+        self._prove, self._retry = prove, retry
         self._wake, self._stopping = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"{name} deletes", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
-        """It goes to these: inside the transaction that adds the rows for them."""
-        sql = "SELECT id, data FROM work WHERE queue=? AND subject=? AND state IN ('waiting', 'dead')"
-        kept = self._ledger.rows(sql, TO_DELETE, resource)
+        """Note that it is sent to these: inside the transaction that adds the rows for them."""
+        kept = self._work.find(Which(queue=TO_DELETE, subject=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
             self._ledger.add(TO_DELETE, resource, data)
             return
-        again = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=?, data=? WHERE id=?"
-        self._ledger.run(again, time.time(), json.dumps(data), kept[0]["id"])
+        with self._ledger.transaction():
+            self._work.change(kept[0]["id"], data=data)
+            self._work.retry(Which(ids=[kept[0]["id"]]))
 
     def delivered(self, resource: str) -> None:
-        """A delivery of it has ended, or all that arrived of it has been routed: look at it now."""
-        sql = "UPDATE work SET next_attempt=0 WHERE queue=? AND subject=? AND state='waiting' AND attempts=0"
-        if self._ledger.run(sql, TO_DELETE, resource):
+        """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
+        if self._work.make_due(Which(queue=TO_DELETE, subject=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
-        """Whether it has ended within this time."""
+        """End; return whether it has ended within this time."""
         self._stopping.set()
         self._wake.set()
         self._thread.join(max(0.0, seconds))
         return not self._thread.is_alive()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         trouble = Trouble(f"{self._name} (deletion)")
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED)):
+                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED_SECONDS)):
                     if not self._stopping.is_set():
                         self._look_at(row)
                 if not self._stopping.is_set():
@@ -1898,13 +2714,13 @@ class Deleter:
     def _look_at(self, row: Mapping[str, Any]) -> None:
         data, resource = json.loads(row["data"]), row["subject"]
         if self._is_unfinished([resource]):  # without a question to Orthanc: there may be thousands
-            self._later(row, data, BLOCKED)
+            self._later(row, data, BLOCKED_SECONDS)
             return
         instances = self._content(resource, "Instance")
         if not instances:
             self._ledger.end(row["id"], "gone")
         elif self._is_under_way(resource, instances):
-            self._later(row, data, BLOCKED)
+            self._later(row, data, BLOCKED_SECONDS)
         elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
             self._ledger.end(row["id"], "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
@@ -1913,7 +2729,7 @@ class Deleter:
                 if self._all_have(data, instances):
                     self._delete(row, data, list(instances))
                 else:
-                    self._later(row, data, PROVE_AGAIN)
+                    self._later(row, data, PROVE_AGAIN_SECONDS)
             except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
                 if isinstance(error, LoopbackError) and error.status == 0:
                     raise
@@ -1927,29 +2743,16 @@ class Deleter:
         return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
 
     def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
-        """Whether a rule, of whatever level, has still to do with any of it."""
-        family = {resource, *instances, *(key for level in PLURALS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or self._arrives(instances)
+        """Return whether a rule, of whatever level, has still to do with any of it."""
+        family = {resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))}
+        return self._is_unfinished(sorted(family)) or is_arriving(self._ledger, self._loopback, instances)
 
     def _is_unfinished(self, resources: list[str]) -> bool:
-        sql = "SELECT 1 FROM work WHERE subject IN (SELECT value FROM json_each(?)) AND queue<>? AND state IN (?,?,?) LIMIT 1"
-        return bool(self._ledger.rows(sql, json.dumps(resources), TO_DELETE, "waiting", "sending", "dead"))
-
-    def _arrives(self, instances: Iterable[str]) -> bool:
-        """Whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-        arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-        some = json.dumps(list(instances))
-        if any(self._ledger.rows(arrived, level, some) for level in PLURALS):
-            return True
-        cursor = self._ledger.number("cursor", -1)
-        if cursor < 0:
-            return False  # Reconcile is false: all that came has been noted at once
-        page = self._loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-        new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-        return not page["Done"] or not new.isdisjoint(instances)
+        states = ("waiting", "sending", "dead")
+        return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Whether each destination has proved to have each; False: it is not known yet."""
+        """Return whether each destination has proved to have each; False: it is not known yet."""
         pending, asked = False, data.setdefault("Asked", {})
         for destination in data["Destinations"]:
             proved = self._prove(destination, instances, asked)
@@ -1960,30 +2763,30 @@ class Deleter:
         return not pending
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
-        for start in range(0, len(instances), DELETE_AT_ONCE):
-            some = instances[start : start + DELETE_AT_ONCE]
-            if self._stopping.is_set() or self._arrives(some):
-                self._later(row, data, PROVE_AGAIN)  # what is left is proved again
+        for start in range(0, len(instances), INSTANCES_PER_DELETION):
+            some = instances[start : start + INSTANCES_PER_DELETION]
+            if self._stopping.is_set() or is_arriving(self._ledger, self._loopback, some):
+                self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
-            self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row["id"])
+            self._work.touch(row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
         self._ledger.end(row["id"], "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
         orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
 
     def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
-        # Not if it has been noted anew meanwhile.
-        sql = "UPDATE work SET next_attempt=?, data=? WHERE id=? AND data=?"
-        self._ledger.run(sql, time.time() + seconds, json.dumps(data), row["id"], row["data"])
+        with self._ledger.transaction():
+            if self._work.replace_data(row, data):  # else it has been noted again meanwhile
+                self._work.change(row["id"], next_attempt=time.time() + seconds)
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
         retry = self._retry
         with self._ledger.transaction():
             kept = {key: value for key, value in data.items() if key != "Asked"}
-            sql = "UPDATE work SET attempts=attempts+1, data=? WHERE id=? AND data=?"
-            if not self._ledger.run(sql, json.dumps(kept), row["id"], row["data"]):
-                return  # noted anew meanwhile, or dropped
+            if not self._work.replace_data(row, kept):
+                return  # noted again meanwhile, or dropped
+            self._work.add_attempt(row["id"])
             hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
             state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
         text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
@@ -1994,77 +2797,1133 @@ class Deleter:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+CHECK_SECONDS = 60.0  # between two checks, while it is sent to
+CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
+CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
 
 
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
 
 
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
 
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
     """
 
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._delay = 1.0
+        self._used = False  # since the last check began
 
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        if key not in self._shared:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
+    def is_right(self) -> bool:
+        """Return whether a check of late has found it right; start one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
             )
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+            self._thread.start()
 
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait, delay = CHECK_SECONDS, 1.0
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
+        self._delay, self._next = delay, time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
 
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
 
-    def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._work = ledger, Work(ledger)
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; return True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_number(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._work.explain_waiting(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """Return the destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.number(f"right {name}", -1)
+        if since >= 0:
+            self._work.reopen_done(name, since)
 
 
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
+# ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
+
+
+PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
+
+
+class Destination:
+    """One destination's health. After a failure nothing is sent until a probe answers.
+
+    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
+        self.answered = False  # since the last failure
+        self.was_silent = False  # a probe since then had no answer
+        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
+        self._probing: threading.Thread | None = None
+        self._delay, self._next_probe = 1.0, 0.0
+        self._trial_delay, self._next_trial = first, 0.0
+
+    def failed(self, error: str) -> None:
+        """Hold all jobs back, since one has failed, and ask whether it is there."""
+        if not self.away:
+            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
+            self._next_trial = time.monotonic() + self._trial_delay
+            self.was_silent = False
+        self.away, self.error, self.answered = True, error, False
+        self.identity.doubt()
+
+    def succeeded(self) -> None:
+        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
+        self.away, self.error = False, ""
+
+    def may_send(self) -> bool:
+        """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        return not self.away or time.monotonic() >= self._next_trial
+
+    def sent(self) -> None:
+        """Note that a job was submitted; if that was the trial, the next one is later."""
+        if self.away:
+            self._trial_delay = min(self._longest, self._trial_delay * 2)
+            self._next_trial = time.monotonic() + self._trial_delay
+
+    def look(self) -> None:
+        """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
+        running = self._probing is not None and self._probing.is_alive()
+        if self.away and not running and time.monotonic() >= self._next_probe:
+            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
+            self._probing.start()
+
+    def _ask(self) -> None:
+        try:
+            self._probe(self.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+            self.error, self.was_silent = one_line(error), True
+            self._next_probe = time.monotonic() + self._delay
+            self._delay = min(PROBE_LONGEST_SECONDS, self._delay * 2)
+        else:
+            self.answered = True
+        self._wake.set()
+
+    def shown(self) -> dict[str, Any]:
+        """Return its health, for a person."""
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
+
+
+class Destinations:
+    """The destinations that Orthanc knows, from its configuration and its database, and what is known of each.
+
+    Parameters
+    ----------
+    changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(self, context: Context, changed: threading.Event) -> None:
+        self._name, self._transport, self._settings = context.name, context.transport, context.settings
+        self._rules, self._loopback = context.rules, context.loopback
+        self._ledger, self._wake = context.ledger, context.wake
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._changed, self._asking = changed, threading.Lock()
+        self._changed.set()
+        self._health: dict[str, Destination] = {}
+
+    def known(self) -> dict[str, Mapping[str, Any]]:
+        """Return the destinations that Orthanc knows now, with their settings."""
+        with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
+            if self._changed.is_set():
+                self._changed.clear()  # first: what changes during the question is asked again
+                try:
+                    self._known = self._loopback.get(f"/{self._transport.route}?expand")
+                except LoopbackError:
+                    self._changed.set()
+                    raise
+                for health in self.all_health():
+                    health.identity.doubt()
+                self._log_unknown()
+            return self._known
+
+    def listed(self) -> list[str]:
+        """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
+        known, listed = self.known(), self._settings.destinations
+        return list(known) if listed is None else [name for name in listed if name in known]
+
+    def health_of(self, name: str) -> Destination:
+        """Return the health of a destination."""
+        if name not in self._health:
+            retry = self._settings.retry
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            check = self._transport.check
+            self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
+        return self._health[name]
+
+    def all_health(self) -> list[Destination]:
+        """Return the health of all that were looked at once."""
+        return [*self._health.values()]
+
+    def is_paused(self, name: str) -> bool:
+        """Return whether a person holds back what waits for it."""
+        return bool(self._ledger.number(f"paused {name}"))
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Hold back what waits for a destination, or send it again; also over restarts."""
+        self._ledger.set_number(f"paused {name}", int(paused))
+
+    def is_open(self, name: str) -> bool:
+        """Return whether this is an hour at which it may be sent to."""
+        options = self._settings.destination_options.get(name)
+        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
+
+    def _log_unknown(self) -> None:
+        of_rules = (name for rule in self._rules for name in rule.destinations or ())
+        wanted = {*(self._settings.destinations or ()), *of_rules}
+        if unknown := sorted(wanted - self._known.keys()):
+            orthanc.LogError(
+                f"{self._name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
+        if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
+            )
+
+
+# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+    matched: bool = False
+    unknown: tuple[str, ...] = ()
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    path, _, name = spec.rpartition(":")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
+                try:
+                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """Return what each rule says, up to the first that matches where only that counts.
+
+        `known` are the destinations there are, `every` those of a rule without a list of them.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
+                break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
+        if rule.matcher:
+            chosen = self._matchers[rule.matcher](self._describe(batch))
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
+            return False
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        return batch.resource in self._loopback.post("/tools/find", find)
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+
+# ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
+
+
+class Metrics:
+    """Rows by state, age of the oldest unfinished one, instances a second.
+
+    Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
+    """
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
+        self._delivered, self._since = 0, time.monotonic()
+
+    def add_delivered(self, instances: int) -> None:
+        """Count instances that a destination has got."""
+        self._delivered += instances
+
+    def report(self) -> None:
+        """Set all metrics, and count from now on."""
+        for state, number in self._ledger.totals().items():
+            self._set(state, float(number))
+        oldest = self._work.oldest_unfinished(TO_DELETE)
+        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
+        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
+        self._delivered, self._since = 0, time.monotonic()
+
+    def _set(self, what: str, value: float) -> None:
+        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
+
+
+# ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
+
+
+HISTORY = 10  # failed attempts that a row remembers
+
+
+class Rows:
+    """Adds rows of deliveries, and writes down and logs what became of them."""
+
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work = context.ledger, Work(context.ledger)
+        self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+
+    def add(
+        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+    ) -> int:
+        """Add a row for a destination, or join one that waits for the same; return its id.
+
+        `None` means all instances that the resource holds when it is sent.
+        """
+        same = Which(subject=resource, queue=destination, states=("waiting",), data={"Level": level})
+        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            return self._ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[-1]["data"])
+        data.pop("Sent", None)  # not all of it was
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
+        return int(waiting[-1]["id"])
+
+    def end_delivered(self, row: Mapping[str, Any]) -> None:
+        """End a row whose destination has it."""
+        self._ledger.end(row["id"], "done")
+        self._destinations.health_of(row["queue"]).succeeded()
+        self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
+        orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def end_gone(self, row: Mapping[str, Any]) -> None:
+        """End a row that was deleted before it could be sent."""
+        self._ledger.end(row["id"], "gone")
+        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+
+    def fail(self, row: Mapping[str, Any], error: str) -> None:
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
+        retry, data = self._retry, json.loads(row["data"])
+        hours = retry.give_up_hours
+        history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "History": history})
+            times = {"first": retry.first, "longest": retry.longest, "give_up_after": hours * 3600}
+            state = self._ledger.fail(row["id"], one_line(error), **times)
+        where = row["queue"] or "any destination"
+        text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+        else:
+            orthanc.LogInfo(text)
+
+
+# ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
+
+
+# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
+# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+GIVEN_TABLE = """
+CREATE TABLE IF NOT EXISTS given(
+    destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+
+
+class SentInstances:
+    """The instances that destinations were given.
+
+    Parameters
+    ----------
+    remembers : something may come to a destination twice; else nothing is written down.
+    overwrites : the same instance can come again with another content: it is remembered as long as it is here.
+    deleted : identifiers of instances that were deleted, as callbacks report them.
+    """
+
+    def __init__(
+        self, ledger: Ledger, loopback: Loopback, *, remembers: bool, overwrites: bool, deleted: deque[str]
+    ) -> None:
+        self._ledger, self._loopback, self._deleted = ledger, loopback, deleted
+        self._remembers, self._overwrites = remembers, overwrites
+
+    def add(self, destination: str, instance: str, seq: int, digest: str) -> bool:
+        """Note that a destination gets an instance; return False if it was given the same already."""
+        if not self._remembers:
+            return True
+        sql = "SELECT * FROM given WHERE instance=? AND destination=?"
+        given = self._ledger.rows(sql, instance, destination)
+        if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
+            return False
+        self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
+        return True
+
+    def forget_stable(self, instances: Iterable[str]) -> None:
+        """Forget what has been routed for the last time, unless the same instance can come again."""
+        if not self._overwrites:
+            self._forget(instances)
+
+    def forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._deleted)
+        here = set(still_here(self._loopback, deleted))
+        self._forget(each for each in deleted if each not in here)
+        for _ in deleted:
+            self._deleted.popleft()
+
+    def forget_numbers(self, place: int) -> None:
+        """Forget the numbers beyond a place in the log of changes, which what comes from now on gets again."""
+        self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
+
+    def _forget(self, instances: Iterable[str]) -> None:
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
+
+
+# ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
+
+
+class Assignment:
+    """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
+
+    def __init__(
+        self,
+        context: Context,
+        router: Router,
+        rows: Rows,
+        destinations: Destinations,
+        sent: SentInstances,
+        arrivals: Arrivals,
+        deleter: Deleter | None,
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._router, self._rows, self._destinations = router, rows, destinations
+        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._has_queries = any(rule.query for rule in context.rules)
+
+    def route(self) -> None:
+        """Route all that is due.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer; what is left is routed the next time.
+        """
+        while rows := self._ledger.due(TO_ROUTE, PAGE, self._settings.retry.longest):
+            for row in rows:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._route_one(row)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._rows.fail(row, f"the rules can't be applied: {error}")
+                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
+                    self._rows.fail(row, f"the rules can't be applied: {error!r}")
+
+    def _route_one(self, row: Mapping[str, Any]) -> None:
+        data = json.loads(row["data"])
+        try:
+            batch = self.batch_of(data, row["subject"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._work.remove(row["id"])  # deleted before a rule was applied
+            return
+        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.listed())
+        with self._ledger.transaction():
+            sent_to: set[str] = set()
+            for verdict in verdicts:
+                for destination in verdict.destinations:
+                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
+                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
+                    if new:
+                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        sent_to.add(destination)
+            if self._deleter and sent_to:
+                left_out = {name for verdict in verdicts for name in verdict.unknown}
+                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
+            self._work.remove(row["id"])
+            if data["Last"]:
+                self._sent.forget_stable(data["Instances"])
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
+
+    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
+        """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
+        level, instances = data["Level"], tuple(data["Instances"])
+        uid = data["UID"]
+        if not uid and self._has_queries:
+            content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
+            uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
+        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
+        unknown = [one for one in instances if one not in origins]
+        for start in range(0, len(unknown), PAGE):
+            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
+            origins |= {
+                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
+            }
+        return Batch(level, resource, uid, instances, origins)
+
+    def _new_for(
+        self,
+        destination: str,
+        wanted: Iterable[str],
+        about: Mapping[str, Sequence[Any]],
+        origins: Mapping[str, Mapping[str, str]],
+    ) -> list[str]:
+        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
+        settings, found = self._destinations.known()[destination], []
+        for instance in wanted:
+            origin = origins.get(instance, {})
+            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
+            if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
+                continue
+            seq, _, digest = about[instance]
+            if self._sent.add(destination, instance, seq, digest):
+                found.append(instance)
+        return found
+
+
+# ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
+
+
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+
+
+class Bisection:
+    """Parts the rows that failed although their destination answers."""
+
+    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
+        self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
+
+    def retry_failed(self, destination: str, was_silent: bool) -> None:
+        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
+
+        Parameters
+        ----------
+        was_silent : it did not answer a probe since it failed: then that was the reason.
+        """
+        with self._ledger.transaction():
+            for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
+                data = json.loads(row["data"])
+                # What failed although the destination is there: its content is what it minds.
+                if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                    self._halve(row, data)
+                elif not data.get("Refused"):
+                    self._work.change(row["id"], next_attempt=0)
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
+        if data.get("Refused"):
+            return False
+        parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        instances = data["Instances"]
+        if instances is None:
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        if len(instances) > 1:
+            middle = len(instances) // 2
+            self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+            self._ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
+        elif instances:
+            # Its own subject: the rest of the study does not wait for it.
+            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+            self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+INSTANCES_PER_VERIFICATION = 100  # from which on no further row joins a question
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for."""
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
+    def take(self) -> Verified | None:
+        """Return the next answer, or None."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        while rows := self._next(destination):
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            try:
+                there = self._has(destination, wanted)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row, some in rows.items():
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+        """Return rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < INSTANCES_PER_VERIFICATION:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row])
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
+class Verification:
+    """What a row has to do with the question whether its destination has what it took (`Verify`)."""
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
+
+    def begin(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
+        options = self._settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.is_verified:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self._loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for: its job has ended."""
+        return self._verifier is not None and self._verifier.is_under_way(row)
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being asked for."""
+        return self._verifier.number(destination) if self._verifier else 0
+
+    def settle(self) -> None:
+        """Write down the answers that have come."""
+        while self._verifier and (answer := self._verifier.first()):
+            row = self._work.get(answer.row)
+            if row and row["state"] == "sending":  # else a person has dropped it
+                self._settle_one(row, answer)
+            self._verifier.take()
+
+    def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
+        if answer.error:
+            data = {**json.loads(row["data"]), "Sent": True}
+            why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
+            self._rows.fail({**row, "data": json.dumps(data)}, why)
+        elif answer.missing:
+            self._send_missing(row, answer)
+        else:
+            self._rows.end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = still_here(self._loopback, answer.missing)
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self._ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
+                self._work.change(row["id"], data=arrived)
+                self._rows.end_delivered({**row, "data": json.dumps(arrived)})
+                if not here:
+                    return
+                row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
+                self._work.change(row["id"], attempts=row["attempts"])
+            elif not here:
+                self._ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self._work.change(row["id"], subject=here[0])
+            self._rows.fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self._destinations.health_of(row["queue"]).succeeded()
+
+
+# ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+
+# Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
+JOBS_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+
+
+class Jobs:
+    """Submits a row as a job, and settles the row when the job has ended.
+
+    Parameters
+    ----------
+    ended : jobs that have ended, and whether well, as callbacks report them.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        rows: Rows,
+        verification: Verification,
+        ended: deque[tuple[str, bool]],
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._transport = context.transport
+        self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self.is_one_in_doubt = False
+        """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
+
+    def rows_of(self, job: str) -> list[int]:
+        """Return the ids of the rows that a job was for; it may have been cancelled since."""
+        return [row["delivery"] for row in self._ledger.rows("SELECT delivery FROM jobs WHERE job=?", job)]
+
+    def submit(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Submit the job of a row that is `sending`.
+
+        Raises
+        ------
+        LoopbackError : whether there is a job now, only Orthanc knows.
+        """
+        instances = json.loads(row["data"])["Instances"]
+        try:
+            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+        except LoopbackError as error:
+            if error.status == 0:
+                self.is_one_in_doubt = True
+                raise
+            self._rows.fail(row, str(error))
+            return
+        if job is None:
+            self._rows.end_gone(row)
+        else:
+            self._note(row["id"], job)
+
+    def _note(self, row: int, job: str) -> None:
+        with self._ledger.transaction():
+            self._work.change(row, job=job)
+            self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
+        """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
+        body = {**options, "Resources": resources, "Synchronous": False}
+        try:
+            return str(self._loopback.post(f"/{self._transport.route}/{row['queue']}/store", body)["ID"])
+        except LoopbackError as error:
+            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
+                raise
+            here = still_here(self._loopback, resources)
+            if len(here) == len(resources):
+                raise  # then it is not the resources that were not found
+        return self._post(row, here, options) if here else None
+
+    def settle_ended(self) -> None:
+        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
+
+        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
+        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
+        """
+        while self._ended:
+            job, success = self._ended[0]
+            for row in self._work.find(Which(job=job, states=("sending",))):
+                self._settle(row, success)
+            self._ended.popleft()
+
+    def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if success:
+            health = self._destinations.health_of(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                self._work.take_back(row["id"])
+            elif not self._verification.begin(row):
+                self._rows.end_delivered(row)
+            return
+        try:
+            job = self._loopback.get(f"/jobs/{row['job']}")
+            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        # Whoever could not be reached had nothing against the content.
+        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        self.cancel_pending(row["queue"])
+
+    def cancel_pending(self, destination: str) -> None:
+        """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
+        for row in self._work.find(Which(queue=destination, states=("sending",))):
+            if row["job"] is None:
+                continue
+            try:
+                if self._loopback.get(f"/jobs/{row['job']}")["State"] == "Pending":
+                    self._work.take_back(row["id"])
+                    self._loopback.post(f"/jobs/{row['job']}/cancel", b"")
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise  # else it has ended by itself
+
+    def reconcile(self) -> None:
+        """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
+
+        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        """
+        rows = self._work.find(Which(states=("sending",)))
+        jobs = self._loopback.get("/jobs?expand") if rows else []
+        by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
+        for row in rows:
+            if self._verification.is_under_way(row["id"]):
+                continue
+            others = [each for each in jobs if each["ID"] not in taken]
+            job = by_id.get(row["job"]) if row["job"] else self._job_of(row, others)
+            if job is None:
+                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
+                self._work.wait_again(row["id"])
+                continue
+            taken.add(job["ID"])
+            self._note(row["id"], job["ID"])
+            if job["State"] not in UNFINISHED_JOBS:
+                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+        self.is_one_in_doubt = False
+
+    def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Return the unfinished job that sends what is in a row to its destination, or None."""
+        destination = self._destinations.known().get(row["queue"])
+        instances = json.loads(row["data"])["Instances"]
+        resources = {row["subject"]} if instances is None else set(instances)
+        for job in jobs:
+            content = job.get("Content", {})
+            same = (
+                destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
+            )
+            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+                return job
+        return None
+
+
+# ---- src/forwarding/dispatcher.py: What is sent when: to destinations that are well, in their hours, a few jobs at a time.
+
+
+JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
+
+
+class Dispatcher:
+    """Looks at each destination, and submits as many of its rows as it may get now."""
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        misconfigured: Misconfigured,
+        rows: Rows,
+        jobs: Jobs,
+        verification: Verification,
+        bisection: Bisection,
+    ) -> None:
+        self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
+        self._stopping = context.stopping
+        self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
+        self._verification, self._bisection = verification, bisection
+        self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
+
+    def look_at_destinations(self) -> None:
+        """Take what probes and checks have found, and start those that are due."""
+        for health in self._destinations.all_health():
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
+                health.succeeded()
+                self._bisection.retry_failed(health.name, health.was_silent)
+            health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._jobs.cancel_pending(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
+
+    def submit(self) -> None:
+        """Submit what is due to each destination that may be sent to now."""
+        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
+        busy = self._ledger.queues("sending")
+        for name in sorted(self._ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
+            health = self._destinations.health_of(name)
+            if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
+                continue
+            options = self._settings.destination_options.get(name)
+            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
+            # More than run at a time wait for a destination that is well, so that no slot is empty.
+            sending = busy.get(name, 0) - self._verification.number(name)
+            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+                if self._stopping.is_set():
+                    return
+                health.sent()
+                self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """Count an attempt that has failed, without a job, where it could not be asked who it is."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self._ledger.due(health.name, 1, self._settings.retry.longest):
+            self._ledger.start(row["id"])
+            failed = {**row, "attempts": row["attempts"] + 1}
+            self._rows.fail(failed, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
+
+    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
+        self._ledger.start(row["id"])
+        row["attempts"] += 1
+        if row["queue"] not in self._destinations.known():
+            known = ", ".join(self._destinations.known()) or "none"
+            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+            return
+        if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
+            return  # it was sent, and could only not be asked
+        self._jobs.submit(row, options)
 
 
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
@@ -2129,852 +3988,96 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
-# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+# ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
 
 
-CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
-CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
-CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+GATHER_SECONDS = 0.2  # in which what arrives becomes one batch (trigger Stored)
 
 
-class MisconfiguredError(Exception):
-    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
-
-
-class Identity:
-    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
-
-    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
-    thread of its own and wakes the worker. Without a `check` it is always right.
-    """
-
-    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
-        self.wrong = self.silent = ""
-        self.right_at = 0.0  # Unix time at which the last check that found it right began
-        self._name, self._check, self._wake = name, check, wake
-        self._thread = threading.Thread()
-        self._counts_until = self._next = self._doubted = 0.0  # monotonic
-        self._delay = 1.0
-        self._used = False  # since the last check began
-
-    def is_right(self) -> bool:
-        """Whether a check of late has found it right; starts one if that is due."""
-        if self._check is None:
-            return True
-        self._start_if_due()
-        return not self.wrong and time.monotonic() < self._counts_until
-
-    def used(self) -> None:
-        """Say that something has arrived there, which another check has to confirm."""
-        self._used = True
-
-    def doubt(self) -> None:
-        """Forget what is known: its settings have changed, or it has failed."""
-        self._doubted = time.monotonic()
-        self._counts_until = self._next = 0.0
-        self.silent = ""
-
-    def look(self) -> None:
-        """Start a check, if one is due and there is a reason for it."""
-        if self._used or self.wrong:
-            self._start_if_due()
-
-    def _start_if_due(self) -> None:
-        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
-            self._thread = threading.Thread(
-                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
-            )
-            self._thread.start()
-
-    def _ask(self, check: Callable[[str], None]) -> None:
-        begun, at = time.monotonic(), time.time()
-        used, self._used = self._used, False
-        wait, delay = CHECK_EVERY, 1.0
-        try:
-            check(self._name)
-        except MisconfiguredError as error:
-            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
-        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
-            self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
-        else:
-            self.wrong = self.silent = ""
-            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
-        self._delay, self._next = delay, time.monotonic() + wait
-        if begun < self._doubted:  # it was about what it was before
-            self._counts_until = self._next = 0.0
-        self._wake.set()
-
-
-class Misconfigured:
-    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
-
-    def note(self, name: str, identity: Identity) -> bool | None:
-        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
-
-        What counts as delivered since the last check that found it right may be lost, and waits again.
-        """
-        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
-        wrong = identity.wrong
-        if not wrong and not was and identity.right_at <= right_at:
-            return None
-        with self._ledger.transaction():
-            if identity.right_at > right_at:
-                self._ledger.set_number(f"right {name}", int(identity.right_at))
-            if wrong and not was:
-                self._take_back(name)
-            if wrong:
-                marked = self._explain(name, wrong, 0 if wrong != was else marked)
-        self._noted[name] = wrong, identity.right_at, marked
-        return bool(wrong) if bool(wrong) != bool(was) else None
-
-    def names(self) -> list[str]:
-        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
-        return [
-            row["name"].removeprefix("right ")
-            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
-        ]
-
-    def _take_back(self, name: str) -> None:
-        since = self._ledger.number(f"right {name}", -1)
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        if since >= 0:
-            self._ledger.run(sql, time.time(), name, since)
-
-    def _explain(self, name: str, wrong: str, after: int) -> int:
-        """Give the reason to the rows that wait, those after this one; the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
-        )
-        if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, wrong, name, after)
-        return max(after, int(last))
-
-
-# ---- src/forwarding/destinations.py: Whether a destination can be sent to now: paused, outside its hours, away and probed, or well.
-
-
-PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
-
-
-class Destination:
-    """One destination's health. After a failure nothing is sent until a probe answers.
-
-    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
-    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        probe: Callable[[str], None],
-        wake: threading.Event,
-        first: float,
-        longest: float,
-        check: Callable[[str], None] | None = None,
-    ) -> None:
-        self.name, self.away, self.error = name, False, ""
-        self.identity = Identity(name, check, wake)
-        self.answered = False  # since the last failure
-        self.was_silent = False  # a probe since then had no answer
-        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
-        self._probing: threading.Thread | None = None
-        self._delay, self._next_probe = 1.0, 0.0
-        self._trial_delay, self._next_trial = first, 0.0
-
-    def failed(self, error: str) -> None:
-        """A job to it has failed: hold all others back, and ask whether it is there."""
-        if not self.away:
-            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
-            self._next_trial = time.monotonic() + self._trial_delay
-            self.was_silent = False
-        self.away, self.error, self.answered = True, error, False
-        self.identity.doubt()
-
-    def succeeded(self) -> None:
-        self.away, self.error = False, ""
-
-    def may_send(self) -> bool:
-        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
-        return not self.away or time.monotonic() >= self._next_trial
-
-    def sent(self) -> None:
-        """A job was submitted; if that was the trial, the next one is later."""
-        if self.away:
-            self._trial_delay = min(self._longest, self._trial_delay * 2)
-            self._next_trial = time.monotonic() + self._trial_delay
-
-    def look(self) -> None:
-        """Start a probe if one is due. The answer wakes the worker."""
-        self.identity.look()
-        running = self._probing is not None and self._probing.is_alive()
-        if self.away and not running and time.monotonic() >= self._next_probe:
-            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
-            self._probing.start()
-
-    def _ask(self) -> None:
-        try:
-            self._probe(self.name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
-            self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._delay
-            self._delay = min(PROBE_LONGEST, self._delay * 2)
-        else:
-            self.answered = True
-        self._wake.set()
-
-    def shown(self) -> dict[str, Any]:
-        wrong = self.identity.wrong
-        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
-
-
-# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
-
-
-# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
-# A tag of a lower level would silently match nothing: such a rule is refused.
-ANSWERED = {
-    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
-    "Study": {
-        *(
-            "StudyInstanceUID",
-            "StudyDate",
-            "StudyTime",
-            "StudyID",
-            "StudyDescription",
-            "AccessionNumber",
-            "InstitutionName",
-        ),
-        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
-    },
-    "Series": {
-        *(
-            "SeriesInstanceUID",
-            "SeriesDate",
-            "SeriesTime",
-            "SeriesNumber",
-            "SeriesDescription",
-            "Modality",
-            "Manufacturer",
-        ),
-        *(
-            "StationName",
-            "BodyPartExamined",
-            "SequenceName",
-            "ProtocolName",
-            "ImagesInAcquisition",
-            "ImageOrientationPatient",
-        ),
-        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
-        *(
-            "PerformedProcedureStepDescription",
-            "AcquisitionDeviceProcessingDescription",
-            "ContrastBolusAgent",
-            "OperatorsName",
-        ),
-    },
-}
-LEVELS = ("Patient", "Study", "Series")
-UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
-
-
-def clock_time(text: str) -> datetime.time | None:
-    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
-    try:
-        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
-    except ValueError:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
-
-    remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
-    )
-    called_aet: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
-    )
-    remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
-    )
-    method: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
-    )
-    user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What goes where."""
-
-    name: str = dataclasses.field(
-        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
-    )
-    level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
-    )
-    destinations: tuple[str, ...] | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
-    )
-    query: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
-    )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
-    matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
-    )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
-
-    days: tuple[str, ...] = dataclasses.field(
-        default=DAYS,
-        metadata={
-            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
-        },
-    )
-    start: str = dataclasses.field(
-        default="00:00",
-        metadata={
-            "key": "From",
-            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
-        },
-    )
-    end: str = dataclasses.field(
-        default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
-    )
-
-
-def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Whether a destination may be sent to now; without windows it always may."""
-    return not windows or any(_is_in(window, now) for window in windows)
-
-
-def _is_in(window: Window, now: datetime.datetime) -> bool:
-    start, end = clock_time(window.start), clock_time(window.end)
-    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
-    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
-    if start < end:
-        return today and start <= now.time() < end
-    return (today and now.time() >= start) or (yesterday and now.time() < end)
-
-
-def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
-    above = LEVELS[: LEVELS.index(rule.level) + 1]
-    answered = set().union(*(ANSWERED[level] for level in above))
-    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
-    for tag, wanted in rule.query.items():
-        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
-            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
-    if wrong := [method for method in rule.origin.method if method not in METHODS]:
-        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
-    path, _, function = rule.matcher.rpartition(":")
-    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
-        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
-    return None
-
-
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
-    )
-    return all(
-        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
-        for patterns, name in pairs
-        if patterns
-    )
-
-
-# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
-
-
-Matcher = Callable[[dict[str, Any]], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
-
-    level: str
-    resource: str
-    uid: str
-    instances: tuple[str, ...] | None
-    origins: Mapping[str, Mapping[str, str]]
-
-
-@dataclasses.dataclass
-class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
-
-    rule: Rule
-    destinations: tuple[str, ...] = ()
-    instances: tuple[str, ...] | None = ()
-    why: str = ""
-    matched: bool = False
-    unknown: tuple[str, ...] = ()
-
-
-def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
-
-    Raises
-    ------
-    ValueError : it can't be loaded, with the reason.
-    """
-    path, _, name = spec.rpartition(":")
-    try:
-        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
-        assert found and found.loader  # noqa: PT018 - the name ends with .py
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        matcher: Matcher = getattr(module, name)
-    except Exception as error:
-        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
-    return matcher
-
-
-class Router:
-    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
-
-    def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
-    ) -> None:
-        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
-
-    def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
-        for number, rule in enumerate(self._rules):
-            for tag, wanted in rule.query.items():
-                query = {UID_TAG[rule.level]: "0", tag: wanted}
-                try:
-                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
-                except LoopbackError as error:
-                    if error.status == 0:
-                        raise
-                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
-                    meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
-        return None
-
-    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
-
-        `known` are the destinations there are, `every` those of a rule without a list of them.
-
-        Raises
-        ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
-        """
-        found = []
-        for rule in self._rules:
-            found.append(self._verdict(rule, batch, known, every))
-            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
-                break
-        return found
-
-    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
-        if rule.level != batch.level:
-            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.query and not self._answers(rule, batch):
-            return Verdict(rule, why="Query does not match")
-        names: Sequence[str] = every if rule.destinations is None else rule.destinations
-        if rule.matcher:
-            chosen = self._matchers[rule.matcher](self._describe(batch))
-            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
-            if not names:
-                return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
-            why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
-
-    def _answers(self, rule: Rule, batch: Batch) -> bool:
-        tag = UID_TAG[batch.level]
-        if (wanted := rule.query.get(tag)) and not any(
-            fnmatch.fnmatchcase(batch.uid, uid) for uid in wanted.split("\\")
-        ):
-            return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
-        return batch.resource in self._loopback.post("/tools/find", find)
-
-    def _describe(self, batch: Batch) -> dict[str, Any]:
-        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
-        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
-        origins = [dict(origin) for origin in batch.origins.values()]
-        return {
-            "Level": batch.level,
-            "ID": batch.resource,
-            "Tags": tags,
-            "Instances": None if batch.instances is None else len(batch.instances),
-            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
-        }
-
-
-# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
-
-
-ASK_TOGETHER = 100  # instances from which on no further row joins a question
-
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
-Has = Callable[[str, Collection[str]], set[str]]
-
-
-class Verified(NamedTuple):
-    """What came of a row: the instances that are missing there, or why it could not be asked."""
-
-    row: int
-    asked: tuple[str, ...]
-    missing: tuple[str, ...]
-    error: str
-
-
-class Verifier:
-    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
-
-    def __init__(self, has: Has, wake: threading.Event) -> None:
-        self.answers: deque[Verified] = deque()
-        self._has, self._wake, self._lock = has, wake, threading.Lock()
-        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
-        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
-        self._asking: set[str] = set()  # destinations that have a thread
-
-    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
-        """Ask for a row; one that is being asked for is not asked for again."""
-        with self._lock:
-            if row in self._rows:
-                return
-            self._rows[row] = destination
-            self._waiting.setdefault(destination, {})[row] = tuple(instances)
-            if destination not in self._asking:
-                self._asking.add(destination)
-                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
-
-    def is_under_way(self, row: int) -> bool:
-        return row in self._rows
-
-    def number(self, destination: str) -> int:
-        """Rows of a destination that are being asked for: their jobs have ended."""
-        with self._lock:
-            return sum(each == destination for each in self._rows.values())
-
-    def first(self) -> Verified | None:
-        """Return the next answer, which stays until it is taken: what it means is written down first."""
-        return self.answers[0] if self.answers else None
-
-    def take(self) -> Verified | None:
-        """The next answer."""
-        if not self.answers:
-            return None
-        answer = self.answers.popleft()
-        with self._lock:
-            self._rows.pop(answer.row, None)
-        return answer
-
-    def _ask(self, destination: str) -> None:
-        while rows := self._next(destination):
-            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
-            try:
-                there = self._has(destination, wanted)
-            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
-                error = one_line(found) or repr(found)
-            for row, some in rows.items():
-                missing = () if error else tuple(one for one in some if one not in there)
-                self.answers.append(Verified(row, some, missing, error))
-            self._wake.set()
-
-    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
-        """Rows for one question; without any, the thread ends."""
-        with self._lock:
-            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
-            while waiting and number < ASK_TOGETHER:
-                row = next(iter(waiting))
-                rows[row] = waiting.pop(row)
-                number += len(rows[row])
-            if not rows:
-                self._asking.discard(destination)
-            return rows
-
-
-# ---- src/forwarding/forwarder.py: The engine of the forwarders: what arrived goes to each destination, as rows of the ledger and jobs of Orthanc.
-
-
-TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
-SOON = 1.0  # seconds likewise, while something waits for its time
-AHEAD = 3  # jobs for one destination that wait in Orthanc
-GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
-MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
-HISTORY = 10  # failed attempts that a row remembers
-TO_ROUTE = ""  # the queue of what no rule has been applied to yet
-OURS = (
-    "Resources",
-    "Synchronous",
-    "Asynchronous",
-    "Permissive",
-)  # keys of a store call that are not for a configuration
-
-# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
-# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
-FORWARDING_TABLES = """
-CREATE TABLE IF NOT EXISTS given(
-    destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY(instance, destination)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
-CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
-    DELETE FROM jobs WHERE delivery=old.id;
-END;
-"""
-OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """What differs between DICOM nodes and peers."""
-
-    route: str  # Orthanc's: "modalities" or "peers"
-    changed: str  # the name of the event that says that they changed
-    job_type: str
-    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]  # whether a job's content names this destination
-    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]  # whether an instance came from this destination
-    probe: Callable[[Loopback, str], Any]  # raises unless the destination answers
-    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]  # deletion.Prove
-    check: Callable[[str], None] | None = None  # raises MisconfiguredError if what answers there is something else
-    has: Has | None = None  # for the option Verify: which instances it has
-
-
-class Forwarder:
-    """Sends what arrives, so that it gets there although Orthanc is killed and destinations are away.
-
-    Each (resource, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose
-    end settles the row; a failed one goes again with backoff. One thread does all that, woken by `on_change`.
+class Reports:
+    """What Orthanc's callbacks report, until the thread reads it: also before the ledger is open.
 
     Parameters
     ----------
-    name : of the script, with dashes: of its routes, its thread and its ledger.
-    settings : the script's.
-    configuration : Orthanc's.
+    overwrites : the same instance can come again with another content.
+    at_once : what arrives is read at once (trigger Stored), not when it is stable.
     """
 
-    def __init__(self, name: str, kind: Kind, settings: Any, configuration: Mapping[str, Any]) -> None:
-        self.name, self.kind, self.settings, self._configuration = name, kind, settings, configuration
-        self.loopback = Loopback(configuration)
-        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
-        self.worker = Worker(name, self._open, self._turn)
-        self.wake, self._stopping = self.worker.wake, self.worker.stopping
-        self._changed = threading.Event()
-        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
-        self._known: dict[str, Mapping[str, Any]] = {}
-        self._known_changed, self._knowing = threading.Event(), threading.Lock()
-        self._known_changed.set()
-        self.health: dict[str, Destination] = {}
-        self._ended: deque[tuple[str, bool]] = deque()
-        self._deleted: deque[str] = deque()
-        self._deleter: Deleter | None = None
-        self._verifier = Verifier(kind.has, self.wake) if kind.has else None
-        self._delivered, self._measured = 0, time.monotonic()  # instances since then
-        self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
-        overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
-        self._keeps_given = overwrites
-        self._arrivals = Arrivals(digests=overwrites)
-        names = (
-            "ORTHANC_STARTED",
-            "ORTHANC_STOPPED",
-            "NEW_INSTANCE",
-            "DELETED",
-            "JOB_SUCCESS",
-            "JOB_FAILURE",
-            kind.changed,
-        )
-        stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
-        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in {*names, *stable}}
+    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+        self.arrivals = Arrivals(digests=overwrites)
+        self.has_changes = threading.Event()
+        """Something is to be read in the log of changes."""
+        self.ended_jobs: deque[tuple[str, bool]] = deque()
+        self.deleted_instances: deque[str] = deque()
+        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
+        self._write: Callable[[str, str], None] = lambda _change, _resource: None
+        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
 
-    def register(self) -> None:
-        """Register what Orthanc calls."""
-        KEPT_ALIVE.extend((self.on_change, self._arrivals.stored))
-        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
-        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+    def open(self, write: Callable[[str, str], None]) -> None:
+        """Write what is reported of instances and stable resources, from now on."""
+        self._write = write
+        self.inbox.open()
 
-    # What Orthanc tells: return at once
-
-    def on_change(self, change: int, level: int, resource: str) -> None:
-        event = self._events.get(change)
-        if event == "ORTHANC_STARTED":
-            self.worker.start()
-        elif event == "ORTHANC_STOPPED":
-            self._stop()
-        elif event is None:
-            return
-        elif event == self.kind.changed:
-            self._known_changed.set()
-            self.wake.set()
-        elif not self.worker.is_off:
-            self._hear(event, level, resource)
-
-    def _hear(self, event: str, level: int, resource: str) -> None:
+    def on_event(self, event: str, level: int, resource: str) -> None:
+        """Take an event of Orthanc's."""
         if event.startswith("JOB_"):
-            self._ended.append((resource, event == "JOB_SUCCESS"))
-            self.wake.set()
+            self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
+            self._wake.set()
         elif event == "DELETED":
-            if self._keeps_given and level == orthanc.ResourceType.INSTANCE:
-                self._deleted.append(resource)
+            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
+                self.deleted_instances.append(resource)
         elif event == "NEW_INSTANCE":
-            self._inbox.add(("NewInstance", resource))
-            if self.settings.trigger == "Stored":
-                self._changed.set()
-                self.wake.set()
+            self.inbox.add(("NewInstance", resource))
+            if self._at_once:
+                self._read_soon()
         else:
-            self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
-            self._changed.set()
-            self.wake.set()
+            self.inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
+            self._read_soon()
 
-    def _open(self) -> Ledger:
-        if not self.loopback.enabled:
-            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        matchers = {
-            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
-        }
-        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-        self.ledger = Ledger(path, FEED_TABLES + FORWARDING_TABLES, durability=self.settings.durability)
-        if self.ledger.fresh:
-            orthanc.LogWarning(_about_new_ledger(self.name, self.ledger))
-        self._misconfigured = Misconfigured(self.ledger)
-        self.router = Router(self.loopback, self.rules, self.settings.rule_mode == "first", matchers)
-        levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
-        stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
-        self._feed = Feed(
-            *(self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents),
+    def _read_soon(self) -> None:
+        self.has_changes.set()
+        self._wake.set()
+
+
+class Intake:
+    """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
+
+    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+        self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._arrivals, self._sent = arrivals, sent
+        self._at_once = context.settings.trigger == "Stored"
+        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        stable_age = float(context.configuration.get("StableAge", 60))
+        self.feed = Feed(
+            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
+            arrivals.parents,
             set_back=self._forget_numbers,
         )
-        if self.settings.delete_after_forward:
-            prove = functools.partial(self.kind.prove, self.loopback)
-            self._deleter = Deleter(self.name, self.ledger, self.loopback, prove, self.settings.retry)
-        self._inbox.open()
-        return self.ledger
 
-    def _stop(self) -> None:
-        self._stopping.set()
-        self.wake.set()
-        until = time.monotonic() + STOPS_WITHIN
-        if self._deleter:
-            self._deleter.stop(STOPS_WITHIN)
-        self.worker.stop(until - time.monotonic())
+    def read(self) -> None:
+        """Add the rows for what has come since the last time."""
+        if self._at_once:
+            self._stopping.wait(GATHER_SECONDS)
+        self.feed.poll()
+        if self._at_once:
+            self._add_unstable()
 
-    # The one thread
-
-    def _turn(self) -> float:
-        try:
-            if not self._begun:
-                self._begin()
-                self._begun = True
-            if self.worker.is_off:
-                return TICK
-            self._inbox.flush()
-            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
-            if self._changed.is_set() or time.monotonic() >= self._next_poll:
-                self._changed.clear()
-                self._take_in()
-                self._next_poll = time.monotonic() + SOON
-            self._settle_ended_jobs()
-            self._settle_verified()
-            self._look_at_destinations()
-            self._submit()
-            self._look_at_jobs()
-        except BaseException:
-            self._next_poll = 0.0  # what was to be taken in may be left
-            raise
-        return SOON if self.ledger.queues("waiting") else TICK
-
-    def _take_in(self) -> None:
-        if self.settings.trigger == "Stored":
-            self._stopping.wait(GATHER)
-        self._feed.poll()
-        if self.settings.trigger == "Stored":
-            self._take_early()
-        self._route()
-
-    def _begin(self) -> None:
-        self._feed.begin()
-        for name in self._misconfigured.names():
-            if name in self.known():
-                self.destination(name).identity.used()
-        if refused := self.router.check():
-            section = "".join(map(str.capitalize, self.name.split("-")))
-            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
-            if self._deleter:
-                self._deleter.stop(0)
-
-    def _forget_numbers(self, place: int) -> None:
-        """Orthanc's log of changes was set back: no number from before may make what comes from now on look like known.
-
-        What is still to be routed loses its number, and goes even if it was given already: twice is harmless, lost is not.
-        """
-        self.ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
-        self.ledger.set_number("taken", min(place, self.ledger.number("taken")))
-        for row in self.ledger.rows("SELECT id, data FROM work WHERE queue=?", TO_ROUTE):
-            data = json.loads(row["data"])
-            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
-            self._change(row["id"], {**data, "Instances": about})
-
-    # From arrived to rows
-
-    def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
-        """It is stable: in the feed's transaction, a row that says what is to be routed."""
+    def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """Add a row in the feed's transaction."""
         self._add_to_route(level, resource, instances, last=True)
 
-    def _take_early(self) -> None:
-        """What arrived since the last time, before it is stable: the same, a row for each resource."""
-        since = self.ledger.number("taken")
-        sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    def _add_unstable(self) -> None:
+        """Add a row for each resource of which something arrived since the last time, before it is stable."""
+        since = self._ledger.number("taken")
         groups: dict[tuple[str, str], dict[str, int]] = {}
-        for row in self.ledger.rows(sql, since):
+        for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
             since = row["seq"]
         if groups:
-            with self.ledger.transaction():
+            with self._ledger.transaction():
                 for (level, resource), instances in groups.items():
                     self._add_to_route(level, resource, instances, last=False)
-                self.ledger.set_number("taken", since)
+                self._ledger.set_number("taken", since)
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
@@ -2988,537 +4091,261 @@ class Forwarder:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-        self.ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+        self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
 
-    def _route(self) -> None:
-        while rows := self.ledger.due(TO_ROUTE, PAGE, self.settings.retry.longest):
-            for row in rows:
-                if self._stopping.is_set():
-                    return
-                try:
-                    self._route_one(row)
-                except LoopbackError as error:
-                    if error.status == 0:
-                        raise
-                    self._fail(row, f"the rules can't be applied: {error}")
-                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._fail(row, f"the rules can't be applied: {error!r}")
+    def _forget_numbers(self, place: int) -> None:
+        """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
 
-    def _route_one(self, row: Mapping[str, Any]) -> None:
-        data = json.loads(row["data"])
-        try:
-            batch = self.batch_of(data, row["subject"])
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])  # deleted before a rule was applied
-            return
-        verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
-        with self.ledger.transaction():
-            sent_to: set[str] = set()
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._not_given(destination, wanted, data["Instances"], batch.origins)
-                    if new:
-                        self.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
-                        sent_to.add(destination)
-            if self._deleter and sent_to:
-                left_out = {name for verdict in verdicts for name in verdict.unknown}
-                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
-            if data["Last"] and not self._keeps_given:
-                with self.ledger.transaction() as db:
-                    db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in data["Instances"]])
-        if data["Last"]:
-            for instance in data["Instances"]:
-                self._arrivals.forget(instance)
-            if self._deleter:
-                self._deleter.delivered(batch.resource)
+        What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
+        """
+        self._sent.forget_numbers(place)
+        self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
+        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
+            self._work.change(row["id"], data={**data, "Instances": about})
 
-    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
-        """What is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
-        level, instances = data["Level"], tuple(data["Instances"])
-        uid = data["UID"]
-        if not uid and any(rule.query for rule in self.rules):
-            uid = self.loopback.get(f"/{PLURALS[level]}/{resource}")["MainDicomTags"].get(UID_TAG[level], "")
-        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [one for one in instances if one not in origins]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self.loopback.post("/tools/bulk-content", body)
-            }
-        return Batch(level, resource, uid, instances, origins)
 
-    def _not_given(
+# ---- src/forwarding/engine.py: The parts of a forwarder put together on an open ledger, and the order in which its thread uses them.
+
+
+IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
+BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+
+
+class Engine:
+    """Routes what arrives, and sends what is routed, turn by turn.
+
+    Parameters
+    ----------
+    reports : what callbacks report.
+    destinations_changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(
         self,
-        destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
-        origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Those that this destination shall get: not what came from it, nor what it was given already; notes them as given."""
-        settings, found = self.known()[destination], []
-        remember = self._keeps_given or self.settings.trigger == "Stored"
-        for instance in wanted:
-            origin = origins.get(instance, {})
-            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            if self.kind.came_from(origin, settings) or (copy and self.settings.skip_modified):
-                continue
-            if remember:
-                seq, _, digest = about[instance]
-                given = self.ledger.rows(
-                    "SELECT * FROM given WHERE instance=? AND destination=?", instance, destination
-                )
-                if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
-                    continue
-                sql = "INSERT OR REPLACE INTO given VALUES(?,?,?,?)"
-                self.ledger.run(sql, destination, instance, seq, digest)
-            found.append(instance)
-        return found
-
-    def add(
-        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
-    ) -> int:
-        """A row for a destination; what waits for the same joins it. `None` stands for all that the resource holds then."""
-        sql = (
-            "SELECT id, data FROM work WHERE subject=? AND queue=? AND state='waiting' AND priority=? "
-            "AND json_extract(data, '$.Level')=? ORDER BY id DESC LIMIT 1"
+        context: Context,
+        matchers: Mapping[str, Matcher],
+        reports: Reports,
+        destinations_changed: threading.Event,
+    ) -> None:
+        name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
+        self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        overwrites = may_overwrite(context.configuration)
+        remembers = overwrites or settings.trigger == "Stored"
+        self._sent = SentInstances(
+            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
-        waiting = self.ledger.rows(sql, resource, destination, priority, level)
-        if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
-            return self.ledger.add(destination, resource, data, priority)
-        data = json.loads(waiting[0]["data"])
-        data.pop("Sent", None)  # not all of it was
-        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
-        self._change(waiting[0]["id"], {**data, "Instances": both})
-        return int(waiting[0]["id"])
-
-    def _change(self, row: int, data: Mapping[str, Any]) -> None:
-        self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row)
-
-    # Destinations
-
-    def known(self) -> dict[str, Mapping[str, Any]]:
-        """The destinations that Orthanc knows now, from its configuration and its database, with their settings."""
-        with self._knowing:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
-            if self._known_changed.is_set():
-                self._known_changed.clear()  # first: what changes during the question is asked again
-                try:
-                    self._known = self.loopback.get(f"/{self.kind.route}?expand")
-                except LoopbackError:
-                    self._known_changed.set()
-                    raise
-                for health in [*self.health.values()]:
-                    health.identity.doubt()
-                self._complain_of_unknown()
-            return self._known
-
-    def _complain_of_unknown(self) -> None:
-        of_rules = (name for rule in self.rules for name in rule.destinations or ())
-        wanted = {*(self.settings.destinations or ()), *of_rules}
-        if unknown := sorted(wanted - self._known.keys()):
-            orthanc.LogError(
-                f"{self.name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
-                f"known are: {', '.join(self._known) or 'none'}. The others are served."
-            )
-        if unknown := sorted(self.settings.destination_options.keys() - self._known.keys() - wanted):
-            orthanc.LogWarning(
-                f"{self.name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
-                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
-            )
-
-    def destinations(self) -> list[str]:
-        """The destinations of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
-        known, listed = self.known(), self.settings.destinations
-        return list(known) if listed is None else [name for name in listed if name in known]
-
-    def destination(self, name: str) -> Destination:
-        """The health of a destination."""
-        if name not in self.health:
-            retry = self.settings.retry
-
-            def probe(name: str) -> None:
-                self.kind.probe(self.loopback, name)
-
-            self.health[name] = Destination(name, probe, self.wake, retry.first, retry.longest, self.kind.check)
-        return self.health[name]
-
-    def is_paused(self, name: str) -> bool:
-        return bool(self.ledger.number(f"paused {name}"))
-
-    def is_open(self, name: str) -> bool:
-        """Whether this is an hour at which it may be sent to."""
-        options = self.settings.destination_options.get(name)
-        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
-
-    def _look_at_destinations(self) -> None:
-        for health in self.health.values():
-            self._look_who_it_is(health)
-            if health.away and health.answered and health.identity.is_right():
-                self._answered(health)
-            health.look()
-
-    def _look_who_it_is(self, health: Destination) -> None:
-        changed = self._misconfigured.note(health.name, health.identity)
-        if changed:
-            orthanc.LogError(
-                f"{self.name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
-            )
-            self._call_back(health.name)
-        elif changed is False:
-            orthanc.LogWarning(f"{self.name}: {health.name} is what it should be again, and what waits for it is sent")
-
-    def _answered(self, health: Destination) -> None:
-        """It is there (again): all that waits for it goes now, and what failed although it is there is halved."""
-        health.succeeded()
-        with self.ledger.transaction():
-            for row in self.ledger.rows(
-                "SELECT * FROM work WHERE queue=? AND state='waiting' AND attempts>0", health.name
-            ):
-                data = json.loads(row["data"])
-                # What failed although the destination is there: its content is what it minds.
-                if data.pop("Suspect", None) and not health.was_silent and self._is_worth_halving(row, data):
-                    self._halve(row, data)
-                elif not data.get("Refused"):
-                    self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
-
-    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Not what stands alone, and not where many stand alone and none got through: then it minds them all."""
-        sql = "SELECT COUNT(*) n FROM work WHERE queue=? AND json_extract(data, '$.Of')=? AND state IN ('waiting', 'dead')"
-        refused = self.ledger.rows(sql, row["queue"], row["subject"])[0]["n"]
-        done = self.ledger.rows(
-            "SELECT 1 FROM work WHERE queue=? AND subject=? AND state='done'", row["queue"], row["subject"]
+        self._intake = Intake(context, reports.arrivals, self._sent)
+        self.destinations = Destinations(context, destinations_changed)
+        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._deleter: Deleter | None = None
+        if settings.delete_after_forward:
+            prove = functools.partial(context.transport.prove, loopback)
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
+        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.assignment = Assignment(
+            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        return not data.get("Refused") and (refused < MANY_REFUSED or bool(done))
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        self._verification = Verification(context, self.destinations, self.rows, verifier)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
+        self._dispatcher = Dispatcher(
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            Bisection(ledger, loopback),
+        )
+        self._next_read = self._next_look = 0.0  # monotonic
+        reports.open(self._intake.feed.hear)
 
-    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
-        """A failed job does not name the instances that were refused: part them until those stand alone."""
-        instances = data["Instances"]
-        if instances is None:
-            instances = [
-                each["ID"] for each in self.loopback.get(f"/{PLURALS[data['Level']]}/{row['subject']}/instances")
-            ]
-        if len(instances) > 1:
-            middle = len(instances) // 2
-            self._change(row["id"], {**data, "Instances": instances[:middle]})
-            self.ledger.run("UPDATE work SET next_attempt=0 WHERE id=?", row["id"])
-            self.ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
-        elif instances:
-            # Its own subject: the rest of the study does not wait for it.
-            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
-            self._change(row["id"], {**alone, "Instances": instances})
-            self.ledger.run("UPDATE work SET subject=? WHERE id=?", instances[0], row["id"])
+    def begin(self) -> str | None:
+        """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
+        self._intake.feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.destinations.known():
+                self.destinations.health_of(name).identity.used()
+        return self.router.check()
 
-    # Jobs
-
-    def _submit(self) -> None:
-        concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or 1
-        shared = concurrent if len(self.destinations()) <= 1 else max(1, concurrent - 1)
-        busy = self.ledger.queues("sending")
-        for name in sorted(self.ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
-            health = self.destination(name)
-            if self.is_paused(name) or not self.is_open(name) or not health.may_send():
-                continue
-            if not health.identity.is_right():
-                self._fail_silent(health)
-                continue
-            options = self.settings.destination_options.get(name)
-            bound = (options and options.max_jobs) or self.settings.max_per_destination or shared
-            # More than run at a time wait for a destination that is well, so that no slot stands empty.
-            sending = busy.get(name, 0) - (self._verifier.number(name) if self._verifier else 0)
-            free = 1 if health.away else bound + AHEAD - sending
-            for row in self.ledger.due(name, max(0, free), self.settings.retry.longest):
-                if self._stopping.is_set():
-                    return
-                health.sent()
-                self._attempt(row, options.options if options else {})
-
-    def _fail_silent(self, health: Destination) -> None:
-        """It could not be asked who it is: an attempt that has failed, without a job."""
-        silent = health.identity.silent
-        if health.identity.wrong or not silent:
-            return  # it waits until that is corrected, or is being asked
-        health.sent()
-        for row in self.ledger.due(health.name, 1, self.settings.retry.longest):
-            self.ledger.start(row["id"])
-            self._fail({**row, "attempts": row["attempts"] + 1}, f"{health.name} can't be asked who it is: {silent}")
-        health.failed(silent)
-
-    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
-        self.ledger.start(row["id"])
-        row["attempts"] += 1
-        if row["queue"] not in self.known():
-            known = ", ".join(self.known()) or "none"
-            self._fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
-            return
-        instances = json.loads(row["data"])["Instances"]
-        if json.loads(row["data"]).get("Sent") and self._verify(row):
-            return  # it was sent, and could only not be asked
+    def turn(self) -> float:
+        """Do what there is to do, and return the seconds until the next turn."""
         try:
-            job = self._post_job(row, [row["subject"]] if instances is None else instances, options)
-        except LoopbackError as error:
-            if error.status == 0:
-                self._next_look = 0
-                raise  # whether there is a job now, only Orthanc knows: _look_at_jobs asks
-            self._fail(row, str(error))
+            self._reports.inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+                self._reports.has_changes.clear()
+                self._intake.read()
+                self.assignment.route()
+                self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
+            self.jobs.settle_ended()
+            self._verification.settle()
+            self._dispatcher.look_at_destinations()
+            self._dispatcher.submit()
+            self._look_around()
+        except BaseException:
+            self._next_read = 0.0  # what was to be read may be left
+            raise
+        return BUSY_LOOK_SECONDS if self.ledger.queues("waiting") else IDLE_SECONDS
+
+    def _look_around(self) -> None:
+        """Find what no event reported, and tidy up."""
+        if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
             return
-        if job is None:
-            self.ledger.end(row["id"], "gone")
-            orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
-            return
-        self._note_job(row["id"], job)
+        self.jobs.reconcile()
+        self.ledger.forget_finished(self._settings.keep_done_days)
+        self._sent.forget_deleted()
+        self._metrics.report()
+        self._next_look = time.monotonic() + IDLE_SECONDS
 
-    def _note_job(self, row: int, job: str) -> None:
-        with self.ledger.transaction():
-            self.ledger.run("UPDATE work SET job=? WHERE id=?", job, row)
-            self.ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
-
-    def _post_job(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
-        """Submit the job and give its identifier; without what was deleted meanwhile, and None if that was all."""
-        body = {**options, "Resources": resources, "Synchronous": False}
-        try:
-            return str(self.loopback.post(f"/{self.kind.route}/{row['queue']}/store", body)["ID"])
-        except LoopbackError as error:
-            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
-                raise
-            here = self._still_here(resources)
-            if len(here) == len(resources):
-                raise  # then it is not the resources that were not found
-        return self._post_job(row, here, options) if here else None
-
-    def _still_here(self, resources: list[str]) -> list[str]:
-        here: set[str] = set()
-        for start in range(0, len(resources), PAGE):
-            body = {"Resources": resources[start : start + PAGE], "Short": True}
-            here |= {found["ID"] for found in self.loopback.post("/tools/bulk-content", body)}
-        return [resource for resource in resources if resource in here]
-
-    def _settle_ended_jobs(self) -> None:
-        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
-
-        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
-        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
-        """
-        while self._ended:
-            job, success = self._ended[0]
-            for row in self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
-                self._settle(row, success)
-            self._ended.popleft()
-
-    def _settle(self, row: Mapping[str, Any], success: bool) -> None:
-        if success:
-            health = self.destination(row["queue"])
-            health.identity.used()
-            if health.identity.wrong:
-                again = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
-                self.ledger.run(again, row["id"])
-            elif not self._verify(row):
-                self._end_delivered(row)
-            return
-        try:
-            job = self.loopback.get(f"/jobs/{row['job']}")
-            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-        # Whoever could not be reached had nothing against the content.
-        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
-        self._fail({**row, "data": json.dumps(data)}, why)
-        self.destination(row["queue"]).failed(one_line(why))
-        self._call_back(row["queue"])
-
-    def _end_delivered(self, row: Mapping[str, Any]) -> None:
-        self.ledger.end(row["id"], "done")
-        self.destination(row["queue"]).succeeded()
-        self._delivered += len(json.loads(row["data"])["Instances"] or (row["subject"],))
-        orthanc.LogInfo(f"{self.name}: {row['queue']} has {_what(row)} (attempt {row['attempts']})")
+    def stop_deleting(self, seconds: float) -> None:
+        """End the thread that deletes, and wait for it so long."""
         if self._deleter:
-            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+            self._deleter.stop(seconds)
 
-    def _verify(self, row: Mapping[str, Any]) -> bool:
-        """Ask the destination whether it has what it took, if that is wanted of it; the row stays `sending` meanwhile."""
-        options = self.settings.destination_options.get(row["queue"])
-        if self._verifier is None or not options or not options.verify:
-            return False
-        instances = json.loads(row["data"])["Instances"]
-        if instances is None:
-            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
-            instances = [found["ID"] for found in self.loopback.post("/tools/bulk-content", body)]
-        self._verifier.add(row["queue"], row["id"], instances)
-        return True
 
-    def _settle_verified(self) -> None:
-        while self._verifier and (answer := self._verifier.first()):
-            rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
-            for row in rows:  # none, if a person has dropped it
-                if answer.error:
-                    data = {**json.loads(row["data"]), "Sent": True}
-                    self._fail(
-                        {**row, "data": json.dumps(data)},
-                        f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}",
-                    )
-                elif answer.missing:
-                    self._send_missing(row, answer)
-                else:
-                    self._end_delivered(row)
-            self._verifier.take()
+# ---- src/forwarding/backfill.py: Sends what the archive holds already, when a person asks for it: whole studies by StudyDate.
 
-    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
-        """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""
-        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
-        here = self._still_here([*answer.missing])
-        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
-        with self.ledger.transaction():
-            if len(answer.missing) < len(answer.asked):
-                arrived = sorted({*answer.asked} - {*answer.missing})
-                self._change(row["id"], {**data, "Instances": arrived})
-                self._end_delivered({**row, "data": json.dumps({**data, "Instances": arrived})})
-                if not here:
-                    return
-                row = {**row, "id": self.ledger.add(row["queue"], here[0], data, row["priority"])}
-                self.ledger.run("UPDATE work SET attempts=? WHERE id=?", row["attempts"], row["id"])
-            elif not here:
-                self.ledger.end(row["id"], "gone")
-                return
-            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
-            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
-            self.ledger.run("UPDATE work SET subject=? WHERE id=?", here[0], row["id"])
-            self._fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
-            self.destination(row["queue"]).succeeded()
 
-    def _call_back(self, destination: str) -> None:
-        """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
-        for row in self.ledger.rows(
-            "SELECT * FROM work WHERE state='sending' AND queue=? AND job IS NOT NULL", destination
-        ):
-            try:
-                if self.loopback.get(f"/jobs/{row['job']}")["State"] == "Pending":
-                    self.ledger.run(
-                        "UPDATE work SET state='waiting', attempts=attempts-1, job=NULL WHERE id=?", row["id"]
-                    )
-                    self.loopback.post(f"/jobs/{row['job']}/cancel", b"")
-            except LoopbackError as error:
-                if error.status == 0:
-                    raise  # else it has ended by itself
+STUDIES_PER_PAGE = 500
+BACKFILL_PRIORITY = -1  # what arrives is sent first
 
-    def _fail(self, row: Mapping[str, Any], error: str) -> None:
-        retry, data = self.settings.retry, json.loads(row["data"])
-        hours, now = retry.give_up_hours, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        history = [*data.get("History", []), {"At": now, "Error": one_line(error)}][-HISTORY:]
-        with self.ledger.transaction():
-            self._change(row["id"], {**data, "History": history})
-            give_up = hours * 3600
-            state = self.ledger.fail(
-                row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=give_up
-            )
-        where = row["queue"] or "any destination"
-        text = f"{self.name}: {_what(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
-        if state == "dead":
-            again = f"POST /{self.name}/deliveries/{row['id']}/retry tries again"
-            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
-        elif row["attempts"] <= 1:
-            orthanc.LogWarning(f"{text}. It will be tried again")
-        else:
-            orthanc.LogInfo(text)
 
-    def _look_at_jobs(self) -> None:
-        """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
+def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    """Return the studies whose StudyDate is from `first` to `last`, both included."""
+    windows = _months(first, last) if loopback.finds_all else [(first, last)]
+    return [study for window in windows for study in _studies_of(loopback, *window)]
 
-        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
-        """
-        if time.monotonic() < self._next_look:
+
+def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[str]) -> None:
+    """Add a row for each study and destination."""
+    for study in studies:
+        with engine.ledger.transaction():
+            for destination in destinations:
+                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY)
+
+
+def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
+    found = loopback.post("/tools/find", query) if loopback.finds_all else _all_studies(loopback)
+    # Orthanc compares dates as text: look at each.
+    days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
+    return [study for study, day in days if day and first <= day <= last]
+
+
+def _all_studies(loopback: Loopback) -> Iterator[dict[str, Any]]:
+    since = 0
+    while page := loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_PAGE}"):
+        yield from page
+        since += len(page)
+
+
+def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
+    """Yield the parts of a range that lie in one month: what one question asks of the archive stays small."""
+    while first <= last:
+        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+        yield first, min(end, last)
+        first = end + datetime.timedelta(days=1)
+
+
+# ---- src/forwarding/forwarder.py: A forwarder as Orthanc sees it: its callbacks, its thread, and its state. What it does is in `Engine`.
+
+
+EVENTS = ("ORTHANC_STARTED", "ORTHANC_STOPPED", "NEW_INSTANCE", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")
+
+
+class Forwarder:
+    """Sends what arrives, so that it arrives although Orthanc is killed and destinations are away.
+
+    Each (resource, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose
+    end settles the row; a failed one is sent again with back-off. One thread does all that, woken by `on_change`.
+
+    Parameters
+    ----------
+    name : of the script, with dashes: of its routes, its thread and its ledger.
+    settings : the script's.
+    configuration : Orthanc's.
+    """
+
+    engine: Engine
+    """As soon as the ledger is open."""
+
+    def __init__(
+        self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
+    ) -> None:
+        self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
+        self.loopback = Loopback(configuration)
+        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake = self.worker.wake
+        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        self._destinations_changed = threading.Event()
+        self._has_begun = False
+        stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
+        names = {*EVENTS, transport.changed, *stable}
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
+
+    def register(self) -> None:
+        """Register what Orthanc calls."""
+        KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        """Take an event of Orthanc's; return at once."""
+        event = self._events.get(change)
+        if event == "ORTHANC_STARTED":
+            self.worker.start()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event is None:
             return
-        rows = self.ledger.rows("SELECT * FROM work WHERE state='sending'")
-        jobs = self.loopback.get("/jobs?expand") if rows else []
-        by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
-        for row in rows:
-            if self._verifier and self._verifier.is_under_way(row["id"]):
-                continue
-            job = (
-                by_id.get(row["job"])
-                if row["job"]
-                else self._job_of(row, [each for each in jobs if each["ID"] not in taken])
+        elif event == self.transport.changed:
+            self._destinations_changed.set()
+            self.wake.set()
+        elif not self.worker.is_off:
+            self._reports.on_event(event, level, resource)
+
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
+        if ledger.fresh:
+            orthanc.LogWarning(_about_new_ledger(self.name, ledger))
+        try:
+            context = Context(
+                *(self.name, self.transport, self.settings, self._configuration, self.rules),
+                *(self.loopback, ledger, self.wake, self.worker.stopping),
             )
-            if job is None:
-                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
-                self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
-                continue
-            taken.add(job["ID"])
-            self._note_job(row["id"], job["ID"])
-            if job["State"] not in UNFINISHED:
-                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
-        self.ledger.forget_finished(self.settings.keep_done_days)
-        self._forget_deleted()
-        self._measure()
-        self._next_look = time.monotonic() + TICK
+            self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
+        except BaseException:
+            ledger.close()  # the next try opens it again
+            raise
+        return ledger
 
-    def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-        destination = self.known().get(row["queue"])
-        instances = json.loads(row["data"])["Instances"]
-        resources = {row["subject"]} if instances is None else set(instances)
-        for job in jobs:
-            content = job.get("Content", {})
-            same = destination and job["Type"] == self.kind.job_type and self.kind.is_for(content, destination)
-            if same and job["State"] in UNFINISHED and set(content.get("ParentResources", ())) == resources:
-                return job
-        return None
+    def _stop(self) -> None:
+        self.worker.stopping.set()
+        self.wake.set()
+        until = time.monotonic() + STOPS_WITHIN
+        if hasattr(self, "engine"):
+            self.engine.stop_deleting(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
 
-    def _forget_deleted(self) -> None:
-        """What was given is forgotten with the instance; to overwrite one, Orthanc deletes it for a moment."""
-        deleted = list(self._deleted)
-        here = set(self._still_here(deleted))
-        with self.ledger.transaction() as db:
-            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in deleted if each not in here])
-        for _ in deleted:
-            self._deleted.popleft()
+    def _turn(self) -> float:
+        if not self._has_begun:
+            self._begin()
+            self._has_begun = True
+        return IDLE_SECONDS if self.worker.is_off else self.engine.turn()
 
-    def _measure(self) -> None:
-        """Tell Orthanc's metrics (`/tools/metrics-prometheus`): rows by state, age of the oldest, instances a second.
-
-        Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
-        """
-        name = self.name.replace("-", "_")
-        for state, number in self.ledger.totals().items():
-            orthanc.SetMetricsValue(f"{name}_{state}", float(number), orthanc.MetricsType.DEFAULT)
-        oldest = self.ledger.rows(OLDEST_UNFINISHED, TO_DELETE)
-        lag = max(0.0, time.time() - oldest[0]["created"]) if oldest else 0.0
-        orthanc.SetMetricsValue(f"{name}_lag_seconds", lag, orthanc.MetricsType.DEFAULT)
-        rate = self._delivered / max(0.001, time.monotonic() - self._measured)
-        orthanc.SetMetricsValue(f"{name}_instances_per_second", rate, orthanc.MetricsType.DEFAULT)
-        self._delivered, self._measured = 0, time.monotonic()
-
-
-def wrong_with_rules(settings: Any, configuration: Mapping[str, Any], store_options: Sequence[str]) -> str | None:
-    """What is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
-    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
-    for number, rule in enumerate(settings.rules or ()):
-        if complaint := wrong_with(rule, extra):
-            return f"Rules[{number}].{complaint}"
-    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
-        return (
-            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
-            "same identifier could be deleted for what was proved before"
-        )
-    for name, options in settings.destination_options.items():
-        if taken := [key for key in options.options if key in OURS]:
-            why = (
-                "with it Orthanc calls a job to a dead port a success"
-                if taken == ["Permissive"]
-                else "it is the script's"
-            )
-            return f"DestinationOptions.{name}.Options: found {taken[0]}, which is not allowed: {why}"
-        # Orthanc itself ignores what it does not know.
-        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
-            return complaint
-    return None
-
-
-def _what(row: Mapping[str, Any]) -> str:
-    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+    def _begin(self) -> None:
+        if refused := self.engine.begin():
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
+            self.engine.stop_deleting(0)
 
 
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
@@ -3529,171 +4356,130 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
     )
 
 
-# ---- src/forwarding/deliveries.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
+# ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 
-FILTERS = {
-    "state": "state=?",
-    "destination": "queue=?",
-    "job": "id IN (SELECT delivery FROM jobs WHERE job=?)",
-    "resource": "subject=?",
-    "study": "(subject=?1 OR json_extract(data, '$.Of')=?1)",
-}
+FILTERS = ("state", "destination", "job", "resource", "study")
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=tuple(PLURALS))}
+def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
+    """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+    named = Named(forwarder)
+    rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
+    routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+        "status": {"GET": rows.status},
+        "deliveries": {"GET": rows.page},
+        "deliveries/retry": {"POST": rows.retry_all},
+        "deliveries/([0-9]+)": {"GET": rows.one, "DELETE": rows.drop},
+        "deliveries/([0-9]+)/retry": {"POST": rows.retry},
+        "destinations": {"GET": places.destinations},
+        "destinations/([^/]+)/(pause|resume)": {"POST": places.pause},
+        "rules": {"GET": places.rules},
+        "rules/test": {"POST": places.test},
+        "send": {"POST": rows.send},
+        "backfill": {"POST": rows.backfill},
+    }
+    for path, handlers in routes.items():
+        serve(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
 
 
-class Deliveries:
-    """Handlers of `/<name>/…` over a forwarder and its ledger."""
+class Named:
+    """What callers name: rows, destinations, resources."""
 
     def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
 
-    def register(self, refusal: str | None) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
-        routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.status},
-            "deliveries": {"GET": self.page},
-            "deliveries/retry": {"POST": self.retry_all},
-            "deliveries/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
-            "deliveries/([0-9]+)/retry": {"POST": self.retry},
-            "destinations": {"GET": self.destinations},
-            "destinations/([^/]+)/(pause|resume)": {"POST": self.pause},
-            "rules": {"GET": self.rules},
-            "rules/test": {"POST": self.test},
-            "send": {"POST": self.send},
-            "backfill": {"POST": self.backfill},
-        }
-        for path, handlers in routes.items():
-            serve(f"/{self._forwarder.name}/{path}", handlers, lambda: refusal or self._forwarder.worker.why_not())
+    def row(self, request: Request) -> dict[str, Any]:
+        """Return the row whose id is in the path."""
+        number = request.groups[0]
+        row = self._forwarder.engine.work.get(row_number(number))
+        if row is None:
+            raise Refused(404, f"There is no delivery {number[:20]}")
+        return row
 
-    # To look at
+    def destination(self, name: str | None) -> str:
+        """Return the name of a destination that Orthanc knows."""
+        known = self._forwarder.engine.destinations.known()
+        if name is None or name not in known:
+            raise Refused(400, f"Destination is {one_line(name)!r}, allowed: {', '.join(known) or 'none'}")
+        return str(name)
+
+    def resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
+        """Return level and identifier of a resource that is here."""
+        level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
+        if resource is None:
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
+        try:
+            self._forwarder.loopback.get(f"/{PLURAL[level]}/{resource}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            raise Refused(404, f"There is no {level} {resource}") from None
+        return level, resource
+
+
+class DeliveryRoutes:
+    """Handlers of what is about rows of the ledger: to look at them, and to add, retry and drop them."""
+
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, the number of rows in each state, the last error."""
-        ledger = self._forwarder.ledger
-        return {"State": "running", "Totals": ledger.totals(), "LastError": self._forwarder.worker.trouble.text}
+        """Return whether it runs, the number of rows in each state, the last error."""
+        totals = self._forwarder.engine.ledger.totals()
+        return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
-        """A page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
-        query, ledger = request.parameters, self._forwarder.ledger
-        since, limit = query.get("since", 0), query.get("limit", 100)
-        chosen = {name: query[name] for name in FILTERS if name in query}
-        where = " AND ".join(["1", *(FILTERS[name].replace("?1", "?") for name in chosen)])
-        values = [value for name, value in chosen.items() for _ in range(2 if name == "study" else 1)]
-        total = ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
-        rows = ledger.rows(f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1)
-        items = [_shown(row) for row in rows[:limit]]
-        last = items[-1]["ID"] if len(rows) > limit else None
-        return {"Total": total, "Totals": ledger.totals(), "Items": items, "Next": last}
+        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        query, engine = request.parameters, self._forwarder.engine
+        which = Which(
+            states=[query["state"]] if "state" in query else None,
+            queue=query.get("destination"),
+            ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
+            subject=query.get("resource"),
+            about=query.get("study"),
+        )
+        total, totals = engine.work.count(which), engine.ledger.totals()
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        return {"Total": total, "Totals": totals, **page}
 
     def one(self, request: Request) -> dict[str, Any]:
-        """One row, with its failed attempts and its instances."""
-        row = self._row(request)
+        """Return one row, with its failed attempts and its instances."""
+        row = self._named.row(request)
         data = json.loads(row["data"])
         instances = data["Instances"]
         return {
-            **_shown(row),
+            **_shown_row(row),
             "History": data.get("History", []),
             "InstanceIDs": None if instances is None else [*instances],
         }
 
-    def destinations(self, _request: Request) -> dict[str, Any]:
-        """The destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
-        forwarder = self._forwarder
-        sql = "SELECT queue, state, COUNT(*) n FROM work GROUP BY queue, state"
-        counts: dict[str, dict[str, int]] = {}
-        for row in forwarder.ledger.rows(sql):
-            counts.setdefault(row["queue"], {})[row["state"]] = row["n"]
-        return {
-            name: {
-                **forwarder.destination(name).shown(),
-                "Paused": forwarder.is_paused(name),
-                "Open": forwarder.is_open(name),
-                "Totals": {state: counts.get(name, {}).get(state, 0) for state in STATES},
-            }
-            for name in forwarder.known()
-        }
-
-    def rules(self, _request: Request) -> dict[str, Any]:
-        """The rules in their order, and whether the first that matches decides or all count."""
-        return {
-            "RuleMode": self._forwarder.settings.rule_mode,
-            "Rules": [_rule(rule) for rule in self._forwarder.rules],
-        }
-
-    @takes(RESOURCE)
-    def test(self, request: Request) -> dict[str, Any]:
-        """What would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
-        level, resource = self._resource(request.parameters)
-        path = f"/{PLURALS[level]}/{resource}/instances?expand=false"
-        found = [one if isinstance(one, str) else one["ID"] for one in self._forwarder.loopback.get(path)]
-        data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
-        batch: Batch = self._forwarder.batch_of(data, resource)
-        known, every = list(self._forwarder.known()), self._forwarder.destinations()
-        try:
-            verdicts = self._forwarder.router.verdicts(batch, known, every)
-        except LoopbackError:
-            raise
-        except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
-        return {
-            "Level": level,
-            "Resource": resource,
-            "Instances": len(found),
-            "Rules": [
-                {
-                    "Name": verdict.rule.name,
-                    "Destinations": {
-                        name: self._count(name, verdict.instances, batch) for name in verdict.destinations
-                    },
-                    "Why": verdict.why,
-                }
-                for verdict in verdicts
-            ],
-        }
-
-    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """How many would go there: not what came from it."""
-        settings = self._forwarder.known()[name]
-        return sum(not self._forwarder.kind.came_from(batch.origins.get(one, {}), settings) for one in instances or ())
-
-    # To act on
-
     def drop(self, request: Request) -> dict[str, Any]:
         """Forget a row that is dead or waits; one that is being sent can't be called back."""
-        row = self._row(request)
-        if not self._forwarder.ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+        row = self._named.row(request)
+        if not self._forwarder.engine.work.remove(row["id"], [state for state in STATES if state != "sending"]):
             raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
-        return _shown(row)
+        return _shown_row(row)
 
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
-        row = self._row(request)
-        if not self._again("id=?", row["id"]):
+        row = self._named.row(request)
+        if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
-        return _shown(self._row(request))
+        return _shown_row(self._named.row(request))
 
     @takes({"Destination": Text()})
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all dead rows of a destination again: `{"Destination": …}`."""
-        name = self._destination(request.parameters.get("Destination"))
-        return {"Retried": self._again("state='dead' AND queue=?", name)}
+        name = self._named.destination(request.parameters.get("Destination"))
+        return {"Retried": self._retry(Which(queue=name, states=("dead",)))}
 
-    def _again(self, which: str, value: Any) -> int:
-        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting') AND "
-        count = self._forwarder.ledger.run(sql + which, time.time(), value)
+    def _retry(self, which: Which) -> int:
+        count = self._forwarder.engine.work.retry(which)
         self._forwarder.wake.set()
         return count
-
-    def pause(self, request: Request) -> dict[str, Any]:
-        """Hold back, or go on with, all that waits for a destination; also over restarts."""
-        name, action = self._destination(request.groups[0]), request.groups[1]
-        self._forwarder.ledger.set_number(f"paused {name}", int(action == "pause"))
-        self._forwarder.wake.set()
-        return {"Destination": name, "Paused": action == "pause"}
 
     @takes({**RESOURCE, "Destinations": Texts()})
     def send(self, request: Request) -> Answer:
@@ -3701,13 +4487,14 @@ class Deliveries:
 
         Without `Destinations`, to those of the section.
         """
-        level, resource = self._resource(request.parameters)
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
         given = request.parameters.get("Destinations")
-        names = self._forwarder.destinations() if given is None else [self._destination(name) for name in given]
+        names = engine.destinations.listed() if given is None else [self._named.destination(name) for name in given]
         if not names:
             raise Refused(400, "Destinations is missing, and there is none that everything goes to")
-        with self._forwarder.ledger.transaction():
-            rows = [self._forwarder.add(level, resource, name, None) for name in names]
+        with engine.ledger.transaction():
+            rows = [engine.rows.add(level, resource, name, None) for name in names]
         self._forwarder.wake.set()
         return Answer({"Deliveries": rows}, 202)
 
@@ -3717,76 +4504,88 @@ class Deliveries:
 
         `Destination` (one name, else all), `DryRun` (only count).
         """
-        wanted = request.parameters
+        wanted, engine = request.parameters, self._forwarder.engine
         first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
         if first is None or last is None or first > last:
             raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
         named = "Destination" in wanted
-        targets = [self._destination(wanted["Destination"])] if named else self._forwarder.destinations()
-        windows = _months(first, last) if self._forwarder.loopback.finds_all else [(first, last)]
-        studies = [study for window in windows for study in self._studies_of(*window)]
+        targets = [self._named.destination(wanted["Destination"])] if named else engine.destinations.listed()
+        studies = studies_between(self._forwarder.loopback, first, last)
         if not dry:
-            for study in studies:
-                with self._forwarder.ledger.transaction():
-                    for destination in targets:
-                        self._forwarder.add("Study", study, destination, None, -1)  # what arrives goes first
+            send_studies(engine, studies, targets)
             self._forwarder.wake.set()
         number = len(studies) * len(targets)
         content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
         return Answer(content, 200 if dry else 202)
 
-    def _studies_of(self, first: datetime.date, last: datetime.date) -> list[str]:
-        query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-        loopback = self._forwarder.loopback
-        found = loopback.post("/tools/find", query) if loopback.finds_all else self._all_studies()
-        # Orthanc compares dates as text: look at each.
-        days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
-        return [study for study, day in days if day and first <= day <= last]
 
-    def _all_studies(self) -> Iterator[dict[str, Any]]:
-        since = 0
-        while page := self._forwarder.loopback.get(f"/studies?expand&since={since}&limit=500"):
-            yield from page
-            since += len(page)
+class DestinationRoutes:
+    """Handlers of what is about destinations, and about the rules that choose them."""
 
-    # What callers name
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
 
-    def _row(self, request: Request) -> dict[str, Any]:
-        number = request.groups[0]
-        rows = self._forwarder.ledger.rows("SELECT * FROM work WHERE id=?", row_number(number))
-        if not rows:
-            raise Refused(404, f"There is no delivery {number[:20]}")
-        return rows[0]
+    def destinations(self, _request: Request) -> dict[str, Any]:
+        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        engine = self._forwarder.engine
+        destinations, totals = engine.destinations, engine.work.totals_by_queue()
+        return {
+            name: {
+                **destinations.health_of(name).shown(),
+                "Paused": destinations.is_paused(name),
+                "Open": destinations.is_open(name),
+                "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
+            }
+            for name in destinations.known()
+        }
 
-    def _destination(self, name: str | None) -> str:
-        if name is None or name not in self._forwarder.known():
-            raise Refused(
-                400, f"Destination is {one_line(name)!r}, allowed: {', '.join(self._forwarder.known()) or 'none'}"
-            )
-        return str(name)
+    def pause(self, request: Request) -> dict[str, Any]:
+        """Hold back, or go on with, all that waits for a destination; also over restarts."""
+        name, action = self._named.destination(request.groups[0]), request.groups[1]
+        self._forwarder.engine.destinations.pause(name, action == "pause")
+        self._forwarder.wake.set()
+        return {"Destination": name, "Paused": action == "pause"}
 
-    def _resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
-        level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
-        if resource is None:
-            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
+    def rules(self, _request: Request) -> dict[str, Any]:
+        """Return the rules in their order, and whether the first that matches decides or all count."""
+        return {
+            "RuleMode": self._forwarder.settings.rule_mode,
+            "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
+        }
+
+    @takes(RESOURCE)
+    def test(self, request: Request) -> dict[str, Any]:
+        """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
+        found = instances_of(self._forwarder.loopback, level, resource)
+        data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
+        batch = engine.assignment.batch_of(data, resource)
+        known, listed = list(engine.destinations.known()), engine.destinations.listed()
         try:
-            self._forwarder.loopback.get(f"/{PLURALS[level]}/{resource}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            raise Refused(404, f"There is no {level} {resource}") from None
-        return level, resource
+            verdicts = engine.router.verdicts(batch, known, listed)
+        except LoopbackError:
+            raise
+        except Exception as error:
+            raise Refused(422, f"A Matcher failed: {error!r}") from error
+        rules = [
+            {
+                "Name": verdict.rule.name,
+                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
+                "Why": verdict.why,
+            }
+            for verdict in verdicts
+        ]
+        return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
+
+    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
+        """Return how many would be sent there: not what came from it."""
+        settings = self._forwarder.engine.destinations.known()[name]
+        came_from = self._forwarder.transport.came_from
+        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
 
 
-def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
-    """The parts of a range that lie in one month: what one question asks of the archive stays small."""
-    while first <= last:
-        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
-        yield first, min(end, last)
-        first = end + datetime.timedelta(days=1)
-
-
-def _rule(rule: Any) -> dict[str, Any]:
+def _shown_rule(rule: Rule) -> dict[str, Any]:
     return {
         "Name": rule.name,
         "Level": rule.level,
@@ -3798,8 +4597,8 @@ def _rule(rule: Any) -> dict[str, Any]:
     }
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    data = json.loads(row["data"])
+def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    data, task = json.loads(row["data"]), task_of(row)
     level, instances = data["Level"], data["Instances"]
     study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
     return {
@@ -3807,35 +4606,33 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Level": level,
         "Resource": row["subject"],
         "Study": study,
-        "Task": {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send"),
-        "Destination": None if row["queue"] in (TO_ROUTE, TO_DELETE) else row["queue"],
+        "Task": task,
+        "Destination": row["queue"] if task == "send" else None,
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
         "Error": row["error"],
         "Job": row["job"],
         "Instances": None if instances is None else len(instances),
-        "Created": _utc(row["created"]),
-        "Updated": _utc(row["updated"]),
+        "Created": utc(row["created"]),
+        "Updated": utc(row["updated"]),
     }
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
 
 
 # ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
 
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
-CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
-PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
-CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
-REFUSED_FOR = 10.0  # seconds likewise of one that was not
-ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
 
 
 class OnlyOrthancCanAskError(ValueError):
@@ -3879,7 +4676,7 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -3891,7 +4688,7 @@ class Peers:
         OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
         """
         try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
         except (OnlyOrthancCanAskError, ssl.SSLError):
             self._check_over_orthanc(name)
             return
@@ -3906,11 +4703,11 @@ class Peers:
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:
-        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
         url = str(self._public(name)["Url"])
-        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
@@ -3930,7 +4727,7 @@ class Peers:
         settings, keys, found = self.settings(name), list(instances), set[str]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
-            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
@@ -3953,7 +4750,9 @@ class Peers:
         if public.get("Pkcs11"):
             raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
         # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
-        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
             return {**peer, "Url": public["Url"]}
         if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
             raise OnlyOrthancCanAskError(
@@ -3989,7 +4788,7 @@ class Peers:
     def _connect(
         self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
     ) -> http.client.HTTPConnection:
-        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
         proxy = self._proxy(url)
         encrypted, host = url.scheme == "https", url.hostname or ""
         if not encrypted and proxy is None:
@@ -4006,7 +4805,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()
@@ -4042,7 +4841,7 @@ class _Proxied(http.client.HTTPConnection):
 
 
 def redirected(name: str, url: str, location: str) -> str:
-    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
     where = "no address"
     with contextlib.suppress(ValueError):
         there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
@@ -4069,8 +4868,8 @@ def _decoded(content: bytes) -> Any:
         return None
 
 
-def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
-    """What Orthanc shows of a peer too."""
+def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
@@ -4089,39 +4888,14 @@ def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
 # ---- src/auto_forward_peer.py
 
 
-__version__ = "0.1.0"
-
 SECTION = "AutoForwardPeer"
 STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a delivery that failed goes again."""
+class DestinationOptions(SendOptions):
+    """What is particular to one peer."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DestinationOptions:
-    """What is particular to one destination."""
-
-    max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
-    )
-    windows: tuple[Window, ...] = dataclasses.field(
-        default=(),
-        metadata={
-            "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
-        },
-    )
     verify: bool = dataclasses.field(
         default=False,
         metadata={
@@ -4132,69 +4906,36 @@ class DestinationOptions:
         default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
     )
 
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the peer is asked what it has of what it took."""
+        return self.verify
+
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(ForwardingSettings):
     """The section `AutoForwardPeer`."""
 
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
         metadata={"help": "Names from `OrthancPeers`; null: every peer that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
-    )
-    rule_mode: str = dataclasses.field(
-        default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
-    )
-    trigger: str = dataclasses.field(
-        default="Stable",
-        metadata={
-            "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
-        },
-    )
-    skip_modified: bool = dataclasses.field(
-        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
-    )
     delete_after_forward: bool = dataclasses.field(
         default=False,
         metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
-    max_per_destination: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
-        },
-    )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
-    )
-    reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
     )
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    """Return whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
     return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
 
 
 def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
-    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    """Return False, as peers can't be distinguished by origin; what comes back is known by its content or is no news."""
     return False
 
 
@@ -4221,7 +4962,7 @@ def prove(
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    """Return which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
     url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]
@@ -4237,19 +4978,19 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
-        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
+        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
         orthanc.LogError(refusal)
     peers = Peers(configuration, Loopback(configuration))
-    kind = Kind(
+    transport = Transport(
         *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
-    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
-    Deliveries(forwarder).register(refusal)
+    forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
+    register_routes(forwarder, refusal)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
         forwarder.register()

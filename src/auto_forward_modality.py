@@ -2,7 +2,8 @@
 """Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
 
@@ -37,12 +38,12 @@ import orthanc
 
 from common.answers import one_line, warn_if_open
 from common.loopback import Loopback, LoopbackError
-from common.settings import SettingsError, not_empty, read_settings
-from forwarding.deliveries import Deliveries
-from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
-from forwarding.rules import Rule, Window
-
-__version__ = "0.1.0"
+from common.settings import SettingsError, read_settings
+from common.version import __version__  # noqa: F401 - the built script has it
+from forwarding.api import register_routes
+from forwarding.forwarder import Forwarder
+from forwarding.settings import ForwardingSettings, SendOptions, wrong_with_settings
+from forwarding.transports import Transport
 
 SECTION = "AutoForwardModality"
 # Of `/modalities/{id}/store`, in all versions together.
@@ -53,32 +54,9 @@ COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it commi
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a delivery that failed goes again."""
+class DestinationOptions(SendOptions):
+    """What is particular to one node."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DestinationOptions:
-    """What is particular to one destination."""
-
-    max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
-    )
-    windows: tuple[Window, ...] = dataclasses.field(
-        default=(),
-        metadata={
-            "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
-        },
-    )
     proof: str = dataclasses.field(
         default="StorageCommitment",
         metadata={
@@ -93,29 +71,12 @@ class DestinationOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(ForwardingSettings):
     """The section `AutoForwardModality`."""
 
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
         metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
-    )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
-    )
-    rule_mode: str = dataclasses.field(
-        default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
-    )
-    trigger: str = dataclasses.field(
-        default="Stable",
-        metadata={
-            "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
-        },
-    )
-    skip_modified: bool = dataclasses.field(
-        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
     )
     delete_after_forward: bool = dataclasses.field(
         default=False,
@@ -123,29 +84,8 @@ class Settings:
             "help": "Delete here what every destination has proved to have: by Storage Commitment and C-FIND (`Proof`)."
         },
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
-    max_per_destination: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
-        },
-    )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
-    )
-    reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
     )
     tcp_no_delay: bool = dataclasses.field(
         default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
@@ -153,12 +93,12 @@ class Settings:
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
+    """Return whether the content of a DicomModalityStore job names this entry of `DicomModalities`."""
     return bool(content.get("RemoteAet") == destination["AET"])
 
 
 def came_from(origin: Mapping[str, str], destination: Mapping[str, Any]) -> bool:
-    """Whether an instance came in from this node: it is not sent back."""
+    """Return whether an instance came in from this node: it is not sent back."""
     return bool(origin.get("RemoteAET") == destination["AET"])
 
 
@@ -170,7 +110,7 @@ def probe(loopback: Loopback, name: str) -> None:
 def prove(
     settings: Settings, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """Which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
+    """Return which instances a node has, of these patients: found there by C-FIND, and by its own word in Storage Commitment.
 
     Storage Commitment (DICOM PS3.4 J) names no patient: a node that has the same UIDs under another one, and has dropped what
     it was sent, commits itself all the same.
@@ -195,7 +135,7 @@ def prove(
 def committed_to(
     loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
-    """The instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
+    """Return the instances whose SOP Instance UIDs a node has committed itself to; None: it has not reported yet."""
     by_uid = {one["MainDicomTags"].get("SOPInstanceUID"): key for key, one in instances.items()}
     if name not in asked:
         path = f"/modalities/{urllib.parse.quote(name)}/storage-commitment"
@@ -217,7 +157,7 @@ def committed_to(
 
 
 def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Which of these instances a node says it has, in their series, their study and of their patient.
+    """Return which of these instances a node says it has, in their series, their study and of their patient.
 
     Raises
     ------
@@ -253,7 +193,7 @@ def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapp
 
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
-    """What a node answers to C-FIND."""
+    """Return what a node answers to C-FIND."""
     path = f"/modalities/{urllib.parse.quote(name)}/query"
     number = loopback.post(path, {"Level": level, "Query": dict(query)})["ID"]
     try:
@@ -264,12 +204,12 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
 
 
 def bare(value: Any) -> str:
-    """A value without what DICOM pads it with."""
+    """Return a value without what DICOM pads it with."""
     return value.strip(" \0") if isinstance(value, str) else ""
 
 
 def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
-    """Whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
+    """Return whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
     return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
@@ -279,15 +219,15 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
-        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
+        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
-    kind = Kind("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
-    forwarder = Forwarder("auto-forward-modality", kind, Settings() if refusal else settings, configuration)
-    Deliveries(forwarder).register(refusal)
+    transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
+    forwarder = Forwarder("auto-forward-modality", transport, Settings() if refusal else settings, configuration)
+    register_routes(forwarder, refusal)
     if refusal is None:
         warn_if_open("auto_forward_modality", configuration)
         if settings.tcp_no_delay:

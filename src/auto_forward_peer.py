@@ -2,7 +2,8 @@
 """Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
-deliveries go again, ever more rarely, for three days. What the archive held before this script came is never sent by itself.
+deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+itself.
 
 A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
 
@@ -36,46 +37,23 @@ import orthanc
 
 from common.answers import one_line, warn_if_open
 from common.loopback import Loopback
-from common.settings import SettingsError, not_empty, read_settings
-from forwarding.deliveries import Deliveries
-from forwarding.forwarder import Forwarder, Kind, wrong_with_rules
+from common.settings import SettingsError, read_settings
+from common.version import __version__  # noqa: F401 - the built script has it
+from forwarding.api import register_routes
+from forwarding.forwarder import Forwarder
 from forwarding.identity import MisconfiguredError
 from forwarding.peers import OnlyOrthancCanAskError, Peers
-from forwarding.rules import Rule, Window
-
-__version__ = "0.1.0"
+from forwarding.settings import ForwardingSettings, SendOptions, wrong_with_settings
+from forwarding.transports import Transport
 
 SECTION = "AutoForwardPeer"
 STORE_OPTIONS = ("Compress", "Transcode", "Priority")  # of `/peers/{id}/store`
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a delivery that failed goes again."""
+class DestinationOptions(SendOptions):
+    """What is particular to one peer."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class DestinationOptions:
-    """What is particular to one destination."""
-
-    max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
-    )
-    windows: tuple[Window, ...] = dataclasses.field(
-        default=(),
-        metadata={
-            "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
-        },
-    )
     verify: bool = dataclasses.field(
         default=False,
         metadata={
@@ -86,69 +64,36 @@ class DestinationOptions:
         default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
     )
 
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the peer is asked what it has of what it took."""
+        return self.verify
+
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(ForwardingSettings):
     """The section `AutoForwardPeer`."""
 
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
         metadata={"help": "Names from `OrthancPeers`; null: every peer that Orthanc knows, also later; `[]`: none."},
     )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
-    )
-    rule_mode: str = dataclasses.field(
-        default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
-    )
-    trigger: str = dataclasses.field(
-        default="Stable",
-        metadata={
-            "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
-        },
-    )
-    skip_modified: bool = dataclasses.field(
-        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
-    )
     delete_after_forward: bool = dataclasses.field(
         default=False,
         metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
-    max_per_destination: int | None = dataclasses.field(
-        default=None,
-        metadata={
-            "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
-        },
-    )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
-    )
-    reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
     )
 
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
-    """Whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
+    """Return whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
     return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
 
 
 def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
-    """Peers can't be told apart by origin: what comes back is known by its content (OverwriteInstances) or is no news."""
+    """Return False, as peers can't be distinguished by origin; what comes back is known by its content or is no news."""
     return False
 
 
@@ -175,7 +120,7 @@ def prove(
     instances: Mapping[str, Mapping[str, Any]],
     _asked: dict[str, Any],
 ) -> set[str]:
-    """Which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
+    """Return which instances a peer has, by its REST API: by Orthanc's identifiers, hence of the same patients."""
     url = urllib.parse.urlsplit(peers.settings(name)["Url"])
     addresses = {found[4][0] for found in socket.getaddrinfo(url.hostname, None)}
     came = [one.get("Metadata", {}) for one in instances.values()]
@@ -191,19 +136,19 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
-        if wrong := wrong_with_rules(settings, configuration, STORE_OPTIONS):
+        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS):
             raise SettingsError(f"{SECTION}.{wrong}")
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_peer is idle until this is corrected.")
         orthanc.LogError(refusal)
     peers = Peers(configuration, Loopback(configuration))
-    kind = Kind(
+    transport = Transport(
         *("peers", "UPDATED_PEERS", "OrthancPeerStore", is_for, came_from, probe, functools.partial(prove, peers)),
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
-    forwarder = Forwarder("auto-forward-peer", kind, Settings() if refusal else settings, configuration)
-    Deliveries(forwarder).register(refusal)
+    forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
+    register_routes(forwarder, refusal)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
         forwarder.register()

@@ -75,5 +75,10 @@ def test_an_origin_is_met_when_every_condition_holds() -> None:
     assert not has_origin(Origin(user=("alice",)), origin)
 
 
+def test_a_bracket_in_a_pattern_is_a_plain_character() -> None:
+    assert has_origin(Origin(remote_aet=("CT[1]",)), {"RemoteAET": "CT[1]"})
+    assert not has_origin(Origin(remote_aet=("CT[12]",)), {"RemoteAET": "CT1"})
+
+
 def test_every_day_has_a_name() -> None:
     assert [DAYS[(MONDAY + datetime.timedelta(days=day)).weekday()] for day in range(7)] == list(DAYS)

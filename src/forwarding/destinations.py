@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether a destination can be sent to now: paused, outside its hours, away and probed, or well."""
+"""The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well."""
 
+import datetime
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.answers import one_line
-from forwarding.identity import Identity
+import orthanc
 
-PROBE_LONGEST = 60.0  # seconds between two probes of a destination that does not answer
+from common.answers import one_line
+from common.loopback import LoopbackError
+from forwarding.context import Context
+from forwarding.identity import Identity
+from forwarding.rules import is_open
+
+PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 
 
 class Destination:
@@ -38,7 +44,7 @@ class Destination:
         self._trial_delay, self._next_trial = first, 0.0
 
     def failed(self, error: str) -> None:
-        """A job to it has failed: hold all others back, and ask whether it is there."""
+        """Hold all jobs back, since one has failed, and ask whether it is there."""
         if not self.away:
             self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
             self._next_trial = time.monotonic() + self._trial_delay
@@ -47,14 +53,15 @@ class Destination:
         self.identity.doubt()
 
     def succeeded(self) -> None:
+        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
         self.away, self.error = False, ""
 
     def may_send(self) -> bool:
-        """Whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
         return not self.away or time.monotonic() >= self._next_trial
 
     def sent(self) -> None:
-        """A job was submitted; if that was the trial, the next one is later."""
+        """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
             self._trial_delay = min(self._longest, self._trial_delay * 2)
             self._next_trial = time.monotonic() + self._trial_delay
@@ -73,11 +80,93 @@ class Destination:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
             self._next_probe = time.monotonic() + self._delay
-            self._delay = min(PROBE_LONGEST, self._delay * 2)
+            self._delay = min(PROBE_LONGEST_SECONDS, self._delay * 2)
         else:
             self.answered = True
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
+        """Return its health, for a person."""
         wrong = self.identity.wrong
         return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
+
+
+class Destinations:
+    """The destinations that Orthanc knows, from its configuration and its database, and what is known of each.
+
+    Parameters
+    ----------
+    changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(self, context: Context, changed: threading.Event) -> None:
+        self._name, self._transport, self._settings = context.name, context.transport, context.settings
+        self._rules, self._loopback = context.rules, context.loopback
+        self._ledger, self._wake = context.ledger, context.wake
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._changed, self._asking = changed, threading.Lock()
+        self._changed.set()
+        self._health: dict[str, Destination] = {}
+
+    def known(self) -> dict[str, Mapping[str, Any]]:
+        """Return the destinations that Orthanc knows now, with their settings."""
+        with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
+            if self._changed.is_set():
+                self._changed.clear()  # first: what changes during the question is asked again
+                try:
+                    self._known = self._loopback.get(f"/{self._transport.route}?expand")
+                except LoopbackError:
+                    self._changed.set()
+                    raise
+                for health in self.all_health():
+                    health.identity.doubt()
+                self._log_unknown()
+            return self._known
+
+    def listed(self) -> list[str]:
+        """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
+        known, listed = self.known(), self._settings.destinations
+        return list(known) if listed is None else [name for name in listed if name in known]
+
+    def health_of(self, name: str) -> Destination:
+        """Return the health of a destination."""
+        if name not in self._health:
+            retry = self._settings.retry
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            check = self._transport.check
+            self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
+        return self._health[name]
+
+    def all_health(self) -> list[Destination]:
+        """Return the health of all that were looked at once."""
+        return [*self._health.values()]
+
+    def is_paused(self, name: str) -> bool:
+        """Return whether a person holds back what waits for it."""
+        return bool(self._ledger.number(f"paused {name}"))
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Hold back what waits for a destination, or send it again; also over restarts."""
+        self._ledger.set_number(f"paused {name}", int(paused))
+
+    def is_open(self, name: str) -> bool:
+        """Return whether this is an hour at which it may be sent to."""
+        options = self._settings.destination_options.get(name)
+        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
+
+    def _log_unknown(self) -> None:
+        of_rules = (name for rule in self._rules for name in rule.destinations or ())
+        wanted = {*(self._settings.destinations or ()), *of_rules}
+        if unknown := sorted(wanted - self._known.keys()):
+            orthanc.LogError(
+                f"{self._name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
+        if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
+            )

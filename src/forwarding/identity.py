@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from common.answers import one_line
 from common.ledger import Ledger
+from common.work import Work
 
-CHECK_EVERY = 60.0  # seconds between two checks, while it is sent to
-CHECK_WRONG_EVERY = 10.0  # seconds likewise, while it is not what it should be
-CHECK_COUNTS_FOR = 2 * CHECK_EVERY  # seconds; an older one says nothing
+CHECK_SECONDS = 60.0  # between two checks, while it is sent to
+CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
+CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
 
 
 class MisconfiguredError(Exception):
@@ -34,7 +35,7 @@ class Identity:
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:
-        """Whether a check of late has found it right; starts one if that is due."""
+        """Return whether a check of late has found it right; start one if that is due."""
         if self._check is None:
             return True
         self._start_if_due()
@@ -65,17 +66,17 @@ class Identity:
     def _ask(self, check: Callable[[str], None]) -> None:
         begun, at = time.monotonic(), time.time()
         used, self._used = self._used, False
-        wait, delay = CHECK_EVERY, 1.0
+        wait, delay = CHECK_SECONDS, 1.0
         try:
             check(self._name)
         except MisconfiguredError as error:
-            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_EVERY
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
             self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_EVERY, self._delay * 2)
+            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
         else:
             self.wrong = self.silent = ""
-            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_FOR
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
         self._delay, self._next = delay, time.monotonic() + wait
         if begun < self._doubted:  # it was about what it was before
             self._counts_until = self._next = 0.0
@@ -86,11 +87,11 @@ class Misconfigured:
     """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self._ledger, self._work = ledger, Work(ledger)
         self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
 
     def note(self, name: str, identity: Identity) -> bool | None:
-        """Write down what a check has found; True: it is wrong now, False: it is right again, None: it is as it was.
+        """Write down what a check has found; return True: it is wrong now, False: it is right again, None: it is as it was.
 
         What counts as delivered since the last check that found it right may be lost, and waits again.
         """
@@ -104,12 +105,12 @@ class Misconfigured:
             if wrong and not was:
                 self._take_back(name)
             if wrong:
-                marked = self._explain(name, wrong, 0 if wrong != was else marked)
+                marked = self._work.explain_waiting(name, wrong, 0 if wrong != was else marked)
         self._noted[name] = wrong, identity.right_at, marked
         return bool(wrong) if bool(wrong) != bool(was) else None
 
     def names(self) -> list[str]:
-        """The destinations that were found right once: what was delivered after that has still to be confirmed."""
+        """Return the destinations that were found right once: what was delivered after that has still to be confirmed."""
         return [
             row["name"].removeprefix("right ")
             for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
@@ -117,16 +118,5 @@ class Misconfigured:
 
     def _take_back(self, name: str) -> None:
         since = self._ledger.number(f"right {name}", -1)
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
         if since >= 0:
-            self._ledger.run(sql, time.time(), name, since)
-
-    def _explain(self, name: str, wrong: str, after: int) -> int:
-        """Give the reason to the rows that wait, those after this one; the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", name)[0]["last"] or 0
-        )
-        if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, wrong, name, after)
-        return max(after, int(last))
+            self._work.reopen_done(name, since)

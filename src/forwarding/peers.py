@@ -21,14 +21,16 @@ from common.loopback import Loopback, LoopbackError
 from forwarding.identity import MisconfiguredError
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
-CHECK_TIMEOUT = 10.0  # seconds, until a peer has answered who it is
-PEER_TIMEOUT = 30.0  # seconds, until it has answered which of a hundred instances it has
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
-CONFIRMED_FOR = 60.0  # seconds that a peer that was found to be an Orthanc counts as one
-REFUSED_FOR = 10.0  # seconds likewise of one that was not
-ASK_OPENLY_EVERY = 3600.0  # seconds; a server may bar who asks often without a password
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
 
 
 class OnlyOrthancCanAskError(ValueError):
@@ -72,7 +74,7 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_FOR if why else CONFIRMED_FOR), one_line(why)
+        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -84,7 +86,7 @@ class Peers:
         OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
         """
         try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT)
+            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
         except (OnlyOrthancCanAskError, ssl.SSLError):
             self._check_over_orthanc(name)
             return
@@ -99,11 +101,11 @@ class Peers:
         _raise_unless_orthanc(name, content)
 
     def _check_over_orthanc(self, name: str) -> None:
-        """The same by Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
         url = str(self._public(name)["Url"])
-        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_EVERY) >= ASK_OPENLY_EVERY:
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT)
+                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
@@ -123,7 +125,7 @@ class Peers:
         settings, keys, found = self.settings(name), list(instances), set[str]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
-            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT)
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
@@ -146,7 +148,9 @@ class Peers:
         if public.get("Pkcs11"):
             raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
         # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
-        if peer is not None and _told_of({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _told_of(public):
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
             return {**peer, "Url": public["Url"]}
         if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
             raise OnlyOrthancCanAskError(
@@ -182,7 +186,7 @@ class Peers:
     def _connect(
         self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
     ) -> http.client.HTTPConnection:
-        """A connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
+        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
         proxy = self._proxy(url)
         encrypted, host = url.scheme == "https", url.hostname or ""
         if not encrypted and proxy is None:
@@ -199,7 +203,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """The proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()
@@ -235,7 +239,7 @@ class _Proxied(http.client.HTTPConnection):
 
 
 def redirected(name: str, url: str, location: str) -> str:
-    """What to say of a redirect: where to, without user, password or query, which may be secrets."""
+    """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
     where = "no address"
     with contextlib.suppress(ValueError):
         there = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
@@ -262,8 +266,8 @@ def _decoded(content: bytes) -> Any:
         return None
 
 
-def _told_of(peer: Mapping[str, Any]) -> tuple[object, ...]:
-    """What Orthanc shows of a peer too."""
+def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 

@@ -3,16 +3,16 @@
 
 import dataclasses
 import difflib
-import fnmatch
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.answers import one_line
-from common.feed import PLURALS
+from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
-from forwarding.rules import ANSWERED, UID_TAG, Rule, has_origin
+from common.wildcards import matches_any
+from forwarding.rules import ANSWERED, Rule, has_origin
 
 Matcher = Callable[[dict[str, Any]], Any]
 
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """The function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the configuration's folder.
 
     Raises
     ------
@@ -68,10 +68,10 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
-                query = {UID_TAG[rule.level]: "0", tag: wanted}
+                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
                 try:
                     self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
                 except LoopbackError as error:
@@ -83,13 +83,13 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """What each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, up to the first that matches where only that counts.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
         Raises
         ------
-        LoopbackError : Orthanc can't answer now. Anything that a matcher raises comes out as it is.
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
         """
         found = []
         for rule in self._rules:
@@ -121,17 +121,15 @@ class Router:
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
-        tag = UID_TAG[batch.level]
-        if (wanted := rule.query.get(tag)) and not any(
-            fnmatch.fnmatchcase(batch.uid, uid) for uid in wanted.split("\\")
-        ):
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
             return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
         find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
-        content = self._loopback.get(f"/{PLURALS[batch.level]}/{batch.resource}")
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
         tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
         origins = [dict(origin) for origin in batch.origins.values()]
         return {

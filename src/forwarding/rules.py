@@ -3,11 +3,11 @@
 
 import dataclasses
 import datetime
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.settings import not_empty
+from common.wildcards import matches_any
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
 # A tag of a lower level would silently match nothing: such a rule is refused.
@@ -59,7 +59,7 @@ METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
 def clock_time(text: str) -> datetime.time | None:
-    """The time of `HH:MM`, or None; `24:00` is the end of the day."""
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
         return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
     except ValueError:
@@ -111,7 +111,7 @@ class Rule:
     matcher: str = dataclasses.field(
         default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
     )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher goes first."})
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Window:
 
 
 def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Whether a destination may be sent to now; without windows it always may."""
+    """Return whether a destination may be sent to now; without windows it always may."""
     return not windows or any(_is_in(window, now) for window in windows)
 
 
@@ -154,7 +154,7 @@ def _is_in(window: Window, now: datetime.datetime) -> bool:
 
 
 def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """What a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
     above = LEVELS[: LEVELS.index(rule.level) + 1]
     answered = set().union(*(ANSWERED[level] for level in above))
     below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
@@ -174,7 +174,7 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
 
 
 def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
     pairs = (
         (wanted.remote_aet, "RemoteAET"),
         (wanted.called_aet, "CalledAET"),
@@ -182,8 +182,4 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.method, "Origin"),
         (wanted.user, "HttpUsername"),
     )
-    return all(
-        any(fnmatch.fnmatchcase(origin.get(name, ""), pattern) for pattern in patterns)
-        for patterns, name in pairs
-        if patterns
-    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)

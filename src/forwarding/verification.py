@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Whether what a destination took is there: asked of it, beside the work of sending."""
 
+import json
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from common.answers import one_line
+from common.work import Work
+from forwarding.archive import still_here
+from forwarding.context import Context
+from forwarding.destinations import Destinations
+from forwarding.rows import Rows
+from forwarding.transports import Has
 
-ASK_TOGETHER = 100  # instances from which on no further row joins a question
-
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
-Has = Callable[[str, Collection[str]], set[str]]
+INSTANCES_PER_VERIFICATION = 100  # from which on no further row joins a question
 
 
 class Verified(NamedTuple):
@@ -45,10 +49,11 @@ class Verifier:
                 threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
 
     def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for."""
         return row in self._rows
 
     def number(self, destination: str) -> int:
-        """Rows of a destination that are being asked for: their jobs have ended."""
+        """Return the number of rows of a destination that are being asked for: their jobs have ended."""
         with self._lock:
             return sum(each == destination for each in self._rows.values())
 
@@ -57,7 +62,7 @@ class Verifier:
         return self.answers[0] if self.answers else None
 
     def take(self) -> Verified | None:
-        """The next answer."""
+        """Return the next answer, or None."""
         if not self.answers:
             return None
         answer = self.answers.popleft()
@@ -78,13 +83,82 @@ class Verifier:
             self._wake.set()
 
     def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
-        """Rows for one question; without any, the thread ends."""
+        """Return rows for one question; without any, the thread ends."""
         with self._lock:
             waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
-            while waiting and number < ASK_TOGETHER:
+            while waiting and number < INSTANCES_PER_VERIFICATION:
                 row = next(iter(waiting))
                 rows[row] = waiting.pop(row)
                 number += len(rows[row])
             if not rows:
                 self._asking.discard(destination)
             return rows
+
+
+class Verification:
+    """What a row has to do with the question whether its destination has what it took (`Verify`)."""
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
+
+    def begin(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
+        options = self._settings.destination_options.get(row["queue"])
+        if self._verifier is None or not options or not options.is_verified:
+            return False
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
+            instances = [found["ID"] for found in self._loopback.post("/tools/bulk-content", body)]
+        self._verifier.add(row["queue"], row["id"], instances)
+        return True
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for: its job has ended."""
+        return self._verifier is not None and self._verifier.is_under_way(row)
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being asked for."""
+        return self._verifier.number(destination) if self._verifier else 0
+
+    def settle(self) -> None:
+        """Write down the answers that have come."""
+        while self._verifier and (answer := self._verifier.first()):
+            row = self._work.get(answer.row)
+            if row and row["state"] == "sending":  # else a person has dropped it
+                self._settle_one(row, answer)
+            self._verifier.take()
+
+    def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
+        if answer.error:
+            data = {**json.loads(row["data"]), "Sent": True}
+            why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
+            self._rows.fail({**row, "data": json.dumps(data)}, why)
+        elif answer.missing:
+            self._send_missing(row, answer)
+        else:
+            self._rows.end_delivered(row)
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = still_here(self._loopback, answer.missing)
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self._ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
+                self._work.change(row["id"], data=arrived)
+                self._rows.end_delivered({**row, "data": json.dumps(arrived)})
+                if not here:
+                    return
+                row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
+                self._work.change(row["id"], attempts=row["attempts"])
+            elif not here:
+                self._ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self._work.change(row["id"], subject=here[0])
+            self._rows.fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self._destinations.health_of(row["queue"]).succeeded()

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The routes of the forwarders: what was sent where and what came of it, and what a person may do about it."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from common.answers import Answer, Refused, Request, one_line, serve
+from common.identifiers import PLURAL
+from common.ledger import STATES
+from common.loopback import LoopbackError
+from common.pages import page_answer
+from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.times import utc
+from common.work import Which
+from forwarding.archive import instances_of
+from forwarding.backfill import send_studies, studies_between
+from forwarding.forwarder import Forwarder
+from forwarding.routing import Batch
+from forwarding.rules import LEVELS, Rule
+from forwarding.tasks import task_of
+
+FILTERS = ("state", "destination", "job", "resource", "study")
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
+
+
+def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
+    """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+    named = Named(forwarder)
+    rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
+    routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+        "status": {"GET": rows.status},
+        "deliveries": {"GET": rows.page},
+        "deliveries/retry": {"POST": rows.retry_all},
+        "deliveries/([0-9]+)": {"GET": rows.one, "DELETE": rows.drop},
+        "deliveries/([0-9]+)/retry": {"POST": rows.retry},
+        "destinations": {"GET": places.destinations},
+        "destinations/([^/]+)/(pause|resume)": {"POST": places.pause},
+        "rules": {"GET": places.rules},
+        "rules/test": {"POST": places.test},
+        "send": {"POST": rows.send},
+        "backfill": {"POST": rows.backfill},
+    }
+    for path, handlers in routes.items():
+        serve(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+
+
+class Named:
+    """What callers name: rows, destinations, resources."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+
+    def row(self, request: Request) -> dict[str, Any]:
+        """Return the row whose id is in the path."""
+        number = request.groups[0]
+        row = self._forwarder.engine.work.get(row_number(number))
+        if row is None:
+            raise Refused(404, f"There is no delivery {number[:20]}")
+        return row
+
+    def destination(self, name: str | None) -> str:
+        """Return the name of a destination that Orthanc knows."""
+        known = self._forwarder.engine.destinations.known()
+        if name is None or name not in known:
+            raise Refused(400, f"Destination is {one_line(name)!r}, allowed: {', '.join(known) or 'none'}")
+        return str(name)
+
+    def resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
+        """Return level and identifier of a resource that is here."""
+        level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
+        if resource is None:
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
+        try:
+            self._forwarder.loopback.get(f"/{PLURAL[level]}/{resource}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            raise Refused(404, f"There is no {level} {resource}") from None
+        return level, resource
+
+
+class DeliveryRoutes:
+    """Handlers of what is about rows of the ledger: to look at them, and to add, retry and drop them."""
+
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, the number of rows in each state, the last error."""
+        totals = self._forwarder.engine.ledger.totals()
+        return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
+
+    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    def page(self, request: Request) -> dict[str, Any]:
+        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        query, engine = request.parameters, self._forwarder.engine
+        which = Which(
+            states=[query["state"]] if "state" in query else None,
+            queue=query.get("destination"),
+            ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
+            subject=query.get("resource"),
+            about=query.get("study"),
+        )
+        total, totals = engine.work.count(which), engine.ledger.totals()
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        return {"Total": total, "Totals": totals, **page}
+
+    def one(self, request: Request) -> dict[str, Any]:
+        """Return one row, with its failed attempts and its instances."""
+        row = self._named.row(request)
+        data = json.loads(row["data"])
+        instances = data["Instances"]
+        return {
+            **_shown_row(row),
+            "History": data.get("History", []),
+            "InstanceIDs": None if instances is None else [*instances],
+        }
+
+    def drop(self, request: Request) -> dict[str, Any]:
+        """Forget a row that is dead or waits; one that is being sent can't be called back."""
+        row = self._named.row(request)
+        if not self._forwarder.engine.work.remove(row["id"], [state for state in STATES if state != "sending"]):
+            raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
+        return _shown_row(row)
+
+    def retry(self, request: Request) -> dict[str, Any]:
+        """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
+        row = self._named.row(request)
+        if not self._retry(Which(ids=[row["id"]])):
+            raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
+        return _shown_row(self._named.row(request))
+
+    @takes({"Destination": Text()})
+    def retry_all(self, request: Request) -> dict[str, Any]:
+        """Try all dead rows of a destination again: `{"Destination": …}`."""
+        name = self._named.destination(request.parameters.get("Destination"))
+        return {"Retried": self._retry(Which(queue=name, states=("dead",)))}
+
+    def _retry(self, which: Which) -> int:
+        count = self._forwarder.engine.work.retry(which)
+        self._forwarder.wake.set()
+        return count
+
+    @takes({**RESOURCE, "Destinations": Texts()})
+    def send(self, request: Request) -> Answer:
+        """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
+
+        Without `Destinations`, to those of the section.
+        """
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
+        given = request.parameters.get("Destinations")
+        names = engine.destinations.listed() if given is None else [self._named.destination(name) for name in given]
+        if not names:
+            raise Refused(400, "Destinations is missing, and there is none that everything goes to")
+        with engine.ledger.transaction():
+            rows = [engine.rows.add(level, resource, name, None) for name in names]
+        self._forwarder.wake.set()
+        return Answer({"Deliveries": rows}, 202)
+
+    @takes({"From": Day(), "To": Day(), "Destination": Text(), "DryRun": Flag()})
+    def backfill(self, request: Request) -> Answer:
+        """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
+
+        `Destination` (one name, else all), `DryRun` (only count).
+        """
+        wanted, engine = request.parameters, self._forwarder.engine
+        first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
+        if first is None or last is None or first > last:
+            raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
+        named = "Destination" in wanted
+        targets = [self._named.destination(wanted["Destination"])] if named else engine.destinations.listed()
+        studies = studies_between(self._forwarder.loopback, first, last)
+        if not dry:
+            send_studies(engine, studies, targets)
+            self._forwarder.wake.set()
+        number = len(studies) * len(targets)
+        content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
+        return Answer(content, 200 if dry else 202)
+
+
+class DestinationRoutes:
+    """Handlers of what is about destinations, and about the rules that choose them."""
+
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
+
+    def destinations(self, _request: Request) -> dict[str, Any]:
+        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        engine = self._forwarder.engine
+        destinations, totals = engine.destinations, engine.work.totals_by_queue()
+        return {
+            name: {
+                **destinations.health_of(name).shown(),
+                "Paused": destinations.is_paused(name),
+                "Open": destinations.is_open(name),
+                "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
+            }
+            for name in destinations.known()
+        }
+
+    def pause(self, request: Request) -> dict[str, Any]:
+        """Hold back, or go on with, all that waits for a destination; also over restarts."""
+        name, action = self._named.destination(request.groups[0]), request.groups[1]
+        self._forwarder.engine.destinations.pause(name, action == "pause")
+        self._forwarder.wake.set()
+        return {"Destination": name, "Paused": action == "pause"}
+
+    def rules(self, _request: Request) -> dict[str, Any]:
+        """Return the rules in their order, and whether the first that matches decides or all count."""
+        return {
+            "RuleMode": self._forwarder.settings.rule_mode,
+            "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
+        }
+
+    @takes(RESOURCE)
+    def test(self, request: Request) -> dict[str, Any]:
+        """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
+        found = instances_of(self._forwarder.loopback, level, resource)
+        data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
+        batch = engine.assignment.batch_of(data, resource)
+        known, listed = list(engine.destinations.known()), engine.destinations.listed()
+        try:
+            verdicts = engine.router.verdicts(batch, known, listed)
+        except LoopbackError:
+            raise
+        except Exception as error:
+            raise Refused(422, f"A Matcher failed: {error!r}") from error
+        rules = [
+            {
+                "Name": verdict.rule.name,
+                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
+                "Why": verdict.why,
+            }
+            for verdict in verdicts
+        ]
+        return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
+
+    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
+        """Return how many would be sent there: not what came from it."""
+        settings = self._forwarder.engine.destinations.known()[name]
+        came_from = self._forwarder.transport.came_from
+        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+
+
+def _shown_rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "Name": rule.name,
+        "Level": rule.level,
+        "Destinations": None if rule.destinations is None else [*rule.destinations],
+        "Query": rule.query,
+        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "Matcher": rule.matcher,
+        "Priority": rule.priority,
+    }
+
+
+def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    data, task = json.loads(row["data"]), task_of(row)
+    level, instances = data["Level"], data["Instances"]
+    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
+    return {
+        "ID": row["id"],
+        "Level": level,
+        "Resource": row["subject"],
+        "Study": study,
+        "Task": task,
+        "Destination": row["queue"] if task == "send" else None,
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "Error": row["error"],
+        "Job": row["job"],
+        "Instances": None if instances is None else len(instances),
+        "Created": utc(row["created"]),
+        "Updated": utc(row["updated"]),
+    }

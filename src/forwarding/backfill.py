@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Sends what the archive holds already, when a person asks for it: whole studies by StudyDate."""
+
+import calendar
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from common.loopback import Loopback
+from common.times import parse_day
+from forwarding.engine import Engine
+
+STUDIES_PER_PAGE = 500
+BACKFILL_PRIORITY = -1  # what arrives is sent first
+
+
+def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    """Return the studies whose StudyDate is from `first` to `last`, both included."""
+    windows = _months(first, last) if loopback.finds_all else [(first, last)]
+    return [study for window in windows for study in _studies_of(loopback, *window)]
+
+
+def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[str]) -> None:
+    """Add a row for each study and destination."""
+    for study in studies:
+        with engine.ledger.transaction():
+            for destination in destinations:
+                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY)
+
+
+def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
+    found = loopback.post("/tools/find", query) if loopback.finds_all else _all_studies(loopback)
+    # Orthanc compares dates as text: look at each.
+    days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
+    return [study for study, day in days if day and first <= day <= last]
+
+
+def _all_studies(loopback: Loopback) -> Iterator[dict[str, Any]]:
+    since = 0
+    while page := loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_PAGE}"):
+        yield from page
+        since += len(page)
+
+
+def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
+    """Yield the parts of a range that lie in one month: what one question asks of the archive stays small."""
+    while first <= last:
+        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+        yield first, min(end, last)
+        first = end + datetime.timedelta(days=1)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A failed job does not name the instances that were refused: it is bisected until those are in rows of their own."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from common.ledger import Ledger
+from common.loopback import Loopback
+from common.work import Which, Work
+from forwarding.archive import instances_of
+
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+
+
+class Bisection:
+    """Parts the rows that failed although their destination answers."""
+
+    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
+        self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
+
+    def retry_failed(self, destination: str, was_silent: bool) -> None:
+        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
+
+        Parameters
+        ----------
+        was_silent : it did not answer a probe since it failed: then that was the reason.
+        """
+        with self._ledger.transaction():
+            for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
+                data = json.loads(row["data"])
+                # What failed although the destination is there: its content is what it minds.
+                if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                    self._halve(row, data)
+                elif not data.get("Refused"):
+                    self._work.change(row["id"], next_attempt=0)
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
+        if data.get("Refused"):
+            return False
+        parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        instances = data["Instances"]
+        if instances is None:
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        if len(instances) > 1:
+            middle = len(instances) // 2
+            self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+            self._ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
+        elif instances:
+            # Its own subject: the rest of the study does not wait for it.
+            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+            self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What is sent when: to destinations that are well, in their hours, a few jobs at a time."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from forwarding.bisection import Bisection
+from forwarding.context import Context
+from forwarding.destinations import Destination, Destinations
+from forwarding.identity import Misconfigured
+from forwarding.jobs import Jobs
+from forwarding.rows import Rows
+from forwarding.tasks import TO_DELETE, TO_ROUTE
+from forwarding.verification import Verification
+
+JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
+
+
+class Dispatcher:
+    """Looks at each destination, and submits as many of its rows as it may get now."""
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        misconfigured: Misconfigured,
+        rows: Rows,
+        jobs: Jobs,
+        verification: Verification,
+        bisection: Bisection,
+    ) -> None:
+        self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
+        self._stopping = context.stopping
+        self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
+        self._verification, self._bisection = verification, bisection
+        self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
+
+    def look_at_destinations(self) -> None:
+        """Take what probes and checks have found, and start those that are due."""
+        for health in self._destinations.all_health():
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
+                health.succeeded()
+                self._bisection.retry_failed(health.name, health.was_silent)
+            health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            orthanc.LogError(
+                f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            )
+            self._jobs.cancel_pending(health.name)
+        elif changed is False:
+            orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
+
+    def submit(self) -> None:
+        """Submit what is due to each destination that may be sent to now."""
+        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
+        busy = self._ledger.queues("sending")
+        for name in sorted(self._ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
+            health = self._destinations.health_of(name)
+            if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
+                continue
+            options = self._settings.destination_options.get(name)
+            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
+            # More than run at a time wait for a destination that is well, so that no slot is empty.
+            sending = busy.get(name, 0) - self._verification.number(name)
+            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+                if self._stopping.is_set():
+                    return
+                health.sent()
+                self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """Count an attempt that has failed, without a job, where it could not be asked who it is."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for row in self._ledger.due(health.name, 1, self._settings.retry.longest):
+            self._ledger.start(row["id"])
+            failed = {**row, "attempts": row["attempts"] + 1}
+            self._rows.fail(failed, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
+
+    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
+        self._ledger.start(row["id"])
+        row["attempts"] += 1
+        if row["queue"] not in self._destinations.known():
+            known = ", ".join(self._destinations.known()) or "none"
+            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+            return
+        if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
+            return  # it was sent, and could only not be asked
+        self._jobs.submit(row, options)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The parts of a forwarder put together on an open ledger, and the order in which its thread uses them."""
+
+import functools
+import threading
+import time
+from collections.abc import Mapping
+
+from common.feed import FEED_TABLES
+from common.work import Work
+from forwarding.assignment import Assignment
+from forwarding.bisection import Bisection
+from forwarding.context import Context
+from forwarding.deletion import Deleter
+from forwarding.destinations import Destinations
+from forwarding.dispatcher import Dispatcher
+from forwarding.identity import Misconfigured
+from forwarding.intake import Intake, Reports
+from forwarding.jobs import JOBS_TABLE, Jobs
+from forwarding.metrics import Metrics
+from forwarding.routing import Matcher, Router
+from forwarding.rows import Rows
+from forwarding.sent_instances import GIVEN_TABLE, SentInstances
+from forwarding.settings import may_overwrite
+from forwarding.verification import Verification, Verifier
+
+IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
+BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+
+
+class Engine:
+    """Routes what arrives, and sends what is routed, turn by turn.
+
+    Parameters
+    ----------
+    reports : what callbacks report.
+    destinations_changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        matchers: Mapping[str, Matcher],
+        reports: Reports,
+        destinations_changed: threading.Event,
+    ) -> None:
+        name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
+        self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        overwrites = may_overwrite(context.configuration)
+        remembers = overwrites or settings.trigger == "Stored"
+        self._sent = SentInstances(
+            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
+        )
+        self._intake = Intake(context, reports.arrivals, self._sent)
+        self.destinations = Destinations(context, destinations_changed)
+        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._deleter: Deleter | None = None
+        if settings.delete_after_forward:
+            prove = functools.partial(context.transport.prove, loopback)
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
+        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.assignment = Assignment(
+            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+        )
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        self._verification = Verification(context, self.destinations, self.rows, verifier)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
+        self._dispatcher = Dispatcher(
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            Bisection(ledger, loopback),
+        )
+        self._next_read = self._next_look = 0.0  # monotonic
+        reports.open(self._intake.feed.hear)
+
+    def begin(self) -> str | None:
+        """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
+        self._intake.feed.begin()
+        for name in self._misconfigured.names():
+            if name in self.destinations.known():
+                self.destinations.health_of(name).identity.used()
+        return self.router.check()
+
+    def turn(self) -> float:
+        """Do what there is to do, and return the seconds until the next turn."""
+        try:
+            self._reports.inbox.flush()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+                self._reports.has_changes.clear()
+                self._intake.read()
+                self.assignment.route()
+                self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
+            self.jobs.settle_ended()
+            self._verification.settle()
+            self._dispatcher.look_at_destinations()
+            self._dispatcher.submit()
+            self._look_around()
+        except BaseException:
+            self._next_read = 0.0  # what was to be read may be left
+            raise
+        return BUSY_LOOK_SECONDS if self.ledger.queues("waiting") else IDLE_SECONDS
+
+    def _look_around(self) -> None:
+        """Find what no event reported, and tidy up."""
+        if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
+            return
+        self.jobs.reconcile()
+        self.ledger.forget_finished(self._settings.keep_done_days)
+        self._sent.forget_deleted()
+        self._metrics.report()
+        self._next_look = time.monotonic() + IDLE_SECONDS
+
+    def stop_deleting(self, seconds: float) -> None:
+        """End the thread that deletes, and wait for it so long."""
+        if self._deleter:
+            self._deleter.stop(seconds)

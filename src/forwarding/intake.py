@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable."""
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orthanc
+
+from common.arrivals import Arrivals
+from common.feed import Feed, arrived_since
+from common.inbox import Inbox
+from common.work import Which, Work
+from forwarding.context import Context
+from forwarding.rules import LEVELS
+from forwarding.sent_instances import SentInstances
+from forwarding.tasks import TO_ROUTE
+
+GATHER_SECONDS = 0.2  # in which what arrives becomes one batch (trigger Stored)
+
+
+class Reports:
+    """What Orthanc's callbacks report, until the thread reads it: also before the ledger is open.
+
+    Parameters
+    ----------
+    overwrites : the same instance can come again with another content.
+    at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    """
+
+    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+        self.arrivals = Arrivals(digests=overwrites)
+        self.has_changes = threading.Event()
+        """Something is to be read in the log of changes."""
+        self.ended_jobs: deque[tuple[str, bool]] = deque()
+        self.deleted_instances: deque[str] = deque()
+        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
+        self._write: Callable[[str, str], None] = lambda _change, _resource: None
+        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+
+    def open(self, write: Callable[[str, str], None]) -> None:
+        """Write what is reported of instances and stable resources, from now on."""
+        self._write = write
+        self.inbox.open()
+
+    def on_event(self, event: str, level: int, resource: str) -> None:
+        """Take an event of Orthanc's."""
+        if event.startswith("JOB_"):
+            self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
+            self._wake.set()
+        elif event == "DELETED":
+            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
+                self.deleted_instances.append(resource)
+        elif event == "NEW_INSTANCE":
+            self.inbox.add(("NewInstance", resource))
+            if self._at_once:
+                self._read_soon()
+        else:
+            self.inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        self.has_changes.set()
+        self._wake.set()
+
+
+class Intake:
+    """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
+
+    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+        self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._arrivals, self._sent = arrivals, sent
+        self._at_once = context.settings.trigger == "Stored"
+        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        stable_age = float(context.configuration.get("StableAge", 60))
+        self.feed = Feed(
+            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
+            arrivals.parents,
+            set_back=self._forget_numbers,
+        )
+
+    def read(self) -> None:
+        """Add the rows for what has come since the last time."""
+        if self._at_once:
+            self._stopping.wait(GATHER_SECONDS)
+        self.feed.poll()
+        if self._at_once:
+            self._add_unstable()
+
+    def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """Add a row in the feed's transaction."""
+        self._add_to_route(level, resource, instances, last=True)
+
+    def _add_unstable(self) -> None:
+        """Add a row for each resource of which something arrived since the last time, before it is stable."""
+        since = self._ledger.number("taken")
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for row in arrived_since(self._ledger, since):
+            groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
+            since = row["seq"]
+        if groups:
+            with self._ledger.transaction():
+                for (level, resource), instances in groups.items():
+                    self._add_to_route(level, resource, instances, last=False)
+                self._ledger.set_number("taken", since)
+
+    def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
+        origins: list[Mapping[str, str]] = []
+        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        for instance, seq in instances.items():
+            arrival = self._arrivals.get(instance)
+            number = -1
+            if arrival:
+                data["UID"] = arrival.uids[level]
+                if arrival.origin not in origins:
+                    origins.append(arrival.origin)
+                number = origins.index(arrival.origin)
+            data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
+        self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+
+    def _forget_numbers(self, place: int) -> None:
+        """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
+
+        What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
+        """
+        self._sent.forget_numbers(place)
+        self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
+        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
+            self._work.change(row["id"], data={**data, "Instances": about})

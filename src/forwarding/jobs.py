@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart."""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from common.answers import one_line
+from common.loopback import LoopbackError
+from common.work import Which, Work
+from forwarding.archive import still_here
+from forwarding.context import Context
+from forwarding.destinations import Destinations
+from forwarding.rows import Rows
+from forwarding.verification import Verification
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+
+# Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
+JOBS_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+
+
+class Jobs:
+    """Submits a row as a job, and settles the row when the job has ended.
+
+    Parameters
+    ----------
+    ended : jobs that have ended, and whether well, as callbacks report them.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        rows: Rows,
+        verification: Verification,
+        ended: deque[tuple[str, bool]],
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._transport = context.transport
+        self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self.is_one_in_doubt = False
+        """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
+
+    def rows_of(self, job: str) -> list[int]:
+        """Return the ids of the rows that a job was for; it may have been cancelled since."""
+        return [row["delivery"] for row in self._ledger.rows("SELECT delivery FROM jobs WHERE job=?", job)]
+
+    def submit(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Submit the job of a row that is `sending`.
+
+        Raises
+        ------
+        LoopbackError : whether there is a job now, only Orthanc knows.
+        """
+        instances = json.loads(row["data"])["Instances"]
+        try:
+            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+        except LoopbackError as error:
+            if error.status == 0:
+                self.is_one_in_doubt = True
+                raise
+            self._rows.fail(row, str(error))
+            return
+        if job is None:
+            self._rows.end_gone(row)
+        else:
+            self._note(row["id"], job)
+
+    def _note(self, row: int, job: str) -> None:
+        with self._ledger.transaction():
+            self._work.change(row, job=job)
+            self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
+        """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
+        body = {**options, "Resources": resources, "Synchronous": False}
+        try:
+            return str(self._loopback.post(f"/{self._transport.route}/{row['queue']}/store", body)["ID"])
+        except LoopbackError as error:
+            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
+                raise
+            here = still_here(self._loopback, resources)
+            if len(here) == len(resources):
+                raise  # then it is not the resources that were not found
+        return self._post(row, here, options) if here else None
+
+    def settle_ended(self) -> None:
+        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
+
+        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
+        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
+        """
+        while self._ended:
+            job, success = self._ended[0]
+            for row in self._work.find(Which(job=job, states=("sending",))):
+                self._settle(row, success)
+            self._ended.popleft()
+
+    def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if success:
+            health = self._destinations.health_of(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                self._work.take_back(row["id"])
+            elif not self._verification.begin(row):
+                self._rows.end_delivered(row)
+            return
+        try:
+            job = self._loopback.get(f"/jobs/{row['job']}")
+            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        # Whoever could not be reached had nothing against the content.
+        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        self.cancel_pending(row["queue"])
+
+    def cancel_pending(self, destination: str) -> None:
+        """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
+        for row in self._work.find(Which(queue=destination, states=("sending",))):
+            if row["job"] is None:
+                continue
+            try:
+                if self._loopback.get(f"/jobs/{row['job']}")["State"] == "Pending":
+                    self._work.take_back(row["id"])
+                    self._loopback.post(f"/jobs/{row['job']}/cancel", b"")
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise  # else it has ended by itself
+
+    def reconcile(self) -> None:
+        """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
+
+        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        """
+        rows = self._work.find(Which(states=("sending",)))
+        jobs = self._loopback.get("/jobs?expand") if rows else []
+        by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
+        for row in rows:
+            if self._verification.is_under_way(row["id"]):
+                continue
+            others = [each for each in jobs if each["ID"] not in taken]
+            job = by_id.get(row["job"]) if row["job"] else self._job_of(row, others)
+            if job is None:
+                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
+                self._work.wait_again(row["id"])
+                continue
+            taken.add(job["ID"])
+            self._note(row["id"], job["ID"])
+            if job["State"] not in UNFINISHED_JOBS:
+                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+        self.is_one_in_doubt = False
+
+    def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Return the unfinished job that sends what is in a row to its destination, or None."""
+        destination = self._destinations.known().get(row["queue"])
+        instances = json.loads(row["data"])["Instances"]
+        resources = {row["subject"]} if instances is None else set(instances)
+        for job in jobs:
+            content = job.get("Content", {})
+            same = (
+                destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
+            )
+            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+                return job
+        return None

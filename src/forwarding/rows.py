@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The rows that say what is sent where: how they are added, and how they end."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line
+from common.times import utc
+from common.work import Which, Work
+from forwarding.context import Context
+from forwarding.deletion import Deleter
+from forwarding.destinations import Destinations
+from forwarding.metrics import Metrics
+from forwarding.tasks import name_of
+
+HISTORY = 10  # failed attempts that a row remembers
+
+
+class Rows:
+    """Adds rows of deliveries, and writes down and logs what became of them."""
+
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work = context.ledger, Work(context.ledger)
+        self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+
+    def add(
+        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+    ) -> int:
+        """Add a row for a destination, or join one that waits for the same; return its id.
+
+        `None` means all instances that the resource holds when it is sent.
+        """
+        same = Which(subject=resource, queue=destination, states=("waiting",), data={"Level": level})
+        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            return self._ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[-1]["data"])
+        data.pop("Sent", None)  # not all of it was
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
+        return int(waiting[-1]["id"])
+
+    def end_delivered(self, row: Mapping[str, Any]) -> None:
+        """End a row whose destination has it."""
+        self._ledger.end(row["id"], "done")
+        self._destinations.health_of(row["queue"]).succeeded()
+        self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
+        orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def end_gone(self, row: Mapping[str, Any]) -> None:
+        """End a row that was deleted before it could be sent."""
+        self._ledger.end(row["id"], "gone")
+        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+
+    def fail(self, row: Mapping[str, Any], error: str) -> None:
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
+        retry, data = self._retry, json.loads(row["data"])
+        hours = retry.give_up_hours
+        history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "History": history})
+            times = {"first": retry.first, "longest": retry.longest, "give_up_after": hours * 3600}
+            state = self._ledger.fail(row["id"], one_line(error), **times)
+        where = row["queue"] or "any destination"
+        text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+        else:
+            orthanc.LogInfo(text)

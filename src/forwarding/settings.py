@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The settings of the forwarders, and what can be wrong with them beyond their types."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.answers import one_line
+from common.retry import Retry
+from common.settings import not_empty, wrong_keys
+from forwarding.rules import Rule, Window, wrong_with
+
+# Keys of a store call that the script sets itself.
+RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+
+
+@dataclasses.dataclass(frozen=True)
+class SendOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the destination is asked what it has of what it took."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingSettings:
+    """What the sections of all forwarders have."""
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
+    )
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete here what every destination has proved to have."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+        },
+    )
+    destination_options: Mapping[str, SendOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+    )
+    reconcile: bool = dataclasses.field(
+        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def may_overwrite(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with another content."""
+    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+
+
+def wrong_with_settings(
+    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+) -> str | None:
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules or ()):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
+    for name, options in settings.destination_options.items():
+        if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if reserved == ["Permissive"]
+                else "it is the script's"
+            )
+            return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+            return complaint
+    return None

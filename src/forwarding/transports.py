@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What differs between the ways to send: to DICOM nodes and to peers."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from common.loopback import Loopback
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+Has = Callable[[str, Collection[str]], set[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transport:
+    """What differs between DICOM nodes and peers."""
+
+    route: str
+    """Orthanc's: "modalities" or "peers"."""
+    changed: str
+    """The name of the event that says that they changed."""
+    job_type: str
+    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+    """Return whether a job's content names this destination."""
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]
+    """Return whether an instance came from this destination."""
+    probe: Callable[[Loopback, str], Any]
+    """Raise unless the destination answers."""
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+    """Return which instances a destination has, as `Prove`."""
+    check: Callable[[str], None] | None = None
+    """Raise MisconfiguredError if what answers there is something else."""
+    has: Has | None = None
+    """For the option Verify: return which instances it has."""
