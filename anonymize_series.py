@@ -1679,7 +1679,7 @@ class Which:
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
-    tried : it was attempted before.
+    tried : it was attempted before, or it was not.
     job_or_subject : its last attempt is this job, or it is about it.
     """
 
@@ -1692,7 +1692,7 @@ class Which:
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
-    tried: bool = False
+    tried: bool | None = None
     job_or_subject: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
@@ -1718,8 +1718,8 @@ class Which:
         if self.about is not None:
             parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
             values += [self.about, self.about]
-        if self.tried:
-            parts.append("attempts>0")
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
         if self.job_or_subject is not None:
             parts.append("(job=? OR subject=?)")
             values += [self.job_or_subject, self.job_or_subject]
@@ -1818,6 +1818,10 @@ class Work:
         """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
         sql = "UPDATE work SET data=? WHERE id=? AND data=?"
         return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
 
     def touch(self, row: int) -> None:
         """Say that a row is worked on now."""
@@ -2372,6 +2376,8 @@ class Feed:
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
     process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
+    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -2384,10 +2390,11 @@ class Feed:
         reconcile: bool,
         parents: Parents = lambda _instance: None,
         told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told = told
+        self._told, self._set_back = told, set_back
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -2398,7 +2405,11 @@ class Feed:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.number("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            self._ledger.set_number("cursor", place)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 

@@ -32,7 +32,7 @@ class Which:
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
-    tried : it was attempted before.
+    tried : it was attempted before, or it was not.
     job_or_subject : its last attempt is this job, or it is about it.
     """
 
@@ -45,7 +45,7 @@ class Which:
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
-    tried: bool = False
+    tried: bool | None = None
     job_or_subject: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
@@ -71,8 +71,8 @@ class Which:
         if self.about is not None:
             parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
             values += [self.about, self.about]
-        if self.tried:
-            parts.append("attempts>0")
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
         if self.job_or_subject is not None:
             parts.append("(job=? OR subject=?)")
             values += [self.job_or_subject, self.job_or_subject]
@@ -171,6 +171,10 @@ class Work:
         """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
         sql = "UPDATE work SET data=? WHERE id=? AND data=?"
         return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
 
     def touch(self, row: int) -> None:
         """Say that a row is worked on now."""
