@@ -4,7 +4,7 @@
 """De-identifies stable series or studies by rules, sends the copies on, and takes what comes back to its patient.
 
 UIDs and pseudonyms are made from a secret: the next series of a patient gets the same. What may show a face or a name in
-its pixels, and what is no image, is held back; each copy is read again, and held back if it still tells who the patient is.
+its pixels, and what is no image, is held back; each copy is read again, and held back if it still says who the patient is.
 
 A smallest configuration (the secret has at least 32 characters; without one the script stays idle):
 
@@ -3042,14 +3042,14 @@ def wrong_secret(secret: str | None) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How something is de-identified, and where the copy goes."""
+    """How something is de-identified, and where the copy is sent."""
 
     keep: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that stay, by keyword or `gggg,eeee`; they are not looked at afterwards."}
     )
     replace: dict[str, str] = dataclasses.field(default_factory=dict, metadata={"help": "Tags that get another value."})
     remove: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Tags that go, besides those of the profile."}
+        default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
     keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
     dicom_version: str | None = dataclasses.field(
@@ -3059,10 +3059,10 @@ class Recipe:
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
     allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
-    modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this DICOM node."})
-    peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this Orthanc."})
+    modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
+    peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
-        default=None, metadata={"help": "The copy goes to this server of the DICOMweb plugin."}
+        default=None, metadata={"help": "The copy is sent to this server of the DICOMweb plugin."}
     )
     delete_copy: bool = dataclasses.field(
         default=False, metadata={"help": "Delete the copy when it has arrived there."}

@@ -2,7 +2,7 @@
 """De-identifies stable series or studies by rules, sends the copies on, and takes what comes back to its patient.
 
 UIDs and pseudonyms are made from a secret: the next series of a patient gets the same. What may show a face or a name in
-its pixels, and what is no image, is held back; each copy is read again, and held back if it still tells who the patient is.
+its pixels, and what is no image, is held back; each copy is read again, and held back if it still says who the patient is.
 
 A smallest configuration (the secret has at least 32 characters; without one the script stays idle):
 

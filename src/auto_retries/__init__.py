@@ -2,7 +2,7 @@
 """Runs jobs again that failed and that others submitted: REST clients, Orthanc Explorer, other scripts.
 
 A study that a person sends to a PACS that is down arrives when the PACS is back: the job's content is written down as long
-as Orthanc knows it, and the job goes again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
+as Orthanc knows it, and the job is run again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
 until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
@@ -16,7 +16,7 @@ To look at and to act on, with curl:
     POST /auto-retries/jobs/{id}/retry              and GET and DELETE /auto-retries/jobs/{id}
     POST /auto-retries/jobs/retry                   {"Destination": "PACS"}: all dead ones of it
 
-Needs nothing but Python's standard library. All keys, and what a job does not tell: docs/auto_retries.md.
+Needs nothing but Python's standard library. All keys, and what a job does not show: docs/auto_retries.md.
 """
 
 from __future__ import annotations
