@@ -1868,6 +1868,23 @@ class Work:
         return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
@@ -3615,7 +3632,7 @@ class Register:
 # ---- src/anonymize_series/sending.py: Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end.
 
 
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
 
 
 class Sending:
@@ -3660,22 +3677,13 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), self._job(row["job"])
-            if job["State"] in UNFINISHED:
+            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
+            if job["State"] in UNFINISHED_JOBS:
                 continue
             if why := why_not_all(job, data["Copies"]):
                 self._attempts.fail(row, f"the job of sending failed: {why}")
             else:
                 self._on_arrived(row, data)
-
-    def _job(self, job: str) -> Mapping[str, Any]:
-        try:
-            found: Mapping[str, Any] = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-        return found
 
     def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self._recipes.get(row["queue"], Recipe()).delete_copy:
@@ -3704,6 +3712,7 @@ def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
 
 
 def store_route(recipe: Recipe) -> str | None:
+    """Return the route that sends copies to where a recipe says; None if they stay here."""
     for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
                        ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
         if name is not None:

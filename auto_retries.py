@@ -1521,6 +1521,23 @@ def orthanc_identifier(*values: str) -> str:
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
 
 
@@ -2602,10 +2619,9 @@ def label_of(row: Mapping[str, Any]) -> str:
     return f"{NAME}: {json.loads(row['data'])['Type']} to {row['queue']} (job {row['subject']})"
 
 
-# ---- src/auto_retries/jobs.py: Jobs as Orthanc shows them.
+# ---- src/auto_retries/jobs.py: Jobs as Orthanc shows them in a callback, and how they ended.
 
 
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
 CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
 
 
@@ -2614,17 +2630,6 @@ def read_job(job: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(orthanc.RestApiGet(f"/jobs/{job}"))
     except orthanc.OrthancException:
-        return None
-    return found
-
-
-def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
-    """Return a job, in a thread of the script's own; None if Orthanc has forgotten it."""
-    try:
-        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
         return None
     return found
 
@@ -2824,7 +2829,7 @@ class Attempts:
     def _attempt(self, row: dict[str, Any]) -> None:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
-        if job and job["State"] in UNFINISHED:  # a person was quicker
+        if job and job["State"] in UNFINISHED_JOBS:  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return
@@ -3038,7 +3043,7 @@ class Watcher:
         jobs = {job["ID"]: job for job in found}
         if not self.has_begun:
             for job in jobs.values():
-                if job["State"] in UNFINISHED and job["Type"] in self._types:
+                if job["State"] in UNFINISHED_JOBS and job["Type"] in self._types:
                     self._watched.add(job["ID"], description(job, self._destinations.of))
         for name in running:
             self._look_at(name, jobs.get(name))
@@ -3051,7 +3056,7 @@ class Watcher:
         if job is not None:
             if job["State"] == "Success":
                 self._watched.end(name, "Success", "")
-            elif job["State"] not in UNFINISHED:
+            elif job["State"] not in UNFINISHED_JOBS:
                 self._watched.end(name, *ending(job))
         elif not self.has_begun:
             # Run again what may have arrived: once more is harmless, lost is not.

@@ -11,12 +11,13 @@ from anonymize_series.archive import Archive
 from anonymize_series.attempts import Attempts
 from anonymize_series.patient_register import Register
 from anonymize_series.settings import Recipe
+from common.jobs import UNFINISHED_JOBS, get_job
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.work import Which, Work
 from forwarding.peers import Peers
 
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
+FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
 
 
 class Sending:
@@ -61,22 +62,13 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), self._job(row["job"])
-            if job["State"] in UNFINISHED:
+            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
+            if job["State"] in UNFINISHED_JOBS:
                 continue
             if why := why_not_all(job, data["Copies"]):
                 self._attempts.fail(row, f"the job of sending failed: {why}")
             else:
                 self._on_arrived(row, data)
-
-    def _job(self, job: str) -> Mapping[str, Any]:
-        try:
-            found: Mapping[str, Any] = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-        return found
 
     def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self._recipes.get(row["queue"], Recipe()).delete_copy:
@@ -105,6 +97,7 @@ def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
 
 
 def store_route(recipe: Recipe) -> str | None:
+    """Return the route that sends copies to where a recipe says; None if they stay here."""
     for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
                        ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
         if name is not None:

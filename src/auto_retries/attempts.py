@@ -13,10 +13,10 @@ import orthanc
 
 from auto_retries.failures import Failures, label_of
 from auto_retries.freshness import Freshness
-from auto_retries.jobs import UNFINISHED, get_job
 from auto_retries.known_destinations import KnownDestinations
 from auto_retries.recipes import RECIPES, Recipe, Unclear, name_of
 from auto_retries.watched import Watched
+from common.jobs import UNFINISHED_JOBS, get_job
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.work import Work
@@ -61,7 +61,7 @@ class Attempts:
     def _attempt(self, row: dict[str, Any]) -> None:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
-        if job and job["State"] in UNFINISHED:  # a person was quicker
+        if job and job["State"] in UNFINISHED_JOBS:  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Jobs as Orthanc shows them."""
+"""Jobs as Orthanc shows them in a callback, and how they ended."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,6 @@ from typing import Any
 
 import orthanc
 
-from common.loopback import Loopback, LoopbackError
-
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
 CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
 
 
@@ -18,17 +15,6 @@ def read_job(job: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(orthanc.RestApiGet(f"/jobs/{job}"))
     except orthanc.OrthancException:
-        return None
-    return found
-
-
-def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
-    """Return a job, in a thread of the script's own; None if Orthanc has forgotten it."""
-    try:
-        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
         return None
     return found
 

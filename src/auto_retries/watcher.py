@@ -9,10 +9,11 @@ from typing import Any
 
 from auto_retries.failures import Failures
 from auto_retries.forward_scripts import ForwardScripts
-from auto_retries.jobs import UNFINISHED, ending
+from auto_retries.jobs import ending
 from auto_retries.known_destinations import KnownDestinations
 from auto_retries.recipes import description
 from auto_retries.watched import Watched
+from common.jobs import UNFINISHED_JOBS
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.work import Which, Work
@@ -84,7 +85,7 @@ class Watcher:
         jobs = {job["ID"]: job for job in found}
         if not self.has_begun:
             for job in jobs.values():
-                if job["State"] in UNFINISHED and job["Type"] in self._types:
+                if job["State"] in UNFINISHED_JOBS and job["Type"] in self._types:
                     self._watched.add(job["ID"], description(job, self._destinations.of))
         for name in running:
             self._look_at(name, jobs.get(name))
@@ -97,7 +98,7 @@ class Watcher:
         if job is not None:
             if job["State"] == "Success":
                 self._watched.end(name, "Success", "")
-            elif job["State"] not in UNFINISHED:
+            elif job["State"] not in UNFINISHED_JOBS:
                 self._watched.end(name, *ending(job))
         elif not self.has_begun:
             # Run again what may have arrived: once more is harmless, lost is not.
