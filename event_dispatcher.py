@@ -1360,7 +1360,7 @@ class Keeper:
                     break
                 self._heard.set()
         self._worker.end(CLOSE_SECONDS / 2)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
             self._settle()
         if self._ledger:
             self._ledger.close()
