@@ -1521,6 +1521,11 @@ def orthanc_identifier(*values: str) -> str:
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
 
 

@@ -1696,7 +1696,7 @@ class Clock:
             elif reading.now < reading.expected:
                 self._record_behind(reading)
             self._unrecorded = False
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             if not self._unrecorded:
                 orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
             self._unrecorded = True
@@ -3030,7 +3030,7 @@ class Schedule:
                 self._runner.busy.release()
                 return  # it ran on this day already: the clock was set back, or the hour comes twice
             asked = self._conditions(rule, today, reading)
-        except (Refused, LoopbackError, sqlite3.Error) as error:
+        except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
             return
