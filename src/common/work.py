@@ -55,12 +55,17 @@ class Which:
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
+        by_state = "state"
         for column, several in (("id", self.ids), ("subject", self.subjects)):
-            if several is not None:
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
         if self.states is not None:
-            parts.append(f"state IN ({','.join('?' * len(self.states))})")
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
         if self.not_queue is not None:
             parts.append("queue<>?")
@@ -90,13 +95,11 @@ class Columns(TypedDict, total=False):
     created: float
 
 
-class Work:
-    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+class WorkView:
+    """The rows of one ledger, to look at."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-
-    # To look at
 
     def get(self, row: int) -> dict[str, Any] | None:
         """Return a row by its id, or None."""
@@ -150,7 +153,9 @@ class Work:
             *(queue, time.time(), time.time() + longest, limit),
         )
 
-    # To change
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
 
     def claim(self, row: int, job: str | None = None) -> bool:
         """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
