@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/anonymize_series.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/anonymize_series/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """De-identifies stable series or studies by rules, sends the copies on, and takes what comes back to its patient.
 
 UIDs and pseudonyms are made from a secret: the next series of a patient gets the same. What may show a face or a name in
-its pixels, and what is no image, is held back; each copy is read again, and held back if it still tells who the patient is.
+its pixels, and what is no image, is held back; each copy is read again, and held back if it still says who the patient is.
 
 A smallest configuration (the secret has at least 32 characters; without one the script stays idle):
 
@@ -68,6 +68,540 @@ except ImportError:
     pydicom = None
 
 import orthanc
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+TIMEOUT = 60.0  # seconds; of one request
+# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
+KEEP = 0.5
+HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def finds_more(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.exchange(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to trust here, and to show; None: plain HTTP."""
+        if self._certificate is None:
+            return None
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(HERE, "connections", ()):
+        connection.close()
+    HERE.connections = set()
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+
+
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` stands for one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What goes where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+    )
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    matcher: str = dataclasses.field(
+        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "The days on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "HH:MM",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Return whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
 
 
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
@@ -235,135 +769,6 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
-
-
-TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
-
-
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def finds_more(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.exchange(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
-
-
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
-        connection.close()
-    HERE.connections = set()
-
-
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -833,79 +1238,6 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
-
-
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
-
-
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
-
-
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
-
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
-    """
-
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
-
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        if key not in self._shared:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
-
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
-
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
-
-    def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
-
-
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
-
-
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1347,672 +1679,6 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
-# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
-
-
-def place_in_log(kept: int, newest: int, reader: str) -> int:
-    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
-
-    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
-    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
-    """
-    if kept > newest:
-        orthanc.LogWarning(
-            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
-            f"restored from a backup? It is read on from {newest}"
-        )
-    return min(kept, newest)
-
-
-# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
-
-
-FEED_TABLES = """
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-"""
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
-    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
-    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told, self._set_back = told, set_back
-        self._look_again: dict[tuple[str, str], float] = {}
-        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
-            ledger.set_number("began", int(LOADED))
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.number("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_number("cursor", place)
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def hear(self, change: str, resource: str) -> None:
-        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.number("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._told(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_number("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = self._instances_of(level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
-        else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
-        return True
-    cursor = ledger.number("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
-    """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
-
-
-# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
-
-
-MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
-
-Report = TypeVar("Report")
-
-
-class Inbox(Generic[Report]):
-    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
-
-    Parameters
-    ----------
-    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
-    """
-
-    def __init__(self, write: Callable[[Report], None]) -> None:
-        self._write, self._waiting = write, collections.deque[Report]()
-        self._writing, self._is_open = threading.Lock(), False
-        self.lost = 0
-
-    def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
-        self._is_open = True
-
-    def add(self, report: Report) -> bool:
-        """Take a report, in a callback; return whether it is written."""
-        if len(self._waiting) >= MOST_REPORTS:
-            self.lost += 1
-            return False
-        waited = bool(self._waiting)
-        self._waiting.append(report)
-        if waited or not self._is_open or not self._writing.acquire(blocking=False):
-            return False  # those before it have failed, or are being written: `flush` does it
-        try:
-            self._write_all()
-        except (sqlite3.Error, OSError):
-            return False
-        finally:
-            self._writing.release()
-        return True
-
-    def flush(self) -> None:
-        """Write what waits. Raises what `write` raises; nothing is lost then."""
-        with self._writing:
-            self._write_all()
-
-    def _write_all(self) -> None:
-        while self._waiting:
-            try:
-                self._write(self._waiting[0])
-            except (sqlite3.Error, OSError):
-                raise
-            except Exception:
-                self._waiting.popleft()  # an odd one never keeps the others from being written
-                raise
-            self._waiting.popleft()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-        self.text, self._why = text, why
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
-        return self.unavailable
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        delay = FIRST_RETRY
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable = None
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-            self._make_room()
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
 
 
@@ -2242,6 +1908,23 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
@@ -2626,209 +2309,77 @@ def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": _basic(user, password)}
 
 
-# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
 
 
-def matches_pattern(value: str, pattern: str) -> bool:
-    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
-    at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
-    while position < len(value):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", value[position]):
-            at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` stands for one character more
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
 
 
-def matches_any(value: str, patterns: Iterable[str]) -> bool:
-    """Return whether the whole `value` fits one of the patterns."""
-    return any(matches_pattern(value, pattern) for pattern in patterns)
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
 
 
-# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        if key not in self._shared:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            self._shared[key] = (
+                _parents(uids),
+                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
+                dict(origin),
+            )
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        self._known.pop(instance, None)
+        self._known[instance] = Arrival(*self._shared[key], digest)
+        while len(self._known) > REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        self._known.pop(instance, None)
 
 
-# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
-# A tag of a lower level would silently match nothing: such a rule is refused.
-ANSWERED = {
-    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
-    "Study": {
-        *(
-            "StudyInstanceUID",
-            "StudyDate",
-            "StudyTime",
-            "StudyID",
-            "StudyDescription",
-            "AccessionNumber",
-            "InstitutionName",
-        ),
-        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
-    },
-    "Series": {
-        *(
-            "SeriesInstanceUID",
-            "SeriesDate",
-            "SeriesTime",
-            "SeriesNumber",
-            "SeriesDescription",
-            "Modality",
-            "Manufacturer",
-        ),
-        *(
-            "StationName",
-            "BodyPartExamined",
-            "SequenceName",
-            "ProtocolName",
-            "ImagesInAcquisition",
-            "ImageOrientationPatient",
-        ),
-        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
-        *(
-            "PerformedProcedureStepDescription",
-            "AcquisitionDeviceProcessingDescription",
-            "ContrastBolusAgent",
-            "OperatorsName",
-        ),
-    },
-}
-LEVELS = ("Patient", "Study", "Series")
-UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
-
-
-def clock_time(text: str) -> datetime.time | None:
-    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
-    try:
-        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
-    except ValueError:
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
-
-    remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
-    )
-    called_aet: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
-    )
-    remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
-    )
-    method: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
-    )
-    user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What goes where."""
-
-    name: str = dataclasses.field(
-        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
-    )
-    level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
-    )
-    destinations: tuple[str, ...] | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
-    )
-    query: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
-    )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
-    matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
-    )
-    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
-
-    days: tuple[str, ...] = dataclasses.field(
-        default=DAYS,
-        metadata={
-            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
-        },
-    )
-    start: str = dataclasses.field(
-        default="00:00",
-        metadata={
-            "key": "From",
-            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
-        },
-    )
-    end: str = dataclasses.field(
-        default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
-    )
-
-
-def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
-    """Return whether a destination may be sent to now; without windows it always may."""
-    return not windows or any(_is_in(window, now) for window in windows)
-
-
-def _is_in(window: Window, now: datetime.datetime) -> bool:
-    start, end = clock_time(window.start), clock_time(window.end)
-    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
-    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
-    if start < end:
-        return today and start <= now.time() < end
-    return (today and now.time() >= start) or (yesterday and now.time() < end)
-
-
-def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
-    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
-    above = LEVELS[: LEVELS.index(rule.level) + 1]
-    answered = set().union(*(ANSWERED[level] for level in above))
-    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
-    for tag, wanted in rule.query.items():
-        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
-            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
-        if not isinstance(wanted, str):
-            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
-        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
-            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
-    if wrong := [method for method in rule.origin.method if method not in METHODS]:
-        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
-    path, _, function = rule.matcher.rpartition(":")
-    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
-        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
-    return None
-
-
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
-    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
-    )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -2961,104 +2512,615 @@ class Router:
         }
 
 
-# ---- src/anonymize_series.py
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+
+
+FEED_TABLES = """
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+"""
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
+    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
+    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._told, self._set_back = told, set_back
+        self._look_again: dict[tuple[str, str], float] = {}
+        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
+            ledger.set_number("began", int(LOADED))
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.number("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_number("cursor", place)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def hear(self, change: str, resource: str) -> None:
+        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            self._arrive([(resource, 0)])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = self._instances_of(row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.number("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._told(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_number("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return self._instances_of(level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _instances_of(self, level: str, resource: str) -> list[str]:
+        try:
+            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []  # deleted meanwhile
+        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = self._instances_of(level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+        else:
+            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+        return True
+    cursor = ledger.number("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
+
+
+ITEMS_PER_PAGE = 100  # unless a request names its limit
+
+Row = Mapping[str, Any]
+
+
+def page_answer(
+    parameters: Mapping[str, Any],
+    total: int,
+    read: Callable[[int, int], Sequence[Row]],
+    shown: Callable[[Row], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page of a list that a request asks for by `since` and `limit` (`PAGE_PARAMETERS`).
+
+    Parameters
+    ----------
+    total : the number of rows of the whole list.
+    read : returns at most so many rows (its second argument) after the one with this number (its first), oldest first.
+    shown : returns a row as the answer has it, its number as `ID`.
+    """
+    since, limit = parameters.get("since", 0), parameters.get("limit", ITEMS_PER_PAGE)
+    rows = read(since, limit + 1)
+    items = [shown(row) for row in rows[:limit]]
+    return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
 
 
 __version__ = "0.1.0"
 
+
+# ---- src/anonymize_series/archive.py: What is asked of this Orthanc, where anything may have been deleted meanwhile.
+
+
+class Archive:
+    """The resources of this Orthanc. Each call raises `LoopbackError` if Orthanc can't answer now."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        self._loopback = loopback
+
+    def file(self, instance: str) -> bytes | None:
+        """Return the file of an instance, or None if it was deleted."""
+        try:
+            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def level_of(self, resource: str) -> str | None:
+        """Return whether this is a Study, a Series or an Instance; None if there is no such one."""
+        for level in ("Study", "Series", "Instance"):
+            try:
+                self._loopback.get(f"/{PLURAL[level]}/{resource}")  # 1.10.1 answers 400 to …/instances of another level
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+            else:
+                return level
+        return None
+
+    def instances(self, level: str, resource: str) -> list[str]:
+        """Return the instances of a resource, none if it was deleted."""
+        if level == "Instance":
+            return [resource]
+        try:
+            found = self._loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return []
+        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+
+    def tag(self, level: str, resource: str, keyword: str) -> str:
+        """Return a main DICOM tag of a resource, "" if it has none."""
+        return str(self._loopback.get(f"/{PLURAL[level]}/{resource}")["MainDicomTags"].get(keyword, ""))
+
+    def study_uid(self, instance: str) -> str:
+        """Return the StudyInstanceUID of an instance, "" if it has none."""
+        return str(self._loopback.get(f"/instances/{instance}/study")["MainDicomTags"].get("StudyInstanceUID", ""))
+
+    def metadata(self, instances: list[str]) -> dict[str, dict[str, str]]:
+        """Return the metadata of those instances that are there."""
+        found = self._loopback.post("/tools/bulk-content", {"Resources": instances, "Metadata": True})
+        return {each["ID"]: each.get("Metadata", {}) for each in found}
+
+    def delete(self, instance: str) -> None:
+        """Delete an instance, if it is there."""
+        try:
+            self._loopback.request("DELETE", f"/instances/{instance}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+
+
+# ---- src/anonymize_series/settings.py: The section `AnonymizeSeries` of the configuration.
+
+
 SECTION = "AnonymizeSeries"
 NAME = "anonymize-series"
-SHORTEST_SECRET = 32  # characters
-SHORTEST_TOLD = 4  # characters of a value that is looked for everywhere in a copy
-SOON, TICK = 1.0, 5.0  # seconds between looks: while something waits, and when nothing does
-MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+MIN_SECRET_CHARACTERS = 32
 FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
-
-# Both ways: of what was de-identified, and of the results that were taken back (so that no rule takes them again).
-TABLES = """
-CREATE TABLE IF NOT EXISTS uids(pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS studies(
-    pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL, patient TEXT NOT NULL, patient_pseudonym TEXT NOT NULL,
-    tags TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS studies_by_patient ON studies(patient);
-CREATE INDEX IF NOT EXISTS studies_by_original ON studies(original);
-CREATE TABLE IF NOT EXISTS copies(
-    instance TEXT NOT NULL, original TEXT NOT NULL, recipe TEXT NOT NULL, PRIMARY KEY(instance, original)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS results(uid TEXT PRIMARY KEY, came_as TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS held(
-    number INTEGER PRIMARY KEY, instance TEXT NOT NULL, recipe TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL,
-    UNIQUE(instance, recipe));
-"""
-
-# Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
-# Photographs and endoscopy show faces.
-PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
-# Values of the same tag must differ; those of IDENTIFIERS stand nowhere else either. Of VR PN, UI, DA and DT: all (PS3.15 E.1).
-IDENTIFIERS = frozenset(
-    """PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID IssuerOfPatientID DeviceSerialNumber PlateID CassetteID
-    GantryID DetectorID GeneratorID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
-    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest MedicalRecordLocator
-    PatientTelephoneNumbers PatientTelecomInformation PersonTelephoneNumbers ServiceEpisodeID DeviceUID SpecimenIdentifier
-    ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
-    MilitaryRank""".split()  # noqa: SIM905
-)
-IDENTIFYING = IDENTIFIERS | frozenset(
-    """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
-    InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
-    ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers PersonAddress RequestAttributesComments StudyComments
-    ImageComments VisitComments CurrentPatientLocation PatientInstitutionResidence AdmittingDiagnosesDescription
-    PerformedStationName ScheduledStationName PerformedLocation ScheduledStationAETitle PerformedStationAETitle
-    ResponsibleOrganization""".split()  # noqa: SIM905
-)
-LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # of pseudonyms: no word is made of these, and no number
-NAMES_OF_THE_STANDARD = "1.2.840.10008."  # UIDs of SOP classes, transfer syntaxes, …: the same everywhere
-NO_INSTANCES = re.compile("(SOPClass|TransferSyntax|ContextGroup|Mapping|CodingScheme|ImplementationClass).*UID")
-# What a study hands on to what is taken back to it (PS3.3 C.7.1.1, C.7.2.1).
-STUDY_TAGS = (
-    *(
-        "PatientName",
-        "PatientID",
-        "IssuerOfPatientID",
-        "PatientBirthDate",
-        "PatientSex",
-        "StudyInstanceUID",
-        "StudyDate",
-    ),
-    *("StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription", "SpecificCharacterSet"),
-)
-KEPT_OF_META = (0x0000, 0x0001, 0x0002, 0x0003, 0x0010, 0x0012, 0x0013)  # others name a sender (PS3.10 7.1)
-TOLD_OF_ANONYMIZATION = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
 
 
 def wrong_secret(secret: str | None) -> str | None:
-    """What is allowed, if this is none."""
-    return None if secret is None or len(secret) >= SHORTEST_SECRET else f"at least {SHORTEST_SECRET} characters"
-
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
-
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    """Return what is allowed, if this is no secret."""
+    allowed = f"at least {MIN_SECRET_CHARACTERS} characters"
+    return None if secret is None or len(secret) >= MIN_SECRET_CHARACTERS else allowed
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How something is de-identified, and where the copy goes."""
+    """How something is de-identified, and where the copy is sent."""
 
     keep: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that stay, by keyword or `gggg,eeee`; they are not looked at afterwards."}
     )
     replace: dict[str, str] = dataclasses.field(default_factory=dict, metadata={"help": "Tags that get another value."})
     remove: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Tags that go, besides those of the profile."}
+        default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
     keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
     dicom_version: str | None = dataclasses.field(
@@ -3068,10 +3130,10 @@ class Recipe:
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
     allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
-    modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this DICOM node."})
-    peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy goes to this Orthanc."})
+    modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
+    peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
-        default=None, metadata={"help": "The copy goes to this server of the DICOMweb plugin."}
+        default=None, metadata={"help": "The copy is sent to this server of the DICOMweb plugin."}
     )
     delete_copy: bool = dataclasses.field(
         default=False, metadata={"help": "Delete the copy when it has arrived there."}
@@ -3130,35 +3192,14 @@ class Settings:
 
 
 def wrong_with_settings(settings: Settings, configuration: Mapping[str, Any]) -> str | None:
-    """What is wrong beyond types, by its key."""
+    """Return what is wrong beyond types, by its key; None if all is well."""
     extra = [tag for tags in (configuration.get("ExtraMainDicomTags") or {}).values() for tag in tags]
     for number, rule in enumerate(settings.rules):
-        if complaint := wrong_with(rule, extra):
-            return f"Rules[{number}].{complaint}"
-        if rule.level == "Patient":
-            return f'Rules[{number}].Level: found "Patient", allowed: "Study", "Series"'
-        if unknown := [name for name in rule.destinations or () if name not in settings.recipes]:
-            return f"Rules[{number}].Destinations: found {json.dumps(unknown[0])}, allowed: {_names(settings.recipes)}"
-        if not settings.recipes:
-            return f"Recipes: found none, allowed: at least one, for Rules[{number}]"
+        if complaint := _wrong_with_rule(f"Rules[{number}]", rule, extra, settings.recipes):
+            return complaint
     for name, recipe in settings.recipes.items():
-        if not name or name == RE_IDENTIFY:
-            return f"Recipes: found {json.dumps(name)}, allowed: another name"
-        if len(places := [each for each in (recipe.modality, recipe.peer, recipe.stow) if each is not None]) > 1:
-            return f"Recipes.{name}: found {' and '.join(places)}, allowed: one of Modality, Peer, Stow"
-        if recipe.delete_copy and not places:
-            return f"Recipes.{name}.DeleteCopy: found true, allowed: only with Modality, Peer or Stow"
-        for key, tags in (("Keep", recipe.keep), ("Remove", recipe.remove), ("Replace", recipe.replace)):
-            if wrong := [tag for tag in tags if tag_number(tag) is None]:
-                return f"Recipes.{name}.{key}: found {json.dumps(wrong[0])}, allowed: DICOM keywords, or gggg,eeee"
-        if wrong := [tag for tag, value in recipe.replace.items() if not isinstance(value, str)]:
-            return f"Recipes.{name}.Replace.{wrong[0]}: found {json.dumps(recipe.replace[wrong[0]])}, allowed: a text"
-        if ours := [
-            tag for tag in (*recipe.keep, *recipe.replace) if tag in ("PatientID", "PatientName") or _is_uid(tag)
-        ]:
-            return (
-                f"Recipes.{name}: found {ours[0]}, allowed: no UID, no PatientID, no PatientName: the script makes them"
-            )
+        if complaint := _wrong_with_recipe(name, recipe):
+            return complaint
     if settings.results == Origin():
         return "Results: found no condition, allowed: at least one (RemoteAET, CalledAET, RemoteIP, Method, User)"
     if settings.results is not None and not settings.re_identify:
@@ -3166,12 +3207,45 @@ def wrong_with_settings(settings: Settings, configuration: Mapping[str, Any]) ->
     return None
 
 
-def _names(recipes: Iterable[str]) -> str:
+def _wrong_with_rule(path: str, rule: Rule, extra_tags: Iterable[str], recipes: Mapping[str, Recipe]) -> str | None:
+    if complaint := wrong_with(rule, extra_tags):
+        return f"{path}.{complaint}"
+    if rule.level == "Patient":
+        return f'{path}.Level: found "Patient", allowed: "Study", "Series"'
+    if unknown := [name for name in rule.destinations or () if name not in recipes]:
+        return f"{path}.Destinations: found {json.dumps(unknown[0])}, allowed: {names_of(recipes)}"
+    return None if recipes else f"Recipes: found none, allowed: at least one, for {path}"
+
+
+def _wrong_with_recipe(name: str, recipe: Recipe) -> str | None:
+    if not name or name == RE_IDENTIFY:
+        return f"Recipes: found {json.dumps(name)}, allowed: another name"
+    if len(places := [each for each in (recipe.modality, recipe.peer, recipe.stow) if each is not None]) > 1:
+        return f"Recipes.{name}: found {' and '.join(places)}, allowed: one of Modality, Peer, Stow"
+    if recipe.delete_copy and not places:
+        return f"Recipes.{name}.DeleteCopy: found true, allowed: only with Modality, Peer or Stow"
+    return _wrong_with_tags(f"Recipes.{name}", recipe)
+
+
+def _wrong_with_tags(path: str, recipe: Recipe) -> str | None:
+    for key, tags in (("Keep", recipe.keep), ("Remove", recipe.remove), ("Replace", recipe.replace)):
+        if wrong := [tag for tag in tags if tag_number(tag) is None]:
+            return f"{path}.{key}: found {json.dumps(wrong[0])}, allowed: DICOM keywords, or gggg,eeee"
+    if wrong := [tag for tag, value in recipe.replace.items() if not isinstance(value, str)]:
+        return f"{path}.Replace.{wrong[0]}: found {json.dumps(recipe.replace[wrong[0]])}, allowed: a text"
+    tags = (*recipe.keep, *recipe.replace)
+    if made_here := [tag for tag in tags if tag in ("PatientID", "PatientName") or _is_uid(tag)]:
+        return f"{path}: found {made_here[0]}, allowed: no UID, no PatientID, no PatientName: the script makes them"
+    return None
+
+
+def names_of(recipes: Iterable[str]) -> str:
+    """Return the names of recipes, as an error lists them."""
     return ", ".join(map(json.dumps, recipes)) or "none, for there are no Recipes"
 
 
 def tag_number(text: str) -> int | None:
-    """The number of a tag by its keyword, or as gggg,eeee; None if it is none."""
+    """Return the number of a tag by its keyword, or as gggg,eeee; None if it is none."""
     if found := re.fullmatch("([0-9A-Fa-f]{4})[,-]?([0-9A-Fa-f]{4})", text):
         return int(found[1] + found[2], 16)
     number = pydicom.datadict.tag_for_keyword(text) if pydicom else 0
@@ -3185,38 +3259,171 @@ def _is_uid(tag: str) -> bool:
     return False
 
 
-# De-identifying
+# ---- src/anonymize_series/attempts.py: Attempts at rows of work: each is done, fails and is tried again, or is given up.
 
 
-class Pseudonyms:
-    """UIDs and patients' identifiers that only the secret can make, the same each time (HMAC-SHA256)."""
+ROWS_PER_LOOK = 10
+Step = Callable[[Mapping[str, Any], dict[str, Any]], None]  # does a row, which it gets with its data
 
-    def __init__(self, secret: str, prefix: str) -> None:
-        self._secret, self._prefix = secret.encode(), prefix
 
-    def _digest(self, kind: str, value: str) -> bytes:
-        return hmac.new(self._secret, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+class Stopping(Exception):  # noqa: N818 - it is no fault
+    """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
 
-    def uid(self, original: str, kind: str = "uid") -> str:
-        """A UID of 2.25 and a UUID of version 8 as a decimal number (PS3.5 B.2)."""
-        number = int.from_bytes(self._digest(kind, original)[:16])
-        number = number & ~(0xF << 76) | 0x8 << 76
-        return f"2.25.{number & ~(0x3 << 62) | 0x2 << 62}"
 
-    def patient(self, patient: str, study_uid: str) -> str:
-        """Of a PatientID; a patient without one is another in each study."""
-        digest = self._digest("patient", patient) if patient else self._digest("no patient", study_uid)
-        return self._prefix + "".join(LETTERS[byte % len(LETTERS)] for byte in digest[:16])
+class Impossible(Exception):  # noqa: N818 - it is an answer
+    """Trying again changes nothing, with the reason."""
+
+
+class Attempts:
+    """Makes attempts at rows of work until Orthanc ends (`stopping`)."""
+
+    def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event) -> None:
+        self._ledger, self._work, self._retry, self._stopping = ledger, work, retry, stopping
+
+    def work_off(self, queue: str, step: Step) -> None:
+        """Do the rows of a queue that are due, one after the other.
+
+        Raises
+        ------
+        Stopping, sqlite3.Error, OSError, LoopbackError : what was under way is done again later.
+        """
+        while rows := self._ledger.due(queue, ROWS_PER_LOOK, self._retry.longest):
+            for row in rows:
+                self.go_on()
+                self._ledger.start(row["id"])
+                row["attempts"] += 1
+                self._attempt(row, step)
+
+    def _attempt(self, row: Mapping[str, Any], step: Step) -> None:
+        try:
+            step(row, json.loads(row["data"]))
+        except Impossible as reason:
+            self.fail(row, str(reason), give_up=True)
+        except LoopbackError as error:
+            if error.status == 0:
+                self._work.wait_again(row["id"])
+                raise
+            self.fail(row, str(error))
+        except (Stopping, sqlite3.Error, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
+            self.fail(row, f"{type(error).__name__} at {_place_of(error)}")
+
+    def go_on(self) -> None:
+        """Raise `Stopping` if Orthanc ends."""
+        if self._stopping.is_set():
+            raise Stopping
+
+    def fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
+        """Write down that an attempt has failed, and log it the first and the last time."""
+        retry = self._retry
+        hours = 0.0 if give_up else retry.give_up_hours
+        state = self._ledger.fail(
+            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
+        )
+        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        if state == "dead":
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+
+
+def _place_of(error: BaseException) -> str:
+    """Return where an error was raised: its text may hold a patient's data."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+# ---- src/anonymize_series/elements.py: The elements of a data set: their values as texts, their UIDs, and the file that they become.
+
+
+UID_ROOT_OF_THE_STANDARD = "1.2.840.10008."  # UIDs of SOP classes, transfer syntaxes, …: the same everywhere
+KEYWORDS_OF_KINDS = re.compile("(SOPClass|TransferSyntax|ContextGroup|Mapping|CodingScheme|ImplementationClass).*UID")
+KEPT_META_ELEMENTS = (0x0000, 0x0001, 0x0002, 0x0003, 0x0010, 0x0012, 0x0013)  # others name a sender (PS3.10 7.1)
 
 
 def text_of(dataset: Any, keyword: str) -> str:
-    """A value as text, "" if it is not there."""
+    """Return a value as text, "" if it is not there."""
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip()
 
 
+def names_an_instance(element: Any, value: str) -> bool:
+    """Return whether a UID names an instance of something, and not what the standard or a maker calls a kind of things."""
+    return (
+        bool(value) and not value.startswith(UID_ROOT_OF_THE_STANDARD) and not KEYWORDS_OF_KINDS.search(element.keyword)
+    )
+
+
+def elements_of(dataset: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """Yield each element, in sequences too: its path, the data set that holds it, itself."""
+    for element in dataset:
+        yield (*path, int(element.tag)), dataset, element
+        if element.VR == "SQ":
+            for number, item in enumerate(element.value or ()):
+                yield from elements_of(item, (*path, int(element.tag), number))
+
+
+def values_of(element: Any) -> list[str]:
+    """Return the values of an element as texts."""
+    value = element.value
+    if value is None or element.VR == "SQ" or isinstance(value, bytes):
+        return []
+    if isinstance(value, str) or not hasattr(value, "__iter__") or (element.VR == "PN" and element.VM <= 1):
+        return [str(value)]
+    return [str(each) for each in value]
+
+
+def map_uids(dataset: Any, change: Callable[[Any, str], str], original: Any = None) -> None:
+    """Replace the UIDs that name instances: by what `change` makes of each, or of the one at its path in the original."""
+    before = {path: element for path, _, element in elements_of(original)} if original is not None else None
+    for path, holder, element in list(elements_of(dataset)):
+        source = element if before is None else before.get(path)
+        if element.VR != "UI" or source is None:
+            continue
+        new = [change(source, value) if names_an_instance(source, value) else value for value in values_of(source)]
+        if len(values_of(element)) or before is None:
+            holder[element.tag].value = new if len(new) != 1 else new[0]
+
+
+def written(dataset: Any) -> bytes:
+    """Return the file of a data set; its preamble is empty, for that can hold anything (PS3.10 7.1)."""
+    dataset.preamble = b"\0" * 128
+    for tag in [tag for tag in dataset.file_meta.keys() if tag.element not in KEPT_META_ELEMENTS]:  # noqa: SIM118
+        del dataset.file_meta[tag]
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+# ---- src/anonymize_series/checks.py: What must not leave: what an image may show before a copy is made, and what a copy still says afterwards.
+
+
+MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
+# Photographs and endoscopy show faces.
+PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
+# Values of the same tag must differ; those of IDENTIFIERS are nowhere else either. Of VR PN, UI, DA and DT: all (PS3.15 E.1).
+IDENTIFIERS = frozenset(
+    """PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID IssuerOfPatientID DeviceSerialNumber PlateID CassetteID
+    GantryID DetectorID GeneratorID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest MedicalRecordLocator
+    PatientTelephoneNumbers PatientTelecomInformation PersonTelephoneNumbers ServiceEpisodeID DeviceUID SpecimenIdentifier
+    ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
+    MilitaryRank""".split()  # noqa: SIM905
+)
+IDENTIFYING = IDENTIFIERS | frozenset(
+    """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
+    InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
+    ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers PersonAddress RequestAttributesComments StudyComments
+    ImageComments VisitComments CurrentPatientLocation PatientInstitutionResidence AdmittingDiagnosesDescription
+    PerformedStationName ScheduledStationName PerformedLocation ScheduledStationAETitle PerformedStationAETitle
+    ResponsibleOrganization""".split()  # noqa: SIM905
+)
+
+
 def why_held(dataset: Any, recipe: Recipe) -> str | None:
-    """Why an image is not for this recipe, before anything is made of it."""
+    """Return why an image is not for this recipe, before anything is made of it; None if it is."""
     is_image = "Rows" in dataset and any(tag in dataset for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010))
     if not is_image and not recipe.allow_non_images:
         return "it is no image, and may hold names as text"
@@ -3232,63 +3439,27 @@ def why_held(dataset: Any, recipe: Recipe) -> str | None:
     return None
 
 
-def is_uid_of_ours(element: Any, value: str) -> bool:
-    """Whether a UID names an instance of something, and not what the standard or a maker calls a kind of things."""
-    return bool(value) and not value.startswith(NAMES_OF_THE_STANDARD) and not NO_INSTANCES.search(element.keyword)
-
-
-def elements_of(dataset: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
-    """Each element, in sequences too: where it stands, the data set that holds it, itself."""
-    for element in dataset:
-        yield (*path, int(element.tag)), dataset, element
-        if element.VR == "SQ":
-            for number, item in enumerate(element.value or ()):
-                yield from elements_of(item, (*path, int(element.tag), number))
-
-
-def values_of(element: Any) -> list[str]:
-    """The values of an element as texts."""
-    value = element.value
-    if value is None or element.VR == "SQ" or isinstance(value, bytes):
-        return []
-    if isinstance(value, str) or not hasattr(value, "__iter__") or (element.VR == "PN" and element.VM <= 1):
-        return [str(value)]
-    return [str(each) for each in value]
-
-
-def map_uids(dataset: Any, change: Callable[[Any, str], str], original: Any = None) -> None:
-    """Replace the UIDs that name instances: by what `change` makes of that which stands there, or there in the original."""
-    before = {path: element for path, _, element in elements_of(original)} if original is not None else None
-    for path, holder, element in list(elements_of(dataset)):
-        source = element if before is None else before.get(path)
-        if element.VR != "UI" or source is None:
-            continue
-        new = [change(source, value) if is_uid_of_ours(source, value) else value for value in values_of(source)]
-        if len(values_of(element)) or before is None:
-            holder[element.tag].value = new if len(new) != 1 else new[0]
-
-
 def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]], dict[str, str]]:
-    """What must not stay: values by tag, and values that must not stand anywhere, each with what it is."""
+    """Return what must not stay: values by tag, and values that must not be anywhere, each with what it is."""
     by_tag: dict[int, set[str]] = {}
     anywhere: dict[str, str] = {}
     for _, _, element in elements_of(dataset):
         if int(element.tag) in kept:
             continue
-        told = element.VR in ("PN", "DA", "DT") or element.keyword in IDENTIFIERS
+        names_somebody = element.VR in ("PN", "DA", "DT") or element.keyword in IDENTIFIERS
         for value in map(str.strip, values_of(element)):
-            is_uid = element.VR == "UI" and is_uid_of_ours(element, value)
-            if value and (told or is_uid or element.keyword in IDENTIFYING):
+            is_uid = element.VR == "UI" and names_an_instance(element, value)
+            if value and (names_somebody or is_uid or element.keyword in IDENTIFYING):
                 by_tag.setdefault(int(element.tag), set()).add(value)
-            if told or is_uid:
+            if names_somebody or is_uid:
                 parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
                 parts += [value[:8]] if element.VR == "DT" else []
-                anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= SHORTEST_TOLD}
+                anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS}
     return by_tag, anywhere
 
 
 def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
-    """The first tag of a copy that still tells who it is: the keyword alone, never the value."""
+    """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
     by_tag, anywhere = identifying(original, kept)
     needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
     for _, _, element in elements_of(copy):
@@ -3310,16 +3481,47 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     return None
 
 
+# ---- src/anonymize_series/pseudonyms.py: UIDs and patients' identifiers that a secret makes.
+
+
+LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # of pseudonyms: no word is made of these, and no number
+
+
+class Pseudonyms:
+    """Makes UIDs and patients' identifiers that only the secret can make, the same each time (HMAC-SHA256)."""
+
+    def __init__(self, secret: str, prefix: str) -> None:
+        self._secret, self._prefix = secret.encode(), prefix
+
+    def _digest(self, kind: str, value: str) -> bytes:
+        return hmac.new(self._secret, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
+
+    def uid(self, original: str, kind: str = "uid") -> str:
+        """Return a UID of 2.25 and a UUID of version 8 as a decimal number (PS3.5 B.2)."""
+        number = int.from_bytes(self._digest(kind, original)[:16])
+        number = number & ~(0xF << 76) | 0x8 << 76
+        return f"2.25.{number & ~(0x3 << 62) | 0x2 << 62}"
+
+    def patient(self, patient: str, study_uid: str) -> str:
+        """Return the pseudonym of a PatientID; a patient without one is another in each study."""
+        digest = self._digest("patient", patient) if patient else self._digest("no patient", study_uid)
+        return self._prefix + "".join(LETTERS[byte % len(LETTERS)] for byte in digest[:16])
+
+
+# ---- src/anonymize_series/copies.py: A copy of an instance, with the UIDs and the patient that it shall have.
+
+
 class Copy(NamedTuple):
-    """A de-identified instance: its file, its Orthanc identifier, and the UIDs of it by those of the original."""
+    """A de-identified instance: its file, Orthanc identifier and patient, and its UIDs by those of the original."""
 
     content: bytes
     instance: str
+    patient: str
     uids: dict[str, str]
 
 
 def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudonyms) -> Copy | str:
-    """What Orthanc's anonymization made, with the UIDs and the patient that it shall have; or why it is held back."""
+    """Return what Orthanc's anonymization made, with the UIDs and the patient that it shall have; or why it is held back."""
     copy = pydicom.dcmread(io.BytesIO(made), force=True)
     uids: dict[str, str] = {}
 
@@ -3345,85 +3547,482 @@ def de_identified(made: bytes, original: Any, recipe: Recipe, pseudonyms: Pseudo
     if remains := what_remains(pydicom.dcmread(io.BytesIO(content)), original, kept):
         return remains
     identifiers = (patient, copy.StudyInstanceUID, copy.SeriesInstanceUID, copy.SOPInstanceUID)
-    return Copy(content, orthanc_identifier(*map(str, identifiers)), uids)
+    return Copy(content, orthanc_identifier(*map(str, identifiers)), patient, uids)
 
 
-def written(dataset: Any) -> bytes:
-    """The file of a data set; its preamble is empty, for that can hold anything (PS3.10 7.1)."""
-    dataset.preamble = b"\0" * 128
-    for tag in [tag for tag in dataset.file_meta.keys() if tag.element not in KEPT_OF_META]:  # noqa: SIM118
-        del dataset.file_meta[tag]
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+# ---- src/anonymize_series/results.py: A result that came back for a copy, put into the original study.
 
 
-# The way back
+# What a result takes from the original study (PS3.3 C.7.1.1, C.7.2.1).
+STUDY_TAGS = (
+    *(
+        "PatientName",
+        "PatientID",
+        "IssuerOfPatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyInstanceUID",
+        "StudyDate",
+    ),
+    *("StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription", "SpecificCharacterSet"),
+)
+ANONYMIZATION_TAGS = ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
 
 
 def re_identified(
     content: bytes, study: Mapping[str, Any], original_of: Callable[[str], str | None], pseudonyms: Pseudonyms
 ) -> Any:
-    """What came back, in the study that it is about: UIDs of copies become those of the originals, its own become others.
+    """Return what came back as a part of the study that it is about.
+
+    UIDs of copies become those of the originals, its own become others.
 
     `study` are the tags of the original study, as DICOM JSON; `original_of` is the register of UIDs.
     """
     dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     map_uids(dataset, lambda _, value: original_of(value) or pseudonyms.uid(value, "result"))
     original = pydicom.Dataset.from_json(dict(study))
-    dataset.SpecificCharacterSet = "ISO_IR 192"  # of both: pydicom writes all texts anew
+    dataset.SpecificCharacterSet = "ISO_IR 192"  # of both: pydicom writes all texts again
     for keyword in STUDY_TAGS[:-1]:
         if keyword in original:
             dataset[keyword] = original[keyword]
         elif keyword in dataset:
             del dataset[keyword]
-    for keyword in TOLD_OF_ANONYMIZATION:
+    for keyword in ANONYMIZATION_TAGS:
         if keyword in dataset:
             del dataset[keyword]
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     return dataset
 
 
-class Stopping(Exception):  # noqa: N818 - it is no fault
-    """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
+# ---- src/anonymize_series/patient_register.py: The register: which copy is whose, both ways, and what was held back.
 
 
-class Impossible(Exception):  # noqa: N818 - it is an answer
-    """Trying again changes nothing, with the reason."""
+# Both ways: of what was de-identified, and of the results that were taken back (so that no rule takes them again).
+REGISTER_TABLES = """
+CREATE TABLE IF NOT EXISTS uids(pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS studies(
+    pseudonym TEXT PRIMARY KEY, original TEXT NOT NULL, patient TEXT NOT NULL, patient_pseudonym TEXT NOT NULL,
+    tags TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS studies_by_patient ON studies(patient);
+CREATE INDEX IF NOT EXISTS studies_by_original ON studies(original);
+CREATE TABLE IF NOT EXISTS copies(
+    instance TEXT NOT NULL, original TEXT NOT NULL, recipe TEXT NOT NULL, PRIMARY KEY(instance, original)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS results(uid TEXT PRIMARY KEY, came_as TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS held(
+    number INTEGER PRIMARY KEY, instance TEXT NOT NULL, recipe TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL,
+    UNIQUE(instance, recipe));
+"""
+MAX_STUDIES_PER_ANSWER = 1000
+# What a study is looked up by, and the condition: `pseudonym` is of either, the study or the patient.
+STUDY_CONDITIONS = {
+    "patient": "patient=?1",
+    "study": "original=?1",
+    "pseudonym": "pseudonym=?1 OR patient_pseudonym=?1",
+}
+
+
+class Register:
+    """The tables of the ledger that say which copy is whose."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def study_of_copy(self, uid: str) -> dict[str, Any] | None:
+        """Return the study of which one with this UID is the copy, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM studies WHERE pseudonym=?", uid)), None)
+
+    def original_uid(self, uid: str) -> str | None:
+        """Return the UID of which this one is the pseudonym, or None."""
+        rows = self._ledger.rows("SELECT original FROM uids WHERE pseudonym=?", uid)
+        return str(rows[0]["original"]) if rows else None
+
+    def is_copy(self, instance: str) -> bool:
+        """Return whether this is the Orthanc identifier of a copy."""
+        return bool(self._ledger.rows("SELECT 1 FROM copies WHERE instance=?", instance))
+
+    def is_result(self, uid: str) -> bool:
+        """Return whether a result that was taken back has this SOPInstanceUID."""
+        return bool(self._ledger.rows("SELECT 1 FROM results WHERE uid=?", uid))
+
+    def add_copy(self, copy: Copy, original: Any, instance: str, recipe: str) -> None:
+        """Write down what belongs together, before the copy is stored: a data set of pydicom, and what was made of it."""
+        study = pydicom.Dataset()
+        for keyword in STUDY_TAGS:
+            if keyword in original:
+                study[keyword] = original[keyword]
+        study_uid, patient = text_of(original, "StudyInstanceUID"), text_of(original, "PatientID")
+        tags = study.to_json(suppress_invalid_tags=True)
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO uids VALUES(?,?)", ((new, old) for old, new in copy.uids.items()))
+            values = (copy.uids[study_uid], study_uid, patient, copy.patient, tags)
+            db.execute("INSERT OR IGNORE INTO studies VALUES(?,?,?,?,?)", values)
+            db.execute("INSERT OR REPLACE INTO copies VALUES(?,?,?)", (copy.instance, instance, recipe))
+            db.execute("DELETE FROM held WHERE instance=? AND recipe=?", (instance, recipe))
+
+    def add_result(self, uid: str, instance: str) -> None:
+        """Write down the SOPInstanceUID that a result will have, before it is stored, and the instance that it came as."""
+        self._ledger.run("INSERT OR REPLACE INTO results VALUES(?,?)", uid, instance)
+
+    def hold_back(self, instance: str, recipe: str, reason: str) -> None:
+        """Write down that no copy was made of an instance, and why."""
+        sql = "INSERT OR REPLACE INTO held(instance, recipe, reason, at) VALUES(?,?,?,?)"
+        self._ledger.run(sql, instance, recipe, reason, time.time())
+
+    def held(self, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` instances that were held back, after the one with the number `since`, oldest first."""
+        return self._ledger.rows("SELECT * FROM held WHERE number>? ORDER BY number LIMIT ?", since, limit)
+
+    def studies(self, name: str, value: str) -> list[dict[str, Any]]:
+        """Return the studies, at most 1000, that have this value of one of `STUDY_CONDITIONS`."""
+        sql = f"SELECT * FROM studies WHERE {STUDY_CONDITIONS[name]} LIMIT {MAX_STUDIES_PER_ANSWER}"
+        return self._ledger.rows(sql, value)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows each list has."""
+        names = ("held", "copies", "studies", "results")
+        return {name: self._ledger.rows(f"SELECT COUNT(*) n FROM {name}")[0]["n"] for name in names}
+
+
+# ---- src/anonymize_series/sending.py: Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end.
+
+
+FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
+
+
+class Sending:
+    """Submits copies, and ends the rows whose job has ended."""
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        loopback: Loopback,
+        peers: Peers,
+        ledger: Ledger,
+        register: Register,
+        attempts: Attempts,
+    ) -> None:
+        self._recipes, self._loopback, self._peers = recipes, loopback, peers
+        self._ledger, self._register, self._attempts = ledger, register, attempts
+        self._work, self._archive = Work(ledger), Archive(loopback)
+
+    def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
+        """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
+        route = store_route(recipe)
+        if not data["Copies"] or route is None:
+            self._ledger.end(row["id"], "done")
+            return
+        if recipe.peer is not None:
+            why = self._peers.why_not(recipe.peer)
+            self._attempts.go_on()
+            if why:  # to Orthanc, any answer would be a success
+                self._attempts.fail(row, why)
+                return
+        try:
+            job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
+        except LoopbackError as error:
+            if error.status == 404:
+                # A copy was deleted, or there is no such destination: make the copies again.
+                self._work.change(row["id"], data={key: value for key, value in data.items() if key != "Copies"})
+            raise
+        self._work.change(row["id"], job=job.get("ID") or Path(job["Path"]).name)
+
+    def look_at_jobs(self) -> None:
+        """End the rows whose job has ended."""
+        for row in self._work.find(Which(states=("sending",))):
+            if row["job"] is None:
+                continue
+            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
+            if job["State"] in UNFINISHED_JOBS:
+                continue
+            if why := why_not_all(job, data["Copies"]):
+                self._attempts.fail(row, f"the job of sending failed: {why}")
+            else:
+                self._on_arrived(row, data)
+
+    def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        if self._recipes.get(row["queue"], Recipe()).delete_copy:
+            for instance in data["Copies"]:
+                # Never anything but a copy that the register knows.
+                if self._register.is_copy(instance):
+                    self._ledger.check()  # what can't be recorded is not done
+                    self._archive.delete(instance)
+        self._ledger.end(row["id"], "done")
+
+
+def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
+    """Return why a job that has ended has not delivered all copies, or "" if it has.
+
+    The DICOMweb plugin reads what a STOW-RS answer lists (PS3.18 10.5.3): unless ReferencedSOPSequence has as many items as
+    were sent and FailedSOPSequence none, its job fails, and only its content says why.
+    """
+    content = job.get("Content") or {}
+    if job["State"] != "Success":
+        reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
+        return str(next((reason for reason in reasons if reason), job["State"]))
+    sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
+    if sent - failed < len(set(copies)):
+        return f"it sent {sent - failed} of {len(set(copies))} copies"
+    return ""
+
+
+def store_route(recipe: Recipe) -> str | None:
+    """Return the route that sends copies to where a recipe says; None if they stay here."""
+    for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
+                       ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
+        if name is not None:
+            return base.format(urllib.parse.quote(name, safe=""))
+    return None
+
+
+# ---- src/anonymize_series/anonymizing.py: De-identifying: the copies of the instances of a row are made, registered and stored.
+
+
+class Anonymizing:
+    """Makes the copies of a row, then has them sent: two steps, so that a destination that is away costs nothing."""
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        loopback: Loopback,
+        work: Work,
+        register: Register,
+        attempts: Attempts,
+        pseudonyms: Pseudonyms,
+        sending: Sending,
+    ) -> None:
+        self._recipes, self._loopback, self._archive = recipes, loopback, Archive(loopback)
+        self._work, self._register, self._attempts = work, register, attempts
+        self._pseudonyms, self._sending = pseudonyms, sending
+
+    def anonymize(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """Do a row: make its copies unless that is done, and submit them."""
+        recipe = self._recipes[row["queue"]]
+        if "Copies" not in data:
+            data |= self._make_copies(data["Instances"], row["queue"], recipe)
+            self._work.change(row["id"], data=data)
+        self._sending.submit(row, data, recipe)
+
+    def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
+        """Return the Orthanc identifiers of the copies, and how many instances were held back."""
+        copies, held = [], 0
+        for instance in instances:
+            self._attempts.go_on()
+            content = self._archive.file(instance)
+            if content is None:
+                continue
+            original = pydicom.dcmread(io.BytesIO(content), force=True)
+            if self._is_made_here(original):
+                continue
+            copy = self._copy_of(instance, original, recipe)
+            if isinstance(copy, Copy):
+                self._register.add_copy(copy, original, instance, name)
+                self._loopback.post("/instances", copy.content)
+                copies.append(copy.instance)
+            else:
+                held += 1
+                self._register.hold_back(instance, name, copy)
+                orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
+        return {"Copies": copies, "HeldBack": held}
+
+    def _is_made_here(self, dataset: Any) -> bool:
+        """Return whether this is a copy, or a result that was taken back."""
+        study_uid, uid = text_of(dataset, "StudyInstanceUID"), text_of(dataset, "SOPInstanceUID")
+        return self._register.study_of_copy(study_uid) is not None or self._register.is_result(uid)
+
+    def _copy_of(self, instance: str, original: Any, recipe: Recipe) -> Copy | str:
+        """Return the copy of an instance, or why it is held back."""
+        if why := why_held(original, recipe):
+            return why
+        body = {
+            "Keep": list(recipe.keep),
+            "Replace": recipe.replace,
+            "Remove": list(recipe.remove),
+            "Force": True,
+            "KeepPrivateTags": recipe.keep_private_tags,
+        }
+        if recipe.dicom_version:
+            body["DicomVersion"] = recipe.dicom_version
+        made = self._loopback.exchange("POST", f"/instances/{instance}/anonymize", body)[1]
+        return de_identified(made, original, recipe, self._pseudonyms)
+
+
+# ---- src/anonymize_series/intake.py: What has become stable: a row of work for each recipe that the rules name, or one to take it back.
+
+
+Origins = Mapping[str, Mapping[str, str]]  # of instances: Orthanc's metadata by name
+
+
+class Intake:
+    """Applies the rules to what has become stable. Never takes a copy, or a result that was taken back, for an original."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        register: Register,
+        archive: Archive,
+        router: Router,
+        arrivals: Arrivals,
+    ) -> None:
+        self._settings, self._ledger, self._register = settings, ledger, register
+        self._archive, self._router, self._arrivals = archive, router, arrivals
+        self._work = Work(ledger)
+
+    def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """Write down, in the feed's transaction, what is to be looked at."""
+        arrivals = {each: arrival for each in instances if (arrival := self._arrivals.get(each))}
+        data = {
+            "Level": level,
+            "Instances": list(instances),
+            "UID": next((arrival.uids[level] for arrival in arrivals.values()), ""),
+            "Origins": {each: dict(arrival.origin) for each, arrival in arrivals.items()},
+        }
+        self._ledger.add(FROM_RULES, resource, data)
+
+    def route(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Find out what is to be done with what has become stable, and put rows for that in the place of this one."""
+        resource, level = row["subject"], data["Level"]
+        origins = self._origins_of(level, resource, data)
+        results = self._results(level, origins)
+        new = [(RE_IDENTIFY, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        with self._ledger.transaction():
+            for queue, instances, priority in new:
+                self._ledger.add(queue, resource, {"Level": level, "Instances": instances}, priority)
+            self._work.remove(row["id"])
+        for each in data["Instances"]:
+            self._arrivals.forget(each)
+
+    def _origins_of(self, level: str, resource: str, data: Mapping[str, Any]) -> Origins:
+        """Return the instances that are still there, in their order, each with its origin."""
+        origins = dict(data["Origins"])
+        still = set(self._archive.instances(level, resource))
+        if unknown := [each for each in data["Instances"] if each in still and each not in origins]:
+            origins |= self._archive.metadata(unknown)
+        return {each: origins[each] for each in data["Instances"] if each in still and each in origins}
+
+    def _recipes(self, level: str, resource: str, uid: str, origins: Origins) -> list[tuple[str, list[str], int]]:
+        """Return the recipes that the rules name, each with its instances and the rule's priority."""
+        originals = tuple(each for each in origins if not self._register.is_copy(each))
+        if not originals:
+            return []
+        if not uid and any(rule.query for rule in self._settings.rules):
+            uid = self._archive.tag(level, resource, UID_TAG_OF[level])
+        batch = Batch(level, resource, uid, originals, {each: origins[each] for each in originals})
+        new: list[tuple[str, list[str], int]] = []
+        for verdict in self._router.verdicts(batch, list(self._settings.recipes), list(self._settings.recipes)):
+            instances = list(originals if verdict.instances is None else verdict.instances)
+            new += [(recipe, instances, verdict.rule.priority) for recipe in verdict.destinations if instances]
+        return new
+
+    def _results(self, level: str, origins: Origins) -> list[str]:
+        """Return those that came back for a copy, from where results come from."""
+        if self._settings.results is None or level != "Series":
+            return []
+        found = [each for each, origin in origins.items() if has_origin(self._settings.results, origin)]
+        if not found:
+            return []
+        return found if self._register.study_of_copy(self._archive.study_uid(found[0])) else []
+
+
+# ---- src/anonymize_series/re_identifying.py: The way back: results are put into the original study.
+
+
+class ReIdentifying:
+    """Takes results back to their patient; with `delete_results` it deletes them as they came."""
+
+    def __init__(
+        self,
+        loopback: Loopback,
+        ledger: Ledger,
+        register: Register,
+        attempts: Attempts,
+        pseudonyms: Pseudonyms,
+        *,
+        delete_results: bool,
+    ) -> None:
+        self._loopback, self._archive, self._ledger = loopback, Archive(loopback), ledger
+        self._work, self._register, self._attempts = Work(ledger), register, attempts
+        self._pseudonyms, self._delete_results = pseudonyms, delete_results
+
+    def re_identify(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """Do a row: put each result into the original study, with the original's identity."""
+        made: dict[str, str] = {}
+        for instance in data["Instances"]:
+            self._attempts.go_on()
+            if (content := self._archive.file(instance)) is None:
+                continue
+            if (result := self._take_back(instance, content)) is not None:
+                made[instance] = result
+        data["Copies"] = list(made.values())
+        self._work.change(row["id"], data=data)
+        for instance, result in made.items():
+            if self._delete_results and instance != result:
+                self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
+                self._ledger.check()  # what can't be recorded is not done
+                self._archive.delete(instance)
+        self._ledger.end(row["id"], "done")
+
+    def _take_back(self, instance: str, content: bytes) -> str | None:
+        """Return the identifier of the result in the original study; None for what is a copy itself.
+
+        Raises
+        ------
+        Impossible : the register does not know its study.
+        """
+        came = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, force=True)
+        if self._register.original_uid(text_of(came, "SOPInstanceUID")):
+            return None  # a copy, maybe sent back: with its original's UID it might overwrite that
+        if (study := self._register.study_of_copy(text_of(came, "StudyInstanceUID"))) is None:
+            raise Impossible(f"the register has no study of which instance {instance} would be a result")
+        dataset = re_identified(content, json.loads(study["tags"]), self._register.original_uid, self._pseudonyms)
+        self._register.add_result(str(dataset.SOPInstanceUID), instance)
+        return str(self._loopback.post("/instances", written(dataset))["ID"])
+
+
+# ---- src/anonymize_series/anonymizer.py: The callbacks and the thread of the anonymizer.
+
+
+# Between two turns of the thread, which an event cuts short: while something waits, and when nothing does.
+BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+EVENTS = (
+    "ORTHANC_STARTED",
+    "ORTHANC_STOPPED",
+    "NEW_INSTANCE",
+    "STABLE_SERIES",
+    "STABLE_STUDY",
+    "JOB_SUCCESS",
+    "JOB_FAILURE",
+)
 
 
 class Anonymizer:
     """Takes what is stable, and works its rows off one after the other, in one thread.
 
     Each step leaves the same behind if it is done twice: identifiers are the same each time.
+
+    Attributes
+    ----------
+    ledger, work, register : the state, from when it is open: once `worker.why_not()` is None.
     """
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
-        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
-        self._peers = Peers(configuration, self._loopback)
-        self._pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
-        self.worker = Worker(NAME, self._open, self._turn, self._loopback.close)
+        self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        self._peers = Peers(configuration, self.loopback)
+        self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
         self._changed = threading.Event()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
         self._begun, self._next_poll = False, 0.0
-        names = (
-            "ORTHANC_STARTED",
-            "ORTHANC_STOPPED",
-            "NEW_INSTANCE",
-            "STABLE_SERIES",
-            "STABLE_STUDY",
-            "JOB_SUCCESS",
-            "JOB_FAILURE",
-        )
-        self._events = {int(getattr(orthanc.ChangeType, name)): name for name in names}
+        self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
 
-    # What Orthanc tells: return at once
+    # Callbacks: they return at once
 
     def on_stored(self, dicom: Any, instance: str) -> None:
+        """Remember where an instance came from."""
         self._arrivals.stored(dicom, instance)
 
     def on_change(self, change: int, _level: int, resource: str) -> None:
+        """Write down what has arrived or become stable, and wake the thread."""
         event = self._events.get(change)
         if event == "ORTHANC_STARTED":
             self.worker.start()
@@ -3440,31 +4039,49 @@ class Anonymizer:
             self._changed.set()
             self.worker.wake.set()
 
+    # The thread
+
     def _open(self) -> Ledger:
-        if not self._loopback.enabled:
+        if not self.loopback.enabled:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        matchers = {
-            rule.matcher: load_matcher(rule.matcher, configuration_folder())
-            for rule in self.settings.rules
-            if rule.matcher
-        }
+        folder, rules = configuration_folder(), self.settings.rules
+        matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        self.ledger = Ledger(path, FEED_TABLES + TABLES, durability=self.settings.durability)
+        self.ledger = Ledger(path, FEED_TABLES + REGISTER_TABLES, durability=self.settings.durability)
         if self.ledger.moved:
             orthanc.LogError(
                 f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.moved}; "
                 "what comes back for copies that were made before can't be taken back"
             )
-        self.router = Router(self._loopback, self.settings.rules, self.settings.rule_mode == "first", matchers)
-        levels = {rule.level for rule in self.settings.rules} | ({"Series"} if self.settings.results else set())
-        self._feed = Feed(
-            *(self.ledger, self._loopback, self._settled, sorted(levels)),
-            *(float(self._configuration.get("StableAge", 60)), self.settings.reconcile, self._arrivals.parents),
-        )
+        self.work, self.register = Work(self.ledger), Register(self.ledger)
+        self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers)
+        self._create_steps()
         self._inbox.open()
         return self.ledger
 
-    # The one thread
+    def _create_steps(self) -> None:
+        """Create what does the rows of each queue, and the feed that the rows come from."""
+        settings, ledger, register = self.settings, self.ledger, self.register
+        self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
+        pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
+        intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
+        self._sending = Sending(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts)
+        back = ReIdentifying(
+            *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results
+        )
+        anonymizing = Anonymizing(
+            *(settings.recipes, self.loopback, self.work, register, self._attempts, pseudonyms, self._sending)
+        )
+        self._steps = {
+            FROM_RULES: intake.route,
+            RE_IDENTIFY: back.re_identify,
+            **dict.fromkeys(settings.recipes, anonymizing.anonymize),
+        }
+        levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
+        self._feed = Feed(
+            *(ledger, self.loopback, intake.on_stable, sorted(levels)),
+            *(float(self._configuration.get("StableAge", 60)), settings.reconcile, self._arrivals.parents),
+        )
 
     def _turn(self) -> float:
         try:
@@ -3472,328 +4089,57 @@ class Anonymizer:
                 self._begin()
                 self._begun = True
             if self.worker.is_off:
-                return TICK
+                return IDLE_TURN_SECONDS
             self._inbox.flush()
             if self._changed.is_set() or time.monotonic() >= self._next_poll:
                 self._changed.clear()
                 self._feed.poll()
-                self._next_poll = time.monotonic() + SOON
-            for queue in (FROM_RULES, RE_IDENTIFY, *self.settings.recipes):
-                self._work_off(queue)
-            self._look_at_jobs()
+                self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
+            for queue, step in self._steps.items():
+                self._attempts.work_off(queue, step)
+            self._sending.look_at_jobs()
             self.ledger.forget_finished(self.settings.keep_done_days)
         except Stopping:
             return 0.0
         except BaseException:
-            # What was under way begins again, and what was to be taken in may be left.
+            # What was under way begins again, and the feed may still have something to hand over.
             self._begun, self._next_poll = False, 0.0
             raise
-        return SOON if self.ledger.queues("waiting") or self.ledger.queues("sending") else TICK
+        is_busy = self.ledger.queues("waiting") or self.ledger.queues("sending")
+        return BUSY_TURN_SECONDS if is_busy else IDLE_TURN_SECONDS
 
     def _begin(self) -> None:
         self._feed.begin()
-        # What was under way when Orthanc ended, and is no job of Orthanc's, begins anew.
-        self.ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending' AND job IS NULL")
-        if refused := self.router.check():
+        # What was under way when Orthanc ended, and is no job of Orthanc's, begins again.
+        for row in self.work.find(Which(states=("sending",))):
+            if row["job"] is None:
+                self.work.wait_again(row["id"])
+        if refused := self._router.check():
             self.worker.turn_off(f"{SECTION}.{refused}. {NAME} is idle until this is corrected.")
 
-    def _settled(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
-        """It is stable: in the feed's transaction, a row that says what is to be looked at."""
-        arrivals = [arrival for each in instances if (arrival := self._arrivals.get(each))]
-        data = {
-            "Level": level,
-            "Instances": list(instances),
-            "UID": arrivals[0].uids[level] if arrivals else "",
-            "Origins": {each: dict(arrival.origin) for each in instances if (arrival := self._arrivals.get(each))},
-        }
-        self.ledger.add(FROM_RULES, resource, data)
 
-    def _work_off(self, queue: str) -> None:
-        while rows := self.ledger.due(queue, 10, self.settings.retry.longest):
-            for row in rows:
-                self._go_on()
-                self.ledger.start(row["id"])
-                row["attempts"] += 1
-                try:
-                    step = {FROM_RULES: self._route, RE_IDENTIFY: self._re_identify}.get(queue, self._anonymize)
-                    step(row, json.loads(row["data"]))
-                except Impossible as reason:
-                    self._fail(row, str(reason), give_up=True)
-                except LoopbackError as error:
-                    if error.status == 0:
-                        self.ledger.run("UPDATE work SET state='waiting' WHERE id=?", row["id"])
-                        raise
-                    self._fail(row, str(error))
-                except (Stopping, sqlite3.Error, OSError):
-                    raise
-                except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
-                    self._fail(row, f"{type(error).__name__} at {_where(error)}")
-
-    def _go_on(self) -> None:
-        if self.worker.stopping.is_set():
-            raise Stopping
-
-    def _fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
-        retry = self.settings.retry
-        hours = 0.0 if give_up else retry.give_up_hours
-        state = self.ledger.fail(
-            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
-        )
-        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
-        if state == "dead":
-            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
-        elif row["attempts"] <= 1:
-            orthanc.LogWarning(f"{text}. It will be tried again")
-
-    # Rules
-
-    def _route(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        """Find out what is to be done with what has become stable: a row for each recipe, or one to take it back."""
-        origins = dict(data["Origins"])
-        resource, level, uid = row["subject"], data["Level"], data["UID"]
-        still = set(self._feed._instances_of(level, resource))
-        unknown = [each for each in data["Instances"] if each in still and each not in origins]
-        if unknown:
-            found = self._loopback.post("/tools/bulk-content", {"Resources": unknown, "Metadata": True})
-            origins |= {each["ID"]: each.get("Metadata", {}) for each in found}
-        here = tuple(each for each in data["Instances"] if each in still and each in origins)
-        new: list[tuple[str, tuple[str, ...], int]] = []
-        results = self._results(level, here, origins)
-        if results:
-            new.append((RE_IDENTIFY, results, 0))
-        elif ours := tuple(
-            each for each in here if not self.ledger.rows("SELECT 1 FROM copies WHERE instance=?", each)
-        ):
-            if not uid and any(rule.query for rule in self.settings.rules):
-                uid = self._loopback.get(f"/{PLURALS[level]}/{resource}")["MainDicomTags"].get(UID_TAG[level], "")
-            batch = Batch(level, resource, uid, ours, {each: origins[each] for each in ours})
-            for verdict in self.router.verdicts(batch, list(self.settings.recipes), list(self.settings.recipes)):
-                instances = ours if verdict.instances is None else verdict.instances
-                new += [(recipe, instances, verdict.rule.priority) for recipe in verdict.destinations if instances]
-        with self.ledger.transaction():
-            for queue, instances, priority in new:
-                self.ledger.add(queue, resource, {"Level": level, "Instances": list(instances)}, priority)
-            self.ledger.run("DELETE FROM work WHERE id=?", row["id"])
-        for each in data["Instances"]:
-            self._arrivals.forget(each)
-
-    def _results(
-        self, level: str, instances: Sequence[str], origins: Mapping[str, Mapping[str, str]]
-    ) -> tuple[str, ...]:
-        """Those that came back for a copy, from where results come from."""
-        if self.settings.results is None or level != "Series":
-            return ()
-        found = [each for each in instances if has_origin(self.settings.results, origins[each])]
-        if not found:
-            return ()
-        study = self._loopback.get(f"/instances/{found[0]}/study")["MainDicomTags"]["StudyInstanceUID"]
-        return tuple(found) if self._study(study) else ()
-
-    # There
-
-    def _anonymize(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
-        """Make the copies, then send them: two steps, so that a destination that is away costs nothing."""
-        recipe = self.settings.recipes[row["queue"]]
-        if "Copies" not in data:
-            counts = {"Held": 0, "Gone": 0, "Copy": 0}
-            copies = []
-            for instance in data["Instances"]:
-                self._go_on()
-                made = self._copy(instance, row["queue"], recipe)
-                if made in counts:
-                    counts[made] += 1
-                else:
-                    copies.append(made)
-            data |= {"Copies": copies, "HeldBack": counts["Held"]}
-            self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
-        if data["Copies"] and recipe.peer is not None:
-            why = self._peers.why_not(recipe.peer)
-            self._go_on()
-            if why:  # to Orthanc, any answer would be a success
-                self._fail(row, why)
-                return
-        if data["Copies"] and (route := _destination(recipe)):
-            try:
-                job = self._loopback.post(route, {"Resources": data["Copies"], "Synchronous": False})
-            except LoopbackError as error:
-                if (
-                    error.status == 404
-                ):  # somebody has deleted a copy, or there is no such destination: make them anew then
-                    self.ledger.run("UPDATE work SET data=json_remove(data, '$.Copies') WHERE id=?", row["id"])
-                raise
-            self.ledger.run("UPDATE work SET job=? WHERE id=?", job.get("ID") or Path(job["Path"]).name, row["id"])
-        else:
-            self.ledger.end(row["id"], "done")
-
-    def _copy(self, instance: str, name: str, recipe: Recipe) -> str:
-        """The Orthanc identifier of the copy of an instance; or `Gone`, `Held` or `Copy` (it is one itself)."""
-        if (content := self._file(instance)) is None:
-            return "Gone"
-        original = pydicom.dcmread(io.BytesIO(content), force=True)
-        uid = text_of(original, "SOPInstanceUID")
-        if self._study(text_of(original, "StudyInstanceUID")) or self.ledger.rows(
-            "SELECT 1 FROM results WHERE uid=?", uid
-        ):
-            return "Copy"
-        made: Copy | str = why_held(original, recipe) or ""
-        if not made:
-            body = {"Keep": list(recipe.keep), "Replace": recipe.replace, "Remove": list(recipe.remove), "Force": True,
-                    "KeepPrivateTags": recipe.keep_private_tags}  # fmt: skip
-            if recipe.dicom_version:
-                body["DicomVersion"] = recipe.dicom_version
-            answer = self._loopback.exchange("POST", f"/instances/{instance}/anonymize", body)[1]
-            made = de_identified(answer, original, recipe, self._pseudonyms)
-        if isinstance(made, str):
-            self._hold_back(instance, name, made)
-            return "Held"
-        self._register(original, made, instance, name)
-        self._loopback.post("/instances", made.content)
-        return made.instance
-
-    def _file(self, instance: str) -> bytes | None:
-        try:
-            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return None
-
-    def _hold_back(self, instance: str, recipe: str, reason: str) -> None:
-        sql = "INSERT OR REPLACE INTO held(instance, recipe, reason, at) VALUES(?,?,?,?)"
-        self.ledger.run(sql, instance, recipe, reason, time.time())
-        orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {recipe}: {reason}")
-
-    def _register(self, original: Any, copy: Copy, instance: str, recipe: str) -> None:
-        """Write down what belongs together, before the copy is there."""
-        study = pydicom.Dataset()
-        for keyword in STUDY_TAGS:
-            if keyword in original:
-                study[keyword] = original[keyword]
-        study_uid, patient = text_of(original, "StudyInstanceUID"), text_of(original, "PatientID")
-        pseudonym = self._pseudonyms.patient(patient, study_uid)
-        with self.ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO uids VALUES(?,?)", ((new, old) for old, new in copy.uids.items()))
-            values = (copy.uids[study_uid], study_uid, patient, pseudonym, study.to_json(suppress_invalid_tags=True))
-            db.execute("INSERT OR IGNORE INTO studies VALUES(?,?,?,?,?)", values)
-            db.execute("INSERT OR REPLACE INTO copies VALUES(?,?,?)", (copy.instance, instance, recipe))
-            db.execute("DELETE FROM held WHERE instance=? AND recipe=?", (instance, recipe))
-
-    def _look_at_jobs(self) -> None:
-        """Settle the rows whose job has ended."""
-        for row in self.ledger.rows("SELECT * FROM work WHERE state='sending' AND job IS NOT NULL"):
-            try:
-                job = self._loopback.get(f"/jobs/{row['job']}")
-            except LoopbackError as error:
-                if error.status != 404:
-                    raise
-                job = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-            data = json.loads(row["data"])
-            if job["State"] in UNFINISHED:
-                continue
-            if why := why_not_all(job, data["Copies"]):
-                self._fail(row, f"the job of sending failed: {why}")
-            else:
-                self._arrived(row, data)
-
-    def _arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        if self.settings.recipes.get(row["queue"], Recipe()).delete_copy:
-            for instance in data["Copies"]:
-                # Never anything but a copy that the register knows.
-                if self.ledger.rows("SELECT 1 FROM copies WHERE instance=?", instance):
-                    self._delete(instance)
-        self.ledger.end(row["id"], "done")
-
-    def _delete(self, instance: str) -> None:
-        self.ledger.check()  # what can't be recorded is not done
-        try:
-            self._loopback.request("DELETE", f"/instances/{instance}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-
-    # And back
-
-    def _study(self, pseudonym: str) -> dict[str, Any] | None:
-        """What the register has of the study with this UID of a copy."""
-        return next(iter(self.ledger.rows("SELECT * FROM studies WHERE pseudonym=?", pseudonym)), None)
-
-    def _original_of(self, uid: str) -> str | None:
-        return next(
-            (row["original"] for row in self.ledger.rows("SELECT original FROM uids WHERE pseudonym=?", uid)), None
-        )
-
-    def _re_identify(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
-        """Put each result into the original study, with the original's identity."""
-        made: dict[str, str] = {}
-        for instance in data["Instances"]:
-            self._go_on()
-            if (content := self._file(instance)) is None:
-                continue
-            came = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, force=True)
-            if self._original_of(text_of(came, "SOPInstanceUID")):
-                continue  # a copy, maybe sent back: with its original's UID it might overwrite that
-            if (study := self._study(text_of(came, "StudyInstanceUID"))) is None:
-                raise Impossible(f"the register has no study of which instance {instance} would be a result")
-            dataset = re_identified(content, json.loads(study["tags"]), self._original_of, self._pseudonyms)
-            self.ledger.run("INSERT OR REPLACE INTO results VALUES(?,?)", str(dataset.SOPInstanceUID), instance)
-            made[instance] = self._loopback.post("/instances", written(dataset))["ID"]
-        data["Copies"] = list(made.values())
-        self.ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
-        for instance, result in made.items():
-            if self.settings.delete_results and instance != result:
-                self._loopback.get(f"/instances/{result}")  # raises, if a filter has refused it
-                self._delete(instance)
-        self.ledger.end(row["id"], "done")
+# ---- src/anonymize_series/routes.py: The routes `/anonymize-series/…`.
 
 
-def why_not_all(job: Mapping[str, Any], copies: Sequence[str]) -> str:
-    """Why a job that has ended has not delivered all copies, or nothing.
-
-    The DICOMweb plugin reads what a STOW-RS answer lists (PS3.18 10.5.3): unless ReferencedSOPSequence has as many items as
-    were sent and FailedSOPSequence none, its job fails, and only its content says why.
-    """
-    content = job.get("Content") or {}
-    if job["State"] != "Success":
-        reasons = (content.get("FunctionErrorDetails"), job.get("ErrorDetails"), job.get("ErrorDescription"))
-        return str(next((reason for reason in reasons if reason), job["State"]))
-    sent, failed = int(content.get("InstancesCount", len(copies))), int(content.get("FailedInstancesCount", 0))
-    if sent - failed < len(set(copies)):
-        return f"it sent {sent - failed} of {len(set(copies))} copies"
-    return ""
-
-
-def _destination(recipe: Recipe) -> str | None:
-    for base, name in (("/modalities/{}/store", recipe.modality), ("/peers/{}/store", recipe.peer),
-                       ("/dicom-web/servers/{}/stow", recipe.stow)):  # fmt: skip
-        if name is not None:
-            return base.format(urllib.parse.quote(name, safe=""))
-    return None
-
-
-def _where(error: BaseException) -> str:
-    """Where an error was raised: its text may hold a patient's data."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(last.filename).name}:{last.lineno}"
-
-
-# Routes
+NOT_UNDER_WAY = tuple(state for state in STATES if state != "sending")
 
 
 class Routes:
     """Handlers of `/anonymize-series/…`."""
 
     def __init__(self, anonymizer: Anonymizer) -> None:
-        self._anonymizer = anonymizer
+        self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
 
     def register(self, unavailable: Callable[[], str | None]) -> None:
+        """Register the routes; all answer 503 while `unavailable` returns a reason."""
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
             "status": {"GET": self.status},
-            "jobs": {"GET": self.work},
-            "jobs/([0-9]+)": {"GET": self.one, "DELETE": self.drop},
+            "jobs": {"GET": self.list_work},
+            "jobs/([0-9]+)": {"GET": self.get_work, "DELETE": self.drop},
             "jobs/([0-9]+)/retry": {"POST": self.retry},
             "held": {"GET": self.held},
-            "register": {"GET": self.entries},
+            "register": {"GET": self.studies},
             identifier: {"POST": self.anonymize},
             f"{identifier}/re-identify": {"POST": self.re_identify},
         }
@@ -3801,129 +4147,123 @@ class Routes:
             serve(f"/{NAME}/{pattern}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, and how much work is in which state, held back, and in the register."""
-        ledger = self._anonymizer.ledger
-        count = {
-            name: ledger.rows(f"SELECT COUNT(*) n FROM {name}")[0]["n"]
-            for name in ("held", "copies", "studies", "results")
-        }
+        """Return whether it runs, and how much work is in which state, held back, and in the register."""
+        counts = self._anonymizer.register.counts()
         return {
             "State": "running",
-            "Work": ledger.totals(),
-            **{name.capitalize(): number for name, number in count.items()},
+            "Work": self._anonymizer.ledger.totals(),
+            **{name.capitalize(): number for name, number in counts.items()},
             "Recipes": list(self._anonymizer.settings.recipes),
             "Error": self._anonymizer.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})
-    def work(self, request: Request) -> dict[str, Any]:
-        """What was, is or will be done: `?state=`, `?since=`, `?limit=`."""
-        state = request.parameters.get("state")
-        where, values = ("state=?", (state,)) if state else ("queue<>''", ())
-        return self._page(request, "work", "id", where, values, _shown)
+    def list_work(self, request: Request) -> dict[str, Any]:
+        """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
+        work, state = self._anonymizer.work, request.parameters.get("state")
+        which = Which(states=(state,)) if state else Which(not_queue=FROM_RULES)
+        return page_answer(
+            request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
+        )
 
-    def one(self, request: Request) -> dict[str, Any]:
-        """One piece of work: its state, what was made, its last error."""
+    def get_work(self, request: Request) -> dict[str, Any]:
+        """Return one piece of work: its state, what was made, its last error."""
         return _shown(self._row(request))
 
     def drop(self, request: Request) -> dict[str, Any]:
         """Give a piece of work up that waits or is dead."""
         row = self._row(request)
-        if not self._anonymizer.ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+        if not self._anonymizer.work.remove(row["id"], NOT_UNDER_WAY):
             raise Refused(409, "It is being done just now")
         return {}
 
     def retry(self, request: Request) -> dict[str, Any]:
         """Try a piece of work again that is dead or waits."""
-        row = self._row(request)
-        sql = "UPDATE work SET state='waiting', next_attempt=0, created=? WHERE id=? AND state IN ('dead','waiting')"
-        if not self._anonymizer.ledger.run(sql, time.time(), row["id"]):
-            raise Refused(409, f"It is {row['state']}")
+        row, work = self._row(request), self._anonymizer.work
+        with self._anonymizer.ledger.transaction():
+            if not work.retry(Which(ids=[row["id"]])):
+                raise Refused(409, f"It is {row['state']}")
+            work.change(row["id"], attempts=row["attempts"])  # if it fails again, it waits as long as before
         self._anonymizer.worker.wake.set()
         return {}
 
     @takes(PAGE_PARAMETERS)
     def held(self, request: Request) -> dict[str, Any]:
-        """The instances that were held back, each with the reason: `?since=`, `?limit=`."""
-        return self._page(request, "held", "number", "1", (), lambda row: {
-            "ID": row["number"], "Instance": row["instance"], "Recipe": row["recipe"], "Reason": row["reason"],
-            "At": _time(row["at"])})  # fmt: skip
+        """Return the instances that were held back, each with the reason: `?since=`, `?limit=`."""
+        register = self._anonymizer.register
+        return page_answer(request.parameters, register.counts()["held"], register.held, _shown_held)
 
-    @takes(dict.fromkeys(("patient", "study", "pseudonym"), Text()))
-    def entries(self, request: Request) -> dict[str, Any]:
-        """Which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
+    @takes(dict.fromkeys(STUDY_CONDITIONS, Text()))
+    def studies(self, request: Request) -> dict[str, Any]:
+        """Return which copy is whose, both ways (with `ReIdentify`): `?patient=`, `?study=`, `?pseudonym=` of either."""
         self._must_re_identify()
-        named = {"patient": "patient", "study": "original", "pseudonym": "pseudonym"}
         if len(request.parameters) != 1:
             raise Refused(400, "allowed: one of patient, study, pseudonym")
         [(name, value)] = request.parameters.items()
-        where = "pseudonym=?1 OR patient_pseudonym=?1" if name == "pseudonym" else f"{named[name]}=?1"
-        rows = self._anonymizer.ledger.rows(f"SELECT * FROM studies WHERE {where} LIMIT 1000", value)
-        items = [{"PatientID": row["patient"], "Pseudonym": row["patient_pseudonym"], "StudyInstanceUID": row["original"],
-                  "PseudonymStudyInstanceUID": row["pseudonym"]} for row in rows]  # fmt: skip
+        items = [
+            {
+                "PatientID": row["patient"],
+                "Pseudonym": row["patient_pseudonym"],
+                "StudyInstanceUID": row["original"],
+                "PseudonymStudyInstanceUID": row["pseudonym"],
+            }
+            for row in self._anonymizer.register.studies(name, value)
+        ]
         return {"Total": len(items), "Items": items, "Next": None}
 
     @takes({"Recipe": Text()})
     def anonymize(self, request: Request) -> dict[str, Any]:
-        """De-identify a study or a series by a `Recipe`, whatever the rules say; answers the work."""
+        """De-identify a study or a series by a `Recipe`, whatever the rules say; return the work."""
         recipes = self._anonymizer.settings.recipes
         recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
         if recipe not in recipes:
-            raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {_names(recipes)}")
-        return self._add(request, recipe)
+            raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {names_of(recipes)}")
+        return self._add(recipe, *self._found(request))
 
     def re_identify(self, request: Request) -> dict[str, Any]:
-        """Take a result (a study, series or instance) back to the original study; answers the work."""
+        """Take a result (a study, series or instance) back to the original study; return the work."""
         self._must_re_identify()
-        return self._add(request, RE_IDENTIFY)
+        resource, level, instances = self._found(request)
+        if self._anonymizer.register.study_of_copy(self._archive.study_uid(instances[0])) is None:
+            raise Refused(409, "The register knows no original of its study")
+        return self._add(RE_IDENTIFY, resource, level, instances)
 
     def _must_re_identify(self) -> None:
         if not self._anonymizer.settings.re_identify:
             raise Refused(403, f"{SECTION}.ReIdentify is false: nobody is told whose a copy is")
 
-    def _add(self, request: Request, queue: str) -> dict[str, Any]:
-        resource, loopback = request.groups[0], self._anonymizer._loopback
-        for level in ("Study", "Series", "Instance"):
-            try:
-                path = f"/{PLURALS.get(level, 'instances')}/{resource}"
-                found = loopback.get(path)  # of another level, 1.10.1 answers 400 to …/instances
-                if level != "Instance":
-                    found = loopback.get(f"{path}/instances?expand=false")
-            except LoopbackError as error:
-                if error.status != 404:
-                    raise Refused(503, f"Orthanc does not answer: {error}") from None
-                continue
-            found = found if isinstance(found, list) else [found]
-            instances = [each if isinstance(each, str) else each["ID"] for each in found]
-            if not instances:
-                break
-            if queue == RE_IDENTIFY:
-                uid = loopback.get(f"/instances/{instances[0]}/study")["MainDicomTags"].get("StudyInstanceUID", "")
-                if self._anonymizer._study(uid) is None:
-                    raise Refused(409, "The register knows no original of its study")
-            row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
-            self._anonymizer.worker.wake.set()
-            return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
-        raise Refused(404, f"There is no study, series or instance {resource}")
+    def _found(self, request: Request) -> tuple[str, str, list[str]]:
+        """Return the resource of a request, its level and its instances. Raises `Refused`: there is no such one."""
+        resource = request.groups[0]
+        try:
+            level = self._archive.level_of(resource)
+            instances = self._archive.instances(level, resource) if level else []
+        except LoopbackError as error:
+            raise Refused(503, f"Orthanc does not answer: {error}") from None
+        if not level or not instances:
+            raise Refused(404, f"There is no study, series or instance {resource}")
+        return resource, level, instances
+
+    def _add(self, queue: str, resource: str, level: str, instances: list[str]) -> dict[str, Any]:
+        row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
+        self._anonymizer.worker.wake.set()
+        return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
 
     def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._anonymizer.ledger.rows("SELECT * FROM work WHERE id=?", row_number(request.groups[0]))
-        if not rows:
+        row = self._anonymizer.work.get(row_number(request.groups[0]))
+        if row is None:
             raise Refused(404, f"There is no work {request.groups[0][:20]}")
-        return rows[0]
-
-    def _page(self, request: Request, table: str, key: str, where: str, values: Sequence[Any],
-              shown: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:  # fmt: skip
-        ledger = self._anonymizer.ledger
-        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
-        total = ledger.rows(f"SELECT COUNT(*) n FROM {table} WHERE {where}", *values)[0]["n"]
-        sql = f"SELECT * FROM {table} WHERE {where} AND {key}>? ORDER BY {key} LIMIT ?"
-        items = [shown(row) for row in ledger.rows(sql, *values, since, limit + 1)]
-        return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["ID"] if len(items) > limit else None}
+        return row
 
 
-def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+def _shown_held(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": row["number"],
+        "Instance": row["instance"],
+        "Recipe": row["recipe"],
+        "Reason": row["reason"],
+        "At": utc(row["at"]),
+    }
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -3938,9 +4278,15 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Copies": data.get("Copies"),
         "HeldBack": data.get("HeldBack", 0),
         "Error": row["error"],
-        "Created": _time(row["created"]),
-        "Updated": _time(row["updated"]),
+        "Created": utc(row["created"]),
+        "Updated": utc(row["updated"]),
     }
+
+
+# ---- src/anonymize_series/__init__.py
+
+
+MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
 
 
 def register() -> None:
@@ -3952,7 +4298,7 @@ def register() -> None:
         if wrong := wrong_with_settings(settings, configuration):
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:
-            raise SettingsError(f"{SECTION}.Secret: found none, allowed: at least {SHORTEST_SECRET} characters")
+            raise SettingsError(f"{SECTION}.Secret: found none, allowed: at least {MIN_SECRET_CHARACTERS} characters")
         if pydicom is None:
             raise SettingsError(MISSING)
     except SettingsError as error:

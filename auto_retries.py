@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/auto_retries.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/auto_retries/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Runs jobs again that failed and that others submitted: REST clients, Orthanc Explorer, other scripts.
 
 A study that a person sends to a PACS that is down arrives when the PACS is back: the job's content is written down as long
-as Orthanc knows it, and the job goes again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
+as Orthanc knows it, and the job is run again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
 until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
@@ -18,7 +18,7 @@ To look at and to act on, with curl:
     POST /auto-retries/jobs/{id}/retry              and GET and DELETE /auto-retries/jobs/{id}
     POST /auto-retries/jobs/retry                   {"Destination": "PACS"}: all dead ones of it
 
-Needs nothing but Python's standard library. All keys, and what a job does not tell: docs/auto_retries.md.
+Needs nothing but Python's standard library. All keys, and what a job does not show: docs/auto_retries.md.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ import urllib.parse
 import urllib.request
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, TypedDict, Unpack
 
@@ -822,66 +822,24 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
-# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
-MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
 
-Report = TypeVar("Report")
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
 
-
-class Inbox(Generic[Report]):
-    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
-
-    Parameters
-    ----------
-    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
-    """
-
-    def __init__(self, write: Callable[[Report], None]) -> None:
-        self._write, self._waiting = write, collections.deque[Report]()
-        self._writing, self._is_open = threading.Lock(), False
-        self.lost = 0
-
-    def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
-        self._is_open = True
-
-    def add(self, report: Report) -> bool:
-        """Take a report, in a callback; return whether it is written."""
-        if len(self._waiting) >= MOST_REPORTS:
-            self.lost += 1
-            return False
-        waited = bool(self._waiting)
-        self._waiting.append(report)
-        if waited or not self._is_open or not self._writing.acquire(blocking=False):
-            return False  # those before it have failed, or are being written: `flush` does it
-        try:
-            self._write_all()
-        except (sqlite3.Error, OSError):
-            return False
-        finally:
-            self._writing.release()
-        return True
-
-    def flush(self) -> None:
-        """Write what waits. Raises what `write` raises; nothing is lost then."""
-        with self._writing:
-            self._write_all()
-
-    def _write_all(self) -> None:
-        while self._waiting:
-            try:
-                self._write(self._waiting[0])
-            except (sqlite3.Error, OSError):
-                raise
-            except Exception:
-                self._waiting.popleft()  # an odd one never keeps the others from being written
-                raise
-            self._waiting.popleft()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -1325,347 +1283,6 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-        self.text, self._why = text, why
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
-        return self.unavailable
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        delay = FIRST_RETRY
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable = None
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-            self._make_room()
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
 # ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
 
 
@@ -1895,6 +1512,51 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
@@ -2279,84 +1941,452 @@ def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
     return {"Proxy-Authorization": _basic(user, password)}
 
 
-# ---- src/auto_retries.py
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
+
+
+ITEMS_PER_PAGE = 100  # unless a request names its limit
+
+Row = Mapping[str, Any]
+
+
+def page_answer(
+    parameters: Mapping[str, Any],
+    total: int,
+    read: Callable[[int, int], Sequence[Row]],
+    shown: Callable[[Row], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page of a list that a request asks for by `since` and `limit` (`PAGE_PARAMETERS`).
+
+    Parameters
+    ----------
+    total : the number of rows of the whole list.
+    read : returns at most so many rows (its second argument) after the one with this number (its first), oldest first.
+    shown : returns a row as the answer has it, its number as `ID`.
+    """
+    since, limit = parameters.get("since", 0), parameters.get("limit", ITEMS_PER_PAGE)
+    rows = read(since, limit + 1)
+    items = [shown(row) for row in rows[:limit]]
+    return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
 
 
 __version__ = "0.1.0"
 
-SECTION = "AutoRetries"
-NAME = "auto-retries"
-TICK = 5.0  # seconds between looks at the ledger when nothing waits and no event wakes us; 1 while something waits
-LOOK = 30.0  # seconds between looks at all jobs: one that is canceled before it began gives no event
-ABSENT = 300.0  # seconds that a job is unknown to Orthanc, without an event, until it counts as canceled
-NO_ANSWER = 10.0  # seconds until an attempt whose submission was not answered counts as failed
-# A forwarder knows its job from the answer to its POST on, which can come after the end of the job, and forgets it when it
-# sends again, half a second later at the earliest. So it is asked often, for a while.
-ASK_EVERY, ASK_FOR = 0.4, 3.0  # seconds
-ASK_FOR_AN_IDLE_ONE = 60.0  # seconds; it answers 503 while it starts, and for ever if its configuration is wrong
-ASK_FROM = 1.0  # seconds after its submission
-FORWARDERS = {"auto-forward-modality": "DicomModalityStore", "auto-forward-peer": "OrthancPeerStore"}
-NOT_INSTALLED = "not installed"
-UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
-CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
-KEPT_HISTORY = 20  # attempts that a row remembers
 
-# A job is watched from its submission to its end: `running`, `Success`, `Failure` or `canceled`.
-TABLES = """
-CREATE TABLE IF NOT EXISTS watched(job TEXT PRIMARY KEY, state TEXT NOT NULL, error TEXT NOT NULL, data TEXT NOT NULL,
-    seen REAL NOT NULL, ended REAL);
-CREATE INDEX IF NOT EXISTS watched_ended ON watched(ended) WHERE ended IS NOT NULL;
-CREATE INDEX IF NOT EXISTS work_by_digest ON work(json_extract(data, '$.Digest'), state);
-CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);
-"""
+# ---- src/auto_retries/recipes.py: What a job says of itself: all that submitting it again takes. Decisions, without Orthanc.
 
 
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a job that failed goes again."""
-
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until it is run again."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after its first failure from which it is `dead`."}
-    )
-    max_attempts: int = dataclasses.field(
-        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The section `AutoRetries`."""
-
-    types: tuple[str, ...] = dataclasses.field(
-        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
-        metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
-    )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed job goes again."})
-    max_concurrent: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
-    )
-
-
-# What a job tells of itself
+Destinations = Mapping[str, Mapping[str, Any]]  # /modalities?expand or /peers?expand: names and their settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a job of one type is submitted anew."""
+    """How a job of one type is submitted again, from what it showed."""
 
     route: str  # of its destination: "modalities" or "peers"
     command: str
@@ -2388,7 +2418,7 @@ def _peer_store(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _retrieve(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """DicomMoveScu and DicomGetScu: a job may hold queries of several levels, a request can't."""
+    """Return the body for a DicomMoveScu or DicomGetScu: a job may hold queries of several levels, a request can't."""
     level_tag, queries = "0008,0052", content.get("Query") or []
     levels = {query.get(level_tag) for query in queries}
     if len(levels) != 1 or None in levels:
@@ -2412,14 +2442,14 @@ RECIPES = {
 
 
 def address(entry: Mapping[str, Any]) -> str:
-    """Where an entry of /modalities?expand or /peers?expand leads to."""
+    """Return where an entry of /modalities?expand or /peers?expand leads to."""
     if "Url" in entry:
         return f"{entry['Url']} {entry.get('Username') or ''}"
     return f"{entry['AET']} {entry['Host']}:{entry['Port']}"
 
 
-def description(job: Mapping[str, Any], known: Callable[[str], Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What is kept of a job: all that submitting it anew takes.
+def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) -> dict[str, Any]:
+    """Return what is kept of a job: all that submitting it again takes.
 
     `known` gives the destinations of a route. `Names` are the destinations that the job can mean now, for its content names
     an AET or a URL, and `Addresses` where they lead to, so that a later correction of the configuration shows. `Digest` is the
@@ -2437,25 +2467,25 @@ def description(job: Mapping[str, Any], known: Callable[[str], Mapping[str, Mapp
 
 
 def is_target(entry: Mapping[str, Any], target: str) -> bool:
-    """Whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
+    """Return whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
     return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")
 
 
 def destination_of(data: Mapping[str, Any]) -> str:
-    """How lists and logs call the destination of a job."""
+    """Return the name of a job's destination, as lists and logs have it."""
     return one_line(" or ".join(data["Names"]) or data["Target"] or data["Type"])
 
 
 class Unclear(Exception):  # noqa: N818 - it is a finding
-    """A job can't be submitted anew: `for_ever`, or until the configuration changes."""
+    """A job can't be submitted again: `for_ever`, or until the configuration changes."""
 
     def __init__(self, text: str, *, for_ever: bool = False) -> None:
         super().__init__(text)
         self.for_ever = for_ever
 
 
-def name_of(data: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """The name of the destination to submit to. Raises `Unclear`: better late than to another node."""
+def name_of(data: Mapping[str, Any], known: Destinations) -> str:
+    """Return the name of the destination to submit to. Raises `Unclear`: better late than to another node."""
     names = [name for name in data["Names"] if name in known]
     names = names or [name for name, entry in known.items() if is_target(entry, data["Target"])]
     if not names:
@@ -2465,248 +2495,486 @@ def name_of(data: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> 
     return str(names[0])
 
 
-# The work
+# ---- src/auto_retries/settings.py: The section `AutoRetries` of the configuration.
 
 
-FILTERS = {"state": ["state"], "destination": ["queue"], "job": ["job", "subject"]}  # parameters and their columns
+SECTION = "AutoRetries"
+NAME = "auto-retries"
 
 
-class Retrier:
-    """Watches the jobs of others, and runs those again that fail.
+@dataclasses.dataclass(frozen=True)
+class JobRetry(Retry):
+    """When a job that failed is run again."""
 
-    OnChange writes down what it hears, while Orthanc still knows the job; one thread, woken by it, does the rest.
+    max_attempts: int = dataclasses.field(
+        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
+    )
 
-    Parameters
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AutoRetries`."""
+
+    types: tuple[str, ...] = dataclasses.field(
+        default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
+        metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
+    )
+    retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
+    max_concurrent: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
+    )
+
+
+# ---- src/auto_retries/failures.py: The rows of jobs that failed: how they begin, and how their attempts end.
+
+
+ATTEMPTS_REMEMBERED = 20  # in the history of a row
+GIVE_UP_AT_ONCE_SECONDS = -1e9  # after its first failure: less than has gone by, whatever the clock is set to
+
+
+class Failures:
+    """Writes down and logs what became of jobs and of the attempts to run them again.
+
+    Attributes
     ----------
-    configuration : Orthanc's.
+    missed : the number of jobs that failed and could not be read.
+    has_changed : whether a row has changed since the last `measure`.
     """
 
-    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self._settings, self._configuration = settings, configuration
-        self._loopback = Loopback(configuration)
-        self._peers = Peers(configuration, self._loopback)
-        self.worker = Worker(NAME, self._open, self._turn)
-        self._known: dict[str, dict[str, dict[str, Any]]] = {}
-        self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda report: self._note(*report))
-        self._others: deque[str] = deque(maxlen=1000)  # jobs that others care for, and of types that are not ours
-        self._not_installed: set[str] = set()  # forward scripts
-        self._asked: dict[str, set[str]] = {}  # of which running jobs a forward script was asked
-        self._absent: dict[str, float] = {}
-        self._served: dict[str, float] = {}
-        self._missed, self._next_look = 0, 0.0
-        self._asking, self._moved, self._begun = False, False, False
-        names = (
-            *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
-            *("UPDATED_MODALITIES", "UPDATED_PEERS"),
-        )
-        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
+    def __init__(self, ledger: Ledger, retry: JobRetry) -> None:
+        self._ledger, self._work, self._retry = ledger, Work(ledger), retry
+        self.missed, self.has_changed = 0, False
 
-    # What Orthanc tells: return at once
+    def unanswered(self) -> list[dict[str, Any]]:
+        """Return the rows whose submission was not answered: what the job is called may still be on its way."""
+        return [row for row in self._work.find(Which(states=("sending",))) if row["job"] is None]
 
-    def on_change(self, change: int, _level: int, resource: str) -> None:
-        event = self._events.get(change, "")
-        if event == "ORTHANC_STARTED":
-            self.worker.start()
-        elif event == "ORTHANC_STOPPED":
-            self.worker.stop()
-        elif event.startswith("UPDATED"):
-            self._known = {}
-        elif event and not self.worker.is_off:
-            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it. It can also be
-            # submitted before ORTHANC_STARTED.
-            self._inbox.add((event, resource, None if event == "JOB_SUCCESS" else _read_job(resource)))
-            self.worker.wake.set()
+    def may_own(self, job: str) -> bool:
+        """Return whether this job is, or may turn out to be, an attempt of a row."""
+        return self._work.has(Which(job=job)) or bool(self.unanswered())
 
-    def _open(self) -> Ledger:
-        if not self._loopback.enabled:
-            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        path = state_folder(self._settings.state_path, self._configuration) / "auto_retries.sqlite"
-        self._ledger = Ledger(path, TABLES, durability=self._settings.durability)
-        if self._ledger.moved:
+    def row_of(self, ended: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the row that a watched job is an attempt of, also one whose submission was not answered."""
+        if found := self._work.find(Which(job=ended["job"])):
+            return found[0]
+        digest = (json.loads(ended["data"]) or {}).get("Digest")
+        same = [row for row in self.unanswered() if digest and json.loads(row["data"])["Digest"] == digest]
+        return {**same[0], "job": ended["job"]} if same else None
+
+    def add(self, ended: Mapping[str, Any]) -> None:
+        """Add a row for the job of somebody else that failed, unless one waits that does the same."""
+        data = json.loads(ended["data"])
+        if data is None:
+            self.missed += 1
             orthanc.LogWarning(
-                f"{NAME}: the ledger {path} was corrupt and is kept as {self._ledger.moved}; what waited there is not run again"
+                f"{NAME}: job {ended['job']} failed and was forgotten by Orthanc before it could be read, so that it "
+                "can't be run again; a larger JobsHistorySize helps"
             )
-        if self._configuration.get("JobsHistorySize", 10) == 0:
-            orthanc.LogWarning(
-                f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
-                "and one that was canceled looks as if it had failed"
-            )
-        self._inbox.open()
-        return self._ledger
-
-    def _note(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
-        if event == "JOB_SUBMITTED":
-            if found and found["Type"] in self._settings.types:
-                self._watch(job, description(found, self._destinations))
-            elif found:
-                self._others.append(job)
             return
-        state, error = _ending(found) if event == "JOB_FAILURE" else ("Success", "")
+        if same := self._work.unfinished_with("Digest", data["Digest"]):
+            orthanc.LogInfo(f"{NAME}: job {ended['job']} failed, and would do the same as {same['id']}, which waits")
+            return
+        number = self._ledger.add(destination_of(data), ended["job"], data)
+        self._work.change(number, job=ended["job"], attempts=1, created=ended["ended"])
+        if row := self._work.get(number):
+            self.fail(row, ended["error"])
+
+    def end(self, row: Mapping[str, Any], ended: Mapping[str, Any]) -> None:
+        """Write down how an attempt has ended: its job, which was watched."""
+        if ended["state"] == "Success":
+            self._ledger.end(row["id"], "done")
+            orthanc.LogInfo(f"{label_of(row)} has succeeded (attempt {row['attempts']})")
+        elif ended["state"] == "canceled":
+            self._work.give_up(row["id"], ended["error"])
+            orthanc.LogInfo(f"{label_of(row)}: {ended['error']}; it is not run again")
+        elif row["state"] == "sending":
+            self.fail(row, ended["error"])
+        self.has_changed = True
+
+    def fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
+        """Write down that an attempt has failed: it waits for the next one, or is dead."""
+        retry, data = self._retry, json.loads(row["data"])
+        entry = {"Time": utc(), "Job": row["job"], "Error": one_line(error)}
+        data["History"] = [*data.get("History", []), entry][-ATTEMPTS_REMEMBERED:]
+        is_last = for_ever or row["attempts"] >= retry.max_attempts
+        give_up_after = GIVE_UP_AT_ONCE_SECONDS if is_last else retry.give_up_hours * 3600
         with self._ledger.transaction():
-            if self._end_watch(job, state, error) or job in self._others:
-                return
-            if found and found["Type"] in self._settings.types:
-                # Submitted before this script came, or resubmitted by a person.
-                self._watch(job, description(found, self._destinations))
-            elif found or (event == "JOB_SUCCESS" and not self._may_be_ours(job)):
-                return
-            else:
-                self._watch(job, None)
-            self._end_watch(job, state, error)
+            self._work.change(row["id"], data=data)
+            delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
+            state = self._ledger.fail(row["id"], one_line(error), **delays)
+        text = f"{label_of(row)} failed (attempt {row['attempts']}): {one_line(error)}"
+        if state == "dead":
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")
+        elif row["attempts"] == 1:
+            orthanc.LogWarning(f"{text}. It will be run again: GET /{NAME}/jobs/{row['id']}")
+        else:
+            orthanc.LogInfo(text)
+        self.has_changed = True
 
-    def _watch(self, job: str, data: Mapping[str, Any] | None) -> None:
-        sql = "INSERT OR IGNORE INTO watched VALUES(?,'running','',?,?,NULL)"
-        self._ledger.run(sql, job, json.dumps(data), time.time())
+    def measure(self) -> None:
+        """Set Orthanc's metrics to the number of rows in each state."""
+        self.has_changed = False
+        for state, count in self._ledger.totals().items():
+            orthanc.SetMetricsValue(f"auto_retries_{state}", float(count), orthanc.MetricsType.DEFAULT)
 
-    def _end_watch(self, job: str, state: str, error: str) -> int:
-        sql = "UPDATE watched SET state=?, error=?, ended=? WHERE job=? AND ended IS NULL"
-        return self._ledger.run(sql, state, error, time.time(), job)
 
-    def _may_be_ours(self, job: str) -> bool:
-        # The answer to our POST, which names the job, may still be on its way.
-        sql = "SELECT 1 FROM work WHERE job=? OR (state='sending' AND job IS NULL) LIMIT 1"
-        return bool(self._ledger.rows(sql, job))
+def label_of(row: Mapping[str, Any]) -> str:
+    """Return what the log calls a row."""
+    return f"{NAME}: {json.loads(row['data'])['Type']} to {row['queue']} (job {row['subject']})"
 
-    def _destinations(self, route: str) -> dict[str, dict[str, Any]]:
-        """The nodes or peers that Orthanc knows now, with their settings."""
+
+# ---- src/auto_retries/jobs.py: Jobs as Orthanc shows them in a callback, and how they ended.
+
+
+CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
+
+
+def read_job(job: str) -> dict[str, Any] | None:
+    """Return a job, in a callback; None if Orthanc has forgotten it."""
+    try:
+        found: dict[str, Any] = json.loads(orthanc.RestApiGet(f"/jobs/{job}"))
+    except orthanc.OrthancException:
+        return None
+    return found
+
+
+def ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return state and error of a job that did not succeed; None is one that Orthanc has forgotten."""
+    if job is None:
+        return "Failure", "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+    if job["ErrorCode"] == CANCELED_JOB:
+        return "canceled", "it was canceled"
+    return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+
+
+# ---- src/auto_retries/known_destinations.py: The nodes and peers that Orthanc knows.
+
+
+class KnownDestinations:
+    """The nodes and peers that Orthanc knows now, read once until one of them is changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Destinations] = {}
+
+    def of(self, route: str) -> Destinations:
+        """Return those of a route, "modalities" or "peers", by name, with their settings."""
         if route not in self._known:
             self._known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
         return self._known[route]
 
-    # The one thread
+    def on_updated(self) -> None:
+        """Read them again when they are needed."""
+        self._known = {}
 
-    def _turn(self) -> float:
-        self._inbox.flush()
-        if not self._begun or time.monotonic() >= self._next_look:
-            self._look()
-        self._leave_forwarded()
-        self._settle_ended()
-        self._run_due()
-        if self._moved:
-            self._measure()
-        return ASK_EVERY if self._asking else 1.0 if self._ledger.queues("waiting") else TICK
 
-    # Jobs that ended
+# ---- src/auto_retries/freshness.py: Whether a job as Orthanc knows it would still do what is wanted.
 
-    def _look(self) -> None:
-        """Find the ends that gave no event: during a restart, or canceled before they began."""
-        sending = self._ledger.rows("SELECT * FROM work WHERE state='sending'")
-        for row in sending:
-            if row["job"]:
-                self._watch(row["job"], json.loads(row["data"]))
-        watched = {row["job"] for row in self._ledger.rows("SELECT job FROM watched WHERE ended IS NULL")}
-        jobs = {job["ID"]: job for job in self._loopback.get("/jobs?expand")} if watched or not self._begun else {}
-        if not self._begun:
-            for job in jobs.values():
-                if job["State"] in UNFINISHED and job["Type"] in self._settings.types:
-                    self._watch(job["ID"], description(job, self._destinations))
-        for name in watched:
-            if name not in jobs:
-                self._end_absent(name)
-            elif jobs[name]["State"] == "Success":
-                self._end_watch(name, "Success", "")
-            elif jobs[name]["State"] not in UNFINISHED:
-                self._end_watch(name, *_ending(jobs[name]))
-        self._absent = {name: since for name, since in self._absent.items() if name in watched and name not in jobs}
-        self._find_interrupted(sending)
-        self._ledger.forget_finished(self._settings.keep_done_days)
-        self._measure()
-        self._begun, self._next_look = True, time.monotonic() + LOOK
 
-    def _end_absent(self, job: str) -> None:
-        if not self._begun:
-            # Run again what may have arrived: once more is harmless, lost is not.
-            self._end_watch(job, "Failure", "its end was missed while Orthanc was down")
-        elif time.monotonic() - self._absent.setdefault(job, time.monotonic()) > ABSENT:
-            self._end_watch(job, "canceled", "it is gone without having failed: canceled before it began")
+RESOURCES_PER_LOOKUP = 500
 
-    def _find_interrupted(self, sending: list[dict[str, Any]]) -> None:
-        """Attempts that Orthanc was killed in, or did not answer: what they submitted is found by its content."""
-        for row in sending:
-            if row["job"] or (self._begun and abs(time.time() - row["updated"]) < NO_ANSWER):
-                continue
-            digest = json.loads(row["data"])["Digest"]
-            sql = (
-                "SELECT job FROM watched w WHERE json_extract(data, '$.Digest')=? "
-                "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.job=w.job) LIMIT 1"
-            )
-            if found := self._ledger.rows(sql, digest):
-                self._ledger.run("UPDATE work SET job=? WHERE id=?", found[0]["job"], row["id"])
-            elif not self._begun:
-                self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row["id"])
+
+class Freshness:
+    """Compares what a job was made for with what is here, and with where its destination is now.
+
+    Parameters
+    ----------
+    overwrites : whether an instance may be replaced by another one with the same identifier (OverwriteInstances).
+    """
+
+    def __init__(self, loopback: Loopback, destinations: KnownDestinations, *, overwrites: bool) -> None:
+        self._loopback, self._destinations, self._overwrites = loopback, destinations, overwrites
+
+    def still_here(self, resources: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what Orthanc shows of those resources that were not deleted, in their order."""
+        here: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(resources), RESOURCES_PER_LOOKUP):
+            body = {"Resources": resources[start : start + RESOURCES_PER_LOOKUP]}
+            here |= {found["ID"]: found for found in self._loopback.post("/tools/bulk-content", body)}
+        return [here[resource] for resource in resources if resource in here]
+
+    def may_resubmit(
+        self, job: Mapping[str, Any], data: Mapping[str, Any], here: Sequence[Mapping[str, Any]] | None
+    ) -> bool:
+        """Return whether the job is still what is wanted: it sends the same instances to the same address."""
+        recipe = RECIPES.get(data["Type"])
+        if recipe is None:
+            return True
+        known = self._destinations.of(recipe.route)
+        addresses = sorted(address(known[name]) for name in data["Names"] if name in known)
+        is_unchanged = here is None or self._is_unchanged(job, here)
+        return is_unchanged and addresses == data["Addresses"] and job["ErrorCode"] != INTERNAL_ERROR
+
+    def _is_unchanged(self, job: Mapping[str, Any], here: Sequence[Mapping[str, Any]]) -> bool:
+        """Return whether a store job would send what is here: 1.13.0 sends, from its cache, also what was deleted since.
+
+        Nothing came since the job was made, and there are as many instances: then nothing was deleted either.
+        """
+        count = 0
+        for resource in here:
+            if resource["Type"] == "Instance":
+                if self._overwrites:
+                    return False  # nothing shows whether it is another one now
+                count += 1
+            elif resource.get("LastUpdate", "9") < job["CreationTime"][:15]:  # both are UTC, the first in whole seconds
+                path = f"/{PLURAL[resource['Type']]}/{resource['ID']}/statistics"
+                count += int(self._loopback.get(path)["CountInstances"])
             else:
-                self._fail(row, "Orthanc did not answer when it was submitted")
+                return False
+        return bool(count == job["Content"].get("InstancesCount"))
 
-    def _settle_ended(self) -> None:
-        self._asking = False
-        for ended in self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended"):
-            if self.worker.stopping.is_set():
+
+# ---- src/auto_retries/watched.py: The jobs that are watched: a table of the ledger.
+
+
+# A job is watched from its submission to its end: `running`, `Success`, `Failure` or `canceled`.
+WATCHED_TABLE = """
+CREATE TABLE IF NOT EXISTS watched(job TEXT PRIMARY KEY, state TEXT NOT NULL, error TEXT NOT NULL, data TEXT NOT NULL,
+    seen REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS watched_ended ON watched(ended) WHERE ended IS NOT NULL;
+"""
+MAX_IGNORED_JOBS = 1000
+
+
+class Watched:
+    """The jobs that are watched, from their submission until somebody has dealt with their end."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._ignored: deque[str] = deque(maxlen=MAX_IGNORED_JOBS)
+
+    def add(self, job: str, data: Mapping[str, Any] | None) -> None:
+        """Watch a job, with its `description`, or None if it could not be read; does nothing if it is watched."""
+        sql = "INSERT OR IGNORE INTO watched VALUES(?,'running','',?,?,NULL)"
+        self._ledger.run(sql, job, json.dumps(data), time.time())
+
+    def end(self, job: str, state: str, error: str) -> bool:
+        """Write down how a job has ended; return False if it is not watched, or had ended."""
+        sql = "UPDATE watched SET state=?, error=?, ended=? WHERE job=? AND ended IS NULL"
+        return bool(self._ledger.run(sql, state, error, time.time(), job))
+
+    def forget(self, job: str) -> None:
+        """Watch a job no longer: its end was dealt with."""
+        self._ledger.run("DELETE FROM watched WHERE job=?", job)
+
+    def ignore(self, job: str) -> None:
+        """Remember a job that is not ours: of a type that is not watched."""
+        self._ignored.append(job)
+
+    def leave(self, job: str) -> None:
+        """Watch a job no longer that still runs: somebody else cares for it."""
+        self.ignore(job)
+        self._ledger.run("DELETE FROM watched WHERE job=? AND ended IS NULL", job)
+
+    def is_ignored(self, job: str) -> bool:
+        """Return whether a job is not ours."""
+        return job in self._ignored
+
+    def running(self) -> set[str]:
+        """Return the jobs that have not ended."""
+        return {row["job"] for row in self._ledger.rows("SELECT job FROM watched WHERE ended IS NULL")}
+
+    def running_of(self, job_type: str, seconds: float) -> set[str]:
+        """Return the jobs of a type that have not ended, and were submitted at least so many seconds ago."""
+        sql = "SELECT job FROM watched WHERE ended IS NULL AND seen<? AND json_extract(data, '$.Type')=?"
+        return {row["job"] for row in self._ledger.rows(sql, time.time() - seconds, job_type)}
+
+    def ended(self) -> list[dict[str, Any]]:
+        """Return the jobs that have ended, the first first."""
+        return self._ledger.rows("SELECT * FROM watched WHERE ended IS NOT NULL ORDER BY ended")
+
+    def doing(self, digest: str) -> list[str]:
+        """Return the jobs that do this (`Digest` of a description)."""
+        sql = "SELECT job FROM watched WHERE json_extract(data, '$.Digest')=?"
+        return [row["job"] for row in self._ledger.rows(sql, digest)]
+
+    def count(self) -> int:
+        """Return how many jobs are watched."""
+        return int(self._ledger.rows("SELECT COUNT(*) n FROM watched")[0]["n"])
+
+
+# ---- src/auto_retries/attempts.py: Attempts: jobs that failed are run again.
+
+
+class Attempts:
+    """Runs jobs again: by Orthanc's own resubmission, which keeps all of the job, else from what the job showed."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        watched: Watched,
+        failures: Failures,
+        loopback: Loopback,
+        destinations: KnownDestinations,
+        peers: Peers,
+        freshness: Freshness,
+        stopping: threading.Event,
+    ) -> None:
+        self._ledger, self._work, self._watched, self._failures = ledger, Work(ledger), watched, failures
+        self._loopback, self._destinations, self._peers = loopback, destinations, peers
+        self._freshness, self._stopping = freshness, stopping
+        self._last_attempt: dict[str, float] = {}  # by destination, on the monotonic clock
+
+    def run_due(self, max_concurrent: int, longest_delay: float) -> None:
+        """Begin the attempts that are due, as long as no more than so many run at a time."""
+        free = max_concurrent - sum(self._ledger.queues("sending").values())
+        for row in self._due(free, longest_delay) if free > 0 else ():
+            if self._stopping.is_set():
                 return
-            if row := self._row_of(ended):
-                with self._ledger.transaction():
-                    self._settle(row, ended)
-                    self._forget(ended)
-            elif ended["state"] != "Failure" or (theirs := self._is_forwarded(ended)):
-                self._forget(ended)
-            elif theirs is None:
-                self._asking = True
-            else:
-                with self._ledger.transaction():
-                    self._take(ended)
-                    self._forget(ended)
+            self._last_attempt[row["queue"]] = time.monotonic()
+            self._attempt(row)
 
-    def _forget(self, ended: Mapping[str, Any]) -> None:
-        self._ledger.run("DELETE FROM watched WHERE job=?", ended["job"])
+    def _due(self, limit: int, longest_delay: float) -> list[dict[str, Any]]:
+        """Return the next rows, of each destination in turn, so that a dead one does not hold the others up."""
+        queues = sorted(self._ledger.queues("waiting"), key=lambda queue: self._last_attempt.get(queue, 0.0))
+        rows = [self._work.next_of(queue, limit, longest_delay) for queue in queues]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*rows))
+        return [row for row in turns if row is not None][:limit]
 
-    def _row_of(self, ended: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The row that this job is an attempt of, also one whose submission was not answered."""
-        digest = (json.loads(ended["data"]) or {}).get("Digest")
-        sql = (
-            "SELECT * FROM work WHERE job=?1 OR (job IS NULL AND state='sending' "
-            "AND json_extract(data, '$.Digest')=?2) ORDER BY job IS NULL LIMIT 1"
-        )
-        found = self._ledger.rows(sql, ended["job"], digest)
-        return {**found[0], "job": ended["job"]} if found else None
-
-    def _settle(self, row: Mapping[str, Any], ended: Mapping[str, Any]) -> None:
-        label = self._label(row)
-        if ended["state"] == "Success":
+    def _attempt(self, row: dict[str, Any]) -> None:
+        data = json.loads(row["data"])
+        job = get_job(self._loopback, row["job"]) if row["job"] else None
+        if job and job["State"] in UNFINISHED_JOBS:  # a person was quicker
+            self._begin(row, row["job"])
+            self._watched.add(row["job"], data)
+            return
+        if job and job["State"] == "Success":
             self._ledger.end(row["id"], "done")
-            orthanc.LogInfo(f"{label} has succeeded (attempt {row['attempts']})")
-        elif ended["state"] == "canceled":
-            sql = "UPDATE work SET state='dead', error=?, updated=? WHERE id=?"
-            self._ledger.run(sql, ended["error"], time.time(), row["id"])
-            orthanc.LogInfo(f"{label}: {ended['error']}; it is not run again")
-        elif row["state"] == "sending":
-            self._fail(row, ended["error"])
-        self._moved = True
+            return
+        body, recipe = data["Body"], RECIPES.get(data["Type"])
+        is_store = body and recipe and recipe.command == "store"
+        here = self._freshness.still_here(body["Resources"]) if is_store else None
+        if here == []:
+            self._ledger.end(row["id"], "gone")
+            orthanc.LogInfo(f"{label_of(row)}: what it was to send was deleted")
+            return
+        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
+            return
+        if job and self._freshness.may_resubmit(job, data, here):
+            self._resubmit(row, data)
+        else:
+            self._submit(row, data, recipe, here)
 
-    def _is_forwarded(self, ended: Mapping[str, Any]) -> bool | None:
-        """Whether a forward script cares for this job; None: ask again soon."""
+    def _begin(self, row: dict[str, Any], job: str | None) -> bool:
+        """Write down that an attempt begins, before it does; return False if a person has just removed the row."""
+        row["attempts"] += 1
+        return self._work.claim(row["id"], job)
+
+    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
+        """Return whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
+        try:
+            why = self._peers.why_not(name_of(data, self._destinations.of("peers")))
+        except Unclear:
+            return True  # `_submit` reports it
+        if why and not self._stopping.is_set() and self._begin(row, row["job"]):
+            self._failures.fail(row, why)
+        return not why
+
+    def _resubmit(self, row: dict[str, Any], data: Mapping[str, Any]) -> None:
+        # Orthanc refuses to resubmit what is no failed job: whatever happens in between, it never runs twice.
+        with self._ledger.transaction():
+            self._watched.forget(row["job"])
+            self._watched.add(row["job"], data)
+            if not self._begin(row, row["job"]):
+                return
+        try:
+            self._loopback.post(f"/jobs/{row['job']}/resubmit", {})
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # `Watcher.look` finds what became of it
+            with self._ledger.transaction():
+                self._watched.forget(row["job"])
+                self._failures.fail(row, str(error))
+
+    def _submit(
+        self, row: dict[str, Any], data: Mapping[str, Any], recipe: Recipe | None, here: list[dict[str, Any]] | None
+    ) -> None:
+        if not self._begin(row, None):
+            return
+        try:
+            path, body = self._request(data, recipe, here)
+            job = str(self._loopback.post(path, body)["ID"])
+        except Unclear as error:
+            self._failures.fail(row, str(error), for_ever=error.for_ever)
+            return
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # whether there is a job now, only Orthanc knows: `Watcher.look` finds it
+            self._failures.fail(row, str(error))
+            return
+        with self._ledger.transaction():
+            self._work.change(row["id"], job=job)
+            self._watched.add(job, data)
+
+    def _request(
+        self, data: Mapping[str, Any], recipe: Recipe | None, here: list[dict[str, Any]] | None
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the path and the body that submit a job again. Raises `Unclear`."""
+        if recipe is None or data["Body"] is None:
+            why = "Orthanc has forgotten the job (JobsHistorySize), and what it showed of it is not enough to submit it anew"
+            raise Unclear(why, for_ever=True)
+        name = name_of(data, self._destinations.of(recipe.route))
+        body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
+        if here is not None:
+            body["Resources"] = [resource["ID"] for resource in here]
+        return f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}", body
+
+
+# ---- src/auto_retries/forward_scripts.py: The forward scripts, which retry their own jobs: they are asked whether a job is theirs.
+
+
+# A forwarder knows its job from the answer to its POST on, which can come after the end of the job, and forgets it when it
+# sends again, half a second later at the earliest. So it is asked often, for a while.
+ASK_EVERY_SECONDS, ASK_FOR_SECONDS = 0.4, 3.0
+ASK_IDLE_ONE_FOR_SECONDS = 60.0  # it answers 503 while it starts, and for ever if its configuration is wrong
+ASK_FROM_SECONDS = 1.0  # after its submission
+JOB_TYPES = {"auto-forward-modality": "DicomModalityStore", "auto-forward-peer": "OrthancPeerStore"}  # by script
+NOT_INSTALLED = "not installed"
+
+
+class ForwardScripts:
+    """Asks the forward scripts that are installed whether a job is theirs."""
+
+    def __init__(self, loopback: Loopback, watched: Watched) -> None:
+        self._loopback, self._watched = loopback, watched
+        self._not_installed: set[str] = set()
+        self._asked: dict[str, set[str]] = {}  # the running jobs that each was asked for
+
+    def own(self, ended: Mapping[str, Any]) -> bool | None:
+        """Return whether a job that failed belongs to one of them; None if they are to be asked again soon."""
         data = json.loads(ended["data"])
         answers = [
             self._ask(script, ended["job"])
-            for script in FORWARDERS
-            if data is None or FORWARDERS[script] == data["Type"]
+            for script, job_type in JOB_TYPES.items()
+            if data is None or job_type == data["Type"]
         ]
         if True in answers:
             return True
-        patience = ASK_FOR_AN_IDLE_ONE if None in answers else ASK_FOR
-        return None if set(answers) - {NOT_INSTALLED} and abs(time.time() - ended["ended"]) < patience else False
+        patience = ASK_IDLE_ONE_FOR_SECONDS if None in answers else ASK_FOR_SECONDS
+        is_early = abs(time.time() - ended["ended"]) < patience
+        return None if set(answers) - {NOT_INSTALLED} and is_early else False
 
-    def _leave_forwarded(self) -> None:
-        """Forget the jobs of forward scripts while they run: after a kill, a script may not know its own any more."""
-        for script, kind in FORWARDERS.items():
-            sql = "SELECT job FROM watched WHERE ended IS NULL AND seen<? AND json_extract(data, '$.Type')=?"
-            running = {row["job"] for row in self._ledger.rows(sql, time.time() - ASK_FROM, kind)}
-            for job in () if script in self._not_installed else running - self._asked.get(script, set()):
-                if self._ask(script, job) is True:
-                    self._others.append(job)
-                    self._ledger.run("DELETE FROM watched WHERE job=? AND ended IS NULL", job)
+    def leave_theirs(self) -> None:
+        """Leave their jobs alone while they run: after a kill, a script may not know its own any more."""
+        for script, job_type in JOB_TYPES.items():
+            running = self._watched.running_of(job_type, ASK_FROM_SECONDS)
+            if script not in self._not_installed:
+                for job in running - self._asked.get(script, set()):
+                    if self._ask(script, job) is True:
+                        self._watched.leave(job)
             self._asked[script] = running
 
     def _ask(self, script: str, job: str) -> bool | str | None:
-        """Whether this forward script knows this job, or is not installed; None: it can't answer now."""
+        """Return whether a script knows a job, or `NOT_INSTALLED`; None if it can't answer now."""
         if script in self._not_installed:
             return NOT_INSTALLED
         try:
@@ -2718,247 +2986,279 @@ class Retrier:
                 self._not_installed.add(script)
             return NOT_INSTALLED if error.status == 404 else None
 
-    def _take(self, ended: Mapping[str, Any]) -> None:
-        """A job of somebody else failed: from now on it is ours."""
-        data = json.loads(ended["data"])
-        if data is None:
-            self._missed += 1
-            orthanc.LogWarning(
-                f"{NAME}: job {ended['job']} failed and was forgotten by Orthanc before it could be read, so that it "
-                "can't be run again; a larger JobsHistorySize helps"
-            )
-            return
-        sql = "SELECT id FROM work WHERE json_extract(data, '$.Digest')=? AND state IN ('waiting','sending') LIMIT 1"
-        if same := self._ledger.rows(sql, data["Digest"]):
-            orthanc.LogInfo(f"{NAME}: job {ended['job']} failed, and would do the same as {same[0]['id']}, which waits")
-            return
-        row = self._ledger.add(destination_of(data), ended["job"], data)
-        sql = "UPDATE work SET job=?, attempts=1, created=? WHERE id=?"
-        self._ledger.run(sql, ended["job"], ended["ended"], row)
-        self._fail(self._ledger.rows("SELECT * FROM work WHERE id=?", row)[0], ended["error"])
 
-    def _fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
-        retry, data = self._settings.retry, json.loads(row["data"])
-        entry = {"Time": _utc(time.time()), "Job": row["job"], "Error": one_line(error)}
-        data["History"] = [*data.get("History", []), entry][-KEPT_HISTORY:]
-        enough = for_ever or row["attempts"] >= retry.max_attempts
-        with self._ledger.transaction():
-            self._ledger.run("UPDATE work SET data=? WHERE id=?", json.dumps(data), row["id"])
-            give_up_after = -1e9 if enough else retry.give_up_hours * 3600
-            delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
-            state = self._ledger.fail(row["id"], one_line(error), **delays)
-        text = f"{self._label(row)} failed (attempt {row['attempts']}): {one_line(error)}"
-        if state == "dead":
-            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")
-        elif row["attempts"] == 1:
-            orthanc.LogWarning(f"{text}. It will be run again: GET /{NAME}/jobs/{row['id']}")
-        else:
-            orthanc.LogInfo(text)
-        self._moved = True
+# ---- src/auto_retries/watcher.py: Watching jobs: what events report, and what is found where there was no event.
 
-    def _label(self, row: Mapping[str, Any]) -> str:
-        return f"{NAME}: {json.loads(row['data'])['Type']} to {row['queue']} (job {row['subject']})"
 
-    def _measure(self) -> None:
-        self._moved = False
-        for state, count in self._ledger.totals().items():
-            orthanc.SetMetricsValue(f"auto_retries_{state}", float(count), orthanc.MetricsType.DEFAULT)
+ABSENT_SECONDS = 300.0  # that a job is unknown to Orthanc, without an event, until it counts as canceled
+UNANSWERED_SECONDS = 10.0  # until an attempt whose submission was not answered counts as failed
 
-    # Jobs that go again
 
-    def _run_due(self) -> None:
-        concurrent = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        most = self._settings.max_concurrent or max(1, concurrent - 1)
-        free = most - sum(self._ledger.queues("sending").values())
-        for row in self._due(free) if free > 0 else ():
-            if self.worker.stopping.is_set():
-                return
-            self._served[row["queue"]] = time.monotonic()
-            self._attempt(row)
+class Watcher:
+    """Finds out which jobs begin and end, and what is to be done about those that ended.
 
-    def _due(self, most: int) -> list[dict[str, Any]]:
-        """The next rows, of each destination in turn, so that a dead one does not hold the others up."""
-        now, longest = time.time(), self._settings.retry.longest
-        queues = sorted(self._ledger.queues("waiting"), key=lambda queue: self._served.get(queue, 0.0))
-        # A next attempt further away than the longest delay comes from a clock that has jumped back.
-        sql = (
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
-            "ORDER BY next_attempt, id LIMIT ?"
-        )
-        each = [self._ledger.rows(sql, queue, now, now + longest, most) for queue in queues]
-        turns = itertools.chain.from_iterable(itertools.zip_longest(*each))
-        return [row for row in turns if row is not None][:most]
+    Attributes
+    ----------
+    has_begun : whether it has looked at all jobs since Orthanc started.
+    """
 
-    def _attempt(self, row: dict[str, Any]) -> None:
-        """Run a job again: by Orthanc's own resubmission, which keeps all of it, else anew."""
-        data = json.loads(row["data"])
-        job = self._job(row["job"]) if row["job"] else None
-        if job and job["State"] in UNFINISHED:  # a person was quicker
-            self._begin_attempt(row, row["job"])
-            self._watch(row["job"], data)
-            return
-        if job and job["State"] == "Success":
-            self._ledger.end(row["id"], "done")
-            return
-        body, recipe = data["Body"], RECIPES.get(data["Type"])
-        here = self._still_here(body["Resources"]) if body and recipe and recipe.command == "store" else None
-        if here == []:
-            self._ledger.end(row["id"], "gone")
-            orthanc.LogInfo(f"{self._label(row)}: what it was to send was deleted")
-            return
-        if data["Type"] == "OrthancPeerStore" and not self._is_for_orthanc(row, data):
-            return
-        if job and self._may_resubmit(job, data, here):
-            self._resubmit(row, data)
-        else:
-            self._submit(row, data, recipe, here)
-
-    def _is_for_orthanc(self, row: dict[str, Any], data: Mapping[str, Any]) -> bool:
-        """Whether the peer is an Orthanc; if not, the attempt has failed: to Orthanc any answer would be a success."""
-        try:
-            why = self._peers.why_not(name_of(data, self._destinations("peers")))
-        except Unclear:
-            return True  # it is said when it is submitted
-        if why and not self.worker.stopping.is_set() and self._begin_attempt(row, row["job"]):
-            self._fail(row, why)
-        return not why
-
-    def _may_resubmit(self, job: Mapping[str, Any], data: Mapping[str, Any], here: list[dict[str, Any]] | None) -> bool:
-        """Whether the job as Orthanc knows it is still what is wanted: it sends the same instances to the same address."""
-        recipe = RECIPES.get(data["Type"])
-        if recipe is None:
-            return True
-        known = self._destinations(recipe.route)
-        now = sorted(address(known[name]) for name in data["Names"] if name in known)
-        unchanged = here is None or self._is_unchanged(job, here)
-        return unchanged and now == data["Addresses"] and job["ErrorCode"] != INTERNAL_ERROR
-
-    def _is_unchanged(self, job: Mapping[str, Any], here: list[dict[str, Any]]) -> bool:
-        """Whether a store job would send what is here: 1.13.0 sends, from its cache, also what was deleted since.
-
-        Nothing came since the job was made, and there are as many instances: then nothing was deleted either.
-        """
-        count = 0
-        for resource in here:
-            if resource["Type"] == "Instance":
-                if self._configuration.get("OverwriteInstances"):
-                    return False  # nothing tells whether it is another one now
-                count += 1
-            elif resource.get("LastUpdate", "9") < job["CreationTime"][:15]:  # both are UTC, the first in whole seconds
-                route = {"Patient": "patients", "Study": "studies", "Series": "series"}[resource["Type"]]
-                count += int(self._loopback.get(f"/{route}/{resource['ID']}/statistics")["CountInstances"])
-            else:
-                return False
-        return bool(count == job["Content"].get("InstancesCount"))
-
-    def _begin_attempt(self, row: dict[str, Any], job: str | None) -> bool:
-        """Say that this attempt begins, before it does; not if a person has just dropped the row."""
-        row["attempts"] += 1
-        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
-        return bool(self._ledger.run(sql, job, time.time(), row["id"]))
-
-    def _resubmit(self, row: dict[str, Any], data: Mapping[str, Any]) -> None:
-        # Orthanc refuses to resubmit what is no failed job: whatever happens in between, it never runs twice.
-        with self._ledger.transaction():
-            self._forget(row)
-            self._watch(row["job"], data)
-            if not self._begin_attempt(row, row["job"]):
-                return
-        try:
-            self._loopback.post(f"/jobs/{row['job']}/resubmit", {})
-        except LoopbackError as error:
-            if error.status == 0:
-                raise  # _look finds what became of it
-            with self._ledger.transaction():
-                self._forget(row)
-                self._fail(row, str(error))
-
-    def _submit(
-        self, row: dict[str, Any], data: Mapping[str, Any], recipe: Recipe | None, here: list[dict[str, Any]] | None
+    def __init__(
+        self,
+        types: Sequence[str],
+        ledger: Ledger,
+        watched: Watched,
+        failures: Failures,
+        loopback: Loopback,
+        destinations: KnownDestinations,
     ) -> None:
-        if not self._begin_attempt(row, None):
+        self._types, self._ledger, self._work = types, ledger, Work(ledger)
+        self._watched, self._failures = watched, failures
+        self._loopback, self._destinations = loopback, destinations
+        self._scripts = ForwardScripts(loopback, watched)
+        self._absent: dict[str, float] = {}  # since when a job is unknown to Orthanc
+        self.has_begun = False
+
+    # What events report
+
+    def on_event(self, event: str, job: str, found: Mapping[str, Any] | None) -> None:
+        """Write an event down: `JOB_SUBMITTED`, `JOB_SUCCESS` or `JOB_FAILURE`, and what Orthanc showed of the job then."""
+        if event == "JOB_SUBMITTED":
+            self._on_submitted(job, found)
             return
-        try:
-            if recipe is None or data["Body"] is None:
-                why = "Orthanc has forgotten the job (JobsHistorySize), and what it showed of it is not enough to submit it anew"
-                raise Unclear(why, for_ever=True)
-            name = name_of(data, self._destinations(recipe.route))
-            body = {**data["Body"], "Synchronous": False, "Priority": data["Priority"]}
-            if here is not None:
-                body["Resources"] = [resource["ID"] for resource in here]
-            path = f"/{recipe.route}/{urllib.parse.quote(name, safe='')}/{recipe.command}"
-            job = str(self._loopback.post(path, body)["ID"])
-        except Unclear as error:
-            self._fail(row, str(error), for_ever=error.for_ever)
-            return
-        except LoopbackError as error:
-            if error.status == 0:
-                raise  # whether there is a job now, only Orthanc knows: _find_interrupted looks
-            self._fail(row, str(error))
-            return
+        state, error = ending(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
-            self._ledger.run("UPDATE work SET job=? WHERE id=?", job, row["id"])
-            self._watch(job, data)
+            if self._watched.end(job, state, error) or self._watched.is_ignored(job):
+                return
+            if found and found["Type"] in self._types:
+                # Submitted before this script came, or resubmitted by a person.
+                self._watched.add(job, description(found, self._destinations.of))
+            elif found or (event == "JOB_SUCCESS" and not self._failures.may_own(job)):
+                return
+            else:
+                self._watched.add(job, None)
+            self._watched.end(job, state, error)
 
-    def _job(self, job: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return None
-        return found
+    def _on_submitted(self, job: str, found: Mapping[str, Any] | None) -> None:
+        if found and found["Type"] in self._types:
+            self._watched.add(job, description(found, self._destinations.of))
+        elif found:
+            self._watched.ignore(job)
 
-    def _still_here(self, resources: list[str]) -> list[dict[str, Any]]:
-        here: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(resources), 500):
-            found = self._loopback.post("/tools/bulk-content", {"Resources": resources[start : start + 500]})
-            here |= {resource["ID"]: resource for resource in found}
-        return [here[resource] for resource in resources if resource in here]
+    # What gave no event
 
-    # Routes
+    def look(self) -> None:
+        """Find the ends that gave no event: during a restart, or canceled before they began."""
+        sending = self._work.find(Which(states=("sending",)))
+        for row in sending:
+            if row["job"]:
+                self._watched.add(row["job"], json.loads(row["data"]))
+        running = self._watched.running()
+        found = self._loopback.get("/jobs?expand") if running or not self.has_begun else []
+        jobs = {job["ID"]: job for job in found}
+        if not self.has_begun:
+            for job in jobs.values():
+                if job["State"] in UNFINISHED_JOBS and job["Type"] in self._types:
+                    self._watched.add(job["ID"], description(job, self._destinations.of))
+        for name in running:
+            self._look_at(name, jobs.get(name))
+        self._absent = {name: since for name, since in self._absent.items() if name in running and name not in jobs}
+        for row in sending:
+            self._look_at_unanswered(row)
+        self.has_begun = True
 
-    def register(self, refusal: str | None = None) -> None:
-        """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+    def _look_at(self, name: str, job: Mapping[str, Any] | None) -> None:
+        if job is not None:
+            if job["State"] == "Success":
+                self._watched.end(name, "Success", "")
+            elif job["State"] not in UNFINISHED_JOBS:
+                self._watched.end(name, *ending(job))
+        elif not self.has_begun:
+            # Run again what may have arrived: once more is harmless, lost is not.
+            self._watched.end(name, "Failure", "its end was missed while Orthanc was down")
+        elif time.monotonic() - self._absent.setdefault(name, time.monotonic()) > ABSENT_SECONDS:
+            self._watched.end(name, "canceled", "it is gone without having failed: canceled before it began")
+
+    def _look_at_unanswered(self, row: Mapping[str, Any]) -> None:
+        """Find by its content what an attempt submitted that Orthanc was killed in, or did not answer."""
+        if row["job"] or (self.has_begun and abs(time.time() - row["updated"]) < UNANSWERED_SECONDS):
+            return
+        jobs = self._watched.doing(json.loads(row["data"])["Digest"])
+        if unknown := [job for job in jobs if not self._work.has(Which(job=job))]:
+            self._work.change(row["id"], job=unknown[0])
+        elif not self.has_begun:
+            self._work.wait_again(row["id"])
+        else:
+            self._failures.fail(row, "Orthanc did not answer when it was submitted")
+
+    # What ended
+
+    def settle_ended(self, stopping: threading.Event) -> bool:
+        """Deal with the jobs that ended; return whether a forward script is to be asked again soon."""
+        self._scripts.leave_theirs()
+        is_asking = False
+        for ended in self._watched.ended():
+            if stopping.is_set():
+                break
+            if row := self._failures.row_of(ended):
+                with self._ledger.transaction():
+                    self._failures.end(row, ended)
+                    self._watched.forget(ended["job"])
+            elif ended["state"] != "Failure" or (is_theirs := self._scripts.own(ended)):
+                self._watched.forget(ended["job"])
+            elif is_theirs is None:
+                is_asking = True
+            else:
+                with self._ledger.transaction():
+                    self._failures.add(ended)
+                    self._watched.forget(ended["job"])
+        return is_asking
+
+
+# ---- src/auto_retries/retrier.py: The callback and the thread that run jobs again.
+
+
+# Between two turns of the thread, which an event cuts short: while a row waits, and when nothing does.
+BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+LOOK_EVERY_SECONDS = 30.0  # at all jobs: one that is canceled before it began gives no event
+EVENTS = (
+    *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
+    *("UPDATED_MODALITIES", "UPDATED_PEERS"),
+)
+
+
+class Retrier:
+    """Watches the jobs of others, and runs those again that fail.
+
+    OnChange writes events down while Orthanc still knows the job; one thread, woken by it, does the rest.
+
+    Parameters
+    ----------
+    configuration : Orthanc's.
+
+    Attributes
+    ----------
+    ledger, work, watched, failures : the state, from when it is open: once `worker.why_not()` is None.
+    """
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self.settings, self._configuration = settings, configuration
+        self._loopback, self._destinations = Loopback(configuration), KnownDestinations()
+        self._peers = Peers(configuration, self._loopback)
+        self.worker = Worker(NAME, self._open, self._turn)
+        self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda event: self._watcher.on_event(*event))
+        self._next_look = 0.0
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in EVENTS}
+
+    def on_change(self, change: int, _level: int, resource: str) -> None:
+        """Write down what happens to a job, and wake the thread; returns at once."""
+        event = self._events.get(change, "")
+        if event == "ORTHANC_STARTED":
+            self.worker.start()
+        elif event == "ORTHANC_STOPPED":
+            self.worker.stop()
+        elif event.startswith("UPDATED"):
+            self._destinations.on_updated()
+        elif event and not self.worker.is_off:
+            # A job that fails at once is soon gone (JobsHistorySize): this is the only time to read it. It can also be
+            # submitted before ORTHANC_STARTED.
+            self._inbox.add((event, resource, None if event == "JOB_SUCCESS" else read_job(resource)))
+            self.worker.wake.set()
+
+    def _open(self) -> Ledger:
+        if not self._loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
+        tables = WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
+        self.ledger = Ledger(path, tables, durability=self.settings.durability)
+        if self.ledger.moved:
+            orthanc.LogWarning(
+                f"{NAME}: the ledger {path} was corrupt and is kept as {self.ledger.moved}; what waited there is not run again"
+            )
+        if self._configuration.get("JobsHistorySize", 10) == 0:
+            orthanc.LogWarning(
+                f"{NAME}: with JobsHistorySize 0 a job that fails within a millisecond can't be read any more, "
+                "and one that was canceled looks as if it had failed"
+            )
+        self.work, self.watched = Work(self.ledger), Watched(self.ledger)
+        self.failures = Failures(self.ledger, self.settings.retry)
+        self._watcher = Watcher(
+            *(self.settings.types, self.ledger, self.watched, self.failures, self._loopback, self._destinations)
+        )
+        overwrites = bool(self._configuration.get("OverwriteInstances"))
+        freshness = Freshness(self._loopback, self._destinations, overwrites=overwrites)
+        self._attempts = Attempts(
+            *(self.ledger, self.watched, self.failures, self._loopback, self._destinations, self._peers),
+            *(freshness, self.worker.stopping),
+        )
+        self._inbox.open()
+        return self.ledger
+
+    def _turn(self) -> float:
+        self._inbox.flush()
+        if not self._watcher.has_begun or time.monotonic() >= self._next_look:
+            self._watcher.look()
+            self.ledger.forget_finished(self.settings.keep_done_days)
+            self.failures.measure()
+            self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
+        is_asking = self._watcher.settle_ended(self.worker.stopping)
+        self._attempts.run_due(self._max_concurrent(), self.settings.retry.longest)
+        if self.failures.has_changed:
+            self.failures.measure()
+        if is_asking:
+            return ASK_EVERY_SECONDS
+        return BUSY_TURN_SECONDS if self.ledger.queues("waiting") else IDLE_TURN_SECONDS
+
+    def _max_concurrent(self) -> int:
+        """Return how many attempts may run at a time: a slot is left to the jobs of others."""
+        slots = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
+        return self.settings.max_concurrent or max(1, slots - 1)
+
+
+# ---- src/auto_retries/routes.py: The routes `/auto-retries/…`.
+
+
+NOT_UNDER_WAY = tuple(state for state in STATES if state != "sending")
+
+
+class Routes:
+    """Handlers of `/auto-retries/…`."""
+
+    def __init__(self, retrier: Retrier) -> None:
+        self._retrier = retrier
+
+    def register(self, unavailable: Callable[[], str | None]) -> None:
+        """Register the routes; all answer 503 while `unavailable` returns a reason."""
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.get_status},
-            "jobs": {"GET": self.get_jobs},
+            "status": {"GET": self.status},
+            "jobs": {"GET": self.list_jobs},
             "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
             "jobs/([0-9]+)/retry": {"POST": self.retry_job},
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, lambda: refusal or self.worker.why_not())
+            serve(f"/{NAME}/{path}", handlers, unavailable)
 
-    def get_status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, the types it cares for, how many jobs are in each state, watched, and missed; the last error."""
-        watched = self._ledger.rows("SELECT COUNT(*) n FROM watched")[0]["n"]
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, the types it watches, how many jobs are in each state, watched, missed; the last error."""
         return {
             "State": "running",
-            "Types": list(self._settings.types),
-            "Totals": self._ledger.totals(),
-            "Watched": watched,
-            "Missed": self._missed,
-            "LastError": self.worker.trouble.text,
+            "Types": list(self._retrier.settings.types),
+            "Totals": self._retrier.ledger.totals(),
+            "Watched": self._retrier.watched.count(),
+            "Missed": self._retrier.failures.missed,
+            "LastError": self._retrier.worker.trouble.text,
         }
 
-    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
-    def get_jobs(self, request: Request) -> dict[str, Any]:
-        """A page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
-        asked, where, values = request.parameters, "1", []
-        since, limit = asked.get("since", 0), asked.get("limit", 100)
-        for name in FILTERS.keys() & asked.keys():
-            where += f" AND ({' OR '.join(f'{column}=?' for column in FILTERS[name])})"
-            values += [asked[name]] * len(FILTERS[name])
-        total = self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {where}", *values)[0]["n"]
-        rows = self._ledger.rows(
-            f"SELECT * FROM work WHERE {where} AND id>? ORDER BY id LIMIT ?", *values, since, limit + 1
-        )
-        items = [_shown(row) for row in rows[:limit]]
-        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+    @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES), "destination": Text(), "job": Text()})
+    def list_jobs(self, request: Request) -> dict[str, Any]:
+        """Return a page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
+        filters, work = request.parameters, self._retrier.work
+        states = (filters["state"],) if "state" in filters else None
+        which = Which(states=states, queue=filters.get("destination"), job_or_subject=filters.get("job"))
+        return page_answer(filters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown)
 
     def get_job(self, request: Request) -> dict[str, Any]:
-        """One job: what is submitted, and its last attempts."""
+        """Return one job: what is submitted, and its last attempts."""
         row = self._row(request)
         data = json.loads(row["data"])
         return {**_shown(row), "Body": data["Body"], "History": data.get("History", [])}
@@ -2966,53 +3266,33 @@ class Retrier:
     def drop_job(self, request: Request) -> dict[str, Any]:
         """Don't run it again; what is running now is Orthanc's (`/jobs/{id}/cancel`)."""
         row = self._row(request)
-        if not self._ledger.run("DELETE FROM work WHERE id=? AND state<>'sending'", row["id"]):
+        if not self._retrier.work.remove(row["id"], NOT_UNDER_WAY):
             raise Refused(409, f"Job {row['id']} is running as {row['job']}; cancel that, then drop this")
         return _shown(row)
 
     def retry_job(self, request: Request) -> dict[str, Any]:
         """Run one that is dead, or waits, again now, with all attempts and the whole time."""
         row = self._row(request)
-        if not self._revive("id=? AND state IN ('dead','waiting')", row["id"]):
+        if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")
         return _shown(self._row(request))
 
     @takes({"Destination": Text()})
     def retry_jobs(self, request: Request) -> dict[str, Any]:
         """Run all dead ones of a `Destination` again now; without one, all."""
-        chosen = request.parameters.get("Destination")
-        where = "state='dead'" + (" AND queue=?" if chosen is not None else "")
-        return {"Retried": self._revive(where, *([] if chosen is None else [chosen]))}
+        return {"Retried": self._retry(Which(states=("dead",), queue=request.parameters.get("Destination")))}
 
-    def _revive(self, where: str, *values: Any) -> int:
-        sql = f"UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE {where}"
-        revived = self._ledger.run(sql, time.time(), *values)
-        self._moved = True
-        self.worker.wake.set()
-        return revived
+    def _retry(self, which: Which) -> int:
+        retried = self._retrier.work.retry(which)
+        self._retrier.failures.has_changed = True
+        self._retrier.worker.wake.set()
+        return retried
 
     def _row(self, request: Request) -> dict[str, Any]:
-        rows = self._ledger.rows("SELECT * FROM work WHERE id=?", row_number(request.groups[0]))
-        if not rows:
+        row = self._retrier.work.get(row_number(request.groups[0]))
+        if row is None:
             raise Refused(404, f"There is no job {request.groups[0][:20]} here")
-        return rows[0]
-
-
-def _read_job(job: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(orthanc.RestApiGet(f"/jobs/{job}"))
-    except orthanc.OrthancException:
-        return None
-    return found
-
-
-def _ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
-    """State and error of a job that did not succeed; None stands for one that Orthanc has forgotten."""
-    if job is None:
-        return "Failure", "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-    if job["ErrorCode"] == CANCELED_JOB:
-        return "canceled", "it was canceled"
-    return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+        return row
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -3022,17 +3302,16 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Destination": row["queue"],
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": _utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
         "Error": row["error"],
         "Job": row["job"],
         "FirstJob": row["subject"],
-        "Created": _utc(row["created"]),
-        "Updated": _utc(row["updated"]),
+        "Created": utc(row["created"]),
+        "Updated": utc(row["updated"]),
     }
 
 
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+# ---- src/auto_retries/__init__.py
 
 
 def register() -> None:
@@ -3045,7 +3324,7 @@ def register() -> None:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)
     retrier = Retrier(settings, configuration)
-    retrier.register(refusal)
+    Routes(retrier).register(lambda: refusal or retrier.worker.why_not())
     if refusal is None:
         warn_if_open("auto_retries", configuration)
         KEPT_ALIVE.append(retrier.on_change)

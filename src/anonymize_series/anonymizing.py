@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""De-identifying: the copies of the instances of a row are made, registered and stored."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+import pydicom
+
+from anonymize_series.archive import Archive
+from anonymize_series.attempts import Attempts
+from anonymize_series.checks import why_held
+from anonymize_series.copies import Copy, de_identified
+from anonymize_series.elements import text_of
+from anonymize_series.patient_register import Register
+from anonymize_series.pseudonyms import Pseudonyms
+from anonymize_series.sending import Sending
+from anonymize_series.settings import NAME, Recipe
+from common.loopback import Loopback
+from common.work import Work
+
+
+class Anonymizing:
+    """Makes the copies of a row, then has them sent: two steps, so that a destination that is away costs nothing."""
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        loopback: Loopback,
+        work: Work,
+        register: Register,
+        attempts: Attempts,
+        pseudonyms: Pseudonyms,
+        sending: Sending,
+    ) -> None:
+        self._recipes, self._loopback, self._archive = recipes, loopback, Archive(loopback)
+        self._work, self._register, self._attempts = work, register, attempts
+        self._pseudonyms, self._sending = pseudonyms, sending
+
+    def anonymize(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        """Do a row: make its copies unless that is done, and submit them."""
+        recipe = self._recipes[row["queue"]]
+        if "Copies" not in data:
+            data |= self._make_copies(data["Instances"], row["queue"], recipe)
+            self._work.change(row["id"], data=data)
+        self._sending.submit(row, data, recipe)
+
+    def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
+        """Return the Orthanc identifiers of the copies, and how many instances were held back."""
+        copies, held = [], 0
+        for instance in instances:
+            self._attempts.go_on()
+            content = self._archive.file(instance)
+            if content is None:
+                continue
+            original = pydicom.dcmread(io.BytesIO(content), force=True)
+            if self._is_made_here(original):
+                continue
+            copy = self._copy_of(instance, original, recipe)
+            if isinstance(copy, Copy):
+                self._register.add_copy(copy, original, instance, name)
+                self._loopback.post("/instances", copy.content)
+                copies.append(copy.instance)
+            else:
+                held += 1
+                self._register.hold_back(instance, name, copy)
+                orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
+        return {"Copies": copies, "HeldBack": held}
+
+    def _is_made_here(self, dataset: Any) -> bool:
+        """Return whether this is a copy, or a result that was taken back."""
+        study_uid, uid = text_of(dataset, "StudyInstanceUID"), text_of(dataset, "SOPInstanceUID")
+        return self._register.study_of_copy(study_uid) is not None or self._register.is_result(uid)
+
+    def _copy_of(self, instance: str, original: Any, recipe: Recipe) -> Copy | str:
+        """Return the copy of an instance, or why it is held back."""
+        if why := why_held(original, recipe):
+            return why
+        body = {
+            "Keep": list(recipe.keep),
+            "Replace": recipe.replace,
+            "Remove": list(recipe.remove),
+            "Force": True,
+            "KeepPrivateTags": recipe.keep_private_tags,
+        }
+        if recipe.dicom_version:
+            body["DicomVersion"] = recipe.dicom_version
+        made = self._loopback.exchange("POST", f"/instances/{instance}/anonymize", body)[1]
+        return de_identified(made, original, recipe, self._pseudonyms)

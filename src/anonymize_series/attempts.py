@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Attempts at rows of work: each is done, fails and is tried again, or is given up."""
+
+import json
+import sqlite3
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orthanc
+
+from anonymize_series.settings import NAME
+from common.answers import one_line
+from common.ledger import Ledger
+from common.loopback import LoopbackError
+from common.retry import Retry
+from common.work import Work
+
+ROWS_PER_LOOK = 10
+Step = Callable[[Mapping[str, Any], dict[str, Any]], None]  # does a row, which it gets with its data
+
+
+class Stopping(Exception):  # noqa: N818 - it is no fault
+    """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
+
+
+class Impossible(Exception):  # noqa: N818 - it is an answer
+    """Trying again changes nothing, with the reason."""
+
+
+class Attempts:
+    """Makes attempts at rows of work until Orthanc ends (`stopping`)."""
+
+    def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event) -> None:
+        self._ledger, self._work, self._retry, self._stopping = ledger, work, retry, stopping
+
+    def work_off(self, queue: str, step: Step) -> None:
+        """Do the rows of a queue that are due, one after the other.
+
+        Raises
+        ------
+        Stopping, sqlite3.Error, OSError, LoopbackError : what was under way is done again later.
+        """
+        while rows := self._ledger.due(queue, ROWS_PER_LOOK, self._retry.longest):
+            for row in rows:
+                self.go_on()
+                self._ledger.start(row["id"])
+                row["attempts"] += 1
+                self._attempt(row, step)
+
+    def _attempt(self, row: Mapping[str, Any], step: Step) -> None:
+        try:
+            step(row, json.loads(row["data"]))
+        except Impossible as reason:
+            self.fail(row, str(reason), give_up=True)
+        except LoopbackError as error:
+            if error.status == 0:
+                self._work.wait_again(row["id"])
+                raise
+            self.fail(row, str(error))
+        except (Stopping, sqlite3.Error, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a file that pydicom can't read, a user's matcher
+            self.fail(row, f"{type(error).__name__} at {_place_of(error)}")
+
+    def go_on(self) -> None:
+        """Raise `Stopping` if Orthanc ends."""
+        if self._stopping.is_set():
+            raise Stopping
+
+    def fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
+        """Write down that an attempt has failed, and log it the first and the last time."""
+        retry = self._retry
+        hours = 0.0 if give_up else retry.give_up_hours
+        state = self._ledger.fail(
+            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
+        )
+        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        if state == "dead":
+            orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
+        elif row["attempts"] <= 1:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+
+
+def _place_of(error: BaseException) -> str:
+    """Return where an error was raised: its text may hold a patient's data."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What must not leave: what an image may show before a copy is made, and what a copy still says afterwards."""
+
+import re
+from typing import Any
+
+from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
+from anonymize_series.settings import Recipe
+
+MIN_SEARCHED_CHARACTERS = 4  # of a value that is looked for everywhere in a copy
+# Secondary capture and ultrasound write names into pixels; where BurnedInAnnotation does not say NO, that must be assumed.
+# Photographs and endoscopy show faces.
+PRONE_TO_BURN_IN = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7(\.\d)?|[36](\.\d)?|77\.1\.[14](\.1)?)")
+# Values of the same tag must differ; those of IDENTIFIERS are nowhere else either. Of VR PN, UI, DA and DT: all (PS3.15 E.1).
+IDENTIFIERS = frozenset(
+    """PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID IssuerOfPatientID DeviceSerialNumber PlateID CassetteID
+    GantryID DetectorID GeneratorID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
+    PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest MedicalRecordLocator
+    PatientTelephoneNumbers PatientTelecomInformation PersonTelephoneNumbers ServiceEpisodeID DeviceUID SpecimenIdentifier
+    ContainerIdentifier IssuerOfServiceEpisodeID ClinicalTrialSubjectID ClinicalTrialSubjectReadingID RegionOfResidence
+    MilitaryRank""".split()  # noqa: SIM905
+)
+IDENTIFYING = IDENTIFIERS | frozenset(
+    """PatientAddress PatientComments AdditionalPatientHistory EthnicGroup Occupation PatientReligiousPreference
+    InstitutionName InstitutionAddress InstitutionalDepartmentName StationName CountryOfResidence PatientMotherBirthName
+    ReferringPhysicianAddress ReferringPhysicianTelephoneNumbers PersonAddress RequestAttributesComments StudyComments
+    ImageComments VisitComments CurrentPatientLocation PatientInstitutionResidence AdmittingDiagnosesDescription
+    PerformedStationName ScheduledStationName PerformedLocation ScheduledStationAETitle PerformedStationAETitle
+    ResponsibleOrganization""".split()  # noqa: SIM905
+)
+
+
+def why_held(dataset: Any, recipe: Recipe) -> str | None:
+    """Return why an image is not for this recipe, before anything is made of it; None if it is."""
+    is_image = "Rows" in dataset and any(tag in dataset for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010))
+    if not is_image and not recipe.allow_non_images:
+        return "it is no image, and may hold names as text"
+    if recipe.allow_burned_in or not is_image:
+        return None
+    burned, sop_class = text_of(dataset, "BurnedInAnnotation").upper(), text_of(dataset, "SOPClassUID")
+    if burned == "YES":
+        return "BurnedInAnnotation is YES"
+    if text_of(dataset, "RecognizableVisualFeatures").upper() == "YES":
+        return "RecognizableVisualFeatures is YES"
+    if burned != "NO" and PRONE_TO_BURN_IN.fullmatch(sop_class):
+        return "BurnedInAnnotation does not say NO, and images of this kind often show names, or faces"
+    return None
+
+
+def identifying(dataset: Any, kept: frozenset[int]) -> tuple[dict[int, set[str]], dict[str, str]]:
+    """Return what must not stay: values by tag, and values that must not be anywhere, each with what it is."""
+    by_tag: dict[int, set[str]] = {}
+    anywhere: dict[str, str] = {}
+    for _, _, element in elements_of(dataset):
+        if int(element.tag) in kept:
+            continue
+        names_somebody = element.VR in ("PN", "DA", "DT") or element.keyword in IDENTIFIERS
+        for value in map(str.strip, values_of(element)):
+            is_uid = element.VR == "UI" and names_an_instance(element, value)
+            if value and (names_somebody or is_uid or element.keyword in IDENTIFYING):
+                by_tag.setdefault(int(element.tag), set()).add(value)
+            if names_somebody or is_uid:
+                parts = [value, *re.split(r"[\^=\s]+", value)] if element.VR == "PN" else [value]
+                parts += [value[:8]] if element.VR == "DT" else []
+                anywhere |= {part.lower(): element.keyword for part in parts if len(part) >= MIN_SEARCHED_CHARACTERS}
+    return by_tag, anywhere
+
+
+def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
+    """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
+    by_tag, anywhere = identifying(original, kept)
+    needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+    for _, _, element in elements_of(copy):
+        if int(element.tag) in kept or element.tag.group == 0x7FE0:
+            continue
+        name = element.keyword or f"{element.tag}"
+        values = [value.strip() for value in values_of(element)]
+        if set(values) & by_tag.get(int(element.tag), set()):
+            return f"{name} has the value of the original"
+        if element.VR in ("DS", "IS", "TM", "AS", "UI", "CS") or element.keyword in ("PatientID", "PatientName"):
+            if found := anywhere.keys() & {value.lower() for value in values}:
+                return f"{name} has the value of {anywhere[found.pop()]} of the original"
+            continue  # numbers, defined terms, and what we have made: they hold parts of others by chance
+        text = "\\".join(values).lower() if values else ""
+        data = element.value.lower() if isinstance(element.value, bytes) else b""
+        for needle, (keyword, encoded) in needles.items():
+            if needle in text or encoded in data:
+                return f"{name} holds the {keyword} of the original"
+    return None
