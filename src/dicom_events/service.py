@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import re
-import socket
 import sqlite3
 import threading
 import time
@@ -41,7 +39,6 @@ from .settings import SECTION, Named, Settings, read_brokers
 SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 STOP_WITHIN = 0.4  # seconds until threads are left behind
 STUDY = "an Orthanc identifier or a StudyInstanceUID"
-WAKE_EVERY, WAKE_FOR = 0.05, 3.0  # seconds; see `_wake_web_server`
 TAG_KEYS = {
     "Instance": "stored_instance_publish_tags",
     "Series": "stable_series_publish_tags",
@@ -254,19 +251,6 @@ class Service:
             thread.join(max(0.0, until - time.monotonic()))
         with self._saying:
             self._stopped = True  # an SDK call after ORTHANC_STOPPED would crash Orthanc
-        if time.monotonic() >= until:
-            threading.Thread(target=self._wake_web_server, name="dicom_events end", daemon=True).start()
-
-    def _wake_web_server(self) -> None:
-        """Connect until nobody listens: Orthanc's web server looks every two seconds, or then, whether it shall end.
-
-        What we have waited for may have let one such look pass, and two seconds shall be the most that we cost.
-        """
-        until = time.monotonic() + WAKE_FOR
-        with contextlib.suppress(OSError):
-            while time.monotonic() < until:
-                time.sleep(WAKE_EVERY)
-                socket.create_connection((self._loopback.host, self._loopback.port), 1).close()
 
     def _say(self, level: str, text: str) -> None:
         with self._saying:
