@@ -42,16 +42,16 @@ if not __package__:
     _spec.loader.exec_module(_module)
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from .broker_settings import BrokerSettings as BrokerSettings
+    from .broker_settings import FileConfig as FileConfig
+    from .broker_settings import KafkaConfig as KafkaConfig
+    from .broker_settings import NatsConfig as NatsConfig
+    from .broker_settings import RabbitConfig as RabbitConfig
+    from .broker_settings import SNSConfig as SNSConfig
+    from .broker_settings import WebhookConfig as WebhookConfig
     from .service import ROUTES as ROUTES
     from .service import Service
-    from .settings import BrokerSettings as BrokerSettings
-    from .settings import FileConfig as FileConfig
-    from .settings import KafkaConfig as KafkaConfig
-    from .settings import NatsConfig as NatsConfig
-    from .settings import RabbitConfig as RabbitConfig
     from .settings import Settings as Settings
-    from .settings import SNSConfig as SNSConfig
-    from .settings import WebhookConfig as WebhookConfig
 
     _service = Service()
 

@@ -163,7 +163,7 @@ def intake(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         outbox = package("outbox").Outbox(
             tmp_path / "x.sqlite", durability="normal", most=10**9, oldest=0, refuse=False
         )
-        outbox.begin([settings.Named("file")])
+        outbox.begin([package("named").Named("file")])
         journal = package("journal").Journal(tmp_path / "x.journal", outbox.place, full=False)
         chosen = settings.EventSettings(deleted_instance=True, stored_instance_throttle_ms=throttle)
         tags = {level: taken.Tags([]) for level in package("events").LEVELS}

@@ -77,7 +77,7 @@ def start(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
             tmp_path / "x.sqlite", durability="normal", most=most, oldest=0, refuse=refuse, keep_orphaned=keep
         )
         opened.append(made)
-        brokers = settings.read_brokers(
+        brokers = package("named").read_brokers(
             settings.Settings(broker=section.get("Broker"), brokers=section.get("Brokers", {}))
         )
         made.said = made.begin(brokers)
@@ -112,7 +112,7 @@ def test_broker_has_one_name_whatever_its_type_and_whatever_stands_beside_it(pac
     settings = package("settings")
 
     def names(**section: Any) -> list[tuple[str, bool]]:
-        found = settings.read_brokers(settings.Settings(**section))
+        found = package("named").read_brokers(settings.Settings(**section))
         return [(each.name, bool(each.complaint)) for each in found]
 
     assert names(broker=RABBIT) == [("broker", False)]
@@ -129,7 +129,7 @@ def test_broker_has_one_name_whatever_its_type_and_whatever_stands_beside_it(pac
 @pytest.mark.parametrize("name", ["", " ", "a\nb", " a", "\ud800", "x" * 201, 5, ["a"]])
 def test_a_name_that_is_none_is_told_and_binds_nothing(package: Any, start: Callable[..., Any], name: Any) -> None:
     settings = package("settings")
-    found = settings.read_brokers(settings.Settings(broker={**FILE, "Name": name}))
+    found = package("named").read_brokers(settings.Settings(broker={**FILE, "Name": name}))
     assert "Name: found the name" in found[0].complaint
     assert cursors(start(Broker={**FILE, "Name": name})) == {}
     if isinstance(name, str):
@@ -138,7 +138,7 @@ def test_a_name_that_is_none_is_told_and_binds_nothing(package: Any, start: Call
 
 def test_the_name_of_one_of_brokers_is_its_key(package: Any) -> None:
     settings = package("settings")
-    found = settings.read_brokers(settings.Settings(brokers={"ris": {**FILE, "Name": "pacs"}}))
+    found = package("named").read_brokers(settings.Settings(brokers={"ris": {**FILE, "Name": "pacs"}}))
     assert (found[0].name, found[0].complaint) == (
         "ris",
         "DicomEvents.Brokers.ris.Name: found one, allowed: none, its name is its key in Brokers",

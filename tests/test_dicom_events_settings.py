@@ -195,15 +195,15 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
     package: StandIn, tmp_path_factory: pytest.TempPathFactory, url: str, header: str, kind: str
 ) -> None:
     """Where the settings are fine, a publisher tries, and meets a port where nobody listens."""
-    settings, brokers, publisher, service, outbox = (
+    settings, named_brokers, kinds, brokers, publisher, service, outbox = (
         importlib.import_module(f"dicom_events.{name}")
-        for name in ("settings", "brokers", "publisher", "service", "outbox")
+        for name in ("settings", "named", "broker_settings", "brokers", "publisher", "service", "outbox")
     )
     config: dict[str, Any] = {"URL": url}
     if kind == "webhook":
         config["Headers"] = {"Authorization": f"Bearer {header}{SECRET}"}
-    broker = {"Type": kind, settings.CONFIGS[kind][0]: config}
-    (named,) = settings.read_brokers(settings.Settings(broker=broker))
+    broker = {"Type": kind, kinds.CONFIGS[kind][0]: config}
+    (named,) = named_brokers.read_brokers(settings.Settings(broker=broker))
     if named.complaint:
         assert SECRET not in named.complaint
         return

@@ -10,8 +10,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from ..broker_settings import KafkaConfig
 from ..events import Event, Form
-from ..settings import KafkaConfig
 from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome
 
 CONNECT_WITHIN = 10.0  # seconds

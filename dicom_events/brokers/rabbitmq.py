@@ -14,8 +14,8 @@ from typing import Any
 import pika  # type: ignore[import-untyped]
 from pika.adapters.select_connection import IOLoop  # type: ignore[import-untyped]
 
+from ..broker_settings import RabbitConfig
 from ..events import Event, Form
-from ..settings import RabbitConfig
 from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome, Submitted, failure
 
 CONNECT_WITHIN = 10.0  # seconds

@@ -14,8 +14,8 @@ import boto3  # type: ignore[import-untyped]
 import botocore.config  # type: ignore[import-untyped]
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from ..broker_settings import SNSConfig
 from ..events import Event, Form
-from ..settings import SNSConfig
 from . import BrokerAwayError, Outcome, Submitted, ThreadedBroker, failure
 
 BATCH = 10  # entries a call

@@ -16,8 +16,8 @@ import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
+from ..broker_settings import WebhookConfig
 from ..events import Event, Form
-from ..settings import WebhookConfig
 from . import BrokerAwayError, BrokerUnusableError, Outcome, Submitted, ThreadedBroker
 
 FINAL = {400, 409, 410, 413, 414, 415, 422, 431}  # this event will never be taken

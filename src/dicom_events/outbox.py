@@ -22,8 +22,8 @@ from typing import Any
 from common.ledger import Ledger
 
 from .events import Event
+from .named import Named
 from .places import PLACE_TABLES, Places
-from .settings import Named
 
 VERSION = 2  # the first one would delete the places of orphans
 TABLES = f"""

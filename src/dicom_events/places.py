@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from common.ledger import Ledger
 from common.orphans import ORPHAN_TABLES, Orphans
 
-from .settings import TYPES, Named
+from .broker_settings import TYPES
+from .named import Named
 
 # `named` is 0 for the file that is used where nobody configured a broker. A place without a row here was made by the
 # first version, which named `Broker` by its type.

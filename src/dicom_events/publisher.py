@@ -20,8 +20,8 @@ from common.answers import one_line
 
 from .brokers import Broker, BrokerAwayError, BrokerUnusableError, Outcome, failure
 from .events import Event
+from .named import Named
 from .outbox import Outbox
-from .settings import Named
 
 WINDOW = 4000  # events in memory
 WINDOW_BYTES = 32 << 20

@@ -31,10 +31,11 @@ from .events import utc
 from .intake import KEPT_CHANGES, KNOWN_CHANGES, Intake, Tags
 from .journal import Journal
 from .keeper import Keeper
+from .named import Named, read_brokers
 from .outbox import Outbox, new_id
 from .own import json_of_event
 from .publisher import Publisher
-from .settings import SECTION, Named, Settings, read_brokers
+from .settings import SECTION, Settings
 
 SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 STOP_WITHIN = 0.4  # seconds until threads are left behind

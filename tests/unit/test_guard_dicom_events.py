@@ -25,7 +25,11 @@ class Waiting:
             path, **{"durability": "normal", "most": 10**9, "oldest": 0, "refuse": False, **more}
         )
         self.reader = self.outbox.reader()
-        self.outbox.begin(["b"])
+        self._named = source("dicom_events.named").Named
+        self.begin("b")
+
+    def begin(self, *names: str) -> None:
+        self.outbox.begin([self._named(name) for name in names])
 
     def add(self, *keys: str, data: str | None = "{}") -> list[int]:
         with self.outbox.transaction():
@@ -142,7 +146,7 @@ def test_what_is_settled_is_removed_and_no_number_is_given_again(source: Any, ma
 
 
 def test_what_a_letter_or_a_slower_broker_needs_stays(made: Waiting) -> None:
-    made.outbox.begin(["b", "slow"])
+    made.begin("b", "slow")
     rows = made.add("a", "b")
     made.park(rows[0], "a")
     made.outbox.settle("b", rows[1], 1)
@@ -155,7 +159,7 @@ def test_what_a_letter_or_a_slower_broker_needs_stays(made: Waiting) -> None:
 
 def test_a_further_broker_begins_with_what_happens_from_now_on(made: Waiting) -> None:
     made.add("a")
-    made.outbox.begin(["b", "new"])
+    made.begin("b", "new")
     made.add("c")
     after = made.outbox.cursor("new")
     assert [event.key for event in made.outbox.read(made.reader, after, 9)] == ["c"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..events import Event, Form
+from ..named import Named
 from ..quiet import quiet_libraries
-from ..settings import Named
 
 MODULES = {
     "rabbitmq": "rabbitmq",

@@ -15,8 +15,8 @@ import nats
 import nats.errors
 import nats.js.errors
 
+from ..broker_settings import NatsConfig
 from ..events import Event, Form
-from ..settings import NatsConfig
 from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome, failure
 
 CONNECT_WITHIN = 5.0  # seconds
