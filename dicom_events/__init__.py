@@ -49,7 +49,7 @@ else:
     from .broker_settings import RabbitConfig as RabbitConfig
     from .broker_settings import SNSConfig as SNSConfig
     from .broker_settings import WebhookConfig as WebhookConfig
-    from .service import ROUTES as ROUTES
+    from .routes import ROUTES as ROUTES
     from .service import Service
     from .settings import Settings as Settings
 

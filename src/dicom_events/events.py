@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import struct
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from common.identifiers import PLURAL, UID_TAG_OF
+from common.times import utc
+
 quoted = json.encoder.encode_basestring_ascii  # a text as JSON, in a tenth of the time that json.dumps takes
-LEVELS = ("Patient", "Study", "Series", "Instance")
+LEVELS = tuple(PLURAL)
 LOWER = tuple(level.lower() for level in LEVELS)
-IDENTIFIERS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+IDENTIFIERS = tuple(UID_TAG_OF[level] for level in LEVELS)
 # OrthancPluginInstanceOrigin
 ORIGINS = {1: "UNKNOWN", 2: "DICOM_PROTOCOL", 3: "REST_API", 4: "PLUGIN", 5: "LUA", 6: "WEB_DAV"}
 KINDS_OF_EVENTS = (
@@ -98,12 +100,6 @@ def identifiers_of_json(text: str) -> tuple[str, ...] | None:
     return (*parents, instance)
 
 
-def orthanc_identifier(values: tuple[str, ...]) -> str:
-    """Orthanc's identifier of a resource: the SHA-1 of DICOM's ones from the patient down to it."""
-    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
 # -- what is said ---------------------------------------------------------------------------------------------------
 
 
@@ -164,15 +160,6 @@ class Event:
 
 
 # -- how it is said -------------------------------------------------------------------------------------------------
-
-
-def utc(seconds: float) -> str:
-    """RFC 3339, as CloudEvents wants it."""
-    return _moment(seconds).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def _moment(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 SAFE = "".join(map(chr, (0x21, *range(0x23, 0x25), *range(0x26, 0x7F))))  # all that is printed but " and %
@@ -240,3 +227,7 @@ def plain(event: Event) -> dict[str, Any]:
     counts = {"instances": "instanceCount", "series": "seriesCount", "studies": "studyCount"}
     flat |= {counts[name]: value for name, value in data.get("counts", {}).items()}
     return {**data.get("tags", {}), **flat}
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import urllib.parse
 from typing import Any
 
 from common.answers import one_line
@@ -14,6 +16,7 @@ from .broker_settings import CONFIGS, TYPES, BrokerSettings, FileConfig
 from .settings import SECTION, Settings
 
 BROKER = "broker"  # the name of `Broker`, whatever its type, unless it has one
+SECRET_OPTIONS = re.compile(r"password|secret|pem|\.config", re.IGNORECASE)  # of librdkafka
 BUILTIN = "file"  # of what is used where no broker is configured
 
 
@@ -113,3 +116,14 @@ def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:
 
 def _read(cls: type[S], path: str, content: Any) -> S:
     return read_settings(cls, path, {path: content})
+
+
+def secrets_of(named: Named) -> list[str]:
+    """Return what must not be shown, should an error quote it: passwords of URLs, and whole secrets."""
+    config = named.config
+    urls = [getattr(config, "url", ""), *getattr(config, "more_urls", ())]
+    addresses = [urllib.parse.urlsplit(url) for url in urls if url]
+    passwords = [each.password or each.username or "" for each in addresses]  # alone, a user is a token of NATS
+    others = [getattr(config, "secret", ""), *map(str, getattr(config, "headers", {}).values())]
+    options = [str(value) for key, value in getattr(config, "options", {}).items() if SECRET_OPTIONS.search(key)]
+    return [*urls, *passwords, *map(urllib.parse.unquote, passwords), *others, *options]
