@@ -80,7 +80,7 @@ def test_killed_between_a_new_file_and_its_first_place_each_line_is_applied_once
     made.append(b"a")
     place = made.after(made.read())
     made.advance(place)
-    made.begin_anew()
+    made.start_empty_file()
     made.append(b"b")
     assert journal(place).read() == [b"b"]  # the outbox knows the old file alone
     last = made.after(made.read())
@@ -103,7 +103,7 @@ def test_killed_before_the_new_file_takes_its_place_nothing_is_applied_again(
 def test_a_journal_is_not_begun_anew_before_all_of_it_is_applied(
     journal: Callable[..., Any], package: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(package("journal"), "LARGE", 100)
+    monkeypatch.setattr(package("journal"), "LARGE_BYTES", 100)
     made = journal()
     for number in range(50):
         made.append(b"%050d" % number)
@@ -434,7 +434,7 @@ def test_the_journal_is_begun_anew_while_images_come_and_none_is_missing(
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import dicom_events.journal
-dicom_events.journal.LARGE = 20000
+dicom_events.journal.LARGE_BYTES = 20000
 import dicom_events
 """
     server = start_orthanc(script, NEVER_STABLE)

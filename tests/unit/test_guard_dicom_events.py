@@ -266,11 +266,11 @@ def test_a_torn_line_is_cut_and_what_is_applied_is_not_read_again(source: Any, t
 def test_a_journal_is_not_begun_anew_before_all_of_it_is_applied(source: Any, tmp_path: Path) -> None:
     made = source("dicom_events.journal").Journal(tmp_path / "x.journal", 0, full=False)
     made.append(b"a")
-    made.begin_anew()
+    made.start_empty_file()
     assert made.read() == [b"a"]
     made.advance(made.after([b"a"]))
     before = made.place
-    made.begin_anew()
+    made.start_empty_file()
     assert made.read() == []
     assert made.place > before  # a place only rises
     made.close()
