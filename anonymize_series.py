@@ -367,17 +367,60 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/days.py: Days as DICOM writes them.
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    now = datetime.datetime.now(datetime.UTC)
+    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
 
 
 def parse_day(text: object) -> datetime.date | None:
-    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
     if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
         return None
     try:
         return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
     except ValueError:
         return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
@@ -1351,6 +1394,8 @@ class Feed:
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
     process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
+    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -1363,10 +1408,11 @@ class Feed:
         reconcile: bool,
         parents: Parents = lambda _instance: None,
         told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told = told
+        self._told, self._set_back = told, set_back
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -1377,7 +1423,11 @@ class Feed:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.number("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            self._ledger.set_number("cursor", place)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -1510,6 +1560,29 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
@@ -3014,12 +3087,6 @@ def written(dataset: Any) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Orthanc's identifier of what has this PatientID, StudyInstanceUID, …: their SHA-1, in groups of eight digits."""
-    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 # The way back

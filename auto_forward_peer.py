@@ -361,17 +361,60 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/days.py: Days as DICOM writes them.
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    now = datetime.datetime.now(datetime.UTC)
+    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
 
 
 def parse_day(text: object) -> datetime.date | None:
-    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
     if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
         return None
     try:
         return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
     except ValueError:
         return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
@@ -1424,6 +1467,8 @@ class Feed:
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
     process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
+    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -1436,10 +1481,11 @@ class Feed:
         reconcile: bool,
         parents: Parents = lambda _instance: None,
         told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told = told
+        self._told, self._set_back = told, set_back
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -1450,7 +1496,11 @@ class Feed:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.number("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            self._ledger.set_number("cursor", place)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
@@ -2686,7 +2736,6 @@ TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
-KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
 HISTORY = 10  # failed attempts that a row remembers
@@ -2757,7 +2806,6 @@ class Forwarder:
         self.health: dict[str, Destination] = {}
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
-        self._early_ends: dict[str, tuple[bool, float]] = {}
         self._deleter: Deleter | None = None
         self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
@@ -2831,7 +2879,8 @@ class Forwarder:
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
         self._feed = Feed(
-            self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
+            *(self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents),
+            set_back=self._forget_numbers,
         )
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
@@ -2890,6 +2939,18 @@ class Forwarder:
             self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
+
+    def _forget_numbers(self, place: int) -> None:
+        """Orthanc's log of changes was set back: no number from before may make what comes from now on look like known.
+
+        What is still to be routed loses its number, and goes even if it was given already: twice is harmless, lost is not.
+        """
+        self.ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
+        self.ledger.set_number("taken", min(place, self.ledger.number("taken")))
+        for row in self.ledger.rows("SELECT id, data FROM work WHERE queue=?", TO_ROUTE):
+            data = json.loads(row["data"])
+            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
+            self._change(row["id"], {**data, "Instances": about})
 
     # From arrived to rows
 
@@ -3205,9 +3266,6 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.get(job):
-            self._settle({**row, "job": job}, early[0])
-            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -3235,15 +3293,16 @@ class Forwarder:
         return [resource for resource in resources if resource in here]
 
     def _settle_ended_jobs(self) -> None:
+        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
+
+        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
+        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
+        """
         while self._ended:
             job, success = self._ended[0]
-            if rows := self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
-                self._settle(rows[0], success)
-            else:
-                self._early_ends[job] = success, time.monotonic()
+            for row in self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
+                self._settle(row, success)
             self._ended.popleft()
-        oldest = time.monotonic() - KEEP_EARLY_ENDS
-        self._early_ends = {job: end for job, end in self._early_ends.items() if end[1] > oldest}
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:

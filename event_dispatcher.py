@@ -679,6 +679,8 @@ class Feed:
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
     With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
     process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
+    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
+    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -691,10 +693,11 @@ class Feed:
         reconcile: bool,
         parents: Parents = lambda _instance: None,
         told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told = told
+        self._told, self._set_back = told, set_back
         self._look_again: dict[tuple[str, str], float] = {}
         if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
             ledger.set_number("began", int(LOADED))
@@ -705,7 +708,11 @@ class Feed:
             newest = self._loopback.get("/changes?last")["Last"]
             kept = self._ledger.number("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            self._ledger.set_number("cursor", place)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_number("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 

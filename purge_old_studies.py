@@ -358,17 +358,60 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/days.py: Days as DICOM writes them.
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    now = datetime.datetime.now(datetime.UTC)
+    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
 
 
 def parse_day(text: object) -> datetime.date | None:
-    """The day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999` and `20000231` are no days."""
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
     if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
         return None
     try:
         return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
     except ValueError:
         return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
 # ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
@@ -1697,16 +1740,16 @@ class Clock:
             return
         with self._ledger.transaction():
             self._ledger.set_number("clock", int(now))
-            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
+            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time_of(now))
         self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 
     def _record_behind(self, reading: Reading) -> None:
         """Write down what the clock says while it is behind, with a day before and after."""
-        text, soon, last = (orthanc_time(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
+        text, soon, last = (orthanc_time_of(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
         known = next((span for span in self._behind if span["open"] and span["first"] <= text <= span["last"]), None)
-        until = orthanc_time(reading.expected)
+        until = orthanc_time_of(reading.expected)
         if known is None:
-            first = orthanc_time(reading.now - DAY_SECONDS)
+            first = orthanc_time_of(reading.now - DAY_SECONDS)
             self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, until)
         elif soon > known["last"]:
             self._ledger.run("UPDATE behind SET last=?, until=? WHERE rowid=?", last, until, known["rowid"])
@@ -1736,7 +1779,7 @@ def utc_time(seconds: float | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
 
 
-def orthanc_time(seconds: float) -> str:
+def orthanc_time_of(seconds: float) -> str:
     """Return a POSIX time as Orthanc writes LastUpdate."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=max(0.0, seconds))  # noqa: DTZ001 - it is UTC
     return moment.strftime(ORTHANC_TIME)
@@ -1854,7 +1897,7 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
 
 def received_until(days: float, now: float) -> str:
     """Return until when a study must have come in that is to go, as Orthanc writes LastUpdate; "" for 0 days: at any time."""
-    return orthanc_time(now - days * DAY_SECONDS) if days else ""
+    return orthanc_time_of(now - days * DAY_SECONDS) if days else ""
 
 
 def is_label(text: str) -> bool:

@@ -53,6 +53,7 @@ except ImportError:
 from common.answers import KEPT_ALIVE, Refused, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrivals
 from common.feed import FEED_TABLES, PLURALS, Feed
+from common.identifiers import orthanc_identifier
 from common.inbox import Inbox
 from common.ledger import STATES, Ledger
 from common.loopback import Loopback, LoopbackError
@@ -456,12 +457,6 @@ def written(dataset: Any) -> bytes:
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Orthanc's identifier of what has this PatientID, StudyInstanceUID, …: their SHA-1, in groups of eight digits."""
-    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 # The way back

@@ -50,12 +50,12 @@ import orthanc
 
 from common.answers import KEPT_ALIVE, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrival, Arrivals
-from common.days import parse_day
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import Text, WholeNumber, takes
 from common.settings import SettingsError, read_settings
 from common.state import StateLock, configuration_folder, make_private, must_be_same, open_private, state_folder
+from common.times import parse_day
 from common.worker import Worker
 
 __version__ = "0.1.0"

@@ -176,7 +176,7 @@ def test_a_ledger_that_takes_nothing_neither_stops_the_guard_nor_fills_the_log(
 
 
 def test_what_came_in_while_the_clock_was_behind_came_when_that_ended(machine: Machine) -> None:
-    text = machine.script.orthanc_time
+    text = machine.script.orthanc_time_of
     machine.is_doubted()
     right = machine.wall
     machine.wall = YEAR_1970
@@ -216,7 +216,7 @@ def test_a_clock_that_is_behind_for_a_year_is_one_row(machine: Machine) -> None:
     for _ in range(365 * 4):
         machine.passes(DAY / 4)
         assert machine.is_doubted()
-        now = machine.script.orthanc_time(machine.wall)
+        now = machine.script.orthanc_time_of(machine.wall)
         assert machine.clock.arrival(now) > now
     assert len(machine.ledger.rows("SELECT * FROM behind")) == 1
 
@@ -285,7 +285,7 @@ def test_a_rule_that_waited_for_another_purge_looks_at_the_clock_once_more(
     schedule._run_rule(rule, datetime.date(2026, 11, 27))
     assert len(runner.begun) == 1  # it was not that day's run, or the day has had its run
     assert runner.begun[0].last == datetime.date(2019, 11, 27)
-    assert runner.begun[0].received_until == script.orthanc_time(machine.wall - 7 * DAY)
+    assert runner.begun[0].received_until == script.orthanc_time_of(machine.wall - 7 * DAY)
 
 
 @pytest.mark.parametrize(("steps", "runs"), [([3600.0], 0), ([500.0] * 5, 1), ([-3600.0, 3600.0, 500.0], 0)])

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from common.days import parse_day
 from common.json_text import decoded
+from common.times import parse_day
 
 MOST_ROWS = 1000  # of a page
 LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger

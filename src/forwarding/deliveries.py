@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from common.answers import Answer, Refused, Request, one_line, serve
-from common.days import parse_day
 from common.feed import PLURALS
 from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.times import parse_day
 from forwarding.deletion import TO_DELETE
 from forwarding.forwarder import TO_ROUTE, Forwarder
 from forwarding.routing import Batch

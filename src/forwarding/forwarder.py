@@ -33,7 +33,6 @@ TICK = 5.0  # seconds between looks at changes and jobs when no event wakes us
 SOON = 1.0  # seconds likewise, while something waits for its time
 AHEAD = 3  # jobs for one destination that wait in Orthanc
 GATHER = 0.2  # seconds in which what arrives becomes one batch (trigger Stored)
-KEEP_EARLY_ENDS = 60.0  # seconds; the end event of a job can come before the answer to the POST that submitted it
 UNFINISHED = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
 HISTORY = 10  # failed attempts that a row remembers
@@ -104,7 +103,6 @@ class Forwarder:
         self.health: dict[str, Destination] = {}
         self._ended: deque[tuple[str, bool]] = deque()
         self._deleted: deque[str] = deque()
-        self._early_ends: dict[str, tuple[bool, float]] = {}
         self._deleter: Deleter | None = None
         self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
@@ -178,7 +176,8 @@ class Forwarder:
         levels = [level for level in PLURALS if any(rule.level == level for rule in self.rules)]
         stable_age, reconcile = float(self._configuration.get("StableAge", 60)), self.settings.reconcile
         self._feed = Feed(
-            self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents
+            *(self.ledger, self.loopback, self._settled, levels, stable_age, reconcile, self._arrivals.parents),
+            set_back=self._forget_numbers,
         )
         if self.settings.delete_after_forward:
             prove = functools.partial(self.kind.prove, self.loopback)
@@ -237,6 +236,18 @@ class Forwarder:
             self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
+
+    def _forget_numbers(self, place: int) -> None:
+        """Orthanc's log of changes was set back: no number from before may make what comes from now on look like known.
+
+        What is still to be routed loses its number, and goes even if it was given already: twice is harmless, lost is not.
+        """
+        self.ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
+        self.ledger.set_number("taken", min(place, self.ledger.number("taken")))
+        for row in self.ledger.rows("SELECT id, data FROM work WHERE queue=?", TO_ROUTE):
+            data = json.loads(row["data"])
+            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
+            self._change(row["id"], {**data, "Instances": about})
 
     # From arrived to rows
 
@@ -552,9 +563,6 @@ class Forwarder:
             orthanc.LogInfo(f"{self.name}: {_what(row)} was deleted before {row['queue']} got it")
             return
         self._note_job(row["id"], job)
-        if early := self._early_ends.get(job):
-            self._settle({**row, "job": job}, early[0])
-            del self._early_ends[job]
 
     def _note_job(self, row: int, job: str) -> None:
         with self.ledger.transaction():
@@ -582,15 +590,16 @@ class Forwarder:
         return [resource for resource in resources if resource in here]
 
     def _settle_ended_jobs(self) -> None:
+        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
+
+        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
+        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
+        """
         while self._ended:
             job, success = self._ended[0]
-            if rows := self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
-                self._settle(rows[0], success)
-            else:
-                self._early_ends[job] = success, time.monotonic()
+            for row in self.ledger.rows("SELECT * FROM work WHERE job=? AND state='sending'", job):
+                self._settle(row, success)
             self._ended.popleft()
-        oldest = time.monotonic() - KEEP_EARLY_ENDS
-        self._early_ends = {job: end for job, end in self._early_ends.items() if end[1] > oldest}
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:

@@ -147,16 +147,16 @@ class Clock:
             return
         with self._ledger.transaction():
             self._ledger.set_number("clock", int(now))
-            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time(now))
+            self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time_of(now))
         self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 
     def _record_behind(self, reading: Reading) -> None:
         """Write down what the clock says while it is behind, with a day before and after."""
-        text, soon, last = (orthanc_time(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
+        text, soon, last = (orthanc_time_of(reading.now + ahead) for ahead in (0, DAY_SECONDS / 2, DAY_SECONDS))
         known = next((span for span in self._behind if span["open"] and span["first"] <= text <= span["last"]), None)
-        until = orthanc_time(reading.expected)
+        until = orthanc_time_of(reading.expected)
         if known is None:
-            first = orthanc_time(reading.now - DAY_SECONDS)
+            first = orthanc_time_of(reading.now - DAY_SECONDS)
             self._ledger.run("INSERT INTO behind VALUES(?,?,?,1)", first, last, until)
         elif soon > known["last"]:
             self._ledger.run("UPDATE behind SET last=?, until=? WHERE rowid=?", last, until, known["rowid"])
@@ -186,7 +186,7 @@ def utc_time(seconds: float | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
 
 
-def orthanc_time(seconds: float) -> str:
+def orthanc_time_of(seconds: float) -> str:
     """Return a POSIX time as Orthanc writes LastUpdate."""
     moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=max(0.0, seconds))  # noqa: DTZ001 - it is UTC
     return moment.strftime(ORTHANC_TIME)

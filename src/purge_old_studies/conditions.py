@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.answers import Refused
-from common.days import parse_day
+from common.times import parse_day
 
-from .clock import DAY_SECONDS, orthanc_time
+from .clock import DAY_SECONDS, orthanc_time_of
 from .parameters import shown
 
 # What may narrow a purge: the tags that Orthanc keeps of each study in its index, on every version. Others it reads from
@@ -78,7 +78,7 @@ def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bo
 
 def received_until(days: float, now: float) -> str:
     """Return until when a study must have come in that is to go, as Orthanc writes LastUpdate; "" for 0 days: at any time."""
-    return orthanc_time(now - days * DAY_SECONDS) if days else ""
+    return orthanc_time_of(now - days * DAY_SECONDS) if days else ""
 
 
 def is_label(text: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from common.days import parse_day
+from common.times import parse_day
 
 from .conditions import Conditions
 

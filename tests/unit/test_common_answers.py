@@ -21,13 +21,16 @@ def answers(source: Callable[[str], ModuleType], rest: FakeOrthanc) -> Any:
 
 
 @pytest.fixture
-def ask(answers: Any, orthanc_standin: StandIn) -> Callable[..., Answer]:
+def ask(answers: Any, source: Callable[[str], ModuleType], orthanc_standin: StandIn) -> Callable[..., Answer]:
     """Send a request to a route that gives back what it was given."""
+
+    parameters = source("common.parameters")
 
     def handler(request: Any) -> Any:
         return {"Query": dict(request.query), "Body": request.json() if request.body else None}
 
-    methods = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), handler)
+    echo = parameters.takes({"name": parameters.Text()})(handler)
+    methods = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), echo)
     answers.serve("/echo/([a-z]*)", methods, lambda: None)
 
     def send(method: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
@@ -90,7 +93,8 @@ def test_behind_a_proxy_the_forwarded_host_counts_as_the_host(ask: Callable[...,
 def test_what_a_form_of_any_page_can_send_is_refused(ask: Callable[..., Answer], mime: str) -> None:
     headers = {"user-agent": BROWSER, **({"content-type": mime} if mime else {})}
     assert ask("POST", headers, body="{}").status == 415
-    assert ask("POST", headers).status == 200  # without a body it tells nothing
+    # A form without fields has no body, and says what it is; what says nothing and has no body tells nothing.
+    assert ask("POST", headers).status == (415 if mime else 200)
     assert ask("POST", {**headers, "content-type": "Application/JSON; charset=utf-8"}, body="{}").status == 200
 
 
@@ -127,7 +131,12 @@ def test_a_body_that_is_no_object_of_parameters_is_a_400(ask: Callable[..., Answ
 def test_what_stands_in_a_text_nests_nothing(answers: Any) -> None:
     assert answers.decoded('{"a": "' + "[" * 99 + '\\"{"}') == {"a": "[" * 99 + '"{'}
     assert answers.decoded(b"[" * 50 + b"]" * 50) is not None
-    assert answers.decoded('{"a": "\ud800"}'.replace("\ud800", "\\ud800"))["a"] == "\ud800"
+
+
+def test_half_of_a_surrogate_pair_is_no_text(answers: Any) -> None:
+    assert answers.decoded(r'{"a": "\ud83d\ude00"}')["a"] == "😀"
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        answers.decoded(r'{"a": "\ud800"}')
 
 
 @pytest.mark.parametrize(("arrives", "found"), [(b"A", "a%20b"), (b"%41", "a b")])

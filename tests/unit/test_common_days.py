@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""common/days.py and common/embedded.py."""
+"""common/times.py and common/embedded.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
     ],
 )
 def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day: datetime.date) -> None:
-    assert source("common.days").parse_day(text) == day
+    assert source("common.times").parse_day(text) == day
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_da_value_is_a_day(source: Callable[[str], ModuleType], text: str, day
     ],
 )
 def test_nothing_else_is(source: Callable[[str], ModuleType], text: Any) -> None:
-    assert source("common.days").parse_day(text) is None
+    assert source("common.times").parse_day(text) is None
 
 
 def test_a_file_beside_the_module_is_read(source: Callable[[str], ModuleType], tmp_path: Path) -> None:

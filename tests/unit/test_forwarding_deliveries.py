@@ -14,6 +14,8 @@ from tests.unit.fakes import Clock, FakeOrthanc, Script, eventually
 NAME = "/auto-forward-modality"
 # Whatever is added stays as it is: both destinations are paused.
 SECTION = {"Destinations": ["PACS", "VNA"]}
+A1, B2, C3, D4 = ("-".join([f"{name:08x}"] * 5) for name in (0xA1, 0xB2, 0xC3, 0xD4))
+SERIES = "-".join(["00005e41"] * 5)  # of A1
 
 
 class Deliveries:
@@ -23,7 +25,8 @@ class Deliveries:
         self.script = start("auto_forward_modality", {"AutoForwardModality": SECTION})
         for name in ("PACS", "VNA"):
             assert self.post(f"destinations/{name}/pause").status == 200
-        rest.studies |= {"a1": ["1", "2"], "b2": ["3"], "c3": ["4"]}
+        rest.studies |= {A1: ["1", "2"], B2: ["3"], C3: ["4"]}
+        rest.answers["GET", f"/series/{SERIES}"] = {"ID": SERIES}
 
     def get(self, path: str) -> Any:
         return self.script.get(f"{NAME}/{path}")
@@ -40,7 +43,7 @@ class Deliveries:
         return str(answer.json()["Message"])
 
     def send(self, resource: str, *destinations: str, level: str = "Study") -> list[int]:
-        body = {"Resource": resource, "Level": level, "Destinations": list(destinations)}
+        body = {"Resource": resource, "Level": level, **({"Destinations": destinations} if destinations else {})}
         answer = self.post("send", body)
         assert answer.status == 202, answer.text
         found: list[int] = answer.json()["Deliveries"]
@@ -57,31 +60,36 @@ def shown(page: Any) -> list[tuple[str, str]]:
 
 
 def test_a_resource_is_sent_now_to_those_named_or_to_all(deliveries: Deliveries) -> None:
-    deliveries.send("a1", "PACS")
-    deliveries.send("b2")
+    deliveries.send(A1, "PACS")
+    deliveries.send(B2)
     page = deliveries.get("deliveries")
-    assert shown(page) == [("a1", "PACS"), ("b2", "PACS"), ("b2", "VNA")]
+    assert shown(page) == [(A1, "PACS"), (B2, "PACS"), (B2, "VNA")]
     assert {row["Instances"] for row in page["Items"]} == {None}  # all that it holds then
 
 
 def test_what_waits_for_the_same_is_joined(deliveries: Deliveries) -> None:
-    assert deliveries.send("a1", "PACS") == deliveries.send("a1", "PACS")
-    assert deliveries.send("a1-5e", "PACS", level="Series") != deliveries.send("a1", "PACS")
+    assert deliveries.send(A1, "PACS") == deliveries.send(A1, "PACS")
+    assert deliveries.send(SERIES, "PACS", level="Series") != deliveries.send(A1, "PACS")
     assert len(deliveries.get("deliveries")["Items"]) == 2
 
 
 @pytest.mark.parametrize(
     ("body", "status", "named"),
     [
-        ({"Resource": "a1", "Destinations": ["PASC"]}, 400, "Destination is 'PASC', allowed: PACS, VNA, OTHER"),
-        ({"Resource": "a1", "Destinations": "PACS"}, 400, "Destinations must be a list"),
-        ({"Resource": "a1", "Level": "Instance"}, 400, "Level is 'Instance', allowed: Patient, Study, Series"),
-        ({"Resource": "../a1"}, 400, "Resource must be the identifier"),
-        ({"Resource": 3}, 400, "Resource must be the identifier"),
-        ({}, 400, "Resource must be the identifier"),
-        ({"Resource": "d4"}, 404, "There is no Study d4"),
-        ({"Resource": "a1", "Level": "Series"}, 404, "There is no Series a1"),
-        ({"Resource": "a1", "Destination": "PACS"}, 400, "Unknown parameter Destination; allowed: Destinations"),
+        ({"Resource": A1, "Destinations": ["PASC"]}, 400, "Destination is 'PASC', allowed: PACS, VNA, OTHER"),
+        (
+            {"Resource": A1, "Destinations": "PACS"},
+            400,
+            'Destinations is "PACS", allowed: a list of at least one text',
+        ),
+        ({"Resource": A1, "Level": "Instance"}, 400, 'Level is "Instance", allowed: Patient, Study, Series'),
+        ({"Resource": "../a1"}, 400, 'Resource is "../a1", allowed: an identifier of Orthanc'),
+        ({"Resource": 3}, 400, "Resource is 3, allowed: an identifier of Orthanc"),
+        ({}, 400, "Resource is missing, allowed: an identifier of Orthanc"),
+        ({"Resource": D4}, 404, f"There is no Study {D4}"),
+        ({"Resource": A1, "Level": "Series"}, 404, f"There is no Series {A1}"),
+        ({"Resource": A1, "Destinations": []}, 400, "Destinations is [], allowed: a list of at least one text"),
+        ({"Resource": A1, "Destination": "PACS"}, 400, 'Unknown parameter "Destination"; did you mean Destinations?'),
     ],
 )
 def test_a_wrong_request_to_send_names_the_parameter_and_sends_nothing(
@@ -93,20 +101,20 @@ def test_a_wrong_request_to_send_names_the_parameter_and_sends_nothing(
 
 
 def test_the_list_comes_in_pages_oldest_first(deliveries: Deliveries) -> None:
-    for study in ("a1", "b2", "c3"):
+    for study in (A1, B2, C3):
         deliveries.send(study, "PACS")
     page = deliveries.get("deliveries?limit=2")
-    assert (shown(page), page["Total"]) == ([("a1", "PACS"), ("b2", "PACS")], 3)
+    assert (shown(page), page["Total"]) == ([(A1, "PACS"), (B2, "PACS")], 3)
     page = deliveries.get(f"deliveries?limit=2&since={page['Next']}")
-    assert (shown(page), page["Next"]) == ([("c3", "PACS")], None)
+    assert (shown(page), page["Next"]) == ([(C3, "PACS")], None)
 
 
 def test_the_list_is_filtered_by_each_column(deliveries: Deliveries) -> None:
-    deliveries.send("a1", "PACS")
-    deliveries.send("b2", "VNA")
-    assert shown(deliveries.get("deliveries?destination=VNA")) == [("b2", "VNA")]
-    assert shown(deliveries.get("deliveries?study=a1")) == [("a1", "PACS")]
-    assert shown(deliveries.get("deliveries?resource=a1&state=waiting")) == [("a1", "PACS")]
+    deliveries.send(A1, "PACS")
+    deliveries.send(B2, "VNA")
+    assert shown(deliveries.get("deliveries?destination=VNA")) == [(B2, "VNA")]
+    assert shown(deliveries.get(f"deliveries?study={A1}")) == [(A1, "PACS")]
+    assert shown(deliveries.get(f"deliveries?resource={A1}&state=waiting")) == [(A1, "PACS")]
     assert shown(deliveries.get("deliveries?state=dead")) == []
     assert shown(deliveries.get("deliveries?job=none")) == []
 
@@ -114,12 +122,12 @@ def test_the_list_is_filtered_by_each_column(deliveries: Deliveries) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("state=ded", "state is 'ded', allowed: waiting, sending, done, gone, dead"),
-        ("limit=x", "limit is 'x', allowed: a whole number up to 1000"),
-        ("limit=1001", "limit is '1001'"),
-        ("since=-1", "since is '-1'"),
+        ("state=ded", 'state is "ded", allowed: waiting, sending, done, gone, dead'),
+        ("limit=x", 'limit is "x", allowed: a whole number from 1 to 1000'),
+        ("limit=1001", 'limit is "1001", allowed'),
+        ("since=-1", 'since is "-1", allowed'),
         ("limit=٣", "limit is"),
-        ("stat=dead", "Unknown parameter stat"),
+        ("stat=dead", 'Unknown parameter "stat"; did you mean state?'),
     ],
 )
 def test_a_wrong_parameter_of_the_list_is_named(deliveries: Deliveries, query: str, named: str) -> None:
@@ -128,18 +136,18 @@ def test_a_wrong_parameter_of_the_list_is_named(deliveries: Deliveries, query: s
 
 @pytest.mark.parametrize("number", ["99", "9" * 30])
 def test_an_unknown_delivery_is_a_404(deliveries: Deliveries, number: str) -> None:
-    assert deliveries.refused(f"deliveries/{number}") == f"There is no delivery {number}"
+    assert deliveries.refused(f"deliveries/{number}") == f"There is no delivery {number[:20]}"
 
 
 def test_one_that_waits_can_be_looked_at_and_dropped(deliveries: Deliveries) -> None:
-    [number] = deliveries.send("a1", "PACS")
+    [number] = deliveries.send(A1, "PACS")
     assert deliveries.get(f"deliveries/{number}")["History"] == []
     assert deliveries.drop(number).json()["ID"] == number
     assert deliveries.get("deliveries")["Total"] == 0
 
 
 def test_one_that_is_being_sent_can_neither_be_dropped_nor_retried(deliveries: Deliveries) -> None:
-    [number] = deliveries.send("a1", "OTHER")
+    [number] = deliveries.send(A1, "OTHER")
     eventually(lambda: deliveries.get(f"deliveries/{number}")["State"] == "sending")
     assert deliveries.drop(number).status == 409
     assert deliveries.post(f"deliveries/{number}/retry").status == 409
@@ -148,7 +156,7 @@ def test_one_that_is_being_sent_can_neither_be_dropped_nor_retried(deliveries: D
 
 
 def test_all_dead_ones_of_a_destination_are_retried_and_no_others(deliveries: Deliveries, clock: Clock) -> None:
-    [number] = deliveries.send("a1", "OTHER")
+    [number] = deliveries.send(A1, "OTHER")
     eventually(lambda: deliveries.rest.jobs)
     clock.advance(100 * 3600)
     deliveries.rest.jobs["OTHER-1"] |= {"State": "Failure", "ErrorDescription": "refused"}
@@ -163,10 +171,11 @@ def test_all_dead_ones_of_a_destination_are_retried_and_no_others(deliveries: De
 
 
 def test_destinations_tell_their_state(deliveries: Deliveries) -> None:
-    deliveries.send("a1", "PACS")
+    deliveries.send(A1, "PACS")
     found = deliveries.get("destinations")
     assert found["PACS"] == {
         "Away": False,
+        "Misconfigured": False,
         "Error": "",
         "Paused": True,
         "Open": True,
@@ -179,7 +188,7 @@ def test_destinations_tell_their_state(deliveries: Deliveries) -> None:
 def test_rules_and_what_they_would_do_are_told_and_nothing_is_sent(deliveries: Deliveries) -> None:
     deliveries.rest.metadata["1"] = {"RemoteAET": "PACS"}
     assert [rule["Name"] for rule in deliveries.get("rules")["Rules"]] == ["all"]
-    found = deliveries.post("rules/test", {"Resource": "a1"}).json()
+    found = deliveries.post("rules/test", {"Resource": A1}).json()
     assert found["Rules"] == [{"Name": "all", "Destinations": {"PACS": 1, "VNA": 2}, "Why": "matches"}]
     assert found["Instances"] == 2
     assert deliveries.get("deliveries")["Total"] == 0
@@ -234,6 +243,6 @@ def test_a_wrong_backfill_is_a_400_and_sends_nothing(deliveries: Deliveries, bod
 
 
 def test_the_status_tells_totals(deliveries: Deliveries) -> None:
-    deliveries.send("a1", "PACS")
+    deliveries.send(A1, "PACS")
     assert deliveries.get("status")["State"] == "running"
     assert deliveries.get("status")["Totals"]["waiting"] == 1

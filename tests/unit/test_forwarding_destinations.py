@@ -48,12 +48,12 @@ def probing(source: Any, clock: Clock) -> Probing:
 def test_one_that_is_well_may_be_sent_to_and_is_not_probed(probing: Probing) -> None:
     assert probing.destination.may_send()
     assert not probing.look()
-    assert probing.destination.shown() == {"Away": False, "Error": ""}
+    assert probing.destination.shown() == {"Away": False, "Misconfigured": False, "Error": ""}
 
 
 def test_after_a_failure_nothing_is_sent_and_it_is_probed_at_once(probing: Probing) -> None:
     probing.destination.failed("refused")
-    assert probing.destination.shown() == {"Away": True, "Error": "refused"}
+    assert probing.destination.shown() == {"Away": True, "Misconfigured": False, "Error": "refused"}
     assert not probing.destination.may_send()
     assert probing.look()
     assert probing.destination.error == "no answer"
@@ -112,7 +112,7 @@ def test_an_answer_tells_the_worker_who_decides(probing: Probing) -> None:
     assert probing.destination.away  # until the worker says that it is not
     probing.destination.succeeded()
     assert probing.destination.may_send()
-    assert probing.destination.shown() == {"Away": False, "Error": ""}
+    assert probing.destination.shown() == {"Away": False, "Misconfigured": False, "Error": ""}
 
 
 def test_a_new_failure_after_an_answer_needs_a_new_answer(probing: Probing) -> None:

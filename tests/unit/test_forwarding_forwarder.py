@@ -86,12 +86,18 @@ def test_a_stable_study_goes_to_each_destination_as_a_job(forwarding: Forwarding
 
 def test_without_a_list_every_node_that_orthanc_knows_is_a_destination_also_a_later_one(forwarding: Forwarding) -> None:
     forwarding.rest.known = {"PACS": NODES["PACS"]}
-    forwarding.start(Destinations=[])
+    forwarding.start(Destinations=None)
     forwarding.receive("a1", "i1")
     forwarding.rest.known["VNA"] = NODES["VNA"]
     forwarding.script.change("UPDATED_MODALITIES")
     forwarding.receive("b2", "i2")
     assert (forwarding.sent("PACS"), forwarding.sent("VNA")) == ([["i1"], ["i2"]], [["i2"]])
+
+
+def test_an_empty_list_of_destinations_is_none(forwarding: Forwarding) -> None:
+    forwarding.start(Destinations=[])
+    forwarding.receive("a1", "i1")
+    assert (forwarding.sent("PACS"), forwarding.sent("VNA")) == ([], [])
 
 
 def test_what_the_archive_held_is_not_sent_and_a_new_ledger_says_so(forwarding: Forwarding) -> None:

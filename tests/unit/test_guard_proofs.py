@@ -32,6 +32,23 @@ class Proving:
         settings = self.module.Settings(destination_options={"PACS": self.module.DestinationOptions(**options)})
         return self.module.prove(settings, self.loopback, "PACS", INSTANCES, self.asked)
 
+    def hold(self, *uids: str, patient: str = "P1", at_study: str | None = None, **more: str) -> None:
+        """PACS answers C-FIND with these instances, and with the patient of the instance or of its study alone."""
+        at_instance = {"PatientID": patient} if at_study is None else {}
+        answers: dict[str, list[dict[str, str]]] = {
+            "Instance": [{"SOPInstanceUID": uid, **at_instance, **more} for uid in uids],
+            "Study": [{"StudyInstanceUID": "1.2", "PatientID": at_study or patient}],
+        }
+        series = {"ID": "se", "ParentStudy": "a1", "MainDicomTags": {"SeriesInstanceUID": "1.2.3"}}
+        study = {"MainDicomTags": {"StudyInstanceUID": "1.2"}, "PatientMainDicomTags": {"PatientID": "P1"}}
+        self.rest.answers |= {
+            ("POST", "/tools/bulk-content"): [series],
+            ("GET", "/studies/a1"): study,
+            ("POST", "/modalities/PACS/query"): lambda _, body: {"ID": body["Level"]},
+            **{("GET", f"/queries/{level}/answers"): found for level, found in answers.items()},
+            **{("DELETE", f"/queries/{level}"): {} for level in answers},
+        }
+
     def report(self, status: str, *uids: str) -> None:
         success = [{"SOPClassUID": "1", "SOPInstanceUID": uid} for uid in uids]
         self.rest.answers["GET", "/storage-commitment/t1"] = {"Status": status, "Success": success, "Failures": []}
@@ -44,6 +61,7 @@ def proving(start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, sourc
 
 
 def test_a_node_is_asked_once_to_commit_and_its_report_counts(proving: Proving) -> None:
+    proving.hold("1.1", "1.2")
     assert proving.prove() is None
     proving.report("Pending")
     assert proving.prove() is None
@@ -53,9 +71,39 @@ def test_a_node_is_asked_once_to_commit_and_its_report_counts(proving: Proving) 
 
 
 def test_what_a_report_does_not_name_as_committed_is_not_proved(proving: Proving) -> None:
+    proving.hold("1.1", "1.2")
     proving.prove()
     proving.report("Failure", "1.1")
     assert proving.prove() == {"i1"}
+
+
+def test_what_is_committed_but_not_found_is_not_proved(proving: Proving) -> None:
+    """A commitment names no patient: the same UIDs may be those of another."""
+    proving.prove()
+    proving.report("Success", "1.1", "1.2")
+    proving.hold("1.1")
+    assert proving.prove() == {"i1"}
+    proving.hold("1.1", "1.2", patient="P2")
+    with pytest.raises(
+        ValueError, match="has not proved to have 2 of 2 instances: it has their UIDs, but of another patient"
+    ):
+        proving.prove()
+
+
+def test_a_node_that_has_committed_but_can_not_be_asked_for_the_patient_proves_nothing(proving: Proving) -> None:
+    proving.prove()
+    proving.report("Success", "1.1", "1.2")
+    proving.hold("1.1", "1.2")
+    proving.rest.answers["POST", "/modalities/PACS/query"] = proving.rest.error(500)
+    with pytest.raises(ValueError, match="PACS can't be asked by C-FIND of which patient"):
+        proving.prove()
+
+
+def test_a_commitment_alone_counts_where_it_was_chosen(proving: Proving) -> None:
+    proving.prove(proof="StorageCommitmentOnly")
+    proving.report("Success", "1.2")
+    assert proving.prove(proof="StorageCommitmentOnly") == {"i2"}
+    assert proving.rest.asked("POST", "/modalities/PACS/query") == []
 
 
 def test_without_a_report_in_time_nothing_is_proved(proving: Proving, clock: Clock) -> None:
@@ -75,18 +123,26 @@ def test_a_report_that_orthanc_has_forgotten_is_asked_for_again(proving: Proving
 
 
 def test_by_c_find_only_what_the_node_lists_is_proved_and_the_query_is_removed(proving: Proving) -> None:
-    series = {"ID": "se", "ParentStudy": "a1", "MainDicomTags": {"SeriesInstanceUID": "1.2.3"}}
-    proving.rest.answers |= {
-        ("POST", "/tools/bulk-content"): [series],
-        ("GET", "/studies/a1"): {"MainDicomTags": {"StudyInstanceUID": "1.2"}},
-        ("POST", "/modalities/PACS/query"): {"ID": "q1"},
-        ("GET", "/queries/q1/answers"): [{"SOPInstanceUID": "1.2"}, {"SOPInstanceUID": "7.7"}],
-        ("DELETE", "/queries/q1"): {},
-    }
+    proving.hold("1.2", "7.7")
     assert proving.prove(proof="C-FIND") == {"i2"}
     [asked] = proving.rest.asked("POST", "/modalities/PACS/query")
-    assert asked["Query"] == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": ""}
-    assert proving.rest.asked("DELETE", "/queries/q1") == [None]
+    place = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+    assert asked["Query"] == {"PatientID": "", **place, "SOPInstanceUID": ""}
+    assert proving.rest.asked("DELETE", "/queries/Instance") == [None]
+
+
+def test_by_c_find_a_node_that_names_the_patient_at_the_study_alone_is_asked_there(proving: Proving) -> None:
+    proving.hold("1.1", "1.2", at_study="P1 ")
+    assert proving.prove(proof="C-FIND") == {"i1", "i2"}
+    proving.hold("1.1", "1.2", at_study="P2")
+    with pytest.raises(ValueError, match="of another patient"):
+        proving.prove(proof="C-FIND")
+
+
+def test_by_c_find_what_lies_elsewhere_is_not_proved(proving: Proving) -> None:
+    """Some nodes answer with more than they were asked for."""
+    proving.hold("1.1", "1.2", SeriesInstanceUID="1.2.4")
+    assert proving.prove(proof="C-FIND") == set()
 
 
 def test_a_node_is_known_by_its_aet(proving: Proving) -> None:
@@ -134,11 +190,12 @@ def peer() -> Iterator[str]:
 @pytest.fixture
 def prove(start: Callable[..., Script], rest: FakeOrthanc, source: Any, peer: str) -> Callable[..., Any]:
     module, loopback = start("auto_forward_peer").module, source("common.loopback").Loopback({})
-    rest.known = {"research": {"Url": peer}}
+    peers_of = source("forwarding.peers").Peers
+    rest.known = {"research": {"Url": peer, "Username": "alice"}}
 
     def ask(instances: Any = INSTANCES, peers: Any = None) -> Any:
         configuration = {"OrthancPeers": {"research": [peer, "alice", "hidden"]} if peers is None else peers}
-        return module.prove(configuration, loopback, "research", instances, {})
+        return module.prove(peers_of(configuration, loopback), loopback, "research", instances, {})
 
     return ask
 
@@ -173,7 +230,6 @@ def test_what_came_from_the_peers_own_address_is_never_proved(prove: Callable[..
 
 
 def test_a_peer_whose_password_is_not_known_is_not_asked(prove: Callable[..., Any], rest: FakeOrthanc) -> None:
-    rest.known["research"]["Username"] = "alice"
     with pytest.raises(ValueError, match="does not tell the password of research"):
         prove(peers={})
     rest.known = {}

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Verbs on the ledger's rows of work: find, count, change, retry, take back, remove."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, TypedDict, Unpack
+
+from common.ledger import STATES, Ledger
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the conditions hold that are given.
+
+    Attributes
+    ----------
+    ids, subjects : it is one of these.
+    queue, subject, job : it is this one.
+    not_queue : it is in another queue.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    tried : it was attempted before, or it was not.
+    job_or_subject : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    queue: str | None = None
+    not_queue: str | None = None
+    subject: str | None = None
+    subjects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_subject: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        for column, several in (("id", self.ids), ("subject", self.subjects)):
+            if several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+        if self.states is not None:
+            parts.append(f"state IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        if self.not_queue is not None:
+            parts.append("queue<>?")
+            values.append(self.not_queue)
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.about is not None:
+            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
+            values += [self.about, self.about]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        if self.job_or_subject is not None:
+            parts.append("(job=? OR subject=?)")
+            values += [self.job_or_subject, self.job_or_subject]
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+class Work:
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    # To look at
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_queue: str) -> float | None:
+        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+    # To change
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        self._ledger.run(sql, time.time(), queue, since)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, error, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
