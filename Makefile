@@ -7,7 +7,7 @@ COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>
 AT_A_TIME ?= 6
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all check clean
+.PHONY: build demo dev test test-all mutate check clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -22,6 +22,10 @@ test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
 
 test-all: check  ## Everything, on three versions of Orthanc
 	tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
+
+mutate:  ## Breaks guards on purpose, one at a time: a test has to notice each (MUTATE_ARGS: a word of a row, -j 2)
+	@testing/install test
+	$(PYTHON) -m tests.mutants $(MUTATE_ARGS)
 
 check:  ## Style, types, and whether the built files and the tables of docs/ are what src/ gives
 	@testing/install test

@@ -372,8 +372,7 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 
 def utc(seconds: float | None = None) -> str:
     """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    now = datetime.datetime.now(datetime.UTC)
-    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -1583,6 +1582,11 @@ def orthanc_identifier(*values: str) -> str:
     """
     digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.

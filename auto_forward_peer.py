@@ -366,8 +366,7 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 
 def utc(seconds: float | None = None) -> str:
     """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    now = datetime.datetime.now(datetime.UTC)
-    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -2695,6 +2694,10 @@ class Verifier:
         with self._lock:
             return sum(each == destination for each in self._rows.values())
 
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
     def take(self) -> Verified | None:
         """The next answer."""
         if not self.answers:
@@ -3348,7 +3351,7 @@ class Forwarder:
         return True
 
     def _settle_verified(self) -> None:
-        while self._verifier and (answer := self._verifier.take()):
+        while self._verifier and (answer := self._verifier.first()):
             rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
             for row in rows:  # none, if a person has dropped it
                 if answer.error:
@@ -3361,6 +3364,7 @@ class Forwarder:
                     self._send_missing(row, answer)
                 else:
                     self._end_delivered(row)
+            self._verifier.take()
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""

@@ -363,8 +363,7 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 
 def utc(seconds: float | None = None) -> str:
     """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    now = datetime.datetime.now(datetime.UTC)
-    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -1696,7 +1695,7 @@ class Clock:
             elif reading.now < reading.expected:
                 self._record_behind(reading)
             self._unrecorded = False
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             if not self._unrecorded:
                 orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
             self._unrecorded = True
@@ -3030,7 +3029,7 @@ class Schedule:
                 self._runner.busy.release()
                 return  # it ran on this day already: the clock was set back, or the hour comes twice
             asked = self._conditions(rule, today, reading)
-        except (Refused, LoopbackError, sqlite3.Error) as error:
+        except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/series_thumbnail.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/series_thumbnail/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Gives each series a small picture, its middle image: GET /series/{id}/thumbnail, the same for studies and instances.
 
@@ -355,8 +355,7 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 
 def utc(seconds: float | None = None) -> str:
     """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    now = datetime.datetime.now(datetime.UTC)
-    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -998,96 +997,133 @@ def user_number(configuration: Mapping[str, Any], section: str, name: str, numbe
     return str(number), f'add "{section}": {{"{name}": {number}}} to the configuration: then {number} has its name'
 
 
-# ---- src/series_thumbnail.py
+# ---- src/common/accept.py: Content negotiation by `Accept` (RFC 9110, 12.5.1).
+
+
+def preferred_type(accept: str | None, offered: Sequence[str]) -> str | None:
+    """Return the MIME type of `offered` that a client likes best, the first of equals; None if it takes none of them.
+
+    No header, or an empty one, takes everything. The most specific range that names a type decides about it; a quality
+    that can't be read is 0.
+    """
+    ranges: dict[str, float] = {}
+    for part in (accept or "*/*").lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        ranges[name] = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 0.0
+
+    def quality_of(mime: str) -> float:
+        candidates = (mime, f"{mime.partition('/')[0]}/*", "*/*")
+        return next((ranges[each] for each in candidates if each in ranges), 0.0)
+
+    best = max(offered, key=quality_of)
+    return best if quality_of(best) > 0 else None
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
 
 
 __version__ = "0.1.0"
 
+
+# ---- src/series_thumbnail/explorer.py: The pictures in Orthanc Explorer.
+
+
+# Orthanc Explorer builds its lists again at each turn: what looks at what was added needs no function of it. The page of
+# a study or series has no link to itself, so its picture is shown where the page describes it.
+EXPLORER = (  # src/series_thumbnail/explorer.js
+    '(function () {\n'
+    "  'use strict';\n"
+    "  var LEVELS = {study: 'studies', series: 'series', instance: 'instances'};\n"
+    '\n'
+    '  function addPicture(place, level, id, size) {\n'
+    "    var image = document.createElement('img');\n"
+    "    image.className = 'series-thumbnail';\n"
+    "    image.alt = '';\n"
+    "    image.loading = 'lazy';\n"
+    '    image.width = image.height = size;\n'
+    "    image.style.cssText = 'position: absolute; left: 15px; top: 12px; object-fit: contain';\n"
+    "    place.style.position = 'relative';\n"
+    '    image.onload = function () {\n'
+    "      place.style.paddingLeft = size + 27 + 'px';\n"
+    "      place.style.minHeight = size + 8 + 'px';\n"
+    '    };\n'
+    '    image.onerror = function () { image.remove(); };\n'
+    "    image.src = '../' + LEVELS[level] + '/' + id + '/thumbnail?format=jpeg';\n"
+    '    place.insertBefore(image, place.firstChild);\n'
+    '  }\n'
+    '\n'
+    '  function addToLists() {\n'
+    '    document.querySelectorAll(\'li a[href*="uuid="]:not([data-thumbnail])\').forEach(function (link) {\n'
+    "      var found = /#(study|series|instance)\\?uuid=([0-9a-f-]{44})$/.exec(link.getAttribute('href'));\n"
+    "      link.setAttribute('data-thumbnail', found ? found[1] : '');\n"
+    "      if (found && link.querySelector('h3')) {\n"
+    '        addPicture(link, found[1], found[2], 64);\n'
+    '      }\n'
+    '    });\n'
+    '  }\n'
+    '\n'
+    '  function addToPages() {\n'
+    "    ['study', 'series'].forEach(function (level) {\n"
+    "      var found = new RegExp('#' + level + '\\\\?uuid=([0-9a-f-]{44})').exec(window.location.hash);\n"
+    "      document.querySelectorAll('#' + level + '-info > li').forEach(function (item) {\n"
+    "        if (found && item.querySelector('h3') && !item.querySelector('.series-thumbnail, a')) {\n"
+    '          addPicture(item, level, found[1], 128);\n'
+    '        }\n'
+    '      });\n'
+    '    });\n'
+    '  }\n'
+    '\n'
+    '  new MutationObserver(function () { addToLists(); addToPages(); })\n'
+    '    .observe(document.documentElement, {childList: true, subtree: true});\n'
+    '})();\n'
+)
+
+
+def extend_explorer() -> None:
+    """Let Orthanc Explorer show the pictures in its lists and on its pages."""
+    if hasattr(orthanc, "ExtendOrthancExplorer2"):
+        orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
+    else:
+        orthanc.ExtendOrthancExplorer(EXPLORER)
+
+
+# ---- src/series_thumbnail/settings.py: The section `SeriesThumbnail` of the configuration.
+
+
 SECTION = "SeriesThumbnail"
 CHOSEN, CHOSEN_NUMBER = "ThumbnailInstanceID", 2001  # of UserMetadata
 KEPT, KEPT_NUMBER = "SeriesThumbnail", 4301  # of UserContentType
-SMALLEST, LARGEST = 16, 1024  # pixels of the longer side
+MIN_SIZE, MAX_SIZE = 16, 1024  # pixels of the longer side
 JPEG, PNG = "image/jpeg", "image/png"
-BELIEVED = 1.0  # seconds that a picture in memory is believed without asking Orthanc whether its series is as it was
-QUICK = 0.005  # seconds in which Orthanc tells of the whole archive; it counts, so of millions of instances not
-SLOW_FOR = 60.0  # seconds for which it is not asked again when it was slower
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-PATIENCE = 60.0  # seconds that a request waits for its picture
-TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
-UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
-OVERHEAD = 2000  # bytes of memory that a picture takes besides its content
-QUESTIONS = 8  # ways to ask for one picture that are recognised at once
-TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
-SOURCES = 20_000  # instances whose tags need not be read again for another picture
-LEVELS = {"patients": 0, "studies": 1, "series": 2, "instances": 3}  # as OnChange numbers them
-
-# What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
-NO_IMAGES = {
-    "1.2.840.10008.5.1.4.1.1.104.": "document",
-    "1.2.840.10008.5.1.4.1.1.88.": "report",
-    "1.2.840.10008.5.1.4.1.1.9.": "waveform",
-    "1.2.840.10008.5.1.4.1.1.4.2": "waveform",  # MR spectroscopy
-    "1.2.840.10008.5.1.4.1.1.66.": "segmentation",  # and registrations, fiducials, surfaces, tracts
-    "1.2.840.10008.5.1.4.1.1.66": "other",  # raw data
-    "1.2.840.10008.5.1.4.1.1.67": "other",  # real world value mapping
-    "1.2.840.10008.5.1.4.1.1.11.": "presentation",
-    "1.2.840.10008.5.1.4.1.1.481.": "plan",
-    "1.2.840.10008.5.1.4.1.1.481.1": "",  # RT image
-    "1.2.840.10008.5.1.4.1.1.481.2": "",  # RT dose
-    "1.2.840.10008.5.1.4.1.1.481.3": "segmentation",  # RT structure set
-    "1.2.840.10008.5.1.4.34.": "plan",
-}
-
-
-# Orthanc Explorer builds its lists anew at each turn: whoever looks at what was added needs no function of it. The page of
-# a study or series has no link to itself, so its picture goes where the page describes it.
-EXPLORER = """
-(function () {
-  'use strict';
-  var LEVELS = {study: 'studies', series: 'series', instance: 'instances'};
-
-  function addPicture(place, level, id, size) {
-    var image = document.createElement('img');
-    image.className = 'series-thumbnail';
-    image.alt = '';
-    image.loading = 'lazy';
-    image.width = image.height = size;
-    image.style.cssText = 'position: absolute; left: 15px; top: 12px; object-fit: contain';
-    place.style.position = 'relative';
-    image.onload = function () {
-      place.style.paddingLeft = size + 27 + 'px';
-      place.style.minHeight = size + 8 + 'px';
-    };
-    image.onerror = function () { image.remove(); };
-    image.src = '../' + LEVELS[level] + '/' + id + '/thumbnail?format=jpeg';
-    place.insertBefore(image, place.firstChild);
-  }
-
-  function addToLists() {
-    document.querySelectorAll('li a[href*="uuid="]:not([data-thumbnail])').forEach(function (link) {
-      var found = /#(study|series|instance)\\?uuid=([0-9a-f-]{44})$/.exec(link.getAttribute('href'));
-      link.setAttribute('data-thumbnail', found ? found[1] : '');
-      if (found && link.querySelector('h3')) {
-        addPicture(link, found[1], found[2], 64);
-      }
-    });
-  }
-
-  function addToPages() {
-    ['study', 'series'].forEach(function (level) {
-      var found = new RegExp('#' + level + '\\\\?uuid=([0-9a-f-]{44})').exec(window.location.hash);
-      document.querySelectorAll('#' + level + '-info > li').forEach(function (item) {
-        if (found && item.querySelector('h3') && !item.querySelector('.series-thumbnail, a')) {
-          addPicture(item, level, found[1], 128);
-        }
-      });
-    });
-  }
-
-  new MutationObserver(function () { addToLists(); addToPages(); })
-    .observe(document.documentElement, {childList: true, subtree: true});
-})();
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1096,7 +1132,7 @@ class Settings:
 
     size: int = dataclasses.field(
         default=128,
-        metadata={"minimum": SMALLEST, "maximum": LARGEST, "help": "Pixels of the longer side, without `?size=`."},
+        metadata={"minimum": MIN_SIZE, "maximum": MAX_SIZE, "help": "Pixels of the longer side, without `?size=`."},
     )
     quality: int = dataclasses.field(
         default=80, metadata={"minimum": 1, "maximum": 100, "help": "Of JPEG, without `?quality=`."}
@@ -1114,125 +1150,11 @@ class Settings:
     explorer: bool = dataclasses.field(default=True, metadata={"help": "Show the pictures in Orthanc Explorer."})
 
 
-# What to show of a series
-
-
-def numbers(text: object, count: int) -> tuple[float, ...] | None:
-    """The `count` numbers of a DS or IS value, or None if it holds others, or something else."""
-    try:
-        found = tuple(float(part) for part in str(text).split("\\"))
-    except ValueError:
-        return None
-    return found if len(found) == count and all(map(math.isfinite, found)) else None
-
-
-def positions(instances: Sequence[Mapping[str, Any]]) -> list[float] | None:
-    """Where each lies along the normal of its slice, in mm (DICOM PS3.3 C.7.6.2.1.1); None if not all are parallel slices."""
-    tags = [instance["MainDicomTags"] for instance in instances]
-    first_text = tags[0].get("ImageOrientationPatient") if tags else None
-    first = numbers(first_text, 6)
-    if first is None:
-        return None
-    a, b, c, d, e, f = first
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    if math.hypot(*normal) < 0.1:
-        return None
-    along = []
-    for each in tags:
-        text = each.get("ImageOrientationPatient")
-        orientation = first if text == first_text else numbers(text, 6)
-        position = numbers(each.get("ImagePositionPatient"), 3)
-        if position is None or orientation is None or math.dist(first, orientation) > 0.01:
-            return None
-        along.append(round(sum(x * y for x, y in zip(position, normal, strict=True)), 3))
-    return along
-
-
-def in_order(instances: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The Orthanc identifiers of a series' instances, given as they arrived: by position, then Instance Number, then as given."""
-    along = positions(instances) or [0.0] * len(instances)
-    number = [numbers(instance["MainDicomTags"].get("InstanceNumber"), 1) or (math.inf,) for instance in instances]
-    return [instances[i]["ID"] for i in sorted(range(len(instances)), key=lambda i: (along[i], number[i]))]
-
-
-def is_ordered(instances: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether position or Instance Number say where each belongs; if not, it takes the time of arrival."""
-    return all(numbers(each["MainDicomTags"].get("InstanceNumber"), 1) for each in instances) or (
-        positions(instances) is not None
-    )
-
-
-def from_the_middle(items: Sequence[str]) -> Iterator[str]:
-    """The middle one, and then outwards: of seven, the fourth, fifth, third, sixth, …"""
-    middle = len(items) // 2
-    for distance in range(middle + 1):
-        for index in {middle + distance: 0, middle - distance: 0}:
-            if index < len(items):
-                yield items[index]
+# ---- src/series_thumbnail/options.py: What a request asks for: size, type and quality of the picture.
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
-
-    series: str  # Orthanc's identifier, if the PatientID is ASCII
-    kind: str
-    frame: int | None
-    rows: int
-    columns: int
-    aspect: float  # height of a pixel by its width
-
-
-def source_of(tags: Mapping[str, Any]) -> Source:
-    """Read it off the tags of an instance, as Orthanc's `simplified-tags`."""
-    uid = str(tags.get("SOPClassUID", ""))
-    known = [prefix for prefix in NO_IMAGES if uid == prefix or (prefix.endswith(".") and uid.startswith(prefix))]
-    rows, columns = ((numbers(tags.get(name), 1) or (0,))[0] for name in ("Rows", "Columns"))
-    kind = NO_IMAGES[max(known, key=len)] if known else ""
-    if not kind and (rows < 1 or columns < 1):
-        kind = "other"
-    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
-    uids = (str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-    digest = hashlib.sha1("|".join(uids).encode()).hexdigest()
-    series = "-".join(digest[start : start + 8] for start in range(0, 40, 8))
-    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
-
-
-def pixel_aspect(tags: Mapping[str, Any]) -> float:
-    """Height of a pixel by its width; 1 where nothing sensible is said."""
-    for found in (
-        tags.get("PixelSpacing"),
-        first_item(first_item(tags, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence").get("PixelSpacing"),
-        tags.get("ImagerPixelSpacing"),
-        tags.get("NominalScannedPixelSpacing"),
-        tags.get("PixelAspectRatio"),
-    ):
-        pair = numbers(found, 2)
-        if pair and min(pair) > 0 and 0.05 < pair[0] / pair[1] < 20:
-            return pair[0] / pair[1]
-    return 1.0
-
-
-def first_item(tags: Mapping[str, Any], sequence: str) -> Mapping[str, Any]:
-    """The first item of a sequence; empty where there is none."""
-    items = tags.get(sequence)
-    return items[0] if isinstance(items, list) and items else {}
-
-
-def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int, int]:
-    """Width and height of a picture whose longer side is `size`, and the longer side of square pixels it can be made of."""
-    height, width = rows * aspect, float(columns)
-    scale = size / max(height, width)
-    target = max(1, round(width * scale)), max(1, round(height * scale))
-    enough = max(target[0] / columns, target[1] / rows) * max(rows, columns)
-    return *target, min(4 * LARGEST, math.ceil(enough))
-
-
-# What was asked for
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
+class RenderOptions:
     """How a picture is to be: pixels of the longer side, MIME type, and quality (of JPEG)."""
 
     size: int
@@ -1240,21 +1162,8 @@ class Look:
     quality: int
 
 
-def preferred(accept: str) -> str | None:
-    """What an `Accept` header (RFC 9110 12.5.1) likes best, JPEG or PNG; None: neither."""
-    likes = {}
-    for part in accept.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-        likes[kind] = (numbers(quality, 1) or (0.0,))[0]
-    jpeg, png = (likes.get(mime, likes.get("image/*", likes.get("*/*", 0.0))) for mime in (JPEG, PNG))
-    if max(jpeg, png) <= 0:
-        return None
-    return JPEG if jpeg >= png else PNG
-
-
 PARAMETERS = {
-    "size": WholeNumber(least=SMALLEST, most=LARGEST),
+    "size": WholeNumber(least=MIN_SIZE, most=MAX_SIZE),
     "format": OneOf(choices=("jpeg", "png")),
     "quality": WholeNumber(least=1, most=100),
     "icon": Flag(),
@@ -1262,21 +1171,21 @@ PARAMETERS = {
 
 
 @functools.lru_cache(maxsize=256)
-def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[Look, bool]:
-    """The look that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
+def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[RenderOptions, bool]:
+    """Return the picture that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
     given = dict(parameters)
     size, quality = given.get("size", settings.size), given.get("quality", settings.quality)
-    mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred(accept)
+    mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred_type(accept, (JPEG, PNG))
     if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")
-    return Look(size, mime, quality if mime == JPEG else 0), given.get("icon", True)
+    return RenderOptions(size, mime, quality if mime == JPEG else 0), given.get("icon", True)
 
 
-# Pictures
+# ---- src/series_thumbnail/pictures.py: Pictures, and the comment in one that says what it was made of.
 
 
 # How the same request is recognised: its address, `Accept`, and the parameters as they came.
-Question: TypeAlias = tuple[str, str | None, tuple[tuple[str, str], ...]]
+RequestKey: TypeAlias = tuple[str, str | None, tuple[tuple[str, str], ...]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -1284,7 +1193,7 @@ class Picture:
     """One that is drawn of `instance`, when its resource had `count` instances and its series this LastUpdate.
 
     `checked`: when it was last known to be right; `archive`: the state of the archive in which it was;
-    `is_kept`: with the series; `was_chosen`: the metadata name `instance`.
+    `is_kept`: it is an attachment of the series; `was_chosen`: the metadata name `instance`.
     """
 
     content: bytes
@@ -1298,68 +1207,127 @@ class Picture:
     was_chosen: bool = False
     checked: float = 0.0
     archive: object = None
-    questions: list[Question] = dataclasses.field(default_factory=list)
+    request_keys: list[RequestKey] = dataclasses.field(default_factory=list)
 
 
 def is_known(picture: Picture, if_none_match: str | None) -> bool:
-    """Whether the caller has it already (RFC 9110 13.1.2)."""
+    """Return whether the caller has it already (RFC 9110 13.1.2)."""
     return if_none_match is not None and (picture.etag in if_none_match or if_none_match.strip() == "*")
 
 
-def make_picture(content: bytes, look: Look, instance: str, is_icon: bool = False) -> Picture:
-    return Picture(content, look.mime, f'"{hashlib.sha1(content).hexdigest()}"', instance, is_icon)
+def make_picture(content: bytes, options: RenderOptions, instance: str, is_icon: bool = False) -> Picture:
+    """Return a picture that is drawn of an instance."""
+    return Picture(content, options.mime, f'"{hashlib.sha1(content).hexdigest()}"', instance, is_icon)
 
 
 def with_note(jpeg: bytes, note: str) -> bytes:
-    """The JPEG with a comment (COM, ITU T.81 B.2.4.5) after its first marker: what the picture was made of goes with it."""
+    """Return the JPEG with a comment (COM, ITU T.81 B.2.4.5) after its first marker: what the picture was made of."""
     text = note.encode()
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2) + text + jpeg[2:]
 
 
 def without_note(jpeg: bytes) -> tuple[bytes, str]:
-    """What `with_note` was given; an empty note where there is none."""
+    """Return what `with_note` was given; an empty note where there is none."""
     if jpeg[:4] != b"\xff\xd8\xff\xfe":
         return jpeg, ""
     end = 4 + int.from_bytes(jpeg[4:6])
     return jpeg[:2] + jpeg[end:], jpeg[6:end].decode(errors="replace")
 
 
-class Cache:
-    """Pictures in memory by the identifier of their resource and their look, at most `most` bytes; the least used go first."""
+# ---- src/series_thumbnail/archive.py: Whether the archive has changed since pictures were drawn.
 
-    def __init__(self, most: float) -> None:
-        self._most, self.bytes, self.pictures = most, 0, 0
-        self._entries: collections.OrderedDict[str, dict[Look, Picture]] = collections.OrderedDict()
-        self.answers: dict[Question, Picture] = {}  # what was asked before, in the same words
+
+BELIEVED_SECONDS = 1.0  # that a picture in memory is believed without asking Orthanc whether its series is as it was
+QUICK_SECONDS = 0.005  # in which Orthanc gives the counts of the archive; it counts, so of millions of instances not
+SLOW_FOR_SECONDS = 60.0  # for which it is not asked again when it was slower
+
+
+class Archive:
+    """Whether anything was stored or deleted since, asked once for all pictures.
+
+    `state` is another object as soon as something was. Whatever is stored is a later change, and what is deleted without
+    that leaves fewer instances: so equal counts between two equal changes are an archive as it was.
+    """
+
+    def __init__(self, loopback: Loopback) -> None:
+        self._loopback = loopback
+        self._last_answers: tuple[Any, Any] | None = None
+        self._lock = threading.Lock()
+        self._slow_until = -math.inf
+        self.state, self.checked = object(), -math.inf
+
+    def get_state(self) -> object:
+        """Return the state, at most `BELIEVED_SECONDS` old; one that is equal to no other where asking would take long."""
+        with self._lock:
+            begun = time.monotonic()
+            if begun - self.checked <= BELIEVED_SECONDS:
+                return self.state
+            if begun < self._slow_until:
+                return object()
+            try:
+                counts, last = self._loopback.get("/statistics"), self._loopback.get("/changes?last")["Last"]
+                if (last, counts) != self._last_answers:
+                    self._last_answers, self.state = (last, self._loopback.get("/statistics")), object()
+            except LoopbackError:
+                return object()  # then each picture asks for itself, and the error reaches whoever waits for it
+            if time.monotonic() - begun > QUICK_SECONDS:
+                self._slow_until = begun + SLOW_FOR_SECONDS
+            self.checked = begun
+            return self.state
+
+    def is_believed(self, picture: Picture) -> bool:
+        """Return whether a picture may be given without asking Orthanc."""
+        checked = self.checked  # before the state, which changes first
+        if picture.archive is not self.state:
+            checked = -math.inf
+        return time.monotonic() - max(checked, picture.checked) <= BELIEVED_SECONDS
+
+
+# ---- src/series_thumbnail/cache.py: Pictures in memory.
+
+
+PICTURE_OVERHEAD_BYTES = 2000  # of memory that a picture takes besides its content
+MAX_REQUEST_KEYS = 8  # ways to ask for one picture that are recognised at once
+
+
+class Cache:
+    """Pictures in memory, by resource and options, at most `max_bytes`; the least used are dropped first."""
+
+    def __init__(self, max_bytes: float) -> None:
+        self._max_bytes, self.bytes, self.pictures = max_bytes, 0, 0
+        self._entries: collections.OrderedDict[str, dict[RenderOptions, Picture]] = collections.OrderedDict()
+        self.answers: dict[RequestKey, Picture] = {}  # what was asked before, in the same words
         self._lock = threading.Lock()
 
-    def get(self, resource: str, look: Look) -> Picture | None:
+    def get(self, resource: str, options: RenderOptions) -> Picture | None:
+        """Return a picture, if it is in memory."""
         found = self._entries.get(resource)  # without the lock: one look-up of a dict is safe
-        return found.get(look) if found else None
+        return found.get(options) if found else None
 
-    def put(self, resource: str, look: Look, picture: Picture) -> None:
+    def put(self, resource: str, options: RenderOptions, picture: Picture) -> None:
         """Add or replace it; or only mark it as used."""
         with self._lock:
-            looks = self._entries.setdefault(resource, {})
+            pictures = self._entries.setdefault(resource, {})
             self._entries.move_to_end(resource)
-            if look in looks and looks[look] is not picture:
-                self._retire(looks[look])
-            elif look in looks:
+            if options in pictures and pictures[options] is not picture:
+                self._retire(pictures[options])
+            elif options in pictures:
                 self._count(picture, -1)
-            looks[look] = picture
+            pictures[options] = picture
             self._count(picture, 1)
-            while self.bytes > self._most and self._entries:
+            while self.bytes > self._max_bytes and self._entries:
                 self._forget(next(iter(self._entries)))
 
-    def learn(self, question: Question, resource: str, look: Look, picture: Picture) -> None:
-        """Remember which picture answers this question, as long as it is here."""
+    def learn(self, request_key: RequestKey, resource: str, options: RenderOptions, picture: Picture) -> None:
+        """Remember which picture answers this request, as long as it is here."""
         with self._lock:
-            known = self._entries.get(resource, {}).get(look) is picture and question not in picture.questions
-            if known and len(picture.questions) < QUESTIONS:
-                picture.questions.append(question)
-                self.answers[question] = picture
+            known = self._entries.get(resource, {}).get(options) is picture and request_key not in picture.request_keys
+            if known and len(picture.request_keys) < MAX_REQUEST_KEYS:
+                picture.request_keys.append(request_key)
+                self.answers[request_key] = picture
 
     def drop(self, resource: str) -> None:
+        """Forget the pictures of a resource."""
         with self._lock:
             self._forget(resource)
 
@@ -1370,49 +1338,15 @@ class Cache:
     def _retire(self, picture: Picture) -> None:
         self._count(picture, -1)
         picture.checked, picture.archive = -math.inf, None
-        for question in picture.questions:
-            self.answers.pop(question, None)
+        for request_key in picture.request_keys:
+            self.answers.pop(request_key, None)
 
     def _count(self, picture: Picture, sign: int) -> None:
-        self.bytes += sign * (len(picture.content) + OVERHEAD)
+        self.bytes += sign * (len(picture.content) + PICTURE_OVERHEAD_BYTES)
         self.pictures += sign
 
 
-class Archive:
-    """Whether anything was stored or deleted since, asked once for all pictures.
-
-    `state` is another object as soon as something was. Whatever is stored is a later change, and what is deleted without
-    that leaves fewer instances: so equal counts between two equal changes are an archive as it was.
-    """
-
-    def __init__(self, loopback: Any) -> None:
-        self._loopback = loopback
-        self._told: tuple[Any, Any] | None = None
-        self._lock = threading.Lock()
-        self._slow_until = -math.inf
-        self.state, self.checked = object(), -math.inf
-
-    def look(self) -> object:
-        """The state, at most `BELIEVED` old; one that is equal to no other where asking would take long."""
-        with self._lock:
-            begun = time.monotonic()
-            if begun - self.checked <= BELIEVED:
-                return self.state
-            if begun < self._slow_until:
-                return object()
-            try:
-                counts, last = self._loopback.get("/statistics"), self._loopback.get("/changes?last")["Last"]
-                if (last, counts) != self._told:
-                    self._told, self.state = (last, self._loopback.get("/statistics")), object()
-            except LoopbackError:
-                return object()  # then each picture asks for itself, and tells whoever waits for it
-            if time.monotonic() - begun > QUICK:
-                self._slow_until = begun + SLOW_FOR
-            self.checked = begun
-            return self.state
-
-
-# Icons, in a square of 100
+# ---- src/series_thumbnail/icons.py: Icons of what is no image, in a square of 100; needs Pillow, as does what changes proportions.
 
 
 def _circle(x: float, y: float, radius: float) -> Sequence[float]:
@@ -1441,87 +1375,316 @@ GLYPHS: dict[str, Sequence[Sequence[float]]] = {
 }
 
 
-def draw_icon(kind: str, look: Look) -> bytes:
-    """The icon of a kind as a square picture. Raises `ImportError` without Pillow."""
+def draw_icon(kind: str, options: RenderOptions) -> bytes:
+    """Return the icon of a kind as a square picture. Raises `ImportError` without Pillow."""
     from PIL import Image, ImageDraw
 
-    side = 4 * look.size  # drawn large and made small: smooth lines
+    side = 4 * options.size  # drawn large and made small: smooth lines
     image = Image.new("RGB", (side, side), (44, 52, 64))
     draw = ImageDraw.Draw(image)
     for line in GLYPHS[kind]:
         draw.line([value * side / 100 for value in line], (200, 210, 222), max(1, side // 28), "curve")
-    return encoded(image.resize((look.size, look.size), Image.Resampling.LANCZOS), look)
+    return encoded(image.resize((options.size, options.size), Image.Resampling.LANCZOS), options)
 
 
-def stretched(content: bytes, width: int, height: int, look: Look) -> bytes:
-    """A picture in other proportions. Raises `ImportError` without Pillow."""
+def stretched(content: bytes, width: int, height: int, options: RenderOptions) -> bytes:
+    """Return a picture in other proportions. Raises `ImportError` without Pillow."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as image:
-        return encoded(image.resize((width, height), Image.Resampling.LANCZOS), look)
+        return encoded(image.resize((width, height), Image.Resampling.LANCZOS), options)
 
 
-def encoded(image: Any, look: Look) -> bytes:
+def encoded(image: Any, options: RenderOptions) -> bytes:
+    """Return an image of Pillow as a file."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG" if look.mime == JPEG else "PNG", quality=look.quality or 85)
+    image.save(buffer, "JPEG" if options.mime == JPEG else "PNG", quality=options.quality or 85)
     return buffer.getvalue()
 
 
-class Artist:
-    """Chooses and draws, over loopback HTTP: through the SDK it would hold the GIL, and with it every store.
+# ---- src/series_thumbnail/selection.py: Which instance of a series is shown: the middle one, by position, then Instance Number, then time of arrival.
+
+
+def numbers(text: object, count: int) -> tuple[float, ...] | None:
+    """Return the `count` numbers of a DS or IS value, or None if it holds others, or something else."""
+    try:
+        found = tuple(float(part) for part in str(text).split("\\"))
+    except ValueError:
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def positions(instances: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """Return where each lies along the normal of its slice, in mm (DICOM PS3.3 C.7.6.2.1.1); None: not all are parallel."""
+    tags = [instance["MainDicomTags"] for instance in instances]
+    first_text = tags[0].get("ImageOrientationPatient") if tags else None
+    first = numbers(first_text, 6)
+    if first is None:
+        return None
+    a, b, c, d, e, f = first
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    if math.hypot(*normal) < 0.1:
+        return None
+    along = []
+    for each in tags:
+        text = each.get("ImageOrientationPatient")
+        orientation = first if text == first_text else numbers(text, 6)
+        position = numbers(each.get("ImagePositionPatient"), 3)
+        if position is None or orientation is None or math.dist(first, orientation) > 0.01:
+            return None
+        along.append(round(sum(x * y for x, y in zip(position, normal, strict=True)), 3))
+    return along
+
+
+def in_order(instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the identifiers of the instances of a series by position, then Instance Number, then as given (by arrival)."""
+    along = positions(instances) or [0.0] * len(instances)
+    number = [numbers(instance["MainDicomTags"].get("InstanceNumber"), 1) or (math.inf,) for instance in instances]
+    return [instances[i]["ID"] for i in sorted(range(len(instances)), key=lambda i: (along[i], number[i]))]
+
+
+def is_ordered(instances: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether position or Instance Number say where each belongs; if not, the time of arrival must."""
+    return all(numbers(each["MainDicomTags"].get("InstanceNumber"), 1) for each in instances) or (
+        positions(instances) is not None
+    )
+
+
+def from_the_middle(items: Sequence[str]) -> Iterator[str]:
+    """Yield the middle one, and then outwards: of seven, the fourth, fifth, third, sixth, …"""
+    middle = len(items) // 2
+    for distance in range(middle + 1):
+        for index in {middle + distance: 0, middle - distance: 0}:
+            if index < len(items):
+                yield items[index]
+
+
+# ---- src/series_thumbnail/source.py: What the tags of an instance say about drawing it.
+
+
+# What is no image, by SOP Class UID (DICOM PS3.6 A): of the entries that a UID begins with, the longest counts.
+NO_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.104.": "document",
+    "1.2.840.10008.5.1.4.1.1.88.": "report",
+    "1.2.840.10008.5.1.4.1.1.9.": "waveform",
+    "1.2.840.10008.5.1.4.1.1.4.2": "waveform",  # MR spectroscopy
+    "1.2.840.10008.5.1.4.1.1.66.": "segmentation",  # and registrations, fiducials, surfaces, tracts
+    "1.2.840.10008.5.1.4.1.1.66": "other",  # raw data
+    "1.2.840.10008.5.1.4.1.1.67": "other",  # real world value mapping
+    "1.2.840.10008.5.1.4.1.1.11.": "presentation",
+    "1.2.840.10008.5.1.4.1.1.481.": "plan",
+    "1.2.840.10008.5.1.4.1.1.481.1": "",  # RT image
+    "1.2.840.10008.5.1.4.1.1.481.2": "",  # RT dose
+    "1.2.840.10008.5.1.4.1.1.481.3": "segmentation",  # RT structure set
+    "1.2.840.10008.5.1.4.34.": "plan",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What an instance's tags say about drawing it: `kind` is empty for an image, `frame` None where there is but one."""
+
+    series: str  # Orthanc's identifier, if the PatientID is ASCII
+    kind: str
+    frame: int | None
+    rows: int
+    columns: int
+    aspect: float  # height of a pixel by its width
+
+
+def source_of(tags: Mapping[str, Any]) -> Source:
+    """Return what the tags of an instance say, as Orthanc's `simplified-tags` gives them."""
+    uid = str(tags.get("SOPClassUID", ""))
+    known = [prefix for prefix in NO_IMAGES if uid == prefix or (prefix.endswith(".") and uid.startswith(prefix))]
+    rows, columns = ((numbers(tags.get(name), 1) or (0,))[0] for name in ("Rows", "Columns"))
+    kind = NO_IMAGES[max(known, key=len)] if known else ""
+    if not kind and (rows < 1 or columns < 1):
+        kind = "other"
+    frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
+    uids = (str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    series = orthanc_identifier(*uids)
+    return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
+
+
+def pixel_aspect(tags: Mapping[str, Any]) -> float:
+    """Return the height of a pixel by its width; 1 where the tags say nothing sensible."""
+    for found in (
+        tags.get("PixelSpacing"),
+        first_item(first_item(tags, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence").get("PixelSpacing"),
+        tags.get("ImagerPixelSpacing"),
+        tags.get("NominalScannedPixelSpacing"),
+        tags.get("PixelAspectRatio"),
+    ):
+        pair = numbers(found, 2)
+        if pair and min(pair) > 0 and 0.05 < pair[0] / pair[1] < 20:
+            return pair[0] / pair[1]
+    return 1.0
+
+
+def first_item(tags: Mapping[str, Any], sequence: str) -> Mapping[str, Any]:
+    """Return the first item of a sequence; an empty one where there is none."""
+    items = tags.get(sequence)
+    return items[0] if isinstance(items, list) and items else {}
+
+
+def fitted(rows: int, columns: int, aspect: float, size: int) -> tuple[int, int, int]:
+    """Return width and height of a picture whose longer side is `size`, and the longer side of square pixels to make it of."""
+    height, width = rows * aspect, float(columns)
+    scale = size / max(height, width)
+    target = max(1, round(width * scale)), max(1, round(height * scale))
+    enough = max(target[0] / columns, target[1] / rows) * max(rows, columns)
+    return *target, min(4 * MAX_SIZE, math.ceil(enough))
+
+
+# ---- src/series_thumbnail/renderer.py: Draws instances, by Orthanc's own rendering.
+
+
+MAX_TRIES = 8  # instances looked at, from the middle outwards, until one can be drawn
+MAX_UNDECODABLE_TRIES = 2  # of these, images that Orthanc could not decode: such files may be large
+MAX_SOURCES_IN_MEMORY = 20_000  # instances whose tags need not be read again for another picture
+
+
+class Renderer:
+    """Draws over loopback HTTP: through the SDK it would hold the GIL, and with it every store."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        self._loopback = loopback
+        self._undecodable: set[str] = set()  # transfer syntaxes that were logged
+        self._sources: dict[str, Source] = {}
+        self.drawn = 0
+
+    def draw_first(self, instances: Iterator[str], options: RenderOptions) -> Picture:
+        """Return the picture of the first instance that can be drawn, else the icon of the very first."""
+        icon, failures = None, 0
+        for _, instance in zip(range(MAX_TRIES), instances, strict=False):
+            source = self.source(instance)
+            content = None if source.kind else self._render(instance, source, options)
+            if content is not None:
+                self.drawn += 1
+                return make_picture(content, options, instance)
+            icon = icon or (source.kind or "image", instance)
+            failures += not source.kind
+            if failures == MAX_UNDECODABLE_TRIES:
+                break
+        if icon is None:
+            raise Refused(404, "There is no instance any more")
+        return make_picture(self._with_pillow(draw_icon, icon[0], options), options, icon[1], is_icon=True)
+
+    def forget(self, instance: str) -> None:
+        """Forget the tags of an instance: it was deleted, or stored again."""
+        self._sources.pop(instance, None)
+
+    def source(self, instance: str) -> Source:
+        """Return what the tags of an instance say about drawing it."""
+        source = self._sources.get(instance)
+        if source is None:
+            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
+            if len(self._sources) >= MAX_SOURCES_IN_MEMORY:
+                self._sources.clear()
+            self._sources[instance] = source
+        return source
+
+    def _render(self, instance: str, source: Source, options: RenderOptions) -> bytes | None:
+        """Return the image as Orthanc renders it, windowed; None if Orthanc can't."""
+        stretch = abs(math.log(source.aspect)) > 0.01
+        width, height, box = fitted(source.rows, source.columns, source.aspect, options.size)
+        frame = "" if source.frame is None else f"/frames/{source.frame}"
+        side, mime = (box, PNG) if stretch else (options.size, options.mime)
+        path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={options.quality or 85}"
+        try:
+            _, content = self._loopback.exchange("GET", path, headers={"Accept": mime})
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            content = b""
+        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+            self._log_undecodable(instance)
+            return None
+        return self._with_pillow(stretched, content, width, height, options) if stretch else content
+
+    def _log_undecodable(self, instance: str) -> None:
+        self.forget(instance)
+        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
+        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
+        if syntax not in self._undecodable:
+            self._undecodable.add(syntax)
+            orthanc.LogWarning(
+                f"series_thumbnail: Orthanc can't decode instance {instance}, transfer syntax {syntax}: an icon is shown. "
+                "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
+            )
+
+    def _with_pillow(self, draw: Callable[..., bytes], *arguments: Any) -> bytes:
+        try:
+            return draw(*arguments)
+        except ImportError as error:
+            raise Refused(
+                503,
+                f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
+            ) from None
+
+
+# ---- src/series_thumbnail/chooser.py: What is shown of a series, a study or an instance, and what is kept of it with the series.
+
+
+class Chooser:
+    """Chooses what is drawn, and keeps the choice and the picture with the series.
 
     Parameters
     ----------
     chosen, kept : how Orthanc calls the metadata and the attachment.
-    look : of the picture that is kept with a series.
+    kept_options : of the picture that is kept with a series.
     """
 
-    def __init__(self, loopback: Any, chosen: str, kept: str, look: Look) -> None:
-        self._loopback, self._chosen, self._kept, self.look = loopback, chosen, kept, look
-        self._undecodable: set[str] = set()
-        self._sources: dict[str, Source] = {}
-        self.drawn = 0
+    def __init__(
+        self, loopback: Loopback, renderer: Renderer, chosen: str, kept: str, kept_options: RenderOptions
+    ) -> None:
+        self._loopback, self._renderer = loopback, renderer
+        self._chosen, self._kept, self.kept_options = chosen, kept, kept_options
 
-    def series(self, series: str, look: Look, anew: bool) -> Picture:
-        """The picture of a series: the kept one, else one of the instance chosen before, else of one chosen now.
+    def series(self, series: str, options: RenderOptions, has_grown: bool) -> Picture:
+        """Return the picture of a series: the kept one, else one of the instance chosen before, else of one chosen now.
 
-        `anew`: something has arrived since; choose again.
+        `has_grown`: something has arrived since; choose again.
         """
         metadata = self._loopback.get(f"/series/{series}/metadata?expand")
         chosen, last_update = metadata.get(self._chosen), metadata.get("LastUpdate", "")
         picture = None
-        if chosen and not anew:
-            picture = self._kept_picture(series, chosen, last_update) if look == self.look else None
-            picture = picture or self._of_chosen(chosen, series, look)
-            if picture is not None and look != self.look:  # of the other, `keep` counts, while nobody waits
+        if chosen and not has_grown:
+            picture = self._kept_picture(series, chosen, last_update) if options == self.kept_options else None
+            picture = picture or self._of_chosen(chosen, series, options)
+            if (
+                picture is not None and options != self.kept_options
+            ):  # for the others, `keep` counts, while nobody waits
                 picture.count = self.count("series", series)
         if picture is None:
             instances = self._instances(series)
-            picture = self._first_of(from_the_middle(in_order(instances)), look)
+            picture = self._renderer.draw_first(from_the_middle(in_order(instances)), options)
             picture.count = len(instances)
         picture.last_update, picture.was_chosen = last_update, picture.instance == chosen
         return picture
 
-    def study(self, study: str, look: Look, series_picture: Callable[[str, Look], Picture]) -> Picture:
-        """The picture of the first series that is no icon, else the icon of the first."""
+    def study(
+        self, study: str, options: RenderOptions, series_picture: Callable[[str, RenderOptions], Picture]
+    ) -> Picture:
+        """Return the picture of the first series that is no icon, else the icon of the first."""
         first, count = None, self.count("studies", study)
-        for series in self._series_of(study)[:TRIES]:
-            picture = series_picture(series, look)
+        for series in self._series_of(study)[:MAX_TRIES]:
+            picture = series_picture(series, options)
             first = first or picture
             if not picture.is_icon:
-                return dataclasses.replace(picture, count=count, questions=[])
+                return dataclasses.replace(picture, count=count, request_keys=[])
         if first is None:
             raise Refused(404, f"There is no study {study!r}, or it has no series")
-        return dataclasses.replace(first, count=count, questions=[])
+        return dataclasses.replace(first, count=count, request_keys=[])
 
-    def instance(self, instance: str, look: Look) -> Picture:
-        """The picture of one instance, of its middle frame."""
-        picture = self._first_of(iter([instance]), look)
+    def instance(self, instance: str, options: RenderOptions) -> Picture:
+        """Return the picture of one instance, of its middle frame."""
+        picture = self._renderer.draw_first(iter([instance]), options)
         picture.count = 1
         return picture
 
     def count(self, level: str, resource: str) -> int:
-        """How many instances it has now; of what Orthanc reads, this alone costs the same in an archive of any size."""
+        """Return how many instances it has now; this alone costs Orthanc the same in an archive of any size."""
         found = self._loopback.get(f"/{level}/{resource}/statistics")
         if found["DicomDiskSize"] == "0":
             return 0  # what is not there: only Orthanc 1.13.0 answers so, the others 404
@@ -1550,10 +1713,10 @@ class Artist:
             self._loopback.exchange("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
-        return f"thumbnail 1 {self.look.size} {self.look.quality} {instance} {count} {last_update}"
+        return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
 
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
-        """The attachment, if it was made of the series as it is now."""
+        """Return the attachment, if it was made of the series as it is now."""
         try:
             _, attachment = self._loopback.exchange("GET", f"/series/{series}/attachments/{self._kept}/data")
         except LoopbackError as error:
@@ -1563,91 +1726,23 @@ class Artist:
         content, note = without_note(attachment)
         if not note:
             return None
-        picture = make_picture(content, self.look, chosen)
+        picture = make_picture(content, self.kept_options, chosen)
         picture.count, picture.is_kept = self.count("series", series), True
         return picture if note == self._note(chosen, picture.count, last_update) else None
 
-    def _of_chosen(self, instance: str, series: str, look: Look) -> Picture | None:
-        """The picture of the instance that the metadata names, if it is one of the series."""
+    def _of_chosen(self, instance: str, series: str, options: RenderOptions) -> Picture | None:
+        """Return the picture of the instance that the metadata names, if it is one of the series."""
         try:
-            if self._source(instance).series != series:
+            if self._renderer.source(instance).series != series:
                 return None  # or a PatientID that Orthanc has in another encoding: then it is chosen again
-            return self._first_of(iter([instance]), look)
+            return self._renderer.draw_first(iter([instance]), options)
         except LoopbackError as error:
             if error.status not in (400, 404):
                 raise
             return None
 
-    def _first_of(self, instances: Iterator[str], look: Look) -> Picture:
-        """The picture of the first instance that can be drawn, else the icon of the very first."""
-        icon, failures = None, 0
-        for _, instance in zip(range(TRIES), instances, strict=False):
-            source = self._source(instance)
-            content = None if source.kind else self._render(instance, source, look)
-            if content is not None:
-                self.drawn += 1
-                return make_picture(content, look, instance)
-            icon = icon or (source.kind or "image", instance)
-            failures += not source.kind
-            if failures == UNDECODABLE_TRIES:
-                break
-        if icon is None:
-            raise Refused(404, "There is no instance any more")
-        return make_picture(self._with_pillow(draw_icon, icon[0], look), look, icon[1], is_icon=True)
-
-    def forget(self, instance: str) -> None:
-        """It was deleted, or stored anew."""
-        self._sources.pop(instance, None)
-
-    def _source(self, instance: str) -> Source:
-        source = self._sources.get(instance)
-        if source is None:
-            source = source_of(self._loopback.get(f"/instances/{instance}/simplified-tags"))
-            if len(self._sources) >= SOURCES:
-                self._sources.clear()
-            self._sources[instance] = source
-        return source
-
-    def _render(self, instance: str, source: Source, look: Look) -> bytes | None:
-        """The image as Orthanc renders it, windowed; None if Orthanc can't."""
-        stretch = abs(math.log(source.aspect)) > 0.01
-        width, height, box = fitted(source.rows, source.columns, source.aspect, look.size)
-        frame = "" if source.frame is None else f"/frames/{source.frame}"
-        side, mime = (box, PNG) if stretch else (look.size, look.mime)
-        path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={look.quality or 85}"
-        try:
-            _, content = self._loopback.exchange("GET", path, headers={"Accept": mime})
-        except LoopbackError as error:
-            if error.status == 0:
-                raise
-            content = b""
-        if not content.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-            self._say_undecodable(instance)
-            return None
-        return self._with_pillow(stretched, content, width, height, look) if stretch else content
-
-    def _say_undecodable(self, instance: str) -> None:
-        self.forget(instance)
-        syntax = self._loopback.request("GET", f"/instances/{instance}/metadata/TransferSyntax")
-        syntax = one_line(syntax.decode() if isinstance(syntax, bytes) else syntax)
-        if syntax not in self._undecodable:
-            self._undecodable.add(syntax)
-            orthanc.LogWarning(
-                f"series_thumbnail: Orthanc can't decode instance {instance}, transfer syntax {syntax}: an icon is shown. "
-                "This is said once for each transfer syntax; a plugin that decodes it (orthanc-gdcm) may help"
-            )
-
-    def _with_pillow(self, draw: Callable[..., bytes], *arguments: Any) -> bytes:
-        try:
-            return draw(*arguments)
-        except ImportError as error:
-            raise Refused(
-                503,
-                f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
-            ) from None
-
     def _instances(self, series: str) -> list[dict[str, Any]]:
-        """The instances of a series with their main tags, as they arrived."""
+        """Return the instances of a series with their main tags, as they arrived."""
         if not self._loopback.finds_more:
             return list(self._loopback.get(f"/series/{series}/instances?expand"))  # in the order of arrival on 1.10.1
         query = {"Level": "Instance", "Query": {}, "ParentSeries": series, "ResponseContent": ["MainDicomTags"]}
@@ -1660,7 +1755,7 @@ class Artist:
         return found
 
     def _series_of(self, study: str) -> list[str]:
-        """The series of a study by their Series Number."""
+        """Return the series of a study by their Series Number."""
         if self._loopback.finds_more:
             query = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": ["MainDicomTags"]}
             found = self._loopback.post("/tools/find", query)
@@ -1670,107 +1765,158 @@ class Artist:
         return sorted(number, key=lambda series: (number[series], series))
 
 
+# ---- src/series_thumbnail/background.py: What is done while nobody waits for a picture.
+
+
+YIELD_SECONDS = 1.0  # that it waits for those who ask, at most, before each piece of work
+
+
+class Background:
+    """One thread that draws what became stable, and keeps what was drawn.
+
+    Parameters
+    ----------
+    draw : draws the picture of a series.
+    keep : writes a picture to its series.
+    nobody_waits : set while no request waits for a picture.
+    """
+
+    def __init__(
+        self, draw: Callable[[str], None], keep: Callable[[str, Picture], None], nobody_waits: threading.Event
+    ) -> None:
+        self._draw, self._keep, self._nobody_waits = draw, keep, nobody_waits
+        self._queue: queue.SimpleQueue[tuple[str, Picture | None] | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._last_error = ""
+        self.thread = threading.Thread(target=self._work, name="series-thumbnail-aside", daemon=True)
+
+    def __len__(self) -> int:
+        return self._queue.qsize()
+
+    def add(self, series: str, picture: Picture | None = None) -> None:
+        """Keep this picture of a series; without one, draw it."""
+        self._queue.put((series, picture))
+
+    def end(self) -> None:
+        """End after what is under way; return at once."""
+        self._stopping = True
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while item := self._queue.get():
+            series, picture = item
+            self._nobody_waits.wait(YIELD_SECONDS)  # who asks is first, yet not for ever
+            if self._stopping:
+                continue
+            try:
+                if picture is None:
+                    self._draw(series)
+                else:
+                    self._keep(series, picture)
+                self._last_error = ""
+            except Refused:
+                pass  # what can't be drawn now is reported to who asks for it
+            except LoopbackError as error:
+                if error.status != 404:  # 404: deleted meanwhile
+                    self._log_once(f"series_thumbnail could not keep the picture of series {series}: {one_line(error)}")
+            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
+                self._log_once(f"series_thumbnail met an error, please report it:\n{traceback.format_exc()}")
+
+    def _log_once(self, text: str) -> None:
+        if text != self._last_error and not self._stopping:
+            orthanc.LogError(text)
+        self._last_error = text
+
+
+# ---- src/series_thumbnail/drawing.py: Draws pictures with few threads, each picture once, however many ask for it.
+
+
+PICTURE_TIMEOUT_SECONDS = 60.0  # that a request waits for its picture
+STOPS_WITHIN_SECONDS = 2.0  # that the end of Orthanc waits for the threads
+MAX_WAITING_TO_BE_KEPT = 10_000  # pictures that wait to be written, at most
+
+
 @dataclasses.dataclass(eq=False)
 class Task:
     """A picture that somebody waits for. `spoiled`: its resource has changed meanwhile."""
 
     level: str
     resource: str
-    look: Look
+    options: RenderOptions
     future: concurrent.futures.Future[Picture] = dataclasses.field(default_factory=concurrent.futures.Future)
     spoiled: bool = False
 
 
-class Thumbnails:
-    """Serves pictures from memory, lets others be drawn by few threads, each once, and keeps those of series."""
+class DrawingPool:
+    """Gives pictures from memory, lets its threads draw the others, and keeps those of series in the background.
 
-    def __init__(self, settings: Settings, artist: Artist, archive: Archive, configuration: Mapping[str, Any]) -> None:
-        self.unavailable: str | None = "series_thumbnail has not started yet"
-        self._settings, self._artist = settings, artist
-        self._cache = Cache(settings.cache_megabytes * 1e6)
-        self._archive = archive
-        self._http_threads = int(configuration.get("HttpThreadsCount", 50))
+    Parameters
+    ----------
+    threads : that draw at a time for those who ask.
+    max_waiting : requests that may wait for a picture: each holds one of Orthanc's HTTP threads, and to draw takes others.
+    """
+
+    def __init__(self, chooser: Chooser, cache: Cache, archive: Archive, threads: int, max_waiting: int) -> None:
+        self._chooser, self._cache, self._archive, self._max_waiting = chooser, cache, archive, max_waiting
         self._asked: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._aside: queue.SimpleQueue[tuple[str, Picture | None] | None] = queue.SimpleQueue()
-        self._tasks: dict[tuple[str, Look], Task] = {}
+        self._tasks: dict[tuple[str, RenderOptions], Task] = {}
         self._changed: set[str] = set()  # series whose kept picture may be of another day
         self._lock = threading.Lock()
-        self._waiting = self._most_waiting = 0
-        self._stopping = False
-        self._complaint = ""
-        self._threads: list[threading.Thread] = []
-        self._has_started = threading.Event()
-        self._idle = threading.Event()  # nobody waits for a picture
-        self._idle.set()
-        change = orthanc.ChangeType
-        self._forgets = {int(change.NEW_INSTANCE), int(change.NEW_CHILD_INSTANCE), int(change.DELETED)}
-        self._started, self._stopped = int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED)
-        self._grows, self._stable = int(change.NEW_CHILD_INSTANCE), int(change.STABLE_SERIES)
+        self.waiting = 0
+        self._nobody_waits = threading.Event()
+        self._nobody_waits.set()
+        self.background = Background(self._draw_ahead, chooser.keep, self._nobody_waits)
+        self._threads = [
+            threading.Thread(target=self._draw, name=f"series-thumbnail-{number}", daemon=True)
+            for number in range(threads)
+        ]
 
-    # What Orthanc tells: return at once
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (*self._threads, self.background.thread):
+            thread.start()
 
-    def on_change(self, change: int, level: int, resource: str) -> None:
-        if change in self._forgets:
-            self._forget(resource, change == self._grows and level == LEVELS["series"])
-        elif change == self._stable and self.unavailable is None:
-            if self._settings.make_ahead:
-                self._aside.put((resource, None))
-            else:
-                self._changed.discard(resource)
-        elif change == self._started:
-            try:
-                self._start()
-            finally:
-                self._has_started.set()
-        elif change == self._stopped:
-            self._stop()
+    def stop(self) -> None:
+        """End the threads after what is under way; leave those behind that take long."""
+        for _ in self._threads:
+            self._asked.put(None)
+        self.background.end()
+        deadline = time.monotonic() + STOPS_WITHIN_SECONDS
+        for thread in (*self._threads, self.background.thread):
+            thread.join(max(0, deadline - time.monotonic()))
 
-    def why_not(self) -> str | None:
-        """Why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self._has_started.wait(STARTS_WITHIN)
-        return self.unavailable
-
-    def _forget(self, resource: str, grew: bool) -> None:
+    def forget(self, resource: str, has_grown: bool) -> None:
+        """Forget the pictures of a resource that has changed or is gone; `has_grown`: the middle may be another now."""
         with self._lock:
-            if grew:
+            if has_grown:
                 self._changed.add(resource)
             else:
                 self._changed.discard(resource)
             for task in self._tasks.values():
                 task.spoiled = task.spoiled or task.resource == resource
-        self._artist.forget(resource)
         self._cache.drop(resource)
 
-    def _start(self) -> None:
-        # Each picture that is waited for holds one of Orthanc's HTTP threads, and what draws it needs others.
-        drawing = min(self._settings.threads, max(1, self._http_threads // 4))
-        self._most_waiting = self._http_threads - drawing - 3
-        if self._most_waiting < 1:
-            self.unavailable = (
-                f"series_thumbnail stays idle: HttpThreadsCount is {self._http_threads}, allowed: at least 5"
-            )
-            orthanc.LogError(self.unavailable)
-            return
-        workers = [
-            threading.Thread(target=self._draw, name=f"series-thumbnail-{i}", daemon=True) for i in range(drawing)
-        ]
-        self._threads = [
-            *workers,
-            threading.Thread(target=self._work_aside, name="series-thumbnail-aside", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-        self.unavailable = None
+    def accept_kept(self, series: str) -> None:
+        """Take the kept picture of a series for right, although the series has grown: it is checked when it is used."""
+        self._changed.discard(series)
 
-    def _stop(self) -> None:
-        self._stopping = True
-        self.unavailable = "series_thumbnail has stopped"
-        for _ in self._threads[1:]:
-            self._asked.put(None)
-        self._aside.put(None)
-        deadline = time.monotonic() + 2
-        for thread in self._threads:
-            thread.join(max(0, deadline - time.monotonic()))
+    def get(self, level: str, resource: str, options: RenderOptions) -> Picture:
+        """Return a picture, drawn if need be. Raises `Refused`, TimeoutError, and LoopbackError of whatever drew it."""
+        with self._lock:
+            if self.waiting >= self._max_waiting:
+                raise Refused(503, "Too many pictures are waited for; try again in a second")
+            self.waiting += 1
+            self._nobody_waits.clear()
+        try:
+            task, is_new = self._task(level, resource, options)
+            if is_new:
+                self._asked.put(task)
+            return task.future.result(PICTURE_TIMEOUT_SECONDS)
+        finally:
+            with self._lock:
+                self.waiting -= 1
+                if not self.waiting:
+                    self._nobody_waits.set()
 
     # Threads
 
@@ -1778,43 +1924,18 @@ class Thumbnails:
         while task := self._asked.get():
             self._run(task)
 
-    def _work_aside(self) -> None:
-        """Draw what became stable, and keep what was drawn."""
-        while item := self._aside.get():
-            series, picture = item
-            self._idle.wait(1)  # who asks goes first, yet not for ever
-            if self._stopping:
-                continue
-            try:
-                if picture is None:
-                    self._ahead(series)
-                else:
-                    self._artist.keep(series, picture)
-                self._complaint = ""
-            except Refused:
-                pass  # what can't be drawn now is said to who asks for it
-            except LoopbackError as error:
-                if error.status != 404:  # 404: deleted meanwhile
-                    self._complain(f"series_thumbnail could not keep the picture of series {series}: {one_line(error)}")
-            except Exception:  # noqa: BLE001 - one bad series never ends the thread that serves all
-                self._complain(f"series_thumbnail met an error, please report it:\n{traceback.format_exc()}")
-
-    def _ahead(self, series: str) -> None:
-        task, new = self._task("series", series, self._artist.look)
-        if new:  # else somebody has asked for it
+    def _draw_ahead(self, series: str) -> None:
+        task, is_new = self._task("series", series, self._chooser.kept_options)
+        if is_new:  # else somebody has asked for it
             self._run(task)
             task.future.result()
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint and not self._stopping:
-            orthanc.LogError(text)
-        self._complaint = text
-
-    def _task(self, level: str, resource: str, look: Look) -> tuple[Task, bool]:
+    def _task(self, level: str, resource: str, options: RenderOptions) -> tuple[Task, bool]:
+        """Return the task for a picture, and whether there was none: then it is the caller's to run it."""
         with self._lock:
-            if (resource, look) in self._tasks:
-                return self._tasks[resource, look], False
-            task = self._tasks[resource, look] = Task(level, resource, look)
+            if (resource, options) in self._tasks:
+                return self._tasks[resource, options], False
+            task = self._tasks[resource, options] = Task(level, resource, options)
             return task, True
 
     def _run(self, task: Task) -> None:
@@ -1822,26 +1943,26 @@ class Thumbnails:
             picture = self._obtain(task)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             with self._lock:
-                del self._tasks[task.resource, task.look]
+                del self._tasks[task.resource, task.options]
             task.future.set_exception(error)
         else:
             with self._lock:
-                del self._tasks[task.resource, task.look]
+                del self._tasks[task.resource, task.options]
                 if not task.spoiled:
-                    self._cache.put(task.resource, task.look, picture)
+                    self._cache.put(task.resource, task.options, picture)
             task.future.set_result(picture)
 
     def _obtain(self, task: Task) -> Picture:
-        """The picture in memory, if its resource is as it was; else one that is drawn."""
-        picture, begun = self._cache.get(task.resource, task.look), time.monotonic()
-        # What is drawn now may name any state that was told before: if that is still so then, nothing has changed since.
-        archive = self._archive.look() if picture else self._archive.state
+        """Return the picture in memory, if its resource is as it was; else draw one."""
+        picture, begun = self._cache.get(task.resource, task.options), time.monotonic()
+        # What is drawn now may name any earlier state: if that is still so then, nothing has changed since.
+        state = self._archive.get_state() if picture else self._archive.state
         if picture is not None:
-            if picture.archive is archive:
+            if picture.archive is state:
                 return picture
-            count = self._artist.count(task.level, task.resource)
+            count = self._chooser.count(task.level, task.resource)
             if picture.count in (None, count):
-                picture.count, picture.checked, picture.archive = count, begun, archive
+                picture.count, picture.checked, picture.archive = count, begun, state
                 return picture
             self._cache.drop(task.resource)
             if task.level == "series":
@@ -1849,31 +1970,42 @@ class Thumbnails:
         if task.level == "series":
             picture = self._series(task)
         elif task.level == "studies":
-            picture = self._artist.study(task.resource, task.look, self._series_of_study)
+            picture = self._chooser.study(task.resource, task.options, self._series_of_study)
         else:
-            picture = self._artist.instance(task.resource, task.look)
-        picture.checked, picture.archive = begun, archive
+            picture = self._chooser.instance(task.resource, task.options)
+        picture.checked, picture.archive = begun, state
         return picture
 
     def _series(self, task: Task) -> Picture:
-        anew = task.resource in self._changed
-        picture = self._artist.series(task.resource, task.look, anew)
-        if not task.spoiled:
-            if anew and task.look == self._artist.look:
+        has_grown, is_kept_size = task.resource in self._changed, task.options == self._chooser.kept_options
+        picture = self._chooser.series(task.resource, task.options, has_grown)
+        if not task.spoiled and is_kept_size:
+            if has_grown:
                 self._changed.discard(task.resource)
-            if task.look == self._artist.look and not picture.is_kept and self._aside.qsize() < TO_BE_KEPT:
-                self._aside.put((task.resource, picture))
+            if not picture.is_kept and len(self.background) < MAX_WAITING_TO_BE_KEPT:
+                self.background.add(task.resource, picture)
         return picture
 
-    def _series_of_study(self, series: str, look: Look) -> Picture:
-        task, new = self._task("series", series, look)
-        if new:
+    def _series_of_study(self, series: str, options: RenderOptions) -> Picture:
+        task, is_new = self._task("series", series, options)
+        if is_new:
             self._run(task)
             return task.future.result()
         # Another thread draws it, or will: never wait here for one that may wait for this.
-        return self._obtain(Task("series", series, look, spoiled=True))
+        return self._obtain(Task("series", series, options, spoiled=True))
 
-    # Routes
+
+# ---- src/series_thumbnail/routes.py: The routes of the script.
+
+
+class Routes:
+    """Answers with pictures, most of them from memory."""
+
+    def __init__(
+        self, settings: Settings, pool: DrawingPool, cache: Cache, archive: Archive, renderer: Renderer
+    ) -> None:
+        self._settings, self._pool, self._cache = settings, pool, cache
+        self._archive, self._renderer = archive, renderer
 
     @takes(PARAMETERS)
     def of_series(self, request: Request) -> Answer:
@@ -1890,30 +2022,24 @@ class Thumbnails:
         """The same of one instance: of its middle frame."""
         return self._answer("instances", request)
 
-    def _answer(self, level: str, request: Request) -> Answer:
-        look, icon_will_do = wanted(
-            tuple(request.parameters.items()), request.headers.get("accept", "*/*"), self._settings
-        )
-        picture = self._picture(level, request.groups[0], look)
-        if picture.is_icon and not icon_will_do:
-            raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
-        # What the same words get from now on; not where icon=false has decided.
-        if icon_will_do:
-            question = request.uri, request.headers.get("accept"), tuple(request.query.items())
-            self._cache.learn(question, request.groups[0], look, picture)
-        # Each use asks whether it is still right, and every format has an ETag of its own: Vary would add nothing.
-        headers = {"ETag": picture.etag, "Cache-Control": "private, no-cache"}
-        if is_known(picture, request.headers.get("if-none-match")):
-            return Answer(b"", 304, headers=headers)
-        return Answer(picture.content, mime=picture.mime, headers=headers)
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Whether it runs, how many pictures are in memory, were drawn since the start, are waited for, and wait to be kept."""
+        return {
+            "Status": "running",
+            "Version": __version__,
+            "InMemory": {"Pictures": self._cache.pictures, "Bytes": self._cache.bytes},
+            "Drawn": self._renderer.drawn,
+            "Waiting": self._pool.waiting,
+            "Background": len(self._pool.background),
+        }
 
-    def again(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
-        """Answer what was asked before, in the same words: most requests, in a fifth of the time; whether it could."""
+    def answer_from_cache(self, output: Any, uri: str, raw: Mapping[str, Any]) -> bool:
+        """Answer what was asked before, in the same words: most requests, in a fifth of the time; return whether it could."""
         if raw["method"] != "GET":
             return False
         headers = raw["headers"]
         picture = self._cache.answers.get((uri, headers.get("accept"), tuple(raw["get"].items())))
-        if picture is None or not self._is_believed(picture):
+        if picture is None or not self._archive.is_believed(picture):
             return False
         output.SetHttpHeader("ETag", picture.etag)
         output.SetHttpHeader("Cache-Control", "private, no-cache")
@@ -1923,50 +2049,112 @@ class Thumbnails:
             output.AnswerBuffer(picture.content, picture.mime)
         return True
 
-    def _is_believed(self, picture: Picture) -> bool:
-        checked = self._archive.checked  # before its state, which changes first
-        if picture.archive is not self._archive.state:
-            checked = -math.inf
-        return time.monotonic() - max(checked, picture.checked) <= BELIEVED
+    def _answer(self, level: str, request: Request) -> Answer:
+        options, icon_will_do = wanted(
+            tuple(request.parameters.items()), request.headers.get("accept", "*/*"), self._settings
+        )
+        picture = self._picture(level, request.groups[0], options)
+        if picture.is_icon and not icon_will_do:
+            raise Refused(404, "There is no image to draw, only an icon; icon=false refuses icons")
+        # What the same words get from now on; not where icon=false has decided.
+        if icon_will_do:
+            request_key = request.uri, request.headers.get("accept"), tuple(request.query.items())
+            self._cache.learn(request_key, request.groups[0], options, picture)
+        # Each use asks whether it is still right, and every format has an ETag of its own: Vary would add nothing.
+        headers = {"ETag": picture.etag, "Cache-Control": "private, no-cache"}
+        if is_known(picture, request.headers.get("if-none-match")):
+            return Answer(b"", 304, headers=headers)
+        return Answer(picture.content, mime=picture.mime, headers=headers)
 
-    def _picture(self, level: str, resource: str, look: Look) -> Picture:
-        picture = self._cache.get(resource, look)
-        if picture is not None and self._is_believed(picture):
+    def _picture(self, level: str, resource: str, options: RenderOptions) -> Picture:
+        picture = self._cache.get(resource, options)
+        if picture is not None and self._archive.is_believed(picture):
             return picture
-        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):
+        if not is_orthanc_identifier(resource):
             raise Refused(404, f"There is no {one_line(resource)[:60]!r} among the {level}")
-        with self._lock:
-            if self._waiting >= self._most_waiting:
-                raise Refused(503, "Too many pictures are waited for; try again in a second")
-            self._waiting += 1
-            self._idle.clear()
         try:
-            task, new = self._task(level, resource, look)
-            if new:
-                self._asked.put(task)
-            return task.future.result(PATIENCE)
+            return self._pool.get(level, resource, options)
         except LoopbackError as error:
             if error.status in (400, 404):  # 400 of 1.10.1: it is here at another level
                 raise Refused(404, f"There is no {resource!r} among the {level}") from None
             raise Refused(503, f"Orthanc could not give what the picture is made of: {one_line(error)}") from None
         except TimeoutError:
-            raise Refused(503, f"The picture took longer than {PATIENCE:.0f} s; try again") from None
-        finally:
-            with self._lock:
-                self._waiting -= 1
-                if not self._waiting:
-                    self._idle.set()
+            raise Refused(503, f"The picture took longer than {PICTURE_TIMEOUT_SECONDS:.0f} s; try again") from None
 
-    def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs, how many pictures are in memory, were drawn since the start, are waited for, and wait to be kept."""
-        return {
-            "Status": "running",
-            "Version": __version__,
-            "InMemory": {"Pictures": self._cache.pictures, "Bytes": self._cache.bytes},
-            "Drawn": self._artist.drawn,
-            "Waiting": self._waiting,
-            "Background": self._aside.qsize(),
-        }
+
+# ---- src/series_thumbnail/thumbnails.py: The script from its start to its stop, and what Orthanc reports in between.
+
+
+STARTS_WITHIN_SECONDS = 5.0  # that a request waits for the script
+LEVEL_OF_SERIES = 2  # as OnChange numbers them
+SPARE_HTTP_THREADS = 3  # of Orthanc's, that neither wait for pictures nor serve what draws them
+
+
+class Thumbnails:
+    """Makes the parts of the script, starts and stops them, and hands on what Orthanc reports."""
+
+    def __init__(
+        self, settings: Settings, loopback: Loopback, chosen: str, kept: str, configuration: Mapping[str, Any]
+    ) -> None:
+        self.unavailable: str | None = "series_thumbnail has not started yet"
+        self._settings = settings
+        self._http_threads = int(configuration.get("HttpThreadsCount", 50))
+        # Each picture that is waited for holds one of Orthanc's HTTP threads, and what draws it needs others.
+        threads = min(settings.threads, max(1, self._http_threads // 4))
+        self._max_waiting = self._http_threads - threads - SPARE_HTTP_THREADS
+        self._renderer = Renderer(loopback)
+        kept_options = RenderOptions(settings.size, JPEG, settings.quality)
+        chooser = Chooser(loopback, self._renderer, chosen, kept, kept_options)
+        cache, archive = Cache(settings.cache_megabytes * 1e6), Archive(loopback)
+        self._pool = DrawingPool(chooser, cache, archive, threads, self._max_waiting)
+        self.routes = Routes(settings, self._pool, cache, archive, self._renderer)
+        self._is_decided = threading.Event()  # whether it has started, or can't
+        change = orthanc.ChangeType
+        self._forgets = {int(change.NEW_INSTANCE), int(change.NEW_CHILD_INSTANCE), int(change.DELETED)}
+        self._started, self._stopped = int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED)
+        self._grows, self._stable = int(change.NEW_CHILD_INSTANCE), int(change.STABLE_SERIES)
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        """Take what Orthanc reports; return at once."""
+        if change in self._forgets:
+            self._renderer.forget(resource)
+            self._pool.forget(resource, change == self._grows and level == LEVEL_OF_SERIES)
+        elif change == self._stable and self.unavailable is None:
+            if self._settings.make_ahead:
+                self._pool.background.add(resource)
+            else:
+                self._pool.accept_kept(resource)
+        elif change == self._started:
+            try:
+                self._start()
+            finally:
+                self._is_decided.set()
+        elif change == self._stopped:
+            self._stop()
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self._is_decided.wait(STARTS_WITHIN_SECONDS)
+        return self.unavailable
+
+    def _start(self) -> None:
+        if self._max_waiting < 1:
+            self.unavailable = (
+                f"series_thumbnail stays idle: HttpThreadsCount is {self._http_threads}, allowed: at least 5"
+            )
+            orthanc.LogError(self.unavailable)
+            return
+        self._pool.start()
+        self.unavailable = None
+
+    def _stop(self) -> None:
+        was_running = self.unavailable is None
+        self.unavailable = "series_thumbnail has stopped"
+        if was_running:
+            self._pool.stop()
+
+
+# ---- src/series_thumbnail/__init__.py
 
 
 def register() -> None:
@@ -1986,22 +2174,19 @@ def register() -> None:
         refusal = 'series_thumbnail stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
     if refusal is not None:
         orthanc.LogError(refusal)
-    artist = Artist(loopback, chosen, kept, Look(settings.size, JPEG, settings.quality))
-    thumbnails = Thumbnails(settings, artist, Archive(loopback), configuration)
+    thumbnails = Thumbnails(settings, loopback, chosen, kept, configuration)
+    routes = thumbnails.routes
 
     def unavailable() -> str | None:
         return refusal or thumbnails.why_not()
 
-    handlers = {"series": thumbnails.of_series, "studies": thumbnails.of_study, "instances": thumbnails.of_instance}
+    handlers = {"series": routes.of_series, "studies": routes.of_study, "instances": routes.of_instance}
     for level, handler in handlers.items():
-        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, thumbnails.again)
-    serve("/series-thumbnail/status", {"GET": thumbnails.status}, unavailable)
+        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
+    serve("/series-thumbnail/status", {"GET": routes.status}, unavailable)
     if refusal is None:
         if settings.explorer:
-            if hasattr(orthanc, "ExtendOrthancExplorer2"):
-                orthanc.ExtendOrthancExplorer2("python", EXPLORER)  # how the plugin calls itself
-            else:
-                orthanc.ExtendOrthancExplorer(EXPLORER)
+            extend_explorer()
         KEPT_ALIVE.append(thumbnails.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
 

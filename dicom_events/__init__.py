@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Built by `make build` from src/dicom_events/__init__.py: edit that, never this file.
-"""Tells other software what happens here: series become stable, images are stored, studies go.
+"""Tells other software what happens here: series become stable, images are stored, studies are deleted.
 
 Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
 in order for each series, after `kill -9`, restarts, and days without a broker. Without a section in the configuration the
@@ -56,7 +56,7 @@ else:
     _service = Service()
 
     def publish(type: str, data: Any, subject: str) -> str:  # noqa: A002 - CloudEvents' own names
-        """Publish an event of your own through the same outbox; gives its `id`, once it is on disk.
+        """Publish an event of your own through the same outbox; return its `id`, once it is on disk.
 
         `type` as `org.hospital.report` (ASCII, not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what
         it is about: events of one subject are in order. Raises `ValueError` for what no broker takes, `RuntimeError` if the

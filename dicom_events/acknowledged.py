@@ -34,7 +34,7 @@ class AcknowledgedInstances:
     # A transaction of the outbox
 
     def begin(self) -> None:
-        """A transaction is opened."""
+        """Begin a transaction."""
         self._new, self._new_batch = [], 0
 
     def add(self, instance: str) -> None:
@@ -48,7 +48,7 @@ class AcknowledgedInstances:
             self._new_batch = db.execute("INSERT INTO told VALUES(NULL,?,?)", values).lastrowid or 0
 
     def committed(self) -> None:
-        """The transaction is on disk."""
+        """Keep those of the transaction, which is on disk."""
         if self._new_batch:
             self._keep(self._new_batch, self._new)
 

@@ -71,7 +71,7 @@ class Applier:
             self.recorder.take_over()
             self._former_is_applied = True
             with contextlib.suppress(OSError):
-                self._journal.begin_anew()
+                self._journal.start_empty_file()
 
     def _apply(self, lines: list[bytes]) -> None:
         place = self._journal.after(lines)

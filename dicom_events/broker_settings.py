@@ -42,7 +42,7 @@ def _ca_certificate(scheme: str) -> Any:
 
 
 def _headers(headers: dict[str, Any]) -> str | None:
-    """One with a line break would be two; http.client's complaint of it would show the value."""
+    """Check headers: one with a line break would be two, and http.client's complaint of it would show the value."""
     fits = all(
         re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
         and isinstance(value, str)
@@ -219,7 +219,7 @@ CONFIGS: dict[str, tuple[str, type[Any]]] = {
 
 
 def _patterns(values: tuple[str, ...]) -> str | None:
-    """A pattern below `dicom.` or `orthanc.` has to match something: it would silently publish nothing."""
+    """Check patterns: one below `dicom.` or `orthanc.` that matches nothing would silently publish nothing."""
     for value in values:
         ours = value.startswith(("dicom.", "orthanc."))
         if not re.fullmatch(r"[\w.*?-]+", value) or (

@@ -15,7 +15,7 @@ from ._common.identifiers import orthanc_identifier
 
 from .events import identifiers_of_json
 
-KNOWN_SERIES = 10_000
+SERIES_REMEMBERED = 10_000
 
 
 class Tags:
@@ -88,6 +88,6 @@ class Identities:
         parents = self._parents.get(values[:3])
         if parents is None:
             parents = self._parents[values[:3]] = tuple(orthanc_identifier(*values[:n]) for n in (1, 2, 3))
-            while len(self._parents) > KNOWN_SERIES:
+            while len(self._parents) > SERIES_REMEMBERED:
                 self._parents.popitem(last=False)
         return (*parents, orthanc_identifier(*values))

@@ -39,7 +39,7 @@ class Named:
 
 
 def read_brokers(settings: Settings) -> list[Named]:
-    """Each broker of the section; one that is wrong puts only itself off, and keeps its place."""
+    """Return each broker of the section; one that is wrong puts only itself off, and keeps its place."""
     found = list[Named]()
     if settings.broker is not None:
         found.append(_named_broker(settings.broker))

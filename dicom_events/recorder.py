@@ -61,7 +61,10 @@ class Recorder:
             self._received, self._instances = {}, []
 
     def take_over(self) -> None:
-        """All that a former process reported is applied. Stability is kept in memory: its Stable… events may never come."""
+        """Note that all is applied that a former process reported: its Stable… events may never come.
+
+        Orthanc keeps stability in memory.
+        """
         self.resources.make_unstable_due(time.time() + self.quiet_seconds)
         self._touched.clear()
         self._throttle.next_event.clear()

@@ -140,7 +140,7 @@ class Resources:
         self._ledger.run("UPDATE resource SET unstable=0, due=NULL WHERE id=?", resource)
 
     def make_unstable_due(self, due: float) -> None:
-        """Orthanc has restarted, and keeps stability in memory: make all Stable… events up then that have not come."""
+        """Let all Stable… events be made up then that have not come: Orthanc keeps stability in memory, and has restarted."""
         self._ledger.run("UPDATE resource SET due=? WHERE unstable AND deleted IS NULL", due)
 
     def delete(self, resource: str, when: float) -> None:

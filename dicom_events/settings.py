@@ -28,7 +28,7 @@ def _tags(text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class EventSettings:
-    """`Events`: which happen to be told."""
+    """`Events`: which are published."""
 
     stable_series: bool = switch(True, "`dicom.series.stable`")
     stable_study: bool = switch(True, "`dicom.study.stable`")
@@ -43,7 +43,7 @@ class EventSettings:
         metadata={"minimum": 0, "help": "Milliseconds between two events of one series; 0: one each instance."},
     )
     stored_instance_skip_origin: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _origins, "help": "Origins whose instances are not told."}
+        default=(), metadata={"check": _origins, "help": "Origins whose instances are not published."}
     )
     stored_instance_publish_tags: tuple[str, ...] = _tags("Tags of the instance, by keyword or as `gggg,eeee`.")
     stable_series_publish_tags: tuple[str, ...] = _tags("Tags of the first instance that arrived of the series.")

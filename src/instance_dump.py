@@ -32,41 +32,22 @@ try:
 except ImportError:
     pydicom = None
 
+from common.accept import preferred_type
 from common.answers import Answer, Refused, Request, one_line, serve
+from common.identifiers import is_orthanc_identifier
 from common.loopback import Loopback, LoopbackError
 from common.parameters import OneOf, takes
+from common.version import __version__  # noqa: F401
 
-__version__ = "0.1.0"
-
-LONGEST = 256  # characters of a value in the text
-BULK = 1024  # bytes, or characters, of a value from which JSON has only its address
-LARGEST = 512 << 20  # bytes of a file that is read
-AT_A_TIME = threading.BoundedSemaphore(2)  # files that are held in memory
+MAX_VALUE_CHARACTERS = 256  # of a value in the text
+MAX_INLINE_BYTES = 1024  # or characters, of a value in JSON; of a longer one it has only the address
+MAX_FILE_BYTES = 512 << 20  # of a file that is read
+FILES_IN_MEMORY = threading.BoundedSemaphore(2)
+# PS3.18 F.2.2, table F.2.3-1
 MAY_BE_BULK = frozenset(
-    [
-        "DS",
-        "FL",
-        "FD",
-        "IS",
-        "LT",
-        "OB",
-        "OD",
-        "OF",
-        "OL",
-        "OV",
-        "OW",
-        "SL",
-        "SS",
-        "ST",
-        "SV",
-        "UC",
-        "UL",
-        "UN",
-        "US",
-        "UT",
-        "UV",
-    ]
-)  # PS3.18 F.2.2, table F.2.3-1
+    {"DS", "FL", "FD", "IS", "LT", "OB", "OD", "OF", "OL", "OV", "OW"}
+    | {"SL", "SS", "ST", "SV", "UC", "UL", "UN", "US", "UT", "UV"}
+)
 BYTES = re.compile("O[BDFLVW]|UN")  # VRs whose values pydicom gives as bytes, also "US or OW"
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a UI, which pydicom prints as it is
 PIXELS = 0x7FE0  # the group of pixel data
@@ -80,7 +61,7 @@ MISSING = (
 
 
 def readable(content: bytes) -> Any:
-    """The data set of a file, in which each element can be read: one that breaks its VR is OB, and shows its bytes.
+    """Return the data set of a file, in which each element can be read: one that breaks its VR is OB, and shows its bytes.
 
     Raises whatever pydicom raises: it can't read the file at all.
     """
@@ -108,17 +89,19 @@ def _make_readable(dataset: Any) -> None:
 
 
 def as_text(dataset: Any) -> str:
-    """What pydicom prints; a line that is too long ends with how long it was."""
+    """Return what pydicom prints; a line that is too long ends with how long it was."""
     return "".join(f"{_shortened(line)}\n" for line in str(dataset).split("\n"))
 
 
 def _shortened(line: str) -> str:
     head, mark, value = UNPRINTABLE.sub("\ufffd", line).partition(": ")
-    return f"{head}{mark}{value[:LONGEST]}" + (f"… (cut, of {len(value)} characters)" if len(value) > LONGEST else "")
+    return f"{head}{mark}{value[:MAX_VALUE_CHARACTERS]}" + (
+        f"… (cut, of {len(value)} characters)" if len(value) > MAX_VALUE_CHARACTERS else ""
+    )
 
 
 def as_json(dataset: Any, address: str) -> dict[str, Any]:
-    """DICOM JSON (PS3.18 F), without the file meta information; large values by their address in Orthanc's REST API."""
+    """Return DICOM JSON (PS3.18 F) without the file meta information; large values by their address in Orthanc's REST API."""
     found = {}
     for element in dataset:
         group, number = element.tag.group, element.tag.element
@@ -131,20 +114,24 @@ def _element(element: Any, address: str) -> dict[str, Any]:
         items = [as_json(item, f"{address}/{number}") for number, item in enumerate(element.value)]
         return {"vr": "SQ", **({"Value": items} if items else {})}
     try:
-        found: dict[str, Any] = element.to_json_dict(lambda _: address, 0 if element.tag.group == PIXELS else BULK)
+        found: dict[str, Any] = element.to_json_dict(
+            lambda _: address, 0 if element.tag.group == PIXELS else MAX_INLINE_BYTES
+        )
     except Exception:  # noqa: BLE001 - a DS that is no number, say: JSON has strings, too (PS3.18 F.2.3)
         texts = [str(element.value)] if isinstance(element.value, str | bytes) else [str(v) for v in element.value]
         found = {"vr": str(element.VR), "Value": texts}
-    found["vr"] = found["vr"].partition(" or ")[0]  # "OB or OW" where the file does not tell, and nothing else in it
+    found["vr"] = found["vr"].partition(" or ")[
+        0
+    ]  # "OB or OW" where the file does not say which, and nothing else in it
     if "Value" in found:
         found["Value"] = [_number(value) for value in found["Value"]]
-        if element.VR in MAY_BE_BULK and len(json.dumps(found["Value"])) > BULK:
+        if element.VR in MAY_BE_BULK and len(json.dumps(found["Value"])) > MAX_INLINE_BYTES:
             return {"vr": found["vr"], "BulkDataURI": address}
     return found
 
 
 def _number(value: Any) -> Any:
-    """JSON has no NaN and no infinity: DICOM writes them as texts (PS3.18 F.2.3)."""
+    """Return a value of JSON, which has no NaN and no infinity: DICOM writes them as texts (PS3.18 F.2.3)."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -152,30 +139,17 @@ def _number(value: Any) -> Any:
 
 
 def chosen_format(given: Mapping[str, Any], accept: str) -> str:
-    """A key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 406."""
+    """Return a key of FORMATS, by `?format=`, else by Accept. Raises `Refused`: 406."""
     if "format" in given:
         return str(given["format"])
-    best, found = max((_quality(accept, mime), -number, name) for number, (name, mime) in enumerate(FORMATS.items()))[
-        ::2
-    ]
-    if not best:
+    mime = preferred_type(accept, tuple(FORMATS.values()))
+    if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:100]!r}, here is: {', '.join(FORMATS.values())}")
-    return str(found)
-
-
-def _quality(accept: str, mime: str) -> float:
-    """How welcome a type is, from 0 to 1: the most specific range that names it counts (RFC 9110, 12.5.1)."""
-    ranges = (mime, f"{mime.partition('/')[0]}/*", "*/*")
-    found = {}
-    for part in (accept or "*/*").lower().split(","):
-        name, *parameters = (word.strip() for word in part.split(";"))
-        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-        found[name] = float(quality) if re.fullmatch(r"[01](\.[0-9]{0,3})?", quality) else 0.0
-    return next((found[each] for each in ranges if each in found), 0.0)
+    return next(name for name, each in FORMATS.items() if each == mime)
 
 
 def named_private_tags(dictionary: Mapping[str, Any]) -> Iterator[tuple[str, int, tuple[str, str, str]]]:
-    """Of Orthanc's `Dictionary`: creator, tag, and VR, multiplicity and name as pydicom wants them."""
+    """Yield creator, tag, and (VR, multiplicity, name) of each private tag in Orthanc's `Dictionary`, as pydicom needs them."""
     for tag, value in dictionary.items():
         number = re.fullmatch("([0-9a-fA-F]{4})[,-]([0-9a-fA-F]{4})", tag)
         if number and isinstance(value, list) and len(value) > 4 and int(number[1], 16) % 2:
@@ -197,20 +171,20 @@ class Dump:
         """The instance as pydicom prints it, or as DICOM JSON: `?format=text`, `json`, `dicom+json`, else by `Accept`."""
         chosen = chosen_format(request.parameters, request.headers.get("accept", ""))
         instance = request.groups[0]
-        if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):
+        if not is_orthanc_identifier(instance):
             raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")
         if not self._callers.acquire(blocking=False):
             raise Refused(503, "Too many requests at a time; try again")
         try:
-            with AT_A_TIME:
+            with FILES_IN_MEMORY:
                 return _in_a_thread(functools.partial(shown, self._read(instance), instance, chosen))
         finally:
             self._callers.release()
 
     def _read(self, instance: str) -> bytes:
         try:
-            if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > LARGEST:
-                raise Refused(413, f"The file has {size} bytes, allowed: {LARGEST}")
+            if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > MAX_FILE_BYTES:
+                raise Refused(413, f"The file has {size} bytes, allowed: {MAX_FILE_BYTES}")
             return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
         except LoopbackError as error:
             if error.status == 404:
@@ -219,7 +193,7 @@ class Dump:
 
 
 def shown(content: bytes, instance: str, chosen: str) -> Answer:
-    """The answer. Raises `Refused` (415): pydicom can't read it."""
+    """Return the answer. Raises `Refused` (415): pydicom can't read it."""
     try:
         dataset = readable(content)
         if chosen == "text":
@@ -231,12 +205,12 @@ def shown(content: bytes, instance: str, chosen: str) -> Answer:
     except Exception as error:  # noqa: BLE001 - pydicom raises whatever comes up
         raise Refused(415, f"pydicom can't read this instance: {type(error).__name__}") from None
     mime = FORMATS[chosen] + ("; charset=utf-8" if chosen == "text" else "")
-    # Values are a stranger's: no browser may take them for a page.
+    # Values come from anybody: no browser may take them for a page.
     return Answer(body.encode("utf-8", "replace"), mime=mime, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _in_a_thread(work: Callable[[], Answer]) -> Answer:
-    """Do it in a thread of our own: the stack of Orthanc's is too small for sequences nested in sequences."""
+    """Return what `work` returns in a thread of its own: Orthanc's have too small a stack for nested sequences."""
     outcome: list[Answer | Exception] = []
 
     def run() -> None:
@@ -254,7 +228,7 @@ def _in_a_thread(work: Callable[[], Answer]) -> Answer:
 
 
 def register() -> None:
-    """Tell pydicom the private tags that Orthanc knows, and register the route."""
+    """Add the private tags that Orthanc knows to pydicom's dictionary, and register the route."""
     configuration = json.loads(orthanc.GetConfiguration())
     if pydicom is None:
         orthanc.LogError(MISSING)

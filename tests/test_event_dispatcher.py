@@ -463,3 +463,12 @@ def test_pythons_logging_goes_to_standard_error_with_a_date_by_choice(capsys: py
     assert re.search(
         r"^20\d\d-\d\d-\d\d \S+ INFO \[test_event_dispatcher\.py:\d+\] ChangeEvent\(", capsys.readouterr().err
     )
+
+
+def test_a_handler_whose_turn_was_canceled_does_not_run() -> None:
+    ran = list[Any]()
+    make_call: Any = vars(event_dispatcher)["Call"]  # not for users
+    call = make_call(lambda *_: ran.append(1), STABLE, (None, None))
+    assert call.want_future().cancel()
+    call.run()
+    assert ran == []

@@ -35,6 +35,7 @@ from event_dispatcher import (
     register_event_handlers,
 )
 from testing.standin import OrthancApiHandler, StandIn
+from testing.waiting import wait_until
 
 orthanc = OrthancApiHandler()
 NEW_STUDY = orthanc.ChangeType.NEW_STUDY
@@ -238,6 +239,7 @@ def test_events_that_come_while_others_are_written_down_are_written_down_too(
     deleted = orthanc.ChangeType.DELETED
     register_event_handlers({deleted: lambda *_: None}, standin, at_least_once="mine")
     standin.on_change(orthanc.ChangeType.ORTHANC_STARTED)
+    wait_until(lambda: (tmp_path / "mine.sqlite").exists(), what="open the ledger")
     for each in range(number):
         assert standin.on_change(deleted, STUDY, str(each)) == []
     standin.on_change(STOPPED)

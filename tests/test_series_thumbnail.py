@@ -115,10 +115,10 @@ def test_each_instance_is_tried_once_from_the_middle_outwards(count: int) -> Non
     ("accept", "mime"),
     [("*/*", "image/jpeg"), ("image/png", "image/png"), ("image/*", "image/jpeg"), ("text/html, image/png;q=0.2", "image/png"),
      ("image/jpeg;q=0.1,image/png;q=0.9", "image/png"), ("image/jpeg;q=0, */*", "image/png"), ("text/html", None),
-     ("image/jpeg;q=0,image/png;q=0", None), ("", None), ("image/PNG ; Q=1", "image/png"), ("*/*;q=much", None)],
+     ("image/jpeg;q=0,image/png;q=0", None), ("", "image/jpeg"), ("image/PNG ; Q=1", "image/png"), ("*/*;q=much", None)],
 )  # fmt: skip
 def test_accept_chooses_between_jpeg_and_png(script: ModuleType, accept: str, mime: str | None) -> None:
-    assert script.preferred(accept) == mime
+    assert script.preferred_type(accept, (script.JPEG, script.PNG)) == mime
 
 
 def test_pixels_that_are_no_squares_are_shown_in_their_true_proportions(script: ModuleType) -> None:
@@ -135,7 +135,7 @@ def test_pixels_that_are_no_squares_are_shown_in_their_true_proportions(script: 
 
 
 def test_a_note_goes_into_a_picture_and_out_again_and_the_picture_stays_one(script: ModuleType) -> None:
-    look = script.Look(64, "image/jpeg", 80)
+    look = script.RenderOptions(64, "image/jpeg", 80)
     icon = script.draw_icon("plan", look)
     noted = script.with_note(icon, "made of this")
     assert script.without_note(noted) == (icon, "made of this")
@@ -144,14 +144,14 @@ def test_a_note_goes_into_a_picture_and_out_again_and_the_picture_stays_one(scri
 
 
 def test_memory_holds_no_more_than_it_may_and_the_least_used_goes_first(script: ModuleType) -> None:
-    cache = script.Cache(10 * (script.OVERHEAD + 1000))
-    look = script.Look(128, "image/jpeg", 80)
+    cache = script.Cache(10 * (script.PICTURE_OVERHEAD_BYTES + 1000))
+    look = script.RenderOptions(128, "image/jpeg", 80)
     pictures = {str(number): script.make_picture(bytes(1000), look, str(number)) for number in range(30)}
     for name, picture in pictures.items():
         cache.put(name, look, picture)
         cache.learn((f"/{name}", None, ()), name, look, picture)
         cache.put("0", look, cache.get("0", look))
-    assert (cache.pictures, cache.bytes) == (10, 10 * (script.OVERHEAD + 1000))
+    assert (cache.pictures, cache.bytes) == (10, 10 * (script.PICTURE_OVERHEAD_BYTES + 1000))
     assert [name for name in pictures if cache.get(name, look)] == ["0", *map(str, range(21, 30))]
     assert {picture.instance for picture in cache.answers.values()} == {"0", *map(str, range(21, 30))}
     for name in pictures:
@@ -266,7 +266,7 @@ def test_what_is_no_image_gives_the_icon_of_its_kind_or_404(
 
     stored = gallery.store(make_study(patient_id=f"KIND{sop_class}", change=no_image))[0]
     answer = gallery.request("GET", f"/series/{stored['ParentSeries']}/thumbnail")
-    assert answer.content == script.draw_icon(kind, script.Look(128, "image/jpeg", 80))
+    assert answer.content == script.draw_icon(kind, script.RenderOptions(128, "image/jpeg", 80))
     for level, key in (("series", "ParentSeries"), ("studies", "ParentStudy"), ("instances", "ID")):
         assert gallery.request("GET", f"/{level}/{stored[key]}/thumbnail?icon=false").status_code == 404
         assert gallery.request("GET", f"/{level}/{stored[key]}/thumbnail?icon=true").status_code == 200
@@ -379,7 +379,7 @@ def test_jpeg_2000_is_the_icon_of_an_image_while_orthanc_can_not_decode_it(
     dataset.SeriesInstanceUID = uid("JPEG 2000")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid("an image")
     series = gallery.store(dataset)[0]["ParentSeries"]
-    icon = script.draw_icon("image", script.Look(128, "image/jpeg", 80))
+    icon = script.draw_icon("image", script.RenderOptions(128, "image/jpeg", 80))
     assert gallery.request("GET", f"/series/{series}/thumbnail").content == icon
 
 
@@ -566,7 +566,7 @@ def counted(self, method, path, *more, **named):
     return exchange(self, method, path, *more, **named)
 series_thumbnail.Loopback.exchange = counted
 def give(output, uri, **request):
-    series_thumbnail.QUICK = float(request["get"].get("quick", series_thumbnail.QUICK))
+    series_thumbnail.QUICK_SECONDS = float(request["get"].get("quick", series_thumbnail.QUICK_SECONDS))
     output.AnswerBuffer(json.dumps(asked), "application/json")
     asked.clear()
 orthanc.RegisterRestCallback("/asked", give)

@@ -3,6 +3,7 @@
 """Orthanc's identifiers, which follow from those of DICOM, and its levels."""
 
 import hashlib
+import re
 
 # From the whole patient down to one image, and how Orthanc's routes call them.
 PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
@@ -22,3 +23,8 @@ def orthanc_identifier(*values: str) -> str:
     """
     digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None

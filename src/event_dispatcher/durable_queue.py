@@ -98,7 +98,7 @@ class DurableQueue:
     def _finish(self) -> None:
         self._worker.end(CLOSE_SECONDS / 2)
         if self._ledger:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, OSError):
                 self._hand_over.settle(self._ledger)
             self._ledger.close()
 

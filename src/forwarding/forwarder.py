@@ -645,7 +645,7 @@ class Forwarder:
         return True
 
     def _settle_verified(self) -> None:
-        while self._verifier and (answer := self._verifier.take()):
+        while self._verifier and (answer := self._verifier.first()):
             rows = self.ledger.rows("SELECT * FROM work WHERE id=? AND state='sending'", answer.row)
             for row in rows:  # none, if a person has dropped it
                 if answer.error:
@@ -658,6 +658,7 @@ class Forwarder:
                     self._send_missing(row, answer)
                 else:
                     self._end_delivered(row)
+            self._verifier.take()
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """What the destination took and does not have goes again, in a row of its own, for which the rest does not wait."""

@@ -52,6 +52,10 @@ class Verifier:
         with self._lock:
             return sum(each == destination for each in self._rows.values())
 
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
     def take(self) -> Verified | None:
         """The next answer."""
         if not self.answers:

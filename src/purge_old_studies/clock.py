@@ -103,7 +103,7 @@ class Clock:
             elif reading.now < reading.expected:
                 self._record_behind(reading)
             self._unrecorded = False
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             if not self._unrecorded:
                 orthanc.LogError(f"purge_old_studies: the time can't be recorded: {one_line(error)}")
             self._unrecorded = True

@@ -79,7 +79,7 @@ class Schedule:
                 self._runner.busy.release()
                 return  # it ran on this day already: the clock was set back, or the hour comes twice
             asked = self._conditions(rule, today, reading)
-        except (Refused, LoopbackError, sqlite3.Error) as error:
+        except (Refused, LoopbackError, OSError, sqlite3.Error) as error:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
             return

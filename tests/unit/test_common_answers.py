@@ -109,6 +109,11 @@ def test_a_server_that_stands_open_is_told_once(answers: Any, orthanc_standin: S
 # What is sent
 
 
+def test_a_body_of_more_than_a_mebibyte_is_a_413(ask: Callable[..., Answer]) -> None:
+    assert ask("POST", body=b"{}" + b" " * ((1 << 20) - 2)).status == 200
+    assert ask("POST", body=b"{}" + b" " * ((1 << 20) - 1)).status == 413
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [

@@ -145,6 +145,30 @@ def test_a_clock_that_went_ahead_starts_no_rule(purging: Purging) -> None:
     assert purging.deleted() == []
 
 
+def test_a_clock_that_is_wrong_stays_doubted_when_the_time_of_a_rule_comes(purging: Purging) -> None:
+    purging.add("a1")
+    purging.start(Rules=[RULE])
+    purging.looked()
+    purging.clock.jump(3 * 365 * 86400)
+    purging.looked()
+    for _ in range(30):  # by that clock, a day and more: the rule falls due
+        purging.clock.advance(3600)
+        purging.looked()
+    assert purging.purges() == []
+    assert purging.deleted() == []
+    purging.standin.assert_logged("rule old does not run: The clock says", "error")
+
+
+def test_a_clock_that_went_hours_ahead_starts_no_rule_whose_time_it_jumped_over(purging: Purging) -> None:
+    purging.add("a1")
+    purging.start(Rules=[RULE])
+    purging.looked()
+    purging.clock.jump(7200)
+    eventually(lambda: any("not run this time: old" in text for _, text in purging.standin.logs))
+    purging.looked()
+    assert purging.purges() == []
+
+
 def test_a_time_that_passed_while_it_was_down_waits_for_the_next_day(purging: Purging) -> None:
     purging.add("a1")
     purging.clock.advance(3600)

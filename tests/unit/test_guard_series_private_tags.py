@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ def file_with(*elements: bytes) -> bytes:
 
 def scanned(script: Any, content: bytes, entry: str = "0009,1001:ACME") -> Any:
     wanted = script.Wanted([script.parse_entry(entry, {})])
-    return script.scan(content, wanted, lambda _: False)
+    return sys.modules["series_private_tags.dicom_file"].scan(content, wanted, lambda _: False)
 
 
 WANTED = explicit(0x00091001, b"LO", b"value ")

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Guards, and single changes that break them: what `tests/mutants.py` makes, one at a time, and a test has to notice.
+
+By file and the tests that watch it: the text in the file, which is there once, and what it becomes. (a) to (l) are guards that
+no test had watched once.
+"""
+
+TABLE: dict[tuple[str, str], dict[str, str]] = {
+    ("src/anonymize_series.py", "tests/unit/test_guard_anonymize_series.py"): {
+        # (c)
+        "if needle in text or encoded in data:": "if needle in text:",
+        'if burned != "NO" and PRONE': "if burned and PRONE",
+        'if why := why_not_all(job, data["Copies"]):': 'if why := "":',
+        'if self._study(text_of(original, "StudyInstanceUID")) or': "if False or",
+    },
+    ("src/audit_log.py", "tests/unit/test_guard_audit_log.py"): {
+        # (d)
+        "if first > dropped + 1:": "if False:",
+        "if newest and number < newest[0]:": "if False:",
+        "elif not hmac.compare_digest(": "elif False and not hmac.compare_digest(",
+        "self._lost += 1": "pass",
+    },
+    ("src/auto_forward_modality.py", "tests/unit/test_guard_proofs.py"): {
+        'for one in report["Success"] if': 'for one in (*report["Success"], {"SOPInstanceUID": "1.2"}) if',
+        'if report["Status"] == "Pending" and abs(': "if False and abs(",
+        "COMMITTED_WITHIN:\n        return None": "COMMITTED_WITHIN * 99:\n        return None",
+        "return committed & found_by_patient(loopback, name, instances)": "return committed",
+        "(proved if ours and patients == {ours} else strange).add(instance)": "proved.add(instance)",
+        "if instance is None or not is_part(place, answer):": "if instance is None:",
+    },
+    ("src/auto_forward_peer.py", "tests/unit/test_guard_proofs.py"): {
+        'if any(one.get("Origin") == "RestApi"': 'if any(False and one.get("Origin") == "RestApi"',
+    },
+    ("src/auto_retries.py", "tests/unit/test_guard_auto_retries.py"): {
+        # (e)
+        'if self._configuration.get("OverwriteInstances"):': "if False:",
+        'now == data["Addresses"]': "True",
+        'if job["ErrorCode"] == CANCELED_JOB:': "if False:",
+        "if len({address(known[name]) for name in names}) > 1:": "if False:",
+        '(next_attempt<=? OR next_attempt>?) "': '(next_attempt<=? OR next_attempt>?+9e9) "',
+        'return bool(count == job["Content"].get("InstancesCount"))': "return True",
+    },
+    ("src/cmove_interceptor.py", "tests/unit/test_guard_cmove_interceptor.py"): {
+        'if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)': "if True",
+        "or (not self._strict and": "or (",
+        'if re.search(r"[*?]", token):': "if False:",
+        "all(_any_like((pattern,), value) for value": "any(_any_like((pattern,), value) for value",
+        "self._notifier.require(self._values(move))": "pass",
+    },
+    ("src/common/answers.py", "tests/unit/test_common_answers.py"): {
+        "output.SetHttpHeader(one_line(name), one_line(value))": "output.SetHttpHeader(name, value)",
+        "KEPT_ALIVE.append(callback)": "pass",
+        'if len(body := raw.get("body", b"")) > LARGEST_BODY:': 'if len(body := raw.get("body", b"")) < 0:',
+    },
+    ("src/common/arrivals.py", "tests/unit/test_common_arrivals.py"): {
+        "if not all(uid.isascii() for uid in uids):": "if False:",
+        ".strip() for tag in UID_TAGS": " for tag in UID_TAGS",
+        "self._known.pop(instance, None)\n        self._known[instance]": "self._known[instance]",
+    },
+    ("src/common/cross_site.py", "tests/unit/test_common_answers.py"): {
+        # (h)
+        '*headers.get("x-forwarded-host", "").split(",")]': "]",
+        'OWN_PAGES = ("same-origin", "none")': 'OWN_PAGES = ("same-origin", "none", "same-site")',
+        "if _is_browser(headers) and (mime": "if False and (mime",
+    },
+    ("src/common/cross_site.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        "if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):": 'if ahead := "":',
+    },
+    ("src/common/times.py", "tests/unit/test_common_days.py"): {
+        'r"[0-9]{8}"': 'r"\\d{8}"',
+        "except ValueError:\n        return None\n\n\ndef parse_time": "except KeyError:\n        return None\n\n\ndef parse_time",
+    },
+    ("src/common/embedded.py", "tests/unit/test_common_days.py"): {
+        ".parent / name": ".parent.parent / name",
+    },
+    ("src/common/feed.py", "tests/unit/test_common_feed.py"): {
+        'self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())': "pass",
+        "limit = 2**62 if before is None else before": "limit = 2**62",
+        'if not self._reconcile and change == "NewInstance"': 'if change == "NewInstance"',
+        "if last + self._quiet_after > time.time():": "if False:",
+        'self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted': "raise  # deleted",
+        'if change["Date"] < began': 'if change["Date"] <= began',
+    },
+    ("src/common/feed.py", "tests/unit/test_forwarding_restored_index.py"): {
+        'self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)': "pass",
+        "self._set_back(place)\n": "pass\n",
+    },
+    ("src/common/json_text.py", "tests/unit/test_common_answers.py"): {
+        "if depth > DEEPEST:": "if False:",
+        "if len(found := dict(pairs)) < len(pairs):": "if (found := dict(pairs)) is None:",
+    },
+    ("src/common/ledger.py", "tests/test_common_ledger.py"): {
+        "OR next_attempt>?) AND NOT": "OR next_attempt>?+9e9) AND NOT",
+        "state IN ('done','gone') AND": "state IN ('done','gone','dead') AND",
+    },
+    ("src/common/loopback.py", "tests/test_common_loopback.py"): {
+        "{path.partition('?')[0]}: {reason}": "{path}: {reason}",
+    },
+    ("src/common/loopback.py", "tests/unit/test_common_loopback_and_settings.py"): {
+        '2 if method != "POST" or path in HARMLESS_TWICE else 1': "2",
+    },
+    ("src/common/parameters.py", "tests/unit/test_forwarding_deliveries.py"): {
+        "if name not in taken:": "if False:",
+        "if not isinstance(value, list) or not value or not all(": "if not isinstance(value, list) or not all(",
+    },
+    ("src/common/place.py", "tests/unit/test_common_feed.py"): {
+        # (f)
+        "return min(kept, newest)": "return kept",
+        # (f)
+        "if kept > newest:": "if False:",
+    },
+    ("src/common/settings.py", "tests/test_common_settings.py"): {
+        "(hint is bool) == isinstance(found, bool)": "True",
+    },
+    ("src/common/settings.py", "tests/unit/test_common_loopback_and_settings.py"): {
+        'if limits and limits.get("secret"):': "if False:",
+    },
+    ("src/common/state.py", "tests/test_common_state.py"): {
+        "if stat.S_IMODE(path.stat().st_mode) & OTHERS:": "if False:",
+    },
+    ("src/common/user_number.py", "tests/unit/test_common_user_number.py"): {
+        "if value == number]": "if False]",
+        "value[0] if isinstance(value, list) and value else value": "value",
+    },
+    ("src/dicom_events/events.py", "tests/unit/test_guard_dicom_events.py"): {
+        'value.decode("ascii").strip("\\0 ") for': 'value.decode("latin-1").strip("\\0 ") for',
+    },
+    ("src/dicom_events/journal.py", "tests/unit/test_guard_dicom_events.py"): {
+        "if self._read_to < self._end:\n                return": "if False:\n                return",
+        "self._end = cut_torn_line(self._file) if self._generation else 0": "self._end = self._file.seek(0, 2)",
+    },
+    ("src/dicom_events/letters.py", "tests/unit/test_guard_dicom_events.py"): {
+        # (k)
+        " OR l.next_attempt>?)": " OR l.next_attempt>?+9e9)",
+        "AND o.event<l.event)": "AND 0)",
+    },
+    ("src/dicom_events/outbox.py", "tests/unit/test_guard_dicom_events.py"): {
+        "AND row<{barrier} ORDER": "ORDER",
+        "self._newest, self.added, self.pending = before\n                raise": "raise",
+    },
+    ("src/dicom_events/retention.py", "tests/unit/test_guard_dicom_events.py"): {
+        'AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"': '"',
+    },
+    ("src/dicom_events/places.py", "tests/unit/test_guard_dicom_events.py"): {
+        "newest if known else 0)": "0)",
+    },
+    ("src/event_dispatcher/calls.py", "tests/test_event_dispatcher.py"): {
+        "self.is_over = self.future is not None and not self.future.set_running_or_notify_cancel()": "self.is_over = False",
+    },
+    ("src/forwarding/deletion.py", "tests/unit/test_forwarding_deletion.py"): {
+        # (a)
+        "self._stopping.is_set() or self._arrives(some)": "self._stopping.is_set()",
+        # (b)
+        '"waiting", "sending", "dead"))': '"waiting", "sending", "sending"))',
+        "elif missing := len(instances.keys() - proved):": "elif missing := 0:",
+        'return not page["Done"] or not': "return not",
+        "elif any(self._is_protected(patient)": "elif False and any(self._is_protected(patient)",
+        "if any(self._ledger.rows(arrived, level, some) for level in PLURALS):": "if False:",
+        '*(json.loads(kept[0]["data"])["Destinations"] if kept else ())': "",
+    },
+    ("src/forwarding/deliveries.py", "tests/unit/test_forwarding_deliveries.py"): {
+        "AND state<>'sending'\"": '"',
+        "if day and first <= day <= last]": "if day]",
+        "if not dry:": "if True:",
+        "if name is None or name not in self._forwarder.known():": "if False:",
+    },
+    ("src/forwarding/destinations.py", "tests/unit/test_forwarding_destinations.py"): {
+        # (j)
+        "self._delay = min(PROBE_LONGEST, self._delay * 2)": "pass",
+        "return not self.away or": "return True or",
+        "self.away, self.error, self.answered = True, error, False": "self.away, self.error = True, error",
+        "self._trial_delay = min(self._longest, self._trial_delay * 2)": "pass",
+    },
+    ("src/forwarding/forwarder.py", "tests/unit/test_forwarding_forwarder.py"): {
+        # (i)
+        "state='waiting', attempts=attempts-1, job=NULL": "state='waiting', job=NULL",
+        "if self.kind.came_from(origin, settings) or": "if",
+        "raise  # whether there is a job now": "pass  # whether there is a job now",
+        "if self.is_paused(name) or not": "if not",
+        "not self.is_open(name) or": "",
+        "if key in OURS]": 'if key == "Permissive"]',
+        'self._call_back(row["queue"])': "pass",
+        "if len(here) == len(resources):\n                raise": "if False:\n                raise",
+        'if given and (given[0]["seq"] >= seq > 0 or': "if given and (False or",
+    },
+    ("src/forwarding/forwarder.py", "tests/unit/test_forwarding_restored_index.py"): {
+        'self.ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)': "pass",
+        'self.ledger.set_number("taken", min(place, self.ledger.number("taken")))': "pass",
+        "[0 if seq > place else seq, *more]": "[seq, *more]",
+    },
+    ("src/forwarding/peers.py", "tests/unit/test_guard_proofs.py"): {
+        '            if status != http.HTTPStatus.OK:\n                raise ValueError(f"{name} answers {status} when': '            if False:\n                raise ValueError(f"{name} answers {status} when',
+        "return found & set(keys)": "return set(keys)",
+    },
+    ("src/forwarding/routing.py", "tests/unit/test_forwarding_routing.py"): {
+        "if found[-1].matched and self._first_only:": "if found[-1].destinations and self._first_only:",
+        "return batch.resource in self._loopback": "return True or self._loopback",
+        "fnmatch.fnmatchcase(batch.uid, uid) for uid": "True for uid",
+        "if chosen and isinstance(chosen, str)": "if isinstance(chosen, str)",
+    },
+    ("src/forwarding/rules.py", "tests/test_common_rules.py"): {
+        "(yesterday and now.time() < end)": "(today and now.time() < end)",
+        "if tag in below or": "if False or",
+    },
+    ("src/instance_dump.py", "tests/unit/test_guard_instance_dump.py"): {
+        'if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):': "if False:",
+        "> LARGEST:": "> LARGEST * 99:",
+        "finally:\n            self._callers.release()": "finally:\n            pass",
+    },
+    ("src/purge_old_studies/archive.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        "if is_protected:\n            return": "if False:\n            return",
+    },
+    ("src/purge_old_studies/clock.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        "if -MAX_BEHIND_SECONDS <= now - expected <= self._max_ahead:": "if True:",
+    },
+    ("src/purge_old_studies/index.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        "if error.args[0] in UNKNOWN_RESOURCE:": "if True:",
+    },
+    ("src/purge_old_studies/purge.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        'if study.received != row["facts"]["LastUpdate"]:': "if False:",
+        "if not is_meant(study, self._asked):": "if False:",
+    },
+    ("src/purge_old_studies/schedule.py", "tests/unit/test_guard_purge_old_studies.py"): {
+        # (g)
+        'if not self._ledger.run("INSERT OR IGNORE INTO runs VALUES(?,?)", rule.name, f"{today:%Y%m%d}"):': "if False:",
+        "if due and ahead > CLOCK_JUMP:": "if False:",
+        "if reading.doubt:": "if False:",
+    },
+    ("src/series_private_tags.py", "tests/unit/test_guard_series_private_tags.py"): {
+        # (f)
+        'place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest': "kept if kept >= 0 else newest",
+        # (l)
+        'end_of_sequence(data, start, implicit or vr == b"UN")': "end_of_sequence(data, start, implicit)",
+        # (l)
+        'end_of_sequence(data, start, implicit or vr == b"UN", depth + 1)': "end_of_sequence(data, start, implicit, depth + 1)",
+        "if depth > MOST_NESTED:\n        raise": "if False:\n        raise",
+        "found = self._exact.get((group, element)), self._of_creator": "found = self._exact.get((group, element)), None and self._of_creator",
+        "if group % 2 == 0:": "if False:",
+    },
+    ("src/series_thumbnail.py", "tests/unit/test_guard_series_thumbnail.py"): {
+        "if not task.spoiled:\n                    self._cache.put": "if True:\n                    self._cache.put",
+        "if picture.count in (None, count):": "if True:",
+        "self._cache.drop(resource)": "pass",
+        'if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):': "if False:",
+    },
+}
