@@ -15,7 +15,7 @@
 
 Put this file beside your script, which Orthanc loads. Handlers may be plain functions, coroutines, or a `pipeline` of them;
 they run on threads and an event loop of their own, so that Orthanc never waits for them. What one raises is logged with its
-name. With `at_least_once="my_script"` an event stands on disk until its handlers have ended without an error.
+name. With `at_least_once="my_script"` an event is on disk until its handlers have ended without an error.
 
 It registers nothing by itself, and needs the package httpx (pip install httpx; the Dockerfile has it). All of it, and how to
 test your handlers without a server: docs/event_dispatcher.md.
@@ -48,9 +48,9 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, TypedDict, Unpack, overload
 
 try:
     import orthanc
@@ -868,6 +868,237 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     return not page["Done"] or not new.isdisjoint(wanted)
 
 
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the conditions hold that are given.
+
+    Attributes
+    ----------
+    ids, subjects : it is one of these.
+    queue, subject, job : it is this one.
+    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    not_queue : it is in another queue.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    tried : it was attempted before, or it was not.
+    job_or_subject : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    queue: str | None = None
+    not_queue: str | None = None
+    subject: str | None = None
+    subject_glob: str | None = None
+    subjects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_subject: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.subjects)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        if self.subject_glob is not None:
+            parts.append("subject GLOB ?")
+            values.append(self.subject_glob)
+        if self.not_queue is not None:
+            parts.append("queue<>?")
+            values.append(self.not_queue)
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.about is not None:
+            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
+            values += [self.about, self.about]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        if self.job_or_subject is not None:
+            parts.append("(job=? OR subject=?)")
+            values += [self.job_or_subject, self.job_or_subject]
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_queue: str) -> float | None:
+        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        self._ledger.run(sql, time.time(), queue, since)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, error, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
 
 
@@ -1057,6 +1288,44 @@ class Worker:
             self._ledger.checkpoint()
 
 
+# ---- src/event_dispatcher/at_least_once.py: The promise that an event is on disk until its handlers have ended without an error.
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeastOnce:
+    """How events are kept until each of their handlers has ended without an error.
+
+    What Orthanc lists in /changes (new, stable, updated) is read from there, so that a killed server misses nothing; jobs
+    and deletions are kept from the moment they reach the script. Events of one resource stay in order, for each handler.
+
+    Parameters
+    ----------
+    name : of the ledger, NAME.sqlite in the folder of Orthanc's index; each script has one of its own.
+    first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
+    give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
+    under_way : events of one handler that are handed to the executor at a time.
+    reconcile : False: /changes is not read, as with several Orthancs on one database it lists what happens in all of them.
+    folder : of the ledger, instead of that of the index.
+    durability : "full": the ledger also survives the loss of power.
+    """
+
+    name: str
+    first: float = 10.0
+    longest: float = 3600.0
+    give_up_hours: float = 72.0
+    under_way: int = 100
+    reconcile: bool = True
+    folder: str | None = None
+    durability: str = "normal"
+
+    def check(self) -> None:
+        """Raise ValueError for a name or a durability that can't be."""
+        if self.durability not in ("normal", "full"):
+            raise ValueError(f"AtLeastOnce.durability: found {self.durability!r}, allowed: normal, full")
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise ValueError(f"at_least_once: found {self.name!r}, allowed: letters, digits, _ and -")
+
+
 # ---- src/event_dispatcher/events.py: Events, and what a handler is.
 
 
@@ -1089,7 +1358,7 @@ class ChangeEvent:
 
 
 def pipeline(*steps: Handler) -> Handler:
-    """One handler of several: each gets what the one before returned, the first the event; all get the session.
+    """Return one handler of several: each gets what the one before returned, the first the event; all get the session.
 
     With a coroutine among them the whole is one, on the event loop, where no step may block.
     """
@@ -1130,14 +1399,14 @@ def check_handler(handler: Any) -> None:
 
 
 def name_of(handler: Handler) -> str:
-    """How logs, and the rows of `at_least_once`, call a handler."""
+    """Return how logs, and the rows of `at_least_once`, call a handler."""
     if isinstance(handler, functools.partial):
         return name_of(handler.func)
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
 def names_of(enumeration: Any) -> dict[int, Name]:
-    """The names of `orthanc.ChangeType` or `orthanc.ResourceType`, by value."""
+    """Return the names of `orthanc.ChangeType` or `orthanc.ResourceType`, by value."""
     return {value: Name(value, name) for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
@@ -1258,295 +1527,6 @@ class OrthancLog(logging.Handler):
             self.handleError(record)
 
 
-# ---- src/event_dispatcher/at_least_once.py: Events that stand on disk until their handlers have ended without an error.
-
-
-LOOK_EVERY = 1.0  # seconds between looks at /changes, unless something is told
-LINGER = 0.05  # seconds between them while much is told
-RETRY_SECONDS = 2.0  # until what could not be written down is written again
-CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
-EVENTS_PER_COMMIT = 500
-
-
-@dataclasses.dataclass(frozen=True)
-class AtLeastOnce:
-    """How events are kept until each of their handlers has ended without an error.
-
-    What Orthanc lists in /changes (new, stable, updated) is read from there, so that a killed server misses nothing; jobs
-    and deletions are kept from the moment they reach the script. Events of one resource stay in order, for each handler.
-
-    Parameters
-    ----------
-    name : of the ledger, NAME.sqlite in the folder of Orthanc's index; each script has one of its own.
-    first, longest : seconds until a handler that failed is tried again, and most seconds between two tries.
-    give_up_hours : after which its event is given up (`Dispatcher.retry_dead`).
-    under_way : events of one handler that are handed to the executor at a time.
-    reconcile : False: /changes is not read, as with several Orthancs on one database it tells of all of them.
-    folder : of the ledger, instead of that of the index.
-    durability : "full": the ledger also survives the loss of power.
-    """
-
-    name: str
-    first: float = 10.0
-    longest: float = 3600.0
-    give_up_hours: float = 72.0
-    under_way: int = 100
-    reconcile: bool = True
-    folder: str | None = None
-    durability: str = "normal"
-
-
-class Keeper:
-    """Keeps events in a ledger, one row for each handler, and hands them over until they are handled."""
-
-    IN_CHANGES = re.compile("(NEW|STABLE|UPDATED)_(PATIENT|STUDY|SERIES|INSTANCE|ATTACHMENT|METADATA)")
-
-    def __init__(
-        self,
-        kept: AtLeastOnce,
-        handlers: Mapping[int, Sequence[Handler]],
-        run: Callable[[Handler, tuple[int, int, str]], concurrent.futures.Future[Any]],
-        orthanc: Any,
-    ) -> None:
-        self._kept, self._run = kept, run
-        self._configuration = json.loads(orthanc.GetConfiguration())
-        self._loopback = Loopback(self._configuration)
-        if kept.durability not in ("normal", "full"):
-            raise ValueError(f"AtLeastOnce.durability: found {kept.durability!r}, allowed: normal, full")
-        if not re.fullmatch(r"[\w-]+", kept.name):
-            raise ValueError(f"at_least_once: found {kept.name!r}, allowed: letters, digits, _ and -")
-        if not self._loopback.enabled:
-            raise ValueError('at_least_once needs "HttpServerEnabled": true: it reads /changes')
-        self._levels = {
-            name.capitalize(): int(value) for name, value in vars(orthanc.ResourceType).items() if name.isupper()
-        }
-        self._handlers: dict[str, Handler] = {}
-        self._queues: dict[str, tuple[int, list[str]]] = {}  # of each change type by name: its number, and whose rows
-        for change, several in handlers.items():
-            self._queues[str(change)] = int(change), [self._queue_of(handler) for handler in several]
-        self._ledger: Ledger | None = None
-        self._feed: Feed | None = None
-        # What is not written down yet. A disk or a lock may take seconds, so OnChange leaves it to a thread.
-        self._unheard: collections.deque[ChangeEvent] = collections.deque()
-        self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
-        self._settling = threading.Lock()
-        self._under_way: collections.Counter[str] = collections.Counter()
-        self._worker = Worker(kept.name, self._open, self._turn)
-        self._wake, self._stopping = self._worker.wake, self._worker.stopping
-        self._heard, self._closing = threading.Event(), threading.Event()
-        self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
-        self._begun = False
-        self._writer = threading.Thread(target=self._write, name="event_dispatcher writer", daemon=True)
-
-    def _queue_of(self, handler: Handler) -> str:
-        """The queue of a handler bears its name, for a restart must find it; of several of one name, the second is `name#2`."""
-        name = name_of(handler)
-        for number in range(1, len(self._handlers) + 2):
-            queue_name = name if number == 1 else f"{name}#{number}"
-            if self._handlers.setdefault(queue_name, handler) is handler:
-                return queue_name
-        raise AssertionError
-
-    # What OnChange tells: return at once
-
-    def takes(self, event: ChangeEvent) -> bool:
-        """Whether this event is kept; it is handled from the ledger then."""
-        change = str(event.change_type)
-        in_changes = self.IN_CHANGES.fullmatch(change) is not None
-        if in_changes and self._kept.reconcile:
-            if change not in self._queues:
-                return False  # it is read within a second, which is soon enough for what becomes stable later
-            self._look_at = min(self._look_at, self._looked_at + LINGER)
-        elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._queues:
-            self._unheard.append(event)
-            self._heard.set()
-        self._wake.set()
-        return change in self._queues
-
-    # The thread that writes down
-
-    def _write(self) -> None:
-        complaint = ""
-        while not self._closing.is_set() or self._unheard:
-            self._heard.wait()
-            self._heard.clear()
-            try:
-                self._write_down()
-                complaint = ""
-            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
-                if str(error) != complaint:
-                    complaint = str(error)
-                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._kept.name, error)
-                if self._closing.wait(RETRY_SECONDS):
-                    break
-                self._heard.set()
-        self._worker.end(CLOSE_SECONDS / 2)
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._settle()
-        if self._ledger:
-            self._ledger.close()
-
-    def _write_down(self) -> None:
-        assert self._ledger
-        while self._unheard:
-            # By index: a deque to which OnChange adds meanwhile can't be walked through.
-            some = [self._unheard[index] for index in range(min(len(self._unheard), EVENTS_PER_COMMIT))]
-            with self._ledger.transaction():
-                for event in some:
-                    self._hear(event)
-            for _ in some:
-                self._unheard.popleft()
-            self._wake.set()
-
-    def _hear(self, event: ChangeEvent) -> None:
-        change, level = str(event.change_type), str(event.resource_type).capitalize()
-        if self._feed and (change.startswith("STABLE_") or change == "NEW_INSTANCE"):
-            self._feed.hear(_in_camel_case(change), event.resource_id)
-        if not change.startswith("STABLE_"):
-            self._add(change, level, event.resource_id)
-
-    def _told(self, change: Mapping[str, Any]) -> None:
-        """An entry of /changes."""
-        for name in self._queues:
-            if _in_camel_case(name) == change["ChangeType"] and not name.startswith("STABLE_"):
-                self._add(name, change["ResourceType"], change["ID"])
-
-    def _settled(self, level: str, resource: str, _instances: Mapping[str, int]) -> None:
-        self._add(f"STABLE_{level.upper()}", level, resource)
-
-    def _add(self, change: str, level: str, resource: str) -> None:
-        assert self._ledger
-        for queue_name in self._queues.get(change, (0, []))[1]:
-            self._ledger.add(queue_name, resource or change, {"Change": change, "Level": level, "Resource": resource})
-
-    # From ORTHANC_STARTED to ORTHANC_STOPPED
-
-    def start(self) -> None:
-        self._worker.start()
-
-    def _open(self) -> Ledger:
-        path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
-        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
-        try:
-            ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE state='sending'")
-        except BaseException:
-            ledger.close()
-            raise
-        if ledger.moved:
-            LOG.warning(
-                "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
-            )
-        unknown = [row["queue"] for row in ledger.rows("SELECT DISTINCT queue FROM work_counts WHERE n>0")]
-        if unknown := sorted(set(unknown) - self._handlers.keys()):
-            LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
-        levels = [name.removeprefix("STABLE_").capitalize() for name in self._queues if name.startswith("STABLE_")]
-        stable_age = float(self._configuration.get("StableAge", 60))
-        reconcile = self._kept.reconcile
-        self._ledger = ledger
-        self._feed = Feed(ledger, self._loopback, self._settled, levels, stable_age, reconcile, told=self._told)
-        self._writer.start()
-        return ledger
-
-    def stop(self) -> None:
-        """Hand over nothing more."""
-        self._worker.end(0.0)
-
-    def close(self) -> None:
-        """After the handlers have ended: what they did is written down; the rest is handed over after the next start.
-
-        A disk that hangs is left behind after a second.
-        """
-        self._closing.set()
-        self._heard.set()
-        if self._writer.is_alive():
-            self._writer.join(CLOSE_SECONDS)
-        if self._unheard:
-            LOG.error("%s: %d events could not be written down, and are lost", self._kept.name, len(self._unheard))
-
-    def retry_dead(self) -> int:
-        if not self._ledger:
-            return 0
-        now = time.time()
-        number = self._ledger.run("UPDATE work SET state='waiting', next_attempt=0, created=? WHERE state='dead'", now)
-        self._wake.set()
-        return number
-
-    # The one thread
-
-    def _turn(self) -> float:
-        if not self._begun:
-            self._feed_now().begin()
-            self._begun = True
-        self._pass()
-        return max(0.0, self._look_at - time.monotonic())
-
-    def _feed_now(self) -> Feed:
-        assert self._feed
-        return self._feed
-
-    def _pass(self) -> None:
-        self._settle()
-        if self._stopping.is_set():
-            self._look_at = time.monotonic() + LOOK_EVERY
-            return
-        if time.monotonic() >= self._look_at:
-            self._looked_at = time.monotonic()
-            self._look_at = self._looked_at + LOOK_EVERY
-            self._feed_now().poll()
-        for queue_name in self._handlers:
-            self._hand_over(queue_name)
-
-    def _settle(self) -> None:
-        """Write down how handlers ended."""
-        with self._settling:
-            while self._ended:
-                row, future = self._ended[0]
-                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
-                    self._settle_one(row, future.exception())
-                self._ended.popleft()
-
-    def _settle_one(self, row: int, error: BaseException | None) -> None:
-        assert self._ledger
-        found = self._ledger.rows("SELECT queue, data FROM work WHERE id=?", row)[0]
-        if error is None:
-            self._ledger.run("DELETE FROM work WHERE id=?", row)
-        else:
-            kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
-            pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if self._ledger.fail(row, repr(error), **pace) == "dead":
-                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
-        self._under_way[found["queue"]] -= 1
-
-    def _hand_over(self, queue_name: str) -> None:
-        assert self._ledger
-        room = self._kept.under_way - self._under_way[queue_name]
-        # Not for each that ended: of many that wait, finding the next ones takes time.
-        if room < max(1, self._kept.under_way // 2):
-            return
-        rows = self._ledger.due(queue_name, room, self._kept.longest)
-        with self._ledger.transaction():
-            for row in rows:
-                self._ledger.start(row["id"])
-        for row in rows:
-            if self._stopping.is_set():
-                return
-            event = json.loads(row["data"])
-            number = self._queues[event["Change"]][0] if event["Change"] in self._queues else -1
-            level = self._levels.get(event["Level"], self._levels["None"])
-            self._under_way[queue_name] += 1
-            future = self._run(self._handlers[queue_name], (number, level, event["Resource"]))
-            future.add_done_callback(functools.partial(self._note_end, row["id"]))
-
-    def _note_end(self, row: int, future: concurrent.futures.Future[Any]) -> None:
-        self._ended.append((row, future))
-        self._wake.set()
-
-
-def _in_camel_case(name: str) -> str:
-    """How /changes calls it: `STABLE_STUDY` is `StableStudy`."""
-    return "".join(word.capitalize() for word in name.split("_"))
-
-
 # ---- src/event_dispatcher/calls.py: One handler's turn with one event.
 
 
@@ -1630,12 +1610,358 @@ class Call:
         """End without a turn."""
         self.is_over = True
         if self.future and self.future.cancel():
-            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
+            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait still waits
 
 
 def names_of_handlers(calls: Iterable[Call]) -> str:
     """Return the names of the handlers of these, each once."""
     return ", ".join(sorted({name_of(call.handler) for call in calls}))
+
+
+# ---- src/event_dispatcher/event_writer.py: Writes events down in a thread: a disk or a lock may take seconds, and OnChange returns at once.
+
+
+WRITE_AGAIN_SECONDS = 2.0  # until what could not be written down is written again
+CLOSE_SECONDS = 1.0  # for what is written down when Orthanc stops
+EVENTS_PER_COMMIT = 500
+
+
+class EventWriter:
+    """Keeps events in memory until they are committed.
+
+    Parameters
+    ----------
+    name : of the ledger, for the log.
+    commit : writes events in one transaction.
+    finish : is called by the thread when all is written, or can't be.
+    """
+
+    def __init__(self, name: str, commit: Callable[[Sequence[ChangeEvent]], None], finish: Callable[[], None]) -> None:
+        self._name, self._commit, self._finish = name, commit, finish
+        self._unwritten: collections.deque[ChangeEvent] = collections.deque()
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="event_dispatcher writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def add(self, event: ChangeEvent) -> None:
+        """Take an event; return at once."""
+        self._unwritten.append(event)
+        self._wake.set()
+
+    def close(self) -> None:
+        """Write what is left and end; a disk that hangs is left behind after a second."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS)
+        if self._unwritten:
+            LOG.error("%s: %d events could not be written down, and are lost", self._name, len(self._unwritten))
+
+    def _work(self) -> None:
+        complaint = ""
+        while not self._closing.is_set() or self._unwritten:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                self._write()
+                complaint = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, it never ends the thread that serves all
+                if str(error) != complaint:
+                    complaint = str(error)
+                    LOG.error("%s: events can't be written down, and are kept in memory: %s", self._name, error)
+                if self._closing.wait(WRITE_AGAIN_SECONDS):
+                    break
+                self._wake.set()
+        self._finish()
+
+    def _write(self) -> None:
+        while self._unwritten:
+            # By index: a deque to which OnChange adds meanwhile can't be walked through.
+            some = [self._unwritten[index] for index in range(min(len(self._unwritten), EVENTS_PER_COMMIT))]
+            self._commit(some)
+            for _ in some:
+                self._unwritten.popleft()
+
+
+# ---- src/event_dispatcher/subscriptions.py: Which handlers an event is kept for, and the queue of each.
+
+
+class Subscriptions:
+    """The handlers of each change type. The queue of a handler bears its name, for a restart must find it."""
+
+    def __init__(self, handlers: Mapping[int, Sequence[Handler]]) -> None:
+        self.handlers: dict[str, Handler] = {}
+        """Of each queue."""
+        self._changes: dict[str, tuple[int, list[str]]] = {}  # of each change type by name: its number, and the queues
+        for change, several in handlers.items():
+            self._changes[str(change)] = int(change), [self._queue_of(handler) for handler in several]
+
+    def _queue_of(self, handler: Handler) -> str:
+        """Return the name of a handler's queue; of several handlers of one name, the second is `name#2`."""
+        name = name_of(handler)
+        for number in range(1, len(self.handlers) + 2):
+            queue_name = name if number == 1 else f"{name}#{number}"
+            if self.handlers.setdefault(queue_name, handler) is handler:
+                return queue_name
+        raise AssertionError
+
+    def __contains__(self, change: str) -> bool:
+        return change in self._changes
+
+    def queues_of(self, change: str) -> list[str]:
+        """Return the queues into which such an event is put."""
+        return self._changes.get(change, (0, []))[1]
+
+    def number_of(self, change: str) -> int:
+        """Return Orthanc's number of a change type; -1 where no handler is registered for it any more."""
+        return self._changes.get(change, (-1, []))[0]
+
+    def changes(self) -> list[str]:
+        """Return the change types with handlers."""
+        return list(self._changes)
+
+
+# ---- src/event_dispatcher/handover.py: Hands rows of the ledger to their handlers, and writes down how these ended.
+
+
+# Runs a handler on an event: the numbers of its change type and its resource type, and Orthanc's identifier.
+Run = Callable[[Handler, tuple[int, int, str]], concurrent.futures.Future[Any]]
+
+
+class HandOver:
+    """At most `AtLeastOnce.under_way` rows of a queue are with the executor.
+
+    Parameters
+    ----------
+    levels : the numbers of `orthanc.ResourceType`, by names such as `Study`.
+    on_end : is called when a handler has ended: `settle` has something to do.
+    stopping : when it is set, nothing more is handed over.
+    """
+
+    def __init__(
+        self,
+        kept: AtLeastOnce,
+        subscriptions: Subscriptions,
+        levels: Mapping[str, int],
+        run: Run,
+        on_end: Callable[[], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._kept, self._subscriptions, self._levels, self._run = kept, subscriptions, levels, run
+        self._on_end, self._stopping = on_end, stopping
+        self._ended: collections.deque[tuple[int, concurrent.futures.Future[Any]]] = collections.deque()
+        self._settling = threading.Lock()
+        self._under_way: collections.Counter[str] = collections.Counter()
+
+    def settle(self, ledger: Ledger) -> None:
+        """Write down how handlers ended."""
+        with self._settling:
+            while self._ended:
+                row, future = self._ended[0]
+                if not future.cancelled() and not isinstance(future.exception(), asyncio.CancelledError):
+                    self._settle_one(ledger, row, future.exception())
+                self._ended.popleft()
+
+    def _settle_one(self, ledger: Ledger, row: int, error: BaseException | None) -> None:
+        work = Work(ledger)
+        found = work.get(row)
+        assert found
+        if error is None:
+            work.remove(row)
+        else:
+            kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
+            pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
+            if ledger.fail(row, repr(error), **pace) == "dead":
+                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
+        self._under_way[found["queue"]] -= 1
+
+    def hand_over(self, ledger: Ledger) -> None:
+        """Give the executor the rows that are due, of each queue as many as there is room for."""
+        for queue_name, handler in self._subscriptions.handlers.items():
+            room = self._kept.under_way - self._under_way[queue_name]
+            # Not for each that ended: of many that wait, finding the next ones takes time.
+            if room >= max(1, self._kept.under_way // 2):
+                self._hand_over_queue(ledger, queue_name, handler, room)
+
+    def _hand_over_queue(self, ledger: Ledger, queue_name: str, handler: Handler, room: int) -> None:
+        rows = ledger.due(queue_name, room, self._kept.longest)
+        with ledger.transaction():
+            for row in rows:
+                ledger.start(row["id"])
+        for row in rows:
+            if self._stopping.is_set():
+                return
+            event = json.loads(row["data"])
+            level = self._levels.get(event["Level"], self._levels["None"])
+            self._under_way[queue_name] += 1
+            future = self._run(handler, (self._subscriptions.number_of(event["Change"]), level, event["Resource"]))
+            future.add_done_callback(functools.partial(self._note_end, row["id"]))
+
+    def _note_end(self, row: int, future: concurrent.futures.Future[Any]) -> None:
+        self._ended.append((row, future))
+        self._on_end()
+
+
+# ---- src/event_dispatcher/durable_queue.py: Events that are on disk until their handlers have ended without an error.
+
+
+LOOK_EVERY_SECONDS = 1.0  # at /changes, unless OnChange reports something
+LOOK_LINGER_SECONDS = 0.05  # between two looks while OnChange reports much
+IN_CHANGES = re.compile("(NEW|STABLE|UPDATED)_(PATIENT|STUDY|SERIES|INSTANCE|ATTACHMENT|METADATA)")
+
+
+class DurableQueue:
+    """Keeps events in a ledger, one row for each handler, and hands them over until they are handled."""
+
+    def __init__(self, kept: AtLeastOnce, handlers: Mapping[int, Sequence[Handler]], run: Run, orthanc: Any) -> None:
+        self._kept = kept
+        self._configuration = json.loads(orthanc.GetConfiguration())
+        self._loopback = Loopback(self._configuration)
+        kept.check()
+        if not self._loopback.enabled:
+            raise ValueError('at_least_once needs "HttpServerEnabled": true: it reads /changes')
+        self._subscriptions = Subscriptions(handlers)
+        self._ledger: Ledger | None = None
+        self._feed: Feed | None = None
+        self._worker = Worker(kept.name, self._open, self._turn)
+        self._wake, self._stopping = self._worker.wake, self._worker.stopping
+        self._writer = EventWriter(kept.name, self._commit, self._finish)
+        levels = {name.capitalize(): int(value) for name, value in vars(orthanc.ResourceType).items() if name.isupper()}
+        self._hand_over = HandOver(kept, self._subscriptions, levels, run, self._wake.set, self._stopping)
+        self._looked_at, self._look_at = 0.0, 0.0  # time.monotonic() of the last and the next look at /changes
+        self._begun = False
+
+    # What OnChange reports: return at once
+
+    def takes(self, event: ChangeEvent) -> bool:
+        """Return whether this event is kept; it is handled from the ledger then."""
+        change = str(event.change_type)
+        in_changes = IN_CHANGES.fullmatch(change) is not None
+        if in_changes and self._kept.reconcile:
+            if change not in self._subscriptions:
+                return False  # it is read within a second, which is soon enough for what becomes stable later
+            self._look_at = min(self._look_at, self._looked_at + LOOK_LINGER_SECONDS)
+        elif change.startswith("STABLE_") or change == "NEW_INSTANCE" or change in self._subscriptions:
+            self._writer.add(event)
+        self._wake.set()
+        return change in self._subscriptions
+
+    # What is written
+
+    def _commit(self, events: Sequence[ChangeEvent]) -> None:
+        assert self._ledger
+        with self._ledger.transaction():
+            for event in events:
+                self._on_event(event)
+        self._wake.set()
+
+    def _on_event(self, event: ChangeEvent) -> None:
+        change, level = str(event.change_type), str(event.resource_type).capitalize()
+        if self._feed and (change.startswith("STABLE_") or change == "NEW_INSTANCE"):
+            self._feed.hear(in_camel_case(change), event.resource_id)
+        if not change.startswith("STABLE_"):
+            self._add(change, level, event.resource_id)
+
+    def _on_change_entry(self, entry: Mapping[str, Any]) -> None:
+        """Take an entry of /changes."""
+        for name in self._subscriptions.changes():
+            if in_camel_case(name) == entry["ChangeType"] and not name.startswith("STABLE_"):
+                self._add(name, entry["ResourceType"], entry["ID"])
+
+    def _on_stable(self, level: str, resource: str, _instances: Mapping[str, int]) -> None:
+        self._add(f"STABLE_{level.upper()}", level, resource)
+
+    def _add(self, change: str, level: str, resource: str) -> None:
+        assert self._ledger
+        for queue_name in self._subscriptions.queues_of(change):
+            self._ledger.add(queue_name, resource or change, {"Change": change, "Level": level, "Resource": resource})
+
+    def _finish(self) -> None:
+        self._worker.end(CLOSE_SECONDS / 2)
+        if self._ledger:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._hand_over.settle(self._ledger)
+            self._ledger.close()
+
+    # From ORTHANC_STARTED to ORTHANC_STOPPED
+
+    def start(self) -> None:
+        self._worker.start()
+
+    def _open(self) -> Ledger:
+        path = state_folder(self._kept.folder, self._configuration) / f"{self._kept.name}.sqlite"
+        ledger = Ledger(path, FEED_TABLES, durability=self._kept.durability, key="AtLeastOnce.folder")
+        work = Work(ledger)
+        try:
+            with ledger.transaction():
+                for row in work.find(Which(states=["sending"])):
+                    work.wait_again(row["id"])
+        except BaseException:
+            ledger.close()
+            raise
+        if ledger.moved:
+            LOG.warning(
+                "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
+            )
+        queues = {name for name, totals in work.totals_by_queue().items() if any(totals.values())}
+        if unknown := sorted(queues - self._subscriptions.handlers.keys()):
+            LOG.warning("events in %s wait for handlers that are not registered any more: %s", path, ", ".join(unknown))
+        stable = [name for name in self._subscriptions.changes() if name.startswith("STABLE_")]
+        levels = [name.removeprefix("STABLE_").capitalize() for name in stable]
+        self._feed = Feed(
+            ledger,
+            self._loopback,
+            self._on_stable,
+            levels,
+            float(self._configuration.get("StableAge", 60)),
+            self._kept.reconcile,
+            told=self._on_change_entry,
+        )
+        self._ledger = ledger
+        self._writer.start()
+        return ledger
+
+    def stop(self) -> None:
+        """Hand over nothing more."""
+        self._worker.end(0.0)
+
+    def close(self) -> None:
+        """End, after the handlers: what they did is written down; the rest is handed over after the next start."""
+        self._writer.close()
+
+    def retry_dead(self) -> int:
+        """Let what was given up be handled again; return how many rows."""
+        if not self._ledger:
+            return 0
+        number = Work(self._ledger).retry(Which(states=["dead"]))
+        self._wake.set()
+        return number
+
+    # The one thread
+
+    def _turn(self) -> float:
+        assert self._ledger
+        assert self._feed
+        if not self._begun:
+            self._feed.begin()
+            self._begun = True
+        self._hand_over.settle(self._ledger)
+        if self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_EVERY_SECONDS
+        else:
+            if time.monotonic() >= self._look_at:
+                self._looked_at = time.monotonic()
+                self._look_at = self._looked_at + LOOK_EVERY_SECONDS
+                self._feed.poll()
+            self._hand_over.hand_over(self._ledger)
+        return max(0.0, self._look_at - time.monotonic())
+
+
+def in_camel_case(name: str) -> str:
+    """Return how /changes calls it: `STABLE_STUDY` is `StableStudy`."""
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 # ---- src/event_dispatcher/threads.py: Threads that keep no process from ending: those of `concurrent.futures` are waited for, even if they hang.
@@ -1712,7 +2038,7 @@ class DaemonPool(concurrent.futures.ThreadPoolExecutor):
         self._daemons.close()
 
 
-# ---- src/event_dispatcher/loop.py: Runs coroutines on an event loop that goes on whatever a handler does to it.
+# ---- src/event_dispatcher/loop.py: Runs coroutines on an event loop that survives whatever a handler does to it.
 
 
 BLOCKED_SECONDS = 10.0  # after which a loop that begins nothing more is reported
@@ -2004,7 +2330,7 @@ class Executor:
             self._loop.close()
 
 
-# ---- src/event_dispatcher/dispatcher.py: Orthanc's OnChange: each event goes to its handlers.
+# ---- src/event_dispatcher/dispatcher.py: Orthanc's OnChange: each event is handed to its handlers.
 
 
 class Dispatcher:
@@ -2024,7 +2350,7 @@ class Dispatcher:
         self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
         self.ledger_name = at_least_once.name if at_least_once else None
-        self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+        self._durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
@@ -2032,9 +2358,9 @@ class Dispatcher:
         While very many wait (`Executor.is_crowded`), there are none of these.
         """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._started and self._keeper:
-            self._keeper.start()
-        if self._keeper and self._keeper.takes(event):
+        if change_type == self._started and self._durable_queue:
+            self._durable_queue.start()
+        if self._durable_queue and self._durable_queue.takes(event):
             return []
         calls = self._calls(event)
         futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
@@ -2047,21 +2373,21 @@ class Dispatcher:
         `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
         """
         seconds = self._executor.stop_within
-        if self._keeper:
-            self._keeper.stop()
+        if self._durable_queue:
+            self._durable_queue.stop()
         self._executor.drain(begun + seconds * 2 / 3)
         calls = self._calls(self._event(self._stopped, self._none, ""))
         futures = [call.want_future() for call in calls]
         self._run(calls)
         self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
         self._executor.close()
-        if self._keeper:
-            self._keeper.close()
+        if self._durable_queue:
+            self._durable_queue.close()
         return futures
 
     def retry_dead(self) -> int:
-        """With `at_least_once`: let events that were given up be handled again; how many there are."""
-        return self._keeper.retry_dead() if self._keeper else 0
+        """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
+        return self._durable_queue.retry_dead() if self._durable_queue else 0
 
     def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
         return ChangeEvent(
@@ -2183,7 +2509,7 @@ async def _answer_later(asking: Asking[Any], session: Any) -> Any:
 
 @for_both_sessions
 def first_instance(event: ChangeEvent | str) -> Asking[str]:
-    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, which `event` is, or is about.
 
     path = f"/instances/{first_instance(event, session)}/preview"
     """
@@ -2276,7 +2602,7 @@ def create_session(
     *,
     timeout: float = SESSION_TIMEOUT,
 ) -> Client:
-    """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
+    """Return a client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
     URL; they get no token, and are trusted as httpx trusts.
@@ -2368,7 +2694,7 @@ def create_internal_client(
 
 
 def create_internal_client(*arguments: Any, **options: Any) -> Any:
-    """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+    """Return a session over the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
 
         client = create_internal_client(orthanc)
         client.get("/system").json()["Version"]
@@ -2491,7 +2817,7 @@ def register_event_handlers(
     sync_client, async_client : sessions, from `create_session` or `create_internal_client`, or whatever your handlers want.
         If there are coroutines and no asynchronous session, one is created.
     executor : how many run at a time, and in which order.
-    at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
+    at_least_once : a name of your own for the ledger in which events are kept until they are handled, or `AtLeastOnce`.
     logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
     other_names : the first four are also taken by the names `handlers`, `orthanc`, `session` and `async_session`.
 

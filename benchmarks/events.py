@@ -26,7 +26,7 @@ from typing import Any
 import pika  # type: ignore[import-untyped]
 
 from benchmarks.load import processor_seconds
-from testing.dicom import make_study
+from testing.dicom import make_study, orthanc_identifier
 from testing.server import DCMTK_ENVIRONMENT, OrthancServer
 from testing.standin import StandIn
 from tests.brokers import RabbitServer, wait_until
@@ -104,7 +104,7 @@ def _fill(path: Path, number: int, series: int) -> None:
         with outbox.transaction():
             for each in range(start, min(number, start + 10_000)):
                 uids = ("PATIENT", f"2.25.1{each % series:038}", f"2.25.2{each % series:038}", f"2.25.3{each:038}")
-                ids = tuple(events.orthanc_identifier(uids[:n]) for n in (1, 2, 3, 4))
+                ids = tuple(orthanc_identifier(*uids[:n]) for n in (1, 2, 3, 4))
                 origin = {"kind": "DICOM_PROTOCOL", "aet": "CT1", "ip": "192.168.1.10"}
                 data = events.about("Instance", ids, uids, origin=origin, counts={"instances": each // series + 1})
                 outbox.add(
@@ -114,8 +114,8 @@ def _fill(path: Path, number: int, series: int) -> None:
                     f"instances/{ids[3]}",
                     json.dumps(data),
                 )
-    outbox.tidy()
-    outbox.ledger.close()
+    outbox.retention.tidy()
+    outbox.close()
 
 
 class Queue:
@@ -353,16 +353,16 @@ for kind in ("OnStoredInstance", "OnChange"):
     real = getattr(orthanc, f"Register{{kind}}Callback")
     setattr(orthanc, f"Register{{kind}}Callback", lambda function, real=real, kind=kind: real(timed(kind, function)))
 sys.path.insert(0, {root!r})
-import dicom_events.intake
-import dicom_events.keeper
-keeper = dicom_events.keeper.Keeper
-keeper._resource = timed("completing a stable event", keeper._resource)
-intake = dicom_events.intake.Intake
-def apply(self, lines, real=intake._apply):
+import dicom_events.applier
+import dicom_events.completion
+completer = dicom_events.completion.Completer
+completer._resource = timed("completing a stable event", completer._resource)
+applier = dicom_events.applier.Applier
+def apply(self, lines, real=applier._apply):
     started = time.perf_counter()
     real(self, lines)
     spent.setdefault("bringing a line into the outbox", []).extend([(time.perf_counter() - started) / len(lines)] * len(lines))
-intake._apply = apply
+applier._apply = apply
 def show(output, uri, **request):
     means = {{name: [sum(each) / len(each) * 1e6, len(each)] for name, each in spent.items()}}
     output.AnswerBuffer(json.dumps(means), "application/json")

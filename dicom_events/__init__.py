@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Built by `make build` from src/dicom_events/__init__.py: edit that, never this file.
-"""Tells other software what happens here: series become stable, images are stored, studies go.
+"""Tells other software what happens here: series become stable, images are stored, studies are deleted.
 
 Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
 in order for each series, after `kill -9`, restarts, and days without a broker. Without a section in the configuration the
@@ -42,21 +42,21 @@ if not __package__:
     _spec.loader.exec_module(_module)
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
-    from .service import ROUTES as ROUTES
+    from .broker_settings import BrokerSettings as BrokerSettings
+    from .broker_settings import FileConfig as FileConfig
+    from .broker_settings import KafkaConfig as KafkaConfig
+    from .broker_settings import NatsConfig as NatsConfig
+    from .broker_settings import RabbitConfig as RabbitConfig
+    from .broker_settings import SNSConfig as SNSConfig
+    from .broker_settings import WebhookConfig as WebhookConfig
+    from .routes import ROUTES as ROUTES
     from .service import Service
-    from .settings import BrokerSettings as BrokerSettings
-    from .settings import FileConfig as FileConfig
-    from .settings import KafkaConfig as KafkaConfig
-    from .settings import NatsConfig as NatsConfig
-    from .settings import RabbitConfig as RabbitConfig
     from .settings import Settings as Settings
-    from .settings import SNSConfig as SNSConfig
-    from .settings import WebhookConfig as WebhookConfig
 
     _service = Service()
 
     def publish(type: str, data: Any, subject: str) -> str:  # noqa: A002 - CloudEvents' own names
-        """Publish an event of your own through the same outbox; gives its `id`, once it is on disk.
+        """Publish an event of your own through the same outbox; return its `id`, once it is on disk.
 
         `type` as `org.hospital.report` (ASCII, not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what
         it is about: events of one subject are in order. Raises `ValueError` for what no broker takes, `RuntimeError` if the

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import struct
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ._common.identifiers import PLURAL, UID_TAG_OF
+from ._common.times import utc
+
 quoted = json.encoder.encode_basestring_ascii  # a text as JSON, in a tenth of the time that json.dumps takes
-LEVELS = ("Patient", "Study", "Series", "Instance")
+LEVELS = tuple(PLURAL)
 LOWER = tuple(level.lower() for level in LEVELS)
-IDENTIFIERS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+IDENTIFIERS = tuple(UID_TAG_OF[level] for level in LEVELS)
 # OrthancPluginInstanceOrigin
 ORIGINS = {1: "UNKNOWN", 2: "DICOM_PROTOCOL", 3: "REST_API", 4: "PLUGIN", 5: "LUA", 6: "WEB_DAV"}
 KINDS_OF_EVENTS = (
@@ -40,16 +42,16 @@ KINDS_OF_EVENTS = (
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # DICOM PS3.5 7.1.2
 EXPLICIT, IMPLICIT = struct.Struct("<HH2sH").unpack_from, struct.Struct("<HHI").unpack_from
 LENGTH = struct.Struct("<I").unpack_from
-TRANSFER_SYNTAX, LAST = 0x00020010, 0x0020000E
-WANTED = {0x00100020: 0, 0x0020000D: 1, LAST: 2, 0x00080018: 3}
+TRANSFER_SYNTAX, LAST_TAG = 0x00020010, 0x0020000E
+PLACE_OF_TAG = {0x00100020: 0, 0x0020000D: 1, LAST_TAG: 2, 0x00080018: 3}
 JSON_NAMES = tuple(f'"{tag}":"' for tag in ("0008,0018", "0010,0020", "0020,000d", "0020,000e"))
 IMPLICIT_LITTLE_ENDIAN = b"1.2.840.10008.1.2"
 # Big endian; deflated.
-OTHERS = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
+UNREAD_TRANSFER_SYNTAXES = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
 
 
 def identifiers_of_file(data: bytes) -> tuple[str, ...] | None:
-    """PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of a DICOM file, stripped.
+    """Return PatientID, StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of a DICOM file, stripped.
 
     Reads up to the Series Instance UID: 10 µs, where Orthanc's own JSON of an instance takes 50 to 150 and grows with it.
     None for what it does not read: a sequence of undefined length before that, a PatientID that is not ASCII, another
@@ -69,14 +71,14 @@ def _identifiers_of_file(data: bytes) -> tuple[str, ...] | None:
         if group != 2 and syntax == IMPLICIT_LITTLE_ENDIAN and element is EXPLICIT:
             element = IMPLICIT  # the file meta information, always explicit, ends here
             continue
-        if syntax in OTHERS or tag > LAST:
+        if syntax in UNREAD_TRANSFER_SYNTAXES or tag > LAST_TAG:
             break
         position += 8
         length = rest[-1]
         if element is EXPLICIT and rest[0] in LONG_VRS:
             length, position = LENGTH(data, position)[0], position + 4
-        if tag in WANTED:
-            found[WANTED[tag]] = data[position : position + length]
+        if tag in PLACE_OF_TAG:
+            found[PLACE_OF_TAG[tag]] = data[position : position + length]
         elif tag == TRANSFER_SYNTAX:
             syntax = data[position : position + length].rstrip(b"\0 ")
         position += length  # an undefined one leads beyond the end: nothing is found
@@ -84,7 +86,7 @@ def _identifiers_of_file(data: bytes) -> tuple[str, ...] | None:
 
 
 def identifiers_of_json(text: str) -> tuple[str, ...] | None:
-    """The same from Orthanc's JSON of an instance (`gggg,eeee`), in a tenth of the time that decoding all of it takes.
+    """Return the same from Orthanc's JSON of an instance (`gggg,eeee`), in a tenth of the time that decoding all of it takes.
 
     What it finds may be those of an item of a sequence: compare the identifier that Orthanc gives. None: decode it.
     """
@@ -99,12 +101,6 @@ def identifiers_of_json(text: str) -> tuple[str, ...] | None:
     return (*parents, instance)
 
 
-def orthanc_identifier(values: tuple[str, ...]) -> str:
-    """Orthanc's identifier of a resource: the SHA-1 of DICOM's ones from the patient down to it."""
-    digest = hashlib.sha1("|".join(values).encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
 # -- what is said ---------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +113,7 @@ def about(
     counts: Mapping[str, int] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The `data` of an event about a resource: identifiers from the patient down to it, and what else is known.
+    """Return the `data` of an event about a resource: identifiers from the patient down to it, and what else is known.
 
     An identifier that is not known is null. `tags` are there only if some were asked for.
     """
@@ -167,20 +163,11 @@ class Event:
 # -- how it is said -------------------------------------------------------------------------------------------------
 
 
-def utc(seconds: float) -> str:
-    """RFC 3339, as CloudEvents wants it."""
-    return _moment(seconds).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def _moment(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-
-
 SAFE = "".join(map(chr, (0x21, *range(0x23, 0x25), *range(0x26, 0x7F))))  # all that is printed but " and %
 
 
 # Beyond that RabbitMQ (128 KiB of a frame) and web servers close the connection, instead of refusing the event.
-MOST_HEADERS = 64 << 10
+MOST_HEADER_BYTES = 64 << 10
 
 
 class Message(NamedTuple):
@@ -200,7 +187,7 @@ class Form:
         self._source = json.dumps(source)
 
     def body(self, event: Event) -> bytes:
-        """One JSON object in one line: all attributes and the data, or the flat form."""
+        """Return one JSON object in one line: all attributes and the data, or the flat form."""
         if self.form == "plain":
             return json.dumps(plain(event)).encode()
         # By hand: `data` is JSON already, and this is done ten thousand times a second.
@@ -211,26 +198,26 @@ class Form:
         ).encode()
 
     def attributes(self, event: Event) -> dict[str, str]:
-        """What a CloudEvent has besides its data and the type of that."""
+        """Return what a CloudEvent has besides its data and the type of that."""
         named = {"id": event.id, "source": self.source, "type": event.type, "subject": event.subject}
         return {"specversion": "1.0", **named, "time": utc(event.time)}
 
     def message(self, event: Event, prefix: str = "ce-") -> Message:
-        """The event as a protocol carries it whose headers begin with `prefix`; where that is `ce-`, percent-encoded."""
+        """Return the event as a protocol carries it whose headers begin with `prefix`; where that is `ce-`, percent-encoded."""
         if self.form != "binary":
             return Message(self.body(event), self.mime, {})
         found = self.attributes(event)
         if prefix == "ce-":  # CloudEvents' HTTP binding 3.1.3.2
             found = {name: urllib.parse.quote(value, safe=SAFE) for name, value in found.items()}
-        if sum(len(value.encode()) for value in found.values()) > MOST_HEADERS:
-            raise ValueError(f"more than {MOST_HEADERS} bytes of attributes, which no server takes as headers")
+        if sum(len(value.encode()) for value in found.values()) > MOST_HEADER_BYTES:
+            raise ValueError(f"more than {MOST_HEADER_BYTES} bytes of attributes, which no server takes as headers")
         return Message(
             event.data.encode(), "application/json", {f"{prefix}{name}": each for name, each in found.items()}
         )
 
 
 def plain(event: Event) -> dict[str, Any]:
-    """One flat object: `identity` is the type, `ID` the resource, `patientID`, `studyID`, … are Orthanc's identifiers."""
+    """Return one flat object: `identity` is the type, `ID` the resource, `patientID`, `studyID`, … are Orthanc's identifiers."""
     data = json.loads(event.data)
     flat: dict[str, Any] = {"identity": event.type, "eventID": event.id, "time": utc(event.time)}
     if not event.is_of_resource:
@@ -241,3 +228,7 @@ def plain(event: Event) -> dict[str, Any]:
     counts = {"instances": "instanceCount", "series": "seriesCount", "studies": "studyCount"}
     flat |= {counts[name]: value for name, value in data.get("counts", {}).items()}
     return {**data.get("tags", {}), **flat}
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -11,12 +11,12 @@ from typing import Any
 
 from ._common.json_text import DEEPEST
 
-MOST_BYTES = 255  # of a type (a routing key of AMQP 0-9-1) and of a subject, in UTF-8
-MOST_DATA = 16 << 20  # bytes of JSON: what RabbitMQ takes, others take less
-TYPE = f"words of ASCII letters, digits, _ and - with dots between, not below dicom. or orthanc., at most {MOST_BYTES} bytes"
+MOST_TEXT_BYTES = 255  # of a type (a routing key of AMQP 0-9-1) and of a subject, in UTF-8
+MOST_DATA_BYTES = 16 << 20  # bytes of JSON: what RabbitMQ takes, others take less
+TYPE = f"words of ASCII letters, digits, _ and - with dots between, not below dicom. or orthanc., at most {MOST_TEXT_BYTES} bytes"
 DATA = (
     f"objects with texts as keys, lists, texts, finite numbers, true, false, null, nested at most {DEEPEST} deep, "
-    f"at most {MOST_DATA >> 20} MiB as JSON"
+    f"at most {MOST_DATA_BYTES >> 20} MiB as JSON"
 )
 
 
@@ -25,13 +25,13 @@ def json_of_event(kind: Any, data: Any, subject: Any) -> str:
     if (
         not isinstance(kind, str)
         or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", kind, re.ASCII)
-        or len(kind) > MOST_BYTES
+        or len(kind) > MOST_TEXT_BYTES
         or kind.startswith(("dicom.", "orthanc."))
     ):
         raise ValueError(f"type: found {_shown(kind)}, allowed: {TYPE}")
-    if not isinstance(subject, str) or not _is_line(subject) or len(subject.encode()) > MOST_BYTES:
+    if not isinstance(subject, str) or not _is_line(subject) or len(subject.encode()) > MOST_TEXT_BYTES:
         raise ValueError(
-            f"subject: found {_shown(subject)}, allowed: a text of one line, at most {MOST_BYTES} bytes in UTF-8"
+            f"subject: found {_shown(subject)}, allowed: a text of one line, at most {MOST_TEXT_BYTES} bytes in UTF-8"
         )
     if complaint := _complaint(data):
         raise ValueError(f"data: found {complaint}, allowed: {DATA}")
@@ -39,7 +39,7 @@ def json_of_event(kind: Any, data: Any, subject: Any) -> str:
         text = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError) as error:  # as a number of 5000 digits
         raise ValueError(f"data: found no JSON ({error}), allowed: {DATA}") from None
-    if len(text) > MOST_DATA:
+    if len(text) > MOST_DATA_BYTES:
         raise ValueError(f"data: found {len(text)} bytes of JSON, allowed: {DATA}")
     return text
 
@@ -49,12 +49,15 @@ def _shown(value: object) -> str:
 
 
 def _is_line(text: str) -> bool:
-    """Whether it has something that is seen, and no control character or half of a surrogate pair."""
+    """Return whether it has something that is seen, and no control character or half of a surrogate pair."""
     return bool(text.strip()) and text == text.strip() and not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
 
 
 def _complaint(data: Any) -> str | None:
-    """What JSON, or UTF-8, can't be. Without recursion: this may be called in a thread of Orthanc's with a small stack."""
+    """Return what of it JSON, or UTF-8, can't be, or None.
+
+    Without recursion: this may be called in a thread of Orthanc's with a small stack.
+    """
     level = [data]
     for _ in range(DEEPEST + 1):
         inner: list[Any] = []

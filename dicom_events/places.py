@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from ._common.ledger import Ledger
 from ._common.orphans import ORPHAN_TABLES, Orphans
 
-from .settings import TYPES, Named
+from .broker_settings import TYPES
+from .named import Named
 
 # `named` is 0 for the file that is used where nobody configured a broker. A place without a row here was made by the
 # first version, which named `Broker` by its type.
@@ -67,7 +68,7 @@ class Places:
         return said
 
     def _is_nobodys(self, name: str, newest: int) -> bool:
-        """Whether nobody named it, and it has all."""
+        """Return whether nobody named it, and it has all."""
         return bool(
             self._ledger.rows(
                 "SELECT 1 FROM broker b JOIN place p ON p.broker=b.name AND NOT p.named WHERE b.name=? AND b.cursor>=? "
@@ -77,7 +78,7 @@ class Places:
         )
 
     def _rename_those_of_the_first_version(self, brokers: Sequence[Named]) -> None:
-        """It named `Broker` by its type, and put one of `Brokers` off that had this name too."""
+        """Rename places: that version named `Broker` by its type, and put one of `Brokers` off that had this name too."""
         legacy = {
             row["name"]
             for row in self._ledger.rows("SELECT name FROM broker WHERE name NOT IN (SELECT broker FROM place)")
@@ -104,7 +105,7 @@ class Places:
         return str(self._ledger.rows("SELECT type FROM place WHERE broker=?", name)[0]["type"])
 
     def drop(self, name: str) -> None:
-        """Forget a place and all that waits there: its events go with the next `tidy`, if no other needs them."""
+        """Forget a place and all that waits there: the next `tidy` deletes its events, if no other needs them."""
         with self._ledger.transaction() as db:
             for sql in (
                 "DELETE FROM broker WHERE name=?",
@@ -115,7 +116,7 @@ class Places:
             self.orphans.forget(name)
 
     def drop_expired(self) -> list[str]:
-        """Forget what was kept for long enough; the names."""
+        """Forget what was kept for long enough; return the names."""
         expired = self.orphans.expired()
         for name in expired:
             self.drop(name)

@@ -83,7 +83,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/common/times.py", "tests/unit/test_common_days.py"): {
         'r"[0-9]{8}"': 'r"\\d{8}"',
-        "date()  # noqa: DTZ007 - a day has no zone\n    except ValueError:": "date()  # noqa: DTZ007 - a day has no zone\n    except KeyError:",
+        "except ValueError:\n        return None\n\n\ndef parse_time": "except KeyError:\n        return None\n\n\ndef parse_time",
     },
     ("src/common/embedded.py", "tests/unit/test_common_days.py"): {
         ".parent / name": ".parent.parent / name",
@@ -100,15 +100,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)': "pass",
         "self._set_back(place)\n": "pass\n",
     },
-<<<<<<< HEAD
-    ("src/common/feed.py", "tests/unit/test_forwarding_deletion.py"): {
-        'return not page["Done"] or not': "return not",
-        "if any(ledger.rows(arrived, level, some) for level in PLURALS):": "if False:",
-    },
-    ("src/common/json_text.py", "tests/unit/test_common_answers.py"): {
-=======
     ("src/common/json_text.py", "tests/unit/test_answers.py"): {
->>>>>>> main
         "if depth > DEEPEST:": "if False:",
         "if len(found := dict(pairs)) < len(pairs):": "if (found := dict(pairs)) is None:",
     },
@@ -160,13 +152,17 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if self._read_to < self._end:\n                return": "if False:\n                return",
         "self._end = cut_torn_line(self._file) if self._generation else 0": "self._end = self._file.seek(0, 2)",
     },
-    ("src/dicom_events/outbox.py", "tests/unit/test_guard_dicom_events.py"): {
+    ("src/dicom_events/letters.py", "tests/unit/test_guard_dicom_events.py"): {
         # (k)
         " OR l.next_attempt>?)": " OR l.next_attempt>?+9e9)",
-        "AND row<{barrier} ORDER": "ORDER",
         "AND o.event<l.event)": "AND 0)",
-        'AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"': '"',
+    },
+    ("src/dicom_events/outbox.py", "tests/unit/test_guard_dicom_events.py"): {
+        "AND row<{barrier} ORDER": "ORDER",
         "self._newest, self.added, self.pending = before\n                raise": "raise",
+    },
+    ("src/dicom_events/retention.py", "tests/unit/test_guard_dicom_events.py"): {
+        'AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"': '"',
     },
     ("src/dicom_events/places.py", "tests/unit/test_guard_dicom_events.py"): {
         "newest if known else 0)": "0)",

@@ -80,7 +80,7 @@ def test_killed_between_a_new_file_and_its_first_place_each_line_is_applied_once
     made.append(b"a")
     place = made.after(made.read())
     made.advance(place)
-    made.begin_anew()
+    made.start_empty_file()
     made.append(b"b")
     assert journal(place).read() == [b"b"]  # the outbox knows the old file alone
     last = made.after(made.read())
@@ -103,7 +103,7 @@ def test_killed_before_the_new_file_takes_its_place_nothing_is_applied_again(
 def test_a_journal_is_not_begun_anew_before_all_of_it_is_applied(
     journal: Callable[..., Any], package: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(package("journal"), "LARGE", 100)
+    monkeypatch.setattr(package("journal"), "LARGE_BYTES", 100)
     made = journal()
     for number in range(50):
         made.append(b"%050d" % number)
@@ -154,8 +154,7 @@ def intake(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     def close_all() -> None:
         for each in opened:
             each.journal.close()
-            each.outbox._checkpointer.close()
-            each.outbox.ledger.close()
+            each.outbox.close()
 
     def open_all(throttle: int = 0) -> Any:
         close_all()
@@ -163,10 +162,10 @@ def intake(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         outbox = package("outbox").Outbox(
             tmp_path / "x.sqlite", durability="normal", most=10**9, oldest=0, refuse=False
         )
-        outbox.begin([settings.Named("file")])
+        outbox.begin([package("named").Named("file")])
         journal = package("journal").Journal(tmp_path / "x.journal", outbox.place, full=False)
         chosen = settings.EventSettings(deleted_instance=True, stored_instance_throttle_ms=throttle)
-        tags = {level: taken.Tags([]) for level in package("events").LEVELS}
+        tags = {level: package("images").Tags([]) for level in package("events").LEVELS}
         said: list[str] = []
         made = taken.Intake(outbox, journal, chosen, tags, 60.0, True, said.append)
         made.said = said
@@ -197,11 +196,11 @@ def told(intake: Any) -> list[tuple[str, str, Any]]:
 def test_what_is_journaled_and_not_applied_is_applied_once_at_the_next_start(intake: Callable[..., Any]) -> None:
     first = intake()
     one = tell(first, 1)
-    first.apply()
+    first.applier.apply()
     two, three = tell(first, 2), tell(first, 3)
     for _ in range(2):  # killed, and killed once more
         again = intake()
-        again.apply()
+        again.applier.apply()
         found = told(again)
         assert [uid for uid, _, _ in found] == [f"{each}.20260101T000000" for each in (one, two, three)]
         assert [data["counts"]["instances"] for _, _, data in found] == [1, 2, 3]
@@ -209,7 +208,7 @@ def test_what_is_journaled_and_not_applied_is_applied_once_at_the_next_start(int
         due = again.outbox.ledger.rows("SELECT due FROM resource WHERE unstable")
         assert len(due) == 3
         assert all(row["due"] > time.time() for row in due)
-    assert again.outbox.take_told([one, two, three]) == {one, two, three}  # the feed tells none of them again
+    assert again.outbox.acknowledged.take([one, two, three]) == {one, two, three}  # the feed tells none of them again
 
 
 def test_stored_stable_and_deleted_keep_their_order_in_one_transaction(intake: Callable[..., Any]) -> None:
@@ -222,7 +221,7 @@ def test_stored_stable_and_deleted_keep_their_order_in_one_transaction(intake: C
     made.on_change("DELETED", 3, instance)
     made.on_change("DELETED", 2, series)
     tell(made, 3)
-    assert made.apply() == 6
+    assert made.applier.apply() == 6
     found = told(made)
     kinds = [kind.removeprefix("dicom.") for _, kind, _ in found]
     assert kinds == [
@@ -259,10 +258,10 @@ def test_a_line_that_is_no_use_is_left_out_and_told_and_holds_up_no_other(intake
     tell(made, 1)
     made._write_down('["STABLE_SERIES", 1.0')
     tell(made, 2)
-    made.apply()
+    made.applier.apply()
     assert [data["counts"]["instances"] for _, _, data in told(made)] == [1, 2]
     assert len(made.said) == 1
-    made.apply()
+    made.applier.apply()
     assert len(told(made)) == 2
 
 
@@ -280,7 +279,7 @@ def test_a_change_that_finds_no_room_is_kept_and_comes_in_its_order(
     assert made.problem
     monkeypatch.setattr(os, "pwrite", whole)
     made.on_change("STABLE_SERIES", 2, "b")
-    made.apply()
+    made.applier.apply()
     found = made.outbox.ledger.rows("SELECT type, subject FROM event ORDER BY row")
     assert [(row["type"], row["subject"]) for row in found] == [
         *(
@@ -290,7 +289,7 @@ def test_a_change_that_finds_no_room_is_kept_and_comes_in_its_order(
         ),
     ]
     assert made.problem == ""
-    assert made.outbox.take_told([lost]) == set()
+    assert made.outbox.acknowledged.take([lost]) == set()
 
 
 def test_an_image_after_the_word_that_its_series_is_stable_keeps_it_unstable_however_late_it_is_applied(
@@ -304,17 +303,17 @@ def test_an_image_after_the_word_that_its_series_is_stable_keeps_it_unstable_how
         line = ["STORED_INSTANCE", time.time(), clock, orthanc_identifier(*uids), uids, 2, "", "", f"{seconds}"]
         made._write_down(json.dumps(line) + "\t")
     made._write_down(json.dumps(["STABLE_SERIES", time.time(), 1060.0, "Series", series]))
-    made.apply()
+    made.applier.apply()
     assert made.outbox.ledger.rows("SELECT unstable FROM resource WHERE id=?", series)[0]["unstable"] == 1
     made._write_down(json.dumps(["STABLE_SERIES", time.time(), 1119.0, "Series", series]))
-    made.apply()
+    made.applier.apply()
     assert made.outbox.ledger.rows("SELECT unstable FROM resource WHERE id=?", series)[0]["unstable"] == 0
 
 
 def test_an_outbox_of_the_former_version_goes_on(intake: Callable[..., Any], tmp_path: Path) -> None:
     made = intake()
     tell(made, 1)
-    made.apply()
+    made.applier.apply()
     made.outbox.ledger.close()
     with sqlite3.connect(tmp_path / "x.sqlite") as db:
         db.execute("CREATE TABLE recent(instance TEXT PRIMARY KEY, seen REAL NOT NULL) WITHOUT ROWID")
@@ -322,10 +321,10 @@ def test_an_outbox_of_the_former_version_goes_on(intake: Callable[..., Any], tmp
         db.execute("DELETE FROM state WHERE name='journal'")
     (tmp_path / "x.journal").unlink()
     again = intake()
-    assert again.apply() == 0
-    assert again.outbox.take_told(["an-instance", "another"]) == {"an-instance"}
+    assert again.applier.apply() == 0
+    assert again.outbox.acknowledged.take(["an-instance", "another"]) == {"an-instance"}
     tell(again, 2)
-    again.apply()
+    again.applier.apply()
     assert [data["counts"]["instances"] for _, _, data in told(again)] == [1, 2]
 
 
@@ -333,14 +332,14 @@ def test_throttled_what_a_former_process_left_is_held_back_like_what_it_applied(
     made = intake(60_000)
     made.bring_up_to_date()
     tell(made, 1)
-    made.apply()
+    made.applier.apply()
     for number in (2, 3, 4):
         tell(made, number)
     again = intake(60_000)
-    again.apply()
+    again.applier.apply()
     assert [data["counts"]["instances"] for _, _, data in told(again)] == [1]
-    with again.up_to_date():
-        again.stable("Series", orthanc_identifier(*IDS), time.time())
+    with again.applier.up_to_date():
+        again.recorder.stable("Series", orthanc_identifier(*IDS), time.time())
     assert [data and data["counts"]["instances"] for _, _, data in told(again)] == [1, 4, None]
 
 
@@ -351,7 +350,7 @@ def test_what_throttling_held_back_is_told_when_it_is_switched_off(intake: Calla
         "INSERT INTO held VALUES(?,?,?,?,?,?)", "a-series", later, "an-id", "instances/x", 1.0, '{"kept": true}'
     )
     again = intake()
-    again.apply()
+    again.applier.apply()
     assert told(again) == [("an-id", "dicom.instance.stored", {"kept": True})]
 
 
@@ -360,10 +359,11 @@ def test_what_throttling_held_back_is_told_when_it_is_switched_off(intake: Calla
 NOT_APPLIED = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
+import dicom_events.applier
 import dicom_events.intake
 dicom_events.intake.Intake.start = lambda self: None  # no thread: it is killed before it comes to that
 if os.path.exists({{flag!r}}):
-    dicom_events.intake.Intake.apply = lambda self: 0
+    dicom_events.applier.Applier.apply = lambda self: 0
 import dicom_events
 """
 
@@ -434,7 +434,7 @@ def test_the_journal_is_begun_anew_while_images_come_and_none_is_missing(
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import dicom_events.journal
-dicom_events.journal.LARGE = 20000
+dicom_events.journal.LARGE_BYTES = 20000
 import dicom_events
 """
     server = start_orthanc(script, NEVER_STABLE)

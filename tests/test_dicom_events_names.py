@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import shutil
@@ -66,8 +67,7 @@ def start(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     def close_all() -> None:
         for each in opened:
-            each._checkpointer.close()
-            each.ledger.close()
+            each.close()
         opened.clear()
 
     def open_outbox(keep: float = 30, most: int = 10**9, refuse: bool = False, **section: Any) -> Any:
@@ -77,7 +77,7 @@ def start(package: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
             tmp_path / "x.sqlite", durability="normal", most=most, oldest=0, refuse=refuse, keep_orphaned=keep
         )
         opened.append(made)
-        brokers = settings.read_brokers(
+        brokers = package("named").read_brokers(
             settings.Settings(broker=section.get("Broker"), brokers=section.get("Brokers", {}))
         )
         made.said = made.begin(brokers)
@@ -112,7 +112,7 @@ def test_broker_has_one_name_whatever_its_type_and_whatever_stands_beside_it(pac
     settings = package("settings")
 
     def names(**section: Any) -> list[tuple[str, bool]]:
-        found = settings.read_brokers(settings.Settings(**section))
+        found = package("named").read_brokers(settings.Settings(**section))
         return [(each.name, bool(each.complaint)) for each in found]
 
     assert names(broker=RABBIT) == [("broker", False)]
@@ -129,7 +129,7 @@ def test_broker_has_one_name_whatever_its_type_and_whatever_stands_beside_it(pac
 @pytest.mark.parametrize("name", ["", " ", "a\nb", " a", "\ud800", "x" * 201, 5, ["a"]])
 def test_a_name_that_is_none_is_told_and_binds_nothing(package: Any, start: Callable[..., Any], name: Any) -> None:
     settings = package("settings")
-    found = settings.read_brokers(settings.Settings(broker={**FILE, "Name": name}))
+    found = package("named").read_brokers(settings.Settings(broker={**FILE, "Name": name}))
     assert "Name: found the name" in found[0].complaint
     assert cursors(start(Broker={**FILE, "Name": name})) == {}
     if isinstance(name, str):
@@ -138,7 +138,7 @@ def test_a_name_that_is_none_is_told_and_binds_nothing(package: Any, start: Call
 
 def test_the_name_of_one_of_brokers_is_its_key(package: Any) -> None:
     settings = package("settings")
-    found = settings.read_brokers(settings.Settings(brokers={"ris": {**FILE, "Name": "pacs"}}))
+    found = package("named").read_brokers(settings.Settings(brokers={"ris": {**FILE, "Name": "pacs"}}))
     assert (found[0].name, found[0].complaint) == (
         "ris",
         "DicomEvents.Brokers.ris.Name: found one, allowed: none, its name is its key in Brokers",
@@ -160,16 +160,17 @@ def test_a_broker_that_is_replaced_for_an_hour_finds_all_when_it_is_back(start: 
     outbox = start(Brokers={"ris": RABBIT})
     add(outbox, 3)
     outbox.settle("ris", 1, 1)
-    outbox.park("ris", [(1, "things")], "refused", "dead", 1)
+    outbox.letters.park("ris", [(1, "things")], "refused", "dead", 1)
     replaced = start(Brokers={"other": FILE})
     assert (orphans(replaced), cursors(replaced)) == (["ris"], {"other": 3, "ris": 1})
     add(replaced, 2)
     replaced.settle("other", 5, 2)
-    replaced.tidy()
+    replaced.retention.tidy()
     assert waiting(replaced) == [1, 2, 3, 4, 5]
     back = start(Brokers={"ris": RABBIT, "other": FILE})
     assert (orphans(back), back.totals("ris")["Backlog"], back.totals("ris")["DeadLetters"]) == ([], 4, 1)
-    assert [event.row for event in back.read(back._checkpointer, back.cursor("ris"), 10)] == [2, 3, 4, 5]
+    with contextlib.closing(back.reader()) as reader:
+        assert [event.row for event in back.read(reader, back.cursor("ris"), 10)] == [2, 3, 4, 5]
 
 
 def test_another_type_under_the_same_name_is_told(start: Callable[..., Any]) -> None:
@@ -201,16 +202,16 @@ def test_an_orphan_goes_after_its_days_of_running_whatever_the_clock_says(
     add(start(Brokers={"ris": RABBIT}), 2)
     outbox = start(Broker=FILE, keep=2)
     monkeypatch.setattr(module.time, "time", lambda: 4e9)  # a clock that has jumped by decades
-    assert outbox.tidy() is None
+    assert outbox.retention.tidy() is None
     clock[0] += 86400
-    assert outbox.tidy() is None
+    assert outbox.retention.tidy() is None
     assert outbox.places.orphans.names()["ris"][1] == 1
     clock[0] += 20  # a restart in between does not begin anew
     outbox = start(Broker=FILE, keep=2)
     clock[0] += 86380
-    assert outbox.tidy() is None
+    assert outbox.retention.tidy() is None
     clock[0] += 40
-    assert outbox.tidy() == "what waited for ris was kept for KeepOrphanedDays, and is dropped now"
+    assert outbox.retention.tidy() == "what waited for ris was kept for KeepOrphanedDays, and is dropped now"
     assert (cursors(outbox), orphans(outbox)) == ({"broker": 2}, [])
 
 
@@ -220,7 +221,7 @@ def test_kept_for_ever_means_for_ever(package: Any, start: Callable[..., Any], m
     start(Brokers={"ris": RABBIT})
     outbox = start(Broker=FILE, keep=0)
     clock[0] += 1e9
-    assert outbox.tidy() is None
+    assert outbox.retention.tidy() is None
     assert orphans(outbox) == ["ris"]
 
 
@@ -231,13 +232,13 @@ def test_a_full_outbox_costs_orphans_first_and_no_broker_that_is_there(start: Ca
     add(outbox, 100, 10_000)
     for name, cursor in (("slow", 60), ("here", 100)):
         outbox.settle(name, cursor, 0)
-    outbox.park("slow", [(3, "things")], "refused", "dead", 1)
-    assert "events were dropped unpublished" in outbox.tidy()
+    outbox.letters.park("slow", [(3, "things")], "refused", "dead", 1)
+    assert "events were dropped unpublished" in outbox.retention.tidy()
     left = waiting(outbox)
     assert set(left) >= {3, *range(61, 101)}
-    assert not outbox.full
+    assert not outbox.retention.is_full
     add(outbox)
-    assert outbox.refused == 0
+    assert outbox.retention.refused == 0
     assert outbox.totals("slow")["Backlog"] == 41
 
 
@@ -299,7 +300,7 @@ def test_no_place_of_the_first_version_is_lost_or_another_brokers(
     outbox = start(**section)
     assert (cursors(outbox), orphans(outbox)) == (new, left)
     assert len(outbox.ledger.rows("SELECT * FROM letter")) == len(old)
-    outbox.tidy()
+    outbox.retention.tidy()
     assert waiting(outbox) == [7, *range(1 + min(8, *new.values()) if len(new) > 1 else 9, 10)]
 
 

@@ -77,7 +77,7 @@ class Package:
 
     def start(self, folder: Path, brokers: dict[str, Any]) -> Any:
         read = self.module("settings")
-        named = read.read_brokers(read.Settings(brokers=brokers))
+        named = self.module("named").read_brokers(read.Settings(brokers=brokers))
         assert [each.complaint for each in named if each.complaint] == []
         folder.mkdir(exist_ok=True)
         outbox = self.module("outbox").Outbox(

@@ -126,10 +126,8 @@ def load(package: StandIn, folder: Path, section: Any) -> Any:
 
 def ask(package: StandIn, service: Any) -> tuple[int, Any]:
     answer = package.http("GET", "/dicom-events/status")
-    if service._intake:
-        service._intake.journal.close()
-        service._intake.outbox._checkpointer.close()
-        service._intake.outbox.ledger.close()
+    if service._pipeline:
+        service._pipeline.close()
     assert answer.status
     return answer.status, answer.json()
 
@@ -195,15 +193,15 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
     package: StandIn, tmp_path_factory: pytest.TempPathFactory, url: str, header: str, kind: str
 ) -> None:
     """Where the settings are fine, a publisher tries, and meets a port where nobody listens."""
-    settings, brokers, publisher, service, outbox = (
+    settings, named_brokers, kinds, brokers, publisher, outbox = (
         importlib.import_module(f"dicom_events.{name}")
-        for name in ("settings", "brokers", "publisher", "service", "outbox")
+        for name in ("settings", "named", "broker_settings", "brokers", "publisher", "outbox")
     )
     config: dict[str, Any] = {"URL": url}
     if kind == "webhook":
         config["Headers"] = {"Authorization": f"Bearer {header}{SECRET}"}
-    broker = {"Type": kind, settings.CONFIGS[kind][0]: config}
-    (named,) = settings.read_brokers(settings.Settings(broker=broker))
+    broker = {"Type": kind, kinds.CONFIGS[kind][0]: config}
+    (named,) = named_brokers.read_brokers(settings.Settings(broker=broker))
     if named.complaint:
         assert SECRET not in named.complaint
         return
@@ -218,14 +216,13 @@ def test_no_error_of_a_broker_shows_a_secret_or_is_a_fault_of_ours(
         said.append(text)
 
     made = brokers.maker(named, "/x", "structured", folder, say)
-    running = publisher.Publisher(named, box, made, say, service._secrets(named))
+    running = publisher.Publisher(named, box, made, say, named_brokers.secrets_of(named))
     running.start()
     wait_until(lambda: said, what="the publisher to find nobody")
     status = running.status()
     running.stop()
     running._thread.join(10)
-    box._checkpointer.close()
-    box.ledger.close()
+    box.close()
     assert SECRET not in str(said) + json.dumps(status)
     assert "Traceback" not in str(said)
     # Which parameters a URL may have, only pika knows.

@@ -180,7 +180,7 @@ def events() -> Iterator[Script]:
 
 
 def test_a_misspelt_key_of_a_broker_puts_only_that_broker_off(events: Script) -> None:
-    settings = events.settings
+    settings = sys.modules["dicom_events.broker_settings"]
     for kind, (name, config) in settings.CONFIGS.items():
         own = [(name, *path) for path in keys(config)]
         for path in [*keys(settings.BrokerSettings), (name,), *own]:

@@ -16,14 +16,14 @@ import nats
 import nats.errors
 import nats.js.errors
 
+from ..broker_settings import NatsConfig
 from ..events import Event, Form
-from ..settings import NatsConfig
 from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome, failure
 
-CONNECT_WITHIN = 5.0  # seconds
-CONFIRM_WITHIN = 20.0
-CLOSE_WITHIN = 0.5
-MOST_SUBJECT = 2000  # bytes; a server takes a line of 4096 with what else is in it
+CONNECT_WITHIN_SECONDS = 5.0
+CONFIRM_WITHIN_SECONDS = 20.0
+CLOSE_WITHIN_SECONDS = 0.5
+MOST_SUBJECT_BYTES = 2000  # a server takes a line of 4096 with what else is in it
 STREAM_NOT_FOUND = 10059  # JetStream's own codes
 LACKS_ROOM = {10023, 10047, 10077, 10122}  # resources, storage, messages, bytes: all that follows has no room either
 
@@ -67,12 +67,12 @@ class JetStream(Broker):
                 errors.append(self._lost or f"{type(error).__name__}: {error}")
         else:
             raise BrokerAwayError("; ".join(errors))
-        self._stream = self._connection.jetstream(timeout=CONNECT_WITHIN)
+        self._stream = self._connection.jetstream(timeout=CONNECT_WITHIN_SECONDS)
         await self._check_stream()
 
     async def _connect(self, url: str, tls: ssl.SSLContext | None) -> Any:
         address = urllib.parse.urlsplit(url)
-        # The client takes what stands in a URL as it is: a password with an @ would never fit.
+        # The client takes what is in a URL as it is: a password with an @ would never fit.
         user, password = (each and urllib.parse.unquote(each) for each in (address.username, address.password))
         who = {"user": user, "password": password} if password else {"token": user} if user else {}
         return await nats.connect(
@@ -82,7 +82,7 @@ class JetStream(Broker):
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
-            connect_timeout=int(CONNECT_WITHIN),
+            connect_timeout=int(CONNECT_WITHIN_SECONDS),
             ping_interval=10,
             max_outstanding_pings=2,
             closed_cb=self._on_closed,
@@ -114,10 +114,10 @@ class JetStream(Broker):
         self._something.set()
 
     def message(self, event: Event) -> tuple[str, bytes, dict[str, str]]:
-        """Subject, content and headers."""
+        """Return subject, content and headers."""
         subject, found = self._config.prefix + event.type, self.form.message(event)
-        if len(subject.encode()) > MOST_SUBJECT:  # the server would close the connection
-            raise ValueError(f"a subject of more than {MOST_SUBJECT} bytes")
+        if len(subject.encode()) > MOST_SUBJECT_BYTES:  # the server would close the connection
+            raise ValueError(f"a subject of more than {MOST_SUBJECT_BYTES} bytes")
         return subject, found.body, {"Content-Type": found.mime, **found.headers, "Nats-Msg-Id": event.id}
 
     def submit(self, event: Event, message: tuple[str, bytes, dict[str, str]]) -> None:
@@ -128,7 +128,7 @@ class JetStream(Broker):
     async def _publish(self, event: Event, subject: str, content: bytes, headers: dict[str, str]) -> None:
         outcome: Outcome | None = None
         try:
-            await self._stream.publish(subject, content, timeout=CONFIRM_WITHIN, headers=headers)
+            await self._stream.publish(subject, content, timeout=CONFIRM_WITHIN_SECONDS, headers=headers)
             outcome = Outcome(event.row)
         except nats.errors.MaxPayloadError:
             outcome = Outcome(
@@ -168,7 +168,7 @@ class JetStream(Broker):
         for task in self._tasks:
             task.cancel()
         with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
-            self._loop.run_until_complete(asyncio.wait_for(self._close(), CLOSE_WITHIN))
+            self._loop.run_until_complete(asyncio.wait_for(self._close(), CLOSE_WITHIN_SECONDS))
         self._loop.close()
 
     async def _close(self) -> None:
@@ -178,9 +178,9 @@ class JetStream(Broker):
 
 
 def _covers(subject: str, wanted: str) -> bool:
-    """Whether what a stream takes is all of ours (`orthanc.>`)."""
-    has, wants = subject.split("."), wanted.split(".")
-    for one, other in zip(has, wants, strict=False):
+    """Return whether what a stream takes is all of ours (`orthanc.>`)."""
+    has, wanted_words = subject.split("."), wanted.split(".")
+    for one, other in zip(has, wanted_words, strict=False):
         if one == ">":
             return True
         if one not in (other, "*") or other == ">":

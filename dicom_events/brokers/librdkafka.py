@@ -10,12 +10,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from ..broker_settings import KafkaConfig
 from ..events import Event, Form
-from ..settings import KafkaConfig
 from . import Broker, BrokerAwayError, BrokerUnusableError, Outcome
 
-CONNECT_WITHIN = 10.0  # seconds
-DELIVER_WITHIN = 30.0  # seconds until the producer gives up; then all begins anew
+CONNECT_WITHIN_SECONDS = 10.0
+DELIVER_WITHIN_SECONDS = 30.0  # until the producer gives up; then all begins again
 FINAL = {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.INVALID_MSG,
@@ -43,7 +43,7 @@ class Kafka(Broker):
         settings = {
             "client.id": "orthanc",
             "linger.ms": 5,
-            "message.timeout.ms": int(DELIVER_WITHIN * 1000),
+            "message.timeout.ms": int(DELIVER_WITHIN_SECONDS * 1000),
             "log_level": 0,
             **self._config.options,
             "bootstrap.servers": self._config.bootstrap_servers,
@@ -53,7 +53,7 @@ class Kafka(Broker):
         }
         try:
             self._producer = Producer(settings)
-            self._producer.list_topics(self._config.topic, timeout=CONNECT_WITHIN)
+            self._producer.list_topics(self._config.topic, timeout=CONNECT_WITHIN_SECONDS)
         except KafkaException as error:
             if self._producer is None:
                 raise BrokerUnusableError(f"Options: {error.args[0].str()}") from None
@@ -67,7 +67,7 @@ class Kafka(Broker):
             self._lost = error.str()
 
     def message(self, event: Event) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
-        """Content, key and headers."""
+        """Return content, key and headers."""
         found = self.form.message(event, "ce_")
         headers = {"content-type": found.mime, **found.headers}
         return found.body, event.study.encode(), [(name, value.encode()) for name, value in headers.items()]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from ..broker_settings import FileConfig
 from ..events import Event, Form
 from ..journal import cut_torn_line
-from ..settings import FileConfig
 from . import Outcome, PromptBroker, Submitted
 
 

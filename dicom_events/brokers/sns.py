@@ -14,12 +14,12 @@ import boto3  # type: ignore[import-untyped]
 import botocore.config  # type: ignore[import-untyped]
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from ..broker_settings import SNSConfig
 from ..events import Event, Form
-from ..settings import SNSConfig
 from . import BrokerAwayError, Outcome, Submitted, ThreadedBroker, failure
 
-BATCH = 10  # entries a call
-MOST = 256 * 1024  # bytes of one message with its attributes, and of one batch
+ENTRIES_PER_CALL = 10  # entries a call
+MOST_BYTES = 256 * 1024  # bytes of one message with its attributes, and of one batch
 # What SNS, or its client, says of a batch for what is in it; it does not say for which of them.
 OF_THE_EVENT = {"InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationException",
                 "ValidationError", "InvalidBatchEntryId", "BatchRequestTooLong"}  # fmt: skip
@@ -29,7 +29,7 @@ class SNS(ThreadedBroker):
     """Credentials are found the AWS way; a standard topic keeps no order, a FIFO topic does."""
 
     threads = 8
-    most_under_way = BATCH * threads
+    most_under_way = ENTRIES_PER_CALL * threads
     away = (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
 
     def __init__(self, form: Form, config: SNSConfig) -> None:
@@ -59,19 +59,19 @@ class SNS(ThreadedBroker):
         self.start_threads()
 
     def batches(self, events: list[Submitted]) -> list[list[Submitted]]:
-        return [events[start : start + BATCH] for start in range(0, len(events), BATCH)]
+        return [events[start : start + ENTRIES_PER_CALL] for start in range(0, len(events), ENTRIES_PER_CALL)]
 
     def call(self, events: list[Submitted]) -> list[Outcome]:
         """Publish up to ten: together where they fit into one call."""
         outcomes, together, size = list[Outcome](), list[tuple[Event, dict[str, Any]]](), 0
         for event, entry in events:
             length = _size(entry)
-            if length > MOST:
+            if length > MOST_BYTES:
                 outcomes.append(
-                    Outcome(event.row, f"{length} bytes are more than the {MOST} that SNS takes", final=True)
+                    Outcome(event.row, f"{length} bytes are more than the {MOST_BYTES} that SNS takes", final=True)
                 )
                 continue
-            if together and size + length > MOST:
+            if together and size + length > MOST_BYTES:
                 outcomes += self._send(together)
                 together, size = [], 0
             together.append((event, entry))
@@ -132,7 +132,7 @@ def _size(entry: dict[str, Any]) -> int:
 
 
 def _token(text: str) -> str:
-    """SNS takes 128 characters without spaces as a group or an id; what is longer or other becomes its SHA-256."""
+    """Return a group or an id as SNS takes it, 128 characters without spaces; what is longer or other becomes its SHA-256."""
     return (
         text
         if re.fullmatch(r"[\w.!@#$%&*()+=:;,/?'\"-]{1,128}", text, re.ASCII)

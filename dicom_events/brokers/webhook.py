@@ -16,14 +16,14 @@ import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
+from ..broker_settings import WebhookConfig
 from ..events import Event, Form
-from ..settings import WebhookConfig
 from . import BrokerAwayError, BrokerUnusableError, Outcome, Submitted, ThreadedBroker
 
 FINAL = {400, 409, 410, 413, 414, 415, 422, 431}  # this event will never be taken
 # Nothing is taken now, or not from us: all wait. A redirect would lead elsewhere than the configuration says.
 AWAY = {301, 302, 303, 307, 308, 401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504}
-IDLE_CONNECTION = 4.0  # seconds after which a kept connection is not trusted any more
+IDLE_CONNECTION_SECONDS = 4.0  # after which a kept connection is not trusted any more
 
 
 class Webhook(ThreadedBroker):
@@ -56,7 +56,7 @@ class Webhook(ThreadedBroker):
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > IDLE_CONNECTION:
+        elif time.monotonic() - self._local.used > IDLE_CONNECTION_SECONDS:
             connection.close()
         outcomes = [self._post(connection, *each) for each in events]
         self._local.used = time.monotonic()
@@ -105,7 +105,7 @@ class Webhook(ThreadedBroker):
         return message.body, {**own, "Content-Type": message.mime, **message.headers}
 
     def _signature(self, content: bytes) -> dict[str, str]:
-        """Over the time and the body, so that what was overheard can't be sent again later."""
+        """Return the signature over the time and the body, so that what was overheard can't be sent again later."""
         if not self._config.secret:
             return {}
         now = str(int(time.time()))

@@ -3,12 +3,12 @@
 
 import datetime
 import re
+import time
 
 
 def utc(seconds: float | None = None) -> str:
     """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
-    now = datetime.datetime.now(datetime.UTC)
-    moment = now if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

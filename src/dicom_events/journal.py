@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What Orthanc tells, in the order in which it tells it: one file, to which a callback appends a line before it returns.
+"""What Orthanc reports, in that order: one file, to which a callback appends a line before it returns.
 
 A line costs one call of the operating system, and waits for nothing but another line; bringing it into the outbox is done
 later, many at a time. A place is a number that only rises: the generation of the file in its high bits, the position in it
@@ -18,9 +18,9 @@ from typing import BinaryIO
 
 from common.state import must_be_same, open_private
 
-LARGE = 4 << 20  # bytes from which it is begun anew, once all of it is applied
-CHUNK = 256 << 10  # bytes that are applied together
-GENERATION = 40  # bits of a place below its generation
+LARGE_BYTES = 4 << 20  # from which an empty file is started, once all of it is applied
+CHUNK_BYTES = 256 << 10  # that are applied together
+GENERATION_SHIFT = 40  # bits of a place below its generation
 
 
 class Journal:
@@ -45,17 +45,17 @@ class Journal:
         self._generation = _generation(header)
         self._end = cut_torn_line(self._file) if self._generation else 0
         # All of a file of an older generation than that of the place is applied, nothing of a newer one.
-        start = (applied or 0) - (self._generation << GENERATION)
+        start = (applied or 0) - (self._generation << GENERATION_SHIFT)
         self._read_to = min(self._end, max(len(header), start))
-        self._newest = max(self._generation, (applied or 0) >> GENERATION)
-        self.begin_anew()
-        self.former = (self._generation << GENERATION) + self._end
+        self._newest = max(self._generation, (applied or 0) >> GENERATION_SHIFT)
+        self.start_empty_file()
+        self.former = (self._generation << GENERATION_SHIFT) + self._end
         """The place at which what a former process wrote ends, if any of it is still to be applied."""
 
     @property
     def place(self) -> int:
         """Up to here all is applied."""
-        return (self._generation << GENERATION) + self._read_to
+        return (self._generation << GENERATION_SHIFT) + self._read_to
 
     def append(self, line: bytes) -> None:
         """Write one line; it is the operating system's when this returns. Raises `OSError`: nothing is written."""
@@ -71,10 +71,10 @@ class Journal:
             self._end += written
 
     def read(self) -> list[bytes]:
-        """The next lines that are not applied, those of a former process alone."""
-        base = self._generation << GENERATION
+        """Return the next lines that are not applied, those of a former process alone."""
+        base = self._generation << GENERATION_SHIFT
         end = self.former - base if self.place < self.former else self._end
-        size = CHUNK
+        size = CHUNK_BYTES
         while True:
             found = os.pread(self._file.fileno(), min(size, end - self._read_to), self._read_to)
             lines = found.split(b"\n")[:-1]
@@ -83,17 +83,17 @@ class Journal:
             size *= 2  # one line that is longer
 
     def after(self, lines: list[bytes]) -> int:
-        """The place behind these, which are the next ones."""
+        """Return the place behind these, which are the next ones."""
         return self.place + sum(map(len, lines)) + len(lines)
 
     def advance(self, place: int) -> None:
-        """The outbox has all up to there, and knows this place."""
-        self._read_to = place - (self._generation << GENERATION)
-        if self._read_to >= LARGE:
-            with contextlib.suppress(OSError):  # no room for another: this one goes on
-                self.begin_anew()
+        """Note that the outbox has all up to there, and knows this place."""
+        self._read_to = place - (self._generation << GENERATION_SHIFT)
+        if self._read_to >= LARGE_BYTES:
+            with contextlib.suppress(OSError):  # no room for another: this one is used on
+                self.start_empty_file()
 
-    def begin_anew(self) -> None:
+    def start_empty_file(self) -> None:
         """Start an empty file, if all of this one is applied.
 
         The new one replaces the old in one step, with its generation in it, and no line can come in between. Killed
@@ -127,7 +127,7 @@ class Journal:
 
 
 def cut_torn_line(file: BinaryIO) -> int:
-    """Cut off what a crash or a full disk left of a last line; where the file ends then."""
+    """Cut off what a crash or a full disk left of a last line; return where the file ends then."""
     end = position = file.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - 65536)

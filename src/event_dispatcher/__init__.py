@@ -13,7 +13,7 @@
 
 Put this file beside your script, which Orthanc loads. Handlers may be plain functions, coroutines, or a `pipeline` of them;
 they run on threads and an event loop of their own, so that Orthanc never waits for them. What one raises is logged with its
-name. With `at_least_once="my_script"` an event stands on disk until its handlers have ended without an error.
+name. With `at_least_once="my_script"` an event is on disk until its handlers have ended without an error.
 
 It registers nothing by itself, and needs the package httpx (pip install httpx; the Dockerfile has it). All of it, and how to
 test your handlers without a server: docs/event_dispatcher.md.
@@ -100,7 +100,7 @@ def register_event_handlers(
     sync_client, async_client : sessions, from `create_session` or `create_internal_client`, or whatever your handlers want.
         If there are coroutines and no asynchronous session, one is created.
     executor : how many run at a time, and in which order.
-    at_least_once : a name of your own for the ledger in which events stand until they are handled, or `AtLeastOnce`.
+    at_least_once : a name of your own for the ledger in which events are kept until they are handled, or `AtLeastOnce`.
     logging_configuration : where Python's `logging` goes: `orthanc_logging` (the default) or `python_logging`.
     other_names : the first four are also taken by the names `handlers`, `orthanc`, `session` and `async_session`.
 

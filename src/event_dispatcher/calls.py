@@ -94,7 +94,7 @@ class Call:
         """End without a turn."""
         self.is_over = True
         if self.future and self.future.cancel():
-            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait goes on waiting
+            self.future.set_running_or_notify_cancel()  # else concurrent.futures.wait still waits
 
 
 def names_of_handlers(calls: Iterable[Call]) -> str:

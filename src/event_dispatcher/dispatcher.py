@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's OnChange: each event goes to its handlers."""
+"""Orthanc's OnChange: each event is handed to its handlers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from event_dispatcher.at_least_once import AtLeastOnce, Keeper
+from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.calls import Call
+from event_dispatcher.durable_queue import DurableQueue
 from event_dispatcher.events import ChangeEvent, Handler, names_of
 from event_dispatcher.executor import Executor
 from event_dispatcher.gate import SDK
@@ -33,7 +34,7 @@ class Dispatcher:
         self._none = orthanc.ResourceType.NONE
         promised = {key: several for key, several in handlers.items() if key not in (self._started, self._stopped)}
         self.ledger_name = at_least_once.name if at_least_once else None
-        self._keeper = Keeper(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
+        self._durable_queue = DurableQueue(at_least_once, promised, self._run_kept, orthanc) if at_least_once else None
 
     def on_change(self, change_type: int, resource_type: int, resource_id: str) -> list[concurrent.futures.Future[Any]]:
         """Hand an event over, and return at once, with what will be each handler's result: a test waits for these.
@@ -41,9 +42,9 @@ class Dispatcher:
         While very many wait (`Executor.is_crowded`), there are none of these.
         """
         event = self._event(change_type, resource_type, resource_id)
-        if change_type == self._started and self._keeper:
-            self._keeper.start()
-        if self._keeper and self._keeper.takes(event):
+        if change_type == self._started and self._durable_queue:
+            self._durable_queue.start()
+        if self._durable_queue and self._durable_queue.takes(event):
             return []
         calls = self._calls(event)
         futures = [] if self._executor.is_crowded else [call.want_future() for call in calls]
@@ -56,21 +57,21 @@ class Dispatcher:
         `begun` (`time.monotonic()`) is when the stop began: handlers of all registrations have their time together.
         """
         seconds = self._executor.stop_within
-        if self._keeper:
-            self._keeper.stop()
+        if self._durable_queue:
+            self._durable_queue.stop()
         self._executor.drain(begun + seconds * 2 / 3)
         calls = self._calls(self._event(self._stopped, self._none, ""))
         futures = [call.want_future() for call in calls]
         self._run(calls)
         self._executor.drain(max(begun + seconds, time.monotonic() + seconds / 3))
         self._executor.close()
-        if self._keeper:
-            self._keeper.close()
+        if self._durable_queue:
+            self._durable_queue.close()
         return futures
 
     def retry_dead(self) -> int:
-        """With `at_least_once`: let events that were given up be handled again; how many there are."""
-        return self._keeper.retry_dead() if self._keeper else 0
+        """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
+        return self._durable_queue.retry_dead() if self._durable_queue else 0
 
     def _event(self, change_type: int, resource_type: int, resource_id: str) -> ChangeEvent:
         return ChangeEvent(

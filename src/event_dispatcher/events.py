@@ -38,7 +38,7 @@ class ChangeEvent:
 
 
 def pipeline(*steps: Handler) -> Handler:
-    """One handler of several: each gets what the one before returned, the first the event; all get the session.
+    """Return one handler of several: each gets what the one before returned, the first the event; all get the session.
 
     With a coroutine among them the whole is one, on the event loop, where no step may block.
     """
@@ -79,12 +79,12 @@ def check_handler(handler: Any) -> None:
 
 
 def name_of(handler: Handler) -> str:
-    """How logs, and the rows of `at_least_once`, call a handler."""
+    """Return how logs, and the rows of `at_least_once`, call a handler."""
     if isinstance(handler, functools.partial):
         return name_of(handler.func)
     return str(getattr(handler, "__qualname__", type(handler).__qualname__))
 
 
 def names_of(enumeration: Any) -> dict[int, Name]:
-    """The names of `orthanc.ChangeType` or `orthanc.ResourceType`, by value."""
+    """Return the names of `orthanc.ChangeType` or `orthanc.ResourceType`, by value."""
     return {value: Name(value, name) for name, value in vars(enumeration).items() if isinstance(value, int)}

@@ -73,7 +73,7 @@ async def _answer_later(asking: Asking[Any], session: Any) -> Any:
 
 @for_both_sessions
 def first_instance(event: ChangeEvent | str) -> Asking[str]:
-    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, of which `event` is or tells.
+    """Return Orthanc's identifier of the first instance (as Orthanc lists them) of a series, which `event` is, or is about.
 
     path = f"/instances/{first_instance(event, session)}/preview"
     """

@@ -30,7 +30,7 @@ def create_internal_client(
 
 
 def create_internal_client(*arguments: Any, **options: Any) -> Any:
-    """As `create_session`, but by the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
+    """Return a session over the plugin's own `RestApiGet` and so on: no network, no HTTP server needed.
 
         client = create_internal_client(orthanc)
         client.get("/system").json()["Version"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Runs coroutines on an event loop that goes on whatever a handler does to it."""
+"""Runs coroutines on an event loop that survives whatever a handler does to it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def create_session(
     *,
     timeout: float = SESSION_TIMEOUT,
 ) -> Client:
-    """A client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
+    """Return a client of this Orthanc's REST API over HTTP: `session.get("/system").json()`.
 
     Address, certificate and token are worked out from Orthanc's configuration. It can ask other servers too, by a whole
     URL; they get no token, and are trusted as httpx trusts.

@@ -25,12 +25,11 @@ class Waiting:
             path, **{"durability": "normal", "most": 10**9, "oldest": 0, "refuse": False, **more}
         )
         self.reader = self.outbox.reader()
-        self._named = source("dicom_events.settings").Named
+        self._named = source("dicom_events.named").Named
         self.begin("b")
 
-    def begin(self, *brokers: str) -> None:
-        """The configuration names these brokers."""
-        self.outbox.begin([self._named(name) for name in brokers])
+    def begin(self, *names: str) -> None:
+        self.outbox.begin([self._named(name) for name in names])
 
     def add(self, *keys: str, data: str | None = "{}") -> list[int]:
         with self.outbox.transaction():
@@ -42,14 +41,14 @@ class Waiting:
         return [event.key for event in self.outbox.read(self.reader, self.outbox.cursor("b"), 100)]
 
     def due(self) -> list[str]:
-        return [event.key for event, _ in self.outbox.due("b", 100)]
+        return [event.key for event, _ in self.outbox.letters.due("b", 100)]
 
     def park(self, row: int, key: str, state: str = "waiting", attempts: int = 1) -> None:
-        self.outbox.park("b", [(row, key)], "refused", state, attempts)
+        self.outbox.letters.park("b", [(row, key)], "refused", state, attempts)
 
     def close(self) -> None:
         self.reader.close()
-        self.outbox.ledger.close()
+        self.outbox.close()
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_a_dead_letter_is_not_tried_again_and_stays_after_a_clock_that_jumped_ba
     clock.jump(-5e8)
     assert made.due() == []
     made.outbox.settle("b", row, 0)
-    made.outbox.tidy()
+    made.outbox.retention.tidy()
     assert made.outbox.ledger.rows("SELECT COUNT(*) n FROM event")[0]["n"] == 1
 
 
@@ -95,8 +94,8 @@ def test_of_one_order_only_the_first_letter_is_due_and_others_wait_behind_it(mad
         made.park(row, key)
     clock.advance(10)
     assert made.due() == ["k", "other"]
-    assert made.outbox.parked("b") == {"k", "other"}
-    made.outbox.delivered("b", rows[0])
+    assert made.outbox.letters.keys("b") == {"k", "other"}
+    made.outbox.letters.delivered("b", rows[0])
     assert made.due() == ["k", "other"]
 
 
@@ -107,7 +106,7 @@ def test_refused_again_it_waits_longer_and_is_one_letter(made: Waiting, clock: C
     clock.advance(1.9)
     assert made.due() == []
     clock.advance(3)
-    assert [attempts for _, attempts in made.outbox.due("b", 9)] == [3]
+    assert [attempts for _, attempts in made.outbox.letters.due("b", 9)] == [3]
 
 
 # The order
@@ -137,7 +136,7 @@ def test_a_transaction_that_fails_numbers_nothing(made: Waiting) -> None:
 def test_what_is_settled_is_removed_and_no_number_is_given_again(source: Any, made: Waiting, tmp_path: Path) -> None:
     [*_, last] = made.add("a", "b", "c")
     made.outbox.settle("b", last, 3)
-    assert made.outbox.tidy() is None
+    assert made.outbox.retention.tidy() is None
     assert made.outbox.ledger.rows("SELECT COUNT(*) n FROM event")[0]["n"] == 0
     made.close()
     again = Waiting(source, tmp_path / "x.sqlite")
@@ -151,10 +150,10 @@ def test_what_a_letter_or_a_slower_broker_needs_stays(made: Waiting) -> None:
     rows = made.add("a", "b")
     made.park(rows[0], "a")
     made.outbox.settle("b", rows[1], 1)
-    made.outbox.tidy()
+    made.outbox.retention.tidy()
     assert made.outbox.backlog("slow")[0] == 2
     made.outbox.settle("slow", rows[1], 2)
-    made.outbox.tidy()
+    made.outbox.retention.tidy()
     assert [row["row"] for row in made.outbox.ledger.rows("SELECT row FROM event")] == [rows[0]]
 
 
@@ -172,17 +171,17 @@ def test_a_full_outbox_that_refuses_keeps_what_it_has_and_counts_the_others(
 ) -> None:
     full = Waiting(source, tmp_path / "full.sqlite", most=1, refuse=True)
     full.add("a")
-    full.outbox.tidy()
+    full.outbox.retention.tidy()
     full.add("b", "c")
     assert full.read() == ["a"]
-    assert full.outbox.tidy() == "2 events were refused: the outbox is full (DicomEvents.Outbox)"
+    assert full.outbox.retention.tidy() == "2 events were refused: the outbox is full (DicomEvents.Outbox)"
     full.close()
 
 
 def test_a_full_outbox_drops_the_oldest_and_says_so(source: Any, clock: Clock, tmp_path: Path) -> None:
     full = Waiting(source, tmp_path / "full.sqlite", most=1)
     full.add("a")
-    assert "1 events were dropped unpublished" in full.outbox.tidy()
+    assert "1 events were dropped unpublished" in full.outbox.retention.tidy()
     assert full.read() == []
     full.close()
 
@@ -191,12 +190,12 @@ def test_an_instance_that_was_told_is_known_once_also_after_a_restart(
     source: Any, made: Waiting, tmp_path: Path
 ) -> None:
     with made.outbox.transaction():
-        made.outbox.add_told("i1")
-        made.outbox.add_told("i2")
+        made.outbox.acknowledged.add("i1")
+        made.outbox.acknowledged.add("i2")
     made.close()
     again = Waiting(source, tmp_path / "x.sqlite")
-    assert again.outbox.take_told(["i1", "i3"]) == {"i1"}
-    assert again.outbox.take_told(["i1", "i2"]) == {"i2"}
+    assert again.outbox.acknowledged.take(["i1", "i3"]) == {"i1"}
+    assert again.outbox.acknowledged.take(["i1", "i2"]) == {"i2"}
     again.close()
 
 
@@ -267,11 +266,11 @@ def test_a_torn_line_is_cut_and_what_is_applied_is_not_read_again(source: Any, t
 def test_a_journal_is_not_begun_anew_before_all_of_it_is_applied(source: Any, tmp_path: Path) -> None:
     made = source("dicom_events.journal").Journal(tmp_path / "x.journal", 0, full=False)
     made.append(b"a")
-    made.begin_anew()
+    made.start_empty_file()
     assert made.read() == [b"a"]
     made.advance(made.after([b"a"]))
     before = made.place
-    made.begin_anew()
+    made.start_empty_file()
     assert made.read() == []
     assert made.place > before  # a place only rises
     made.close()

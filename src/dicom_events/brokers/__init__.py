@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..events import Event, Form
+from ..named import Named
 from ..quiet import quiet_libraries
-from ..settings import Named
 
 MODULES = {
     "rabbitmq": "rabbitmq",
@@ -50,7 +50,7 @@ Submitted: TypeAlias = tuple[Event, Any]  # an event, and what is sent of it
 
 
 def failure(event: Event, error: Exception) -> Outcome:
-    """What becomes of an event that could not be formed or handed over: the same would happen the next time."""
+    """Return what becomes of an event that could not be formed or handed over: the same would happen the next time."""
     return Outcome(event.row, f"it can't be sent: {type(error).__name__}: {error}", final=True)
 
 
@@ -70,11 +70,11 @@ class Broker(abc.ABC):
         """Connect. Raises `BrokerAwayError`, or `BrokerUnusableError`."""
 
     def message(self, event: Event) -> Any:
-        """What is sent of an event. Whatever this raises is the failure of this event alone."""
+        """Return what is sent of an event. Whatever this raises is the failure of this event alone."""
         return self.form.message(event)
 
     def submit(self, event: Event, message: Any) -> None:
-        """Take one event, as `message` gave it; what becomes of it, `collect` tells.
+        """Take one event, as `message` gave it; `collect` returns what becomes of it.
 
         Raises `BrokerAwayError`; whatever else it raises is the failure of this event alone.
         """
@@ -82,14 +82,14 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def collect(self, seconds: float) -> list[Outcome]:
-        """What became of events; waits at most so long, less if there is something or `wake` is called."""
+        """Return what became of events; wait at most so long, less if there is something or `wake` is called."""
 
     def wake(self) -> None:
         """End a waiting `collect`; called by any thread."""
         self._woken.set()
 
     def details(self) -> dict[str, Any]:
-        """More for the status."""
+        """Return more for the status."""
         return {}
 
     def close(self) -> None:  # noqa: B027 - nor to close
@@ -109,7 +109,7 @@ class PromptBroker(Broker):
 
     @abc.abstractmethod
     def deliver(self, events: list[Submitted]) -> list[Outcome]:
-        """Hand events over; what became of each."""
+        """Hand events over; return what became of each."""
 
 
 class ThreadedBroker(Broker):
@@ -132,7 +132,7 @@ class ThreadedBroker(Broker):
             threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def batches(self, events: list[Submitted]) -> list[list[Submitted]]:
-        """What goes together."""
+        """Return which events are sent together."""
         return [[event] for event in events]
 
     @abc.abstractmethod
@@ -143,7 +143,7 @@ class ThreadedBroker(Broker):
         """
 
     def end_call(self) -> None:
-        """A thread ends, or a call in it has failed: let go of what it holds."""
+        """Let go of what a thread holds: it ends, or a call in it has failed."""
 
     def collect(self, seconds: float) -> list[Outcome]:
         waiting, self._waiting = self._waiting, []
@@ -172,7 +172,7 @@ class ThreadedBroker(Broker):
             except self.away as error:
                 self.end_call()
                 self._results.put(BrokerAwayError(f"{type(error).__name__}: {error}"))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on, and with it the next event
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread takes the next event
                 self.end_call()
                 if len(batch) > 1:
                     for each in batch:
@@ -195,7 +195,7 @@ class ThreadedBroker(Broker):
 def maker(
     named: Named, source: str, default_form: str, folder: Path, say: Callable[[str, str], None]
 ) -> Callable[[], Broker]:
-    """What makes the broker of these settings, in the thread that will use it.
+    """Return what makes the broker of these settings, in the thread that will use it.
 
     Raises (when called) `BrokerUnusableError` : what it needs is not installed.
     """

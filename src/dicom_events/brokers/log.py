@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..broker_settings import LogConfig
 from ..events import Event, Form
-from ..settings import LogConfig
 from . import Outcome, PromptBroker, Submitted
 
 

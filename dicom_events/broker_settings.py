@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/broker_settings.py: edit that, never this file.
+"""The settings of each kind of broker, and those that all of them have."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import urllib.parse
+from typing import Any
+
+from ._common.wildcards import matches_pattern
+
+from .events import KINDS_OF_EVENTS
+from .fields import path_or_null, switch, whole_text
+from .settings import FORMATS
+
+TYPES = ("rabbitmq", "sqs-sns", "nats", "kafka", "webhook", "file", "log")
+
+
+def _url(*schemes: str) -> Any:
+    allowed = (
+        " or ".join(f"{scheme}://HOST…" for scheme in schemes) + ", in passwords % and two digits for / ? # [ ] @ :"
+    )
+
+    def check(value: str | tuple[str, ...]) -> str | None:
+        return None if all(map(is_one, (value,) if isinstance(value, str) else value)) else allowed
+
+    def is_one(url: str) -> bool:
+        try:
+            found = urllib.parse.urlsplit(url)
+            return bool(found.scheme in schemes and found.hostname and found.port != 0 and re.fullmatch("[!-~]+", url))
+        except ValueError:  # the port, or brackets
+            return False
+
+    return check
+
+
+def _ca_certificate(scheme: str) -> Any:
+    field = path_or_null(f"Whom to trust over `{scheme}`; null: the system's.")
+    return dataclasses.field(default=None, metadata={**field.metadata, "key": "CACertificate"})
+
+
+def _headers(headers: dict[str, Any]) -> str | None:
+    """Check headers: one with a line break would be two, and http.client's complaint of it would show the value."""
+    fits = all(
+        re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
+        and isinstance(value, str)
+        and re.fullmatch("[ -~]*", value)
+        for name, value in headers.items()
+    )
+    return None if fits else "names and texts of one line, in ASCII"
+
+
+@dataclasses.dataclass(frozen=True)
+class RabbitConfig:
+    """A topic exchange of a RabbitMQ server; the routing key is the type."""
+
+    url: str = dataclasses.field(
+        default="",
+        metadata={"key": "URL", "secret": True, "check": _url("amqp", "amqps"), "help": "`amqp://USER:PASSWORD@HOST/`"},
+    )
+    more_urls: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "MoreURLs",
+            "secret": True,
+            "check": _url("amqp", "amqps"),
+            "help": "Other nodes of the same cluster, asked in turn.",
+        },
+    )
+    exchange: str = dataclasses.field(
+        default="orthanc",
+        metadata={
+            **whole_text(r"[^\0-\x1f]{1,60}|[!-~]{1,255}", "a name of at most 255 bytes"),
+            "help": "Its name; durable, of the kind topic.",
+        },
+    )
+    passive: bool = switch(False, "True: the exchange must be there; it is not declared.")
+    heartbeat: int = dataclasses.field(
+        default=30, metadata={"minimum": 1, "maximum": 3600, "help": "Seconds between two heartbeats."}
+    )
+    ca_certificate: str | None = _ca_certificate("amqps")
+    certificate: str | None = path_or_null("Ours, for the server (PEM).")
+    certificate_key: str | None = path_or_null("Its key (PEM); null: it is in the same file.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SNSConfig:
+    """A topic of Amazon SNS; credentials are found the AWS way (environment, ~/.aws, the machine's role)."""
+
+    topic_arn: str = dataclasses.field(
+        default="",
+        metadata={
+            **whole_text(r"arn:[!-9;-~]+:sns:[a-z0-9-]*:[0-9]*:[A-Za-z0-9_.-]+", "arn:aws:sns:REGION:ACCOUNT:NAME"),
+            "help": "`arn:aws:sns:REGION:ACCOUNT:NAME`; standard topics keep no order, `….fifo` do.",
+        },
+    )
+    endpoint_url: str | None = dataclasses.field(
+        default=None,
+        metadata={"key": "EndpointURL", "check": _url("http", "https"), "help": "Another service that speaks SNS."},
+    )
+    region: str | None = dataclasses.field(
+        default=None,
+        metadata={**whole_text("[a-z0-9-]{1,63}", "a region, as eu-west-1"), "help": "Null: that of the topic."},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NatsConfig:
+    """A stream of NATS JetStream; the subject is `Prefix` and the type."""
+
+    url: str = dataclasses.field(
+        default="",
+        metadata={
+            "key": "URL",
+            "secret": True,
+            "check": _url("nats", "tls"),
+            "help": "`nats://USER:PASSWORD@HOST:4222`",
+        },
+    )
+    more_urls: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "MoreURLs",
+            "secret": True,
+            "check": _url("nats", "tls"),
+            "help": "Other nodes of the cluster.",
+        },
+    )
+    stream: str = dataclasses.field(
+        default="ORTHANC",
+        metadata={
+            **whole_text(r"[^\0-\x1f\s.*>/\\]+", "a name without dots and spaces"),
+            "help": "Made if it is not there; else it must take our subjects.",
+        },
+    )
+    prefix: str = dataclasses.field(
+        default="orthanc.",
+        metadata={
+            **whole_text(r"([\w-]+\.)+", "words that each end with a dot"),
+            "help": "What subjects begin with.",
+        },
+    )
+    passive: bool = switch(False, "True: the stream must be there; it is not made.")
+    ca_certificate: str | None = _ca_certificate("tls")
+    credentials_file: str | None = path_or_null("A file that `nsc` made.")
+
+
+@dataclasses.dataclass(frozen=True)
+class KafkaConfig:
+    """A topic of Kafka; the key is the study."""
+
+    bootstrap_servers: str = dataclasses.field(
+        default="",
+        metadata={
+            **whole_text(r"[\w.:\[\]-]+(,[\w.:\[\]-]+)*", "HOST:PORT,HOST:PORT"),
+            "help": "`HOST:PORT`, several with commas.",
+        },
+    )
+    topic: str = dataclasses.field(
+        default="orthanc",
+        metadata={**whole_text("[A-Za-z0-9._-]{1,249}", "a name of A-Z a-z 0-9 . _ -"), "help": "Its name."},
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"secret": True, "help": "More of librdkafka's own (`sasl.password`, `ssl.ca.location`)."},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WebhookConfig:
+    """A server that takes each event as the body of a POST."""
+
+    url: str = dataclasses.field(
+        default="",
+        metadata={"key": "URL", "secret": True, "check": _url("http", "https"), "help": "Never followed elsewhere."},
+    )
+    secret: str = dataclasses.field(
+        default="", metadata={"secret": True, "help": "Key of the signature (HMAC-SHA256); none: not signed."}
+    )
+    headers: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"secret": True, "check": _headers, "help": "More headers (`Authorization`)."}
+    )
+    timeout: float = dataclasses.field(
+        default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds for one answer."}
+    )
+    connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
+    ca_certificate: str | None = _ca_certificate("https")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileConfig:
+    """A file of lines, one JSON object each."""
+
+    path: str | None = path_or_null("Null: `dicom_events.jsonl` beside the outbox (a relative path starts there too).")
+    max_megabytes: float = dataclasses.field(
+        default=100, metadata={"minimum": 0.001, "help": "A file of this size becomes `….1`, that one `….2`."}
+    )
+    keep: int = dataclasses.field(
+        default=10, metadata={"minimum": 1, "maximum": 1000, "help": "How many of these there are at most."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """Orthanc's own log."""
+
+
+CONFIGS: dict[str, tuple[str, type[Any]]] = {
+    "rabbitmq": ("RabbitConfig", RabbitConfig),
+    "sqs-sns": ("SNSConfig", SNSConfig),
+    "nats": ("NatsConfig", NatsConfig),
+    "kafka": ("KafkaConfig", KafkaConfig),
+    "webhook": ("WebhookConfig", WebhookConfig),
+    "file": ("FileConfig", FileConfig),
+    "log": ("LogConfig", LogConfig),
+}
+
+
+def _patterns(values: tuple[str, ...]) -> str | None:
+    """Check patterns: one below `dicom.` or `orthanc.` that matches nothing would silently publish nothing."""
+    for value in values:
+        ours = value.startswith(("dicom.", "orthanc."))
+        if not re.fullmatch(r"[\w.*?-]+", value) or (
+            ours and not any(matches_pattern(kind, value) for kind in KINDS_OF_EVENTS)
+        ):
+            return f"types with * and ?, as {', '.join(KINDS_OF_EVENTS)}"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokerSettings:
+    """What each broker has, whatever its type."""
+
+    type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Which kind it is."})
+    name: str | None = dataclasses.field(
+        default=None, metadata={"help": "Of `Broker` alone; null: `broker`. What waits is bound to it."}
+    )
+    events: tuple[str, ...] = dataclasses.field(
+        default=("*",), metadata={"check": _patterns, "help": "Types that go there, as `dicom.study.*`."}
+    )
+    format: str | None = dataclasses.field(
+        default=None, metadata={"choices": FORMATS, "help": "Another `Format` than that of the section."}
+    )
+    tries: int = dataclasses.field(
+        default=5,
+        metadata={"minimum": 1, "help": "How often what it refuses is tried, before it goes to the dead letters."},
+    )

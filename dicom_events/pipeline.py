@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/pipeline.py: edit that, never this file.
+"""The parts between Orthanc's callbacks and the brokers, put together."""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orthanc
+
+from ._common.loopback import Loopback
+from ._common.state import state_folder
+
+from .brokers import maker
+from .images import Tags
+from .intake import Intake
+from .journal import Journal
+from .maintainer import OutboxMaintainer
+from .named import Named, secrets_of
+from .outbox import Outbox
+from .publisher import Publisher
+from .settings import Settings
+
+STOP_WITHIN_SECONDS = 0.4  # until threads are left behind
+
+
+class Pipeline:
+    """One outbox, the intake before it, its maintainer, and a publisher for each broker.
+
+    `say` writes a line ("error" or "warning") to the log.
+
+    Raises
+    ------
+    OSError, sqlite3.Error : the outbox or the journal can't be opened; nothing is left open then.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        brokers: Sequence[Named],
+        tags: Mapping[str, Tags],
+        configuration: Mapping[str, Any],
+        loopback: Loopback,
+        say: Callable[[str, str], None],
+    ) -> None:
+        bounds = settings.outbox
+        path = state_folder(settings.state_path, configuration) / "dicom_events.sqlite"
+        self.outbox = Outbox(
+            path,
+            durability=settings.durability,
+            most=bounds.max_megabytes * 1_000_000,
+            oldest=bounds.max_age_days * 86400,
+            refuse=bounds.when_full == "refuse",
+            keep_orphaned=bounds.keep_orphaned_days,
+        )
+
+        def complain(text: str) -> None:
+            say("error", text)
+
+        try:
+            said = self.outbox.begin(brokers)
+            full = settings.durability == "full"
+            self._journal = Journal(path.with_suffix(".journal"), self.outbox.place, full=full)
+            for line in [*_said_of_new(self.outbox), *said, *_said_of_orphans(self.outbox)]:
+                orthanc.LogWarning(f"dicom_events: {line}")
+            stable_age, reconcile = float(configuration.get("StableAge", 60)), settings.reconcile
+            self.intake = Intake(self.outbox, self._journal, settings.events, tags, stable_age, reconcile, complain)
+            self.intake.bring_up_to_date()  # what the process before this one has left
+            source = settings.source or f"/orthanc/{urllib.parse.quote(str(configuration.get('Name', 'MyOrthanc')))}"
+            self.publishers = [self._publisher(named, source, settings.format, path.parent, say) for named in brokers]
+            self.maintainer = OutboxMaintainer(self.intake.applier, loopback, reconcile, complain)
+        except BaseException:
+            self.outbox.close()  # the next try opens it
+            raise
+
+    def _publisher(
+        self, named: Named, source: str, form: str, folder: Path, say: Callable[[str, str], None]
+    ) -> Publisher:
+        return Publisher(named, self.outbox, maker(named, source, form, folder, say), say, secrets_of(named))
+
+    def start(self) -> None:
+        """Start the threads."""
+        self.intake.start()
+        self.maintainer.start()
+        for publisher in self.publishers:
+            publisher.start()
+
+    def stop(self) -> None:
+        """End the threads; what a hanging broker holds is left behind: the rows are on disk."""
+        until = time.monotonic() + STOP_WITHIN_SECONDS
+        working: list[Intake | Publisher | OutboxMaintainer] = [self.intake, *self.publishers, self.maintainer]
+        for each in working:
+            each.stop()
+        for each in working:
+            each.join(until)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._journal.close()
+        self.outbox.close()
+
+    def retry_letters(self, broker: str | None = None, letter: int | None = None) -> int:
+        """Let all dead letters, those of one broker, or one of them be tried again now; return how many."""
+        number = self.outbox.letters.retry_dead(broker, letter)
+        for publisher in self.publishers:
+            publisher.retry_letters()
+        return number
+
+    def broker_names(self) -> list[str]:
+        """Return the names of all brokers with a place: configured ones, then orphans."""
+        return [*(each.name for each in self.publishers), *self.outbox.places.orphans.names()]
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status says."""
+        self.intake.bring_up_to_date()  # what waits is counted in the outbox
+        orphans = self.outbox.places.orphans.names()
+        return {
+            "State": "running",
+            "Outbox": self.outbox.retention.status(),
+            "Brokers": {publisher.name: publisher.status() for publisher in self.publishers}
+            | {name: self.outbox.orphan_status(name, *kept) for name, kept in orphans.items()},
+            "LastError": self.intake.problem or self.maintainer.problem or None,
+        }
+
+
+def _said_of_new(outbox: Outbox) -> list[str]:
+    if not outbox.ledger.fresh:
+        return []
+    moved = outbox.ledger.moved
+    why = f"was corrupt and is kept as {moved}" if moved else "is new"
+    return [
+        f"the outbox {outbox.path} {why}; what happens from now on is published, nothing that the archive "
+        "holds already (POST /dicom-events/replay does that)"
+    ]
+
+
+def _said_of_orphans(outbox: Outbox) -> list[str]:
+    """Return one line of the log for all of them."""
+    orphans = outbox.places.orphans.names()
+    if not orphans:
+        return []
+    shown = ", ".join(f"{name} ({outbox.backlog(name)[0]} events)" for name in orphans)
+    days = min((left for _, left in orphans.values() if left is not None), default=None)
+    return [
+        f"no broker is configured under the name of what waits for: {shown}. It is kept until there is one, or "
+        f"DELETE /dicom-events/brokers/NAME{'' if days is None else f', or for {days:g} days more'}"
+    ]

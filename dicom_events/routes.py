@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/dicom_events/routes.py: edit that, never this file.
+"""The routes: the status, dead letters, orphaned brokers, and replay."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ._common.answers import Answer, Refused, Request, one_line
+from ._common.json_text import decoded
+from ._common.loopback import LoopbackError
+from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
+from ._common.times import utc
+
+from .pipeline import Pipeline
+
+STUDY = "an Orthanc identifier or a StudyInstanceUID"
+
+
+class Routes:
+    """Handlers of requests. `pipeline` returns what is running, or raises `Refused`."""
+
+    def __init__(self, pipeline: Callable[[], Pipeline]) -> None:
+        self._pipeline = pipeline
+
+    def get_status(self, _request: Request) -> dict[str, Any]:
+        """The outbox, and each broker: backlog, seconds that the oldest event waits, rate, totals, last error."""
+        return self._pipeline().status()
+
+    # Dead letters
+
+    @takes({**PAGE_PARAMETERS, "broker": Text()})
+    def get_dead_letters(self, request: Request) -> dict[str, Any]:
+        """A page of what brokers did not take, oldest first: `since` (the last ID), `limit`, `broker`."""
+        since, limit = request.parameters.get("since", 0), request.parameters.get("limit", 100)
+        broker = self._checked(request.parameters.get("broker"))
+        letters = self._pipeline().outbox.letters
+        total, rows = letters.count_dead(broker), letters.dead_page(broker, since, limit + 1)
+        items = [_shown(row) for row in rows[:limit]]
+        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+    def get_dead_letter(self, request: Request) -> dict[str, Any]:
+        """One of them, with its data."""
+        row = self._letter(request)
+        return {**_shown(row), "Data": _decoded(row["data"]) if row["data"] else None}
+
+    def drop_dead_letter(self, request: Request) -> dict[str, Any]:
+        """Forget it."""
+        row = self._letter(request)
+        self._pipeline().outbox.letters.drop_dead(row["id"])
+        return _shown(row)
+
+    def retry_one(self, request: Request) -> dict[str, Any]:
+        """Try it again now."""
+        row = self._letter(request)
+        self._pipeline().retry_letters(letter=row["id"])
+        return _shown(row)
+
+    @takes({"Broker": Text()})
+    def retry_all(self, request: Request) -> dict[str, Any]:
+        """Try all of them again, or those of one: `{"Broker": …}`."""
+        return {"Retried": self._pipeline().retry_letters(self._checked(request.parameters.get("Broker")))}
+
+    def _letter(self, request: Request) -> dict[str, Any]:
+        row = self._pipeline().outbox.letters.dead(row_number(request.groups[0]))
+        if not row:
+            raise Refused(404, f"There is no dead letter {request.groups[0][:20]}")
+        return row
+
+    def _checked(self, broker: str | None) -> str | None:
+        """Return the name of a broker that has a place, or None. Raises `Refused` for another name."""
+        names = self._pipeline().broker_names()
+        if broker is not None and broker not in names:
+            raise Refused(400, f"The broker is {one_line(broker)!r}, allowed: {', '.join(names)}")
+        return broker
+
+    # Brokers
+
+    def drop_broker(self, request: Request) -> dict[str, Any]:
+        """Drop what waits for a broker that is not configured any more: backlog, dead letters and its place."""
+        pipeline, given = self._pipeline(), request.groups[0]
+        outbox = pipeline.outbox
+        orphans, configured = outbox.places.orphans.names(), [each.name for each in pipeline.publishers]
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in (*orphans, *configured)), None)
+        if name is None:
+            raise Refused(404, f"There is no broker {one_line(given)}; orphaned are: {', '.join(orphans) or 'none'}")
+        if name in configured:
+            raise Refused(409, f"The broker {name} is configured: take it out of the configuration first")
+        status = outbox.orphan_status(name, *orphans[name])
+        outbox.places.drop(name)
+        return {"Broker": name, **status, "State": "dropped"}
+
+    # Replay
+
+    @takes({"Study": Text(STUDY, "[0-9a-f.-]{1,64}"), "From": Moment(), "To": Moment()})
+    def replay(self, request: Request) -> Answer:
+        """Publish again from what Orthanc has: `{"Study": …}`, or `{"From": …, "To": …}`; 202 with how many studies.
+
+        `Study` is an Orthanc identifier or a StudyInstanceUID; `From` and `To` are times (2026-01-31T13:00:00Z, `To` not
+        included) between which the study last changed.
+        """
+        replay = self._pipeline().maintainer.replay
+        wanted = request.parameters
+        if "Study" in wanted and len(wanted) == 1:
+            studies = self._find_study(wanted["Study"])
+        elif wanted.keys() == {"From", "To"}:
+            first, last = wanted["From"], wanted["To"]
+            if first >= last:
+                raise Refused(400, "From must be before To")
+            studies = replay.changed_between(first, last)
+        else:
+            raise Refused(400, "Give either Study, or From and To")
+        replay.start(studies)
+        return Answer({"Studies": len(studies)}, 202)
+
+    def _find_study(self, study: str) -> list[str]:
+        replay = self._pipeline().maintainer.replay
+        if "-" in study:
+            try:
+                return replay.with_identifier(study)
+            except LoopbackError as error:
+                raise Refused(404 if error.status == 404 else 503, f"There is no study {study}: {error}") from None
+        found = replay.with_uid(study)
+        if not found:
+            raise Refused(404, f"There is no study {study}")
+        return found
+
+
+ROUTES: dict[str, dict[str, Callable[[Routes, Request], Any]]] = {
+    "/dicom-events/status": {"GET": Routes.get_status},
+    "/dicom-events/dead-letters": {"GET": Routes.get_dead_letters},
+    "/dicom-events/dead-letters/retry": {"POST": Routes.retry_all},
+    "/dicom-events/dead-letters/([0-9]+)": {"GET": Routes.get_dead_letter, "DELETE": Routes.drop_dead_letter},
+    "/dicom-events/dead-letters/([0-9]+)/retry": {"POST": Routes.retry_one},
+    "/dicom-events/brokers/(.+)": {"DELETE": Routes.drop_broker},
+    "/dicom-events/replay": {"POST": Routes.replay},
+}
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": row["id"],
+        "Broker": row["broker"],
+        "Event": row["uid"],
+        "Type": row["type"],
+        "Subject": row["subject"],
+        "Time": utc(row["created"]),
+        "Attempts": row["attempts"],
+        "Error": row["error"],
+        "Since": utc(row["updated"]),
+    }
+
+
+def _decoded(data: str) -> Any:
+    """Return the data of an event; as text, where the first version took what is nested too deep for a thread of Orthanc's."""
+    try:
+        return decoded(data)
+    except ValueError:
+        return data

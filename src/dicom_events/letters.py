@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a broker refused for a reason of its own: an event that left the broker's order, tried again, then dead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from common.ledger import Ledger
+from common.retry import Retry
+
+from .events import Event
+
+LETTER_TABLES = """
+CREATE TABLE IF NOT EXISTS letter(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, broker TEXT NOT NULL, event INTEGER NOT NULL, key TEXT NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, updated REAL NOT NULL,
+    UNIQUE(broker, event));
+CREATE INDEX IF NOT EXISTS letter_by_key ON letter(broker, state, key, event);
+CREATE INDEX IF NOT EXISTS letter_by_event ON letter(event);
+"""
+RETRY = Retry(first=1.0, longest=60.0)  # seconds until what a broker refused is tried again
+EVENT_COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
+DEAD = (
+    "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event "
+    "WHERE l.state='dead'"
+)
+
+
+class Letters:
+    """The letters of all brokers: `waiting` for the next attempt, or `dead` until a person acts."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def park(self, broker: str, events: Sequence[tuple[int, str]], error: str, state: str, attempts: int) -> None:
+        """Take events (row, key) out of the order of a broker, to be tried again (`waiting`) or not (`dead`)."""
+        now = time.time()
+        with self._ledger.transaction() as db:
+            db.executemany(
+                "INSERT INTO letter(broker,event,key,state,attempts,next_attempt,error,updated) VALUES(?,?,?,?,?,?,?,?) "
+                "ON CONFLICT(broker,event) DO UPDATE SET state=excluded.state, attempts=excluded.attempts, "
+                "next_attempt=excluded.next_attempt, error=excluded.error, updated=excluded.updated",
+                [(broker, row, key, state, attempts, now + _delay(attempts), error, now) for row, key in events],
+            )
+            if state == "dead":
+                db.execute("UPDATE broker SET dead=dead+? WHERE name=?", (len(events), broker))
+
+    def keys(self, broker: str) -> set[str]:
+        """Return the keys with a letter that waits: what comes later in their order waits behind it."""
+        found = self._ledger.rows("SELECT DISTINCT key FROM letter WHERE broker=? AND state='waiting'", broker)
+        return {row["key"] for row in found}
+
+    def due(self, broker: str, limit: int) -> list[tuple[Event, int]]:
+        """Return the letters whose time has come, of each key only the first, with their attempts so far."""
+        now = time.time()
+        found = self._ledger.rows(
+            f"SELECT {EVENT_COLUMNS}, l.attempts FROM letter l "
+            "JOIN event e ON e.row=l.event WHERE l.broker=? AND l.state='waiting' AND (l.next_attempt<=? OR l.next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM letter o WHERE o.broker=l.broker AND o.state='waiting' AND o.key=l.key "
+            "AND o.event<l.event) LIMIT ?",
+            *(broker, now, now + 2 * RETRY.longest, limit),  # further away than any delay: the clock has jumped back
+        )
+        return [(Event(*list(row.values())[:7]), row["attempts"]) for row in found]
+
+    def delivered(self, broker: str, row: int) -> None:
+        """Remove the letter of an event that the broker has taken."""
+        with self._ledger.transaction() as db:
+            db.execute("DELETE FROM letter WHERE broker=? AND event=?", (broker, row))
+            db.execute("UPDATE broker SET published=published+1 WHERE name=?", (broker,))
+
+    def remove_without_event(self) -> None:
+        """Remove the letters whose events were dropped."""
+        self._ledger.run("DELETE FROM letter WHERE event NOT IN (SELECT row FROM event)")
+
+    # Dead letters, of one broker or of all
+
+    def count_dead(self, broker: str | None = None) -> int:
+        """Return how many there are."""
+        where, values = _of_broker(broker)
+        sql = f"SELECT COUNT(*) n FROM letter l WHERE l.state='dead'{where}"
+        return int(self._ledger.rows(sql, *values)[0]["n"])
+
+    def dead_page(self, broker: str | None, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return up to `limit` of them with their events, oldest first, after the one whose id is `since`."""
+        where, values = _of_broker(broker)
+        return self._ledger.rows(f"{DEAD}{where} AND l.id>? ORDER BY l.id LIMIT ?", *values, since, limit)
+
+    def dead(self, letter: int) -> dict[str, Any] | None:
+        """Return one with its event, or None."""
+        return next(iter(self._ledger.rows(f"{DEAD} AND l.id=?", letter)), None)
+
+    def drop_dead(self, letter: int) -> None:
+        """Forget one."""
+        self._ledger.run("DELETE FROM letter WHERE id=? AND state='dead'", letter)
+
+    def retry_dead(self, broker: str | None = None, letter: int | None = None) -> int:
+        """Let all, those of one broker, or one of them be tried again now; return how many."""
+        where, values = _of_broker(broker)
+        if letter is not None:
+            where, values = f"{where} AND l.id=?", [*values, letter]
+        sql = "UPDATE letter AS l SET state='waiting', attempts=0, next_attempt=0, updated=? WHERE l.state='dead'"
+        return self._ledger.run(f"{sql}{where}", time.time(), *values)
+
+
+def _of_broker(broker: str | None) -> tuple[str, list[Any]]:
+    return ("", []) if broker is None else (" AND l.broker=?", [broker])
+
+
+def _delay(attempts: int) -> float:
+    return RETRY.delay(attempts) if attempts else 0.0
