@@ -178,6 +178,8 @@ class Deliveries:
         """Hold back, or go on with, all that waits for a destination; also over restarts."""
         name, action = self._destination(request.groups[0]), request.groups[1]
         self._forwarder.ledger.set_number(f"paused {name}", int(action == "pause"))
+        if action == "resume":
+            self._forwarder.resume(name)
         self._forwarder.wake.set()
         return {"Destination": name, "Paused": action == "pause"}
 

@@ -109,6 +109,9 @@ class Forwarder:
         self._verifier = Verifier(kind.has, self.wake) if kind.has else None
         self._delivered, self._measured = 0, time.monotonic()  # instances since then
         self._begun, self._next_poll, self._next_look = False, 0.0, 0.0
+        self._held: set[str] = (
+            set()
+        )  # destinations that no rule names any more, for which something waits since one did
         overwrites = configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
         self._keeps_given = overwrites
         self._arrivals = Arrivals(digests=overwrites)
@@ -232,11 +235,34 @@ class Forwarder:
         for name in self._misconfigured.names():
             if name in self.known():
                 self.destination(name).identity.used()
+        self._hold_what_nobody_names()
         if refused := self.router.check():
             section = "".join(map(str.capitalize, self.name.split("-")))
             self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
             if self._deleter:
                 self._deleter.stop(0)
+
+    def _hold_what_nobody_names(self) -> None:
+        """A person who takes a destination out of the configuration wants nothing sent there; nor is anything dropped."""
+        listed = self.settings.destinations
+        if any(rule.matcher or (rule.destinations is None and listed is None) for rule in self.rules):
+            return  # any destination may be meant
+        named = {
+            name for rule in self.rules for name in (listed if rule.destinations is None else rule.destinations) or ()
+        }
+        unfinished = "SELECT queue, COUNT(*) n FROM work WHERE state IN ('waiting', 'sending')"
+        # What a person sent has no list of instances.
+        for row in self.ledger.rows(f"{unfinished} AND json_type(data, '$.Instances')='array' GROUP BY queue"):
+            if (name := row["queue"]) not in {TO_ROUTE, TO_DELETE, *named}:
+                self._held.add(name)
+                orthanc.LogWarning(
+                    f"{self.name}: {row['n']} deliveries wait for {name}, which the configuration names no more, and are held; "
+                    f"POST /{self.name}/destinations/{name}/resume sends them, DELETE /{self.name}/deliveries/{{id}} drops one"
+                )
+
+    def resume(self, name: str) -> None:
+        """Go on with what was held since the configuration names a destination no more."""
+        self._held.discard(name)
 
     # From arrived to rows
 
@@ -429,7 +455,7 @@ class Forwarder:
         return self.health[name]
 
     def is_paused(self, name: str) -> bool:
-        return bool(self.ledger.number(f"paused {name}"))
+        return name in self._held or bool(self.ledger.number(f"paused {name}"))
 
     def is_open(self, name: str) -> bool:
         """Whether this is an hour at which it may be sent to."""
