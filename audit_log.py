@@ -1297,6 +1297,48 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/expiry.py: Whether what is kept for days may be deleted by what the clock says: a clock that is wrong deletes nothing.
+
+
+DAY = 86400.0  # seconds
+MOST_AHEAD = 30 * DAY  # of the time that is to be expected; nobody knows how long the server was off
+DOUBTED_FOR = 7 * DAY  # of running, until a clock that nobody has set right is believed
+RECORD_EVERY = 3600.0  # seconds
+
+
+class Expiry:
+    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+
+    A time that is doubted is not recorded, so that a restart does not make it right.
+    """
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+        self._time, self._since = float(ledger.number("believed") or time.time()), time.monotonic()
+        self._recorded: float | None = None  # monotonic
+        self._doubted: float | None = None  # monotonic, since when
+        self._said = 0.0
+
+    def may_delete(self) -> bool:
+        """Return whether the clock is believed; an ERROR each day says that it is not."""
+        now, steady = time.time(), time.monotonic()
+        ahead = now - (self._time + steady - self._since)
+        if ahead > MOST_AHEAD and (self._doubted is None or steady - self._doubted < DOUBTED_FOR):
+            if self._doubted is None or steady - self._said >= DAY:
+                self._said = steady
+                orthanc.LogError(
+                    f"{self._name}: the clock is {ahead / DAY:.0f} days ahead of the time to be expected: nothing is deleted for "
+                    "its age until it is set right, or has been so for a week"
+                )
+            self._doubted = steady if self._doubted is None else self._doubted
+            return False
+        self._time, self._since, self._doubted = now, steady, None
+        if self._recorded is None or steady - self._recorded >= RECORD_EVERY:
+            self._ledger.set_number("believed", int(now))
+            self._recorded = steady
+        return True
+
+
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
@@ -2103,6 +2145,7 @@ class Recorder:
         folder = state_folder(settings.state_path, self._configuration)
         self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=settings.durability)
         try:
+            self._expiry = Expiry(self._ledger, "audit_log")
             key = settings.key or kept_key(folder / "audit_log.key")
             self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
@@ -2168,6 +2211,8 @@ class Recorder:
             self._lines = []
         if self._settings.keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + 3600
+            if not self._expiry.may_delete():
+                return
             oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self._settings.keep_days)
             self.log.drop_before(oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ._common.expiry import Expiry
 from ._common.ledger import Ledger
 
 from .events import Event
@@ -88,6 +89,7 @@ class Outbox:
         self._newest = int(newest[0]["newest"])
         self._tidied = -1  # how many rows had been changed then
         self._most, self._oldest, self._refuse = most, oldest, refuse
+        self._expiry = Expiry(self.ledger, "dicom_events")
         self.full = False
         self.refused = 0
         self.added = self.pending = 0
@@ -316,7 +318,7 @@ class Outbox:
 
     def _drop(self) -> str | None:
         dropped = 0
-        if self._oldest:
+        if self._oldest and self._expiry.may_delete():
             horizon = time.time() - self._oldest
             while number := self._delete("created<?", horizon):
                 dropped += number

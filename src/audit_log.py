@@ -51,6 +51,7 @@ import orthanc
 from common.answers import KEPT_ALIVE, Request, one_line, serve, warn_if_open
 from common.arrivals import Arrival, Arrivals
 from common.days import parse_day
+from common.expiry import Expiry
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import Text, WholeNumber, takes
@@ -520,6 +521,7 @@ class Recorder:
         folder = state_folder(settings.state_path, self._configuration)
         self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=settings.durability)
         try:
+            self._expiry = Expiry(self._ledger, "audit_log")
             key = settings.key or kept_key(folder / "audit_log.key")
             self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
@@ -585,6 +587,8 @@ class Recorder:
             self._lines = []
         if self._settings.keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + 3600
+            if not self._expiry.may_delete():
+                return
             oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self._settings.keep_days)
             self.log.drop_before(oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.expiry import Expiry
 from common.ledger import Ledger
 
 from .events import Event
@@ -87,6 +88,7 @@ class Outbox:
         self._newest = int(newest[0]["newest"])
         self._tidied = -1  # how many rows had been changed then
         self._most, self._oldest, self._refuse = most, oldest, refuse
+        self._expiry = Expiry(self.ledger, "dicom_events")
         self.full = False
         self.refused = 0
         self.added = self.pending = 0
@@ -315,7 +317,7 @@ class Outbox:
 
     def _drop(self) -> str | None:
         dropped = 0
-        if self._oldest:
+        if self._oldest and self._expiry.may_delete():
             horizon = time.time() - self._oldest
             while number := self._delete("created<?", horizon):
                 dropped += number
