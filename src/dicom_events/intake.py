@@ -258,6 +258,7 @@ class Intake:
             number = self.apply()
         except (sqlite3.Error, OSError) as error:
             self._meet(f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}")
+            self.outbox.make_room()
             return 0
         self._complaint = ""
         return number

@@ -52,8 +52,10 @@ CREATE TABLE IF NOT EXISTS held(
 LOADED = time.time()  # before Orthanc takes an image: one that waits for its callback may be older than a new outbox
 PAGE_BYTES = 8 << 20  # of data, read together
 CHUNK = 1000  # rows deleted in one transaction: whoever else writes waits for one at most
-CHECKPOINT = 4 << 20  # bytes of the write-ahead log that are worth moving into the file
-TRUNCATE = 256 << 20  # bytes of it above which writers are held up to empty it
+CHECKPOINT = 1 << 20  # bytes of the write-ahead log that are worth moving into the file
+TRUNCATE = (
+    8 << 20
+)  # bytes of it above which writers are held up to empty it, which is little once its content has moved
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds until what a broker refused is tried again
 COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
 
@@ -298,8 +300,10 @@ class Outbox:
         """Remove what is settled and what is beyond the bounds; a line for the log if anything was lost."""
         expired = self.places.drop_expired()
         found = self.ledger.rows("SELECT MIN(cursor) lowest, total_changes() changes FROM broker")[0]
-        if found["changes"] == self._tidied and not self._oldest and not self.refused:
-            return None
+        if found["changes"] == self._tidied:
+            self._empty_log()  # nothing is going on
+            if not self._oldest and not self.refused:
+                return None
         settled = "row<=? AND data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"
         while self._delete(settled, found["lowest"] or 0) == CHUNK:
             pass
@@ -366,7 +370,17 @@ class Outbox:
         if size > CHECKPOINT:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if size > TRUNCATE:
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        log = Path(f"{self.path}-wal")
+        if log.exists() and log.stat().st_size:
             self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def make_room(self) -> None:
+        """Empty the write-ahead log: a full disk may have no other room, for us and for others."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._empty_log()
 
     def backlog(self, broker: str) -> tuple[int, float | None]:
         """How many events a broker has before it, and since when the oldest of them waits.
