@@ -53,8 +53,8 @@ def test_a_full_disk_that_gets_a_little_room_is_enough_to_go_on(start_orthanc: S
             file.truncate(max(0, file.tell() - (512 << 10)))
     for patient in range(100, 140):
         server.store(make_study(patient_id=f"P{patient}", instances=3))
-    with filler.open("r+b") as file:
-        file.truncate(max(0, filler.stat().st_size - (1 << 20)))
+    with filler.open("r+b") as opened:
+        opened.truncate(max(0, filler.stat().st_size - (1 << 20)))
 
     def stored() -> int:
         lines = (small_disk / "dicom_events.jsonl").read_text().splitlines()
