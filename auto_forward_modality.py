@@ -1598,6 +1598,14 @@ def on_one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 
@@ -2563,7 +2571,7 @@ class Router:
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
-            chosen = self._matchers[rule.matcher](self._describe(batch))
+            chosen = self._ask_matcher(rule.matcher, batch)
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
@@ -2572,6 +2580,15 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG[batch.level]
@@ -2961,7 +2978,7 @@ class Forwarder:
                         raise
                     self._fail(row, f"the rules can't be applied: {error}")
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._fail(row, f"the rules can't be applied: {error!r}")
+                    self._fail(row, f"the rules can't be applied: {repr_of(error)}")
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
@@ -3598,7 +3615,7 @@ class Deliveries:
         except LoopbackError:
             raise
         except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
         return {
             "Level": level,
             "Resource": resource,

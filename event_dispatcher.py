@@ -855,6 +855,14 @@ def on_one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 
@@ -1485,7 +1493,7 @@ class Keeper:
         else:
             kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
             pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if self._ledger.fail(row, repr(error), **pace) == "dead":
+            if self._ledger.fail(row, repr_of(error), **pace) == "dead":
                 LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 

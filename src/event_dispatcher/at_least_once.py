@@ -21,7 +21,7 @@ from common.feed import FEED_TABLES, Feed
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import state_folder
-from common.worker import Worker
+from common.worker import Worker, repr_of
 from event_dispatcher.events import ChangeEvent, Handler, name_of
 from event_dispatcher.logs import LOG
 
@@ -277,7 +277,7 @@ class Keeper:
         else:
             kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
             pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if self._ledger.fail(row, repr(error), **pace) == "dead":
+            if self._ledger.fail(row, repr_of(error), **pace) == "dead":
                 LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 

@@ -14,6 +14,7 @@ from common.feed import PLURALS
 from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.worker import repr_of
 from forwarding.deletion import TO_DELETE
 from forwarding.forwarder import TO_ROUTE, Forwarder
 from forwarding.routing import Batch
@@ -124,7 +125,7 @@ class Deliveries:
         except LoopbackError:
             raise
         except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
         return {
             "Level": level,
             "Resource": resource,

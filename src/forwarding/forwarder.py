@@ -21,7 +21,7 @@ from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.settings import wrong_keys
 from common.state import configuration_folder, state_folder
-from common.worker import STOPS_WITHIN, Worker
+from common.worker import STOPS_WITHIN, Worker, repr_of
 from forwarding.deletion import TO_DELETE, Deleter
 from forwarding.destinations import Destination
 from forwarding.identity import Misconfigured
@@ -310,7 +310,7 @@ class Forwarder:
                         raise
                     self._fail(row, f"the rules can't be applied: {error}")
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._fail(row, f"the rules can't be applied: {error!r}")
+                    self._fail(row, f"the rules can't be applied: {repr_of(error)}")
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
