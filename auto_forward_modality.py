@@ -2989,7 +2989,7 @@ class Forwarder:
                 raise
             self.ledger.run("DELETE FROM work WHERE id=?", row["id"])  # deleted before a rule was applied
             return
-        verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
+        verdicts = self.router.verdicts(batch, list(self.known()), self.wanted())
         with self.ledger.transaction():
             sent_to: set[str] = set()
             for verdict in verdicts:
@@ -3110,6 +3110,11 @@ class Forwarder:
         """The destinations of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self.settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
+
+    def wanted(self) -> list[str]:
+        """The same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self.settings.destinations
+        return list(self.known()) if listed is None else list(listed)
 
     def destination(self, name: str) -> Destination:
         """The health of a destination."""
@@ -3609,7 +3614,7 @@ class Deliveries:
         found = [one if isinstance(one, str) else one["ID"] for one in self._forwarder.loopback.get(path)]
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch: Batch = self._forwarder.batch_of(data, resource)
-        known, every = list(self._forwarder.known()), self._forwarder.destinations()
+        known, every = list(self._forwarder.known()), self._forwarder.wanted()
         try:
             verdicts = self._forwarder.router.verdicts(batch, known, every)
         except LoopbackError:

@@ -72,3 +72,18 @@ def test_only_an_address_of_this_machine_is_this_machine(orthanc_standin: StandI
     assert script.is_this_machine("localhost")
     assert script.is_this_machine(socket.gethostbyname(socket.gethostname()))
     assert not script.is_this_machine("192.0.2.1")
+
+
+def test_nothing_is_deleted_before_a_listed_destination_has_it_that_orthanc_does_not_know_yet(
+    start_orthanc: StartOrthanc,
+) -> None:
+    there = start_orthanc(None, {"DicomAlwaysAllowFind": True}, aet="THERE")
+    options = {name: {"Proof": "C-FIND"} for name in ("THERE", "LATE")}
+    section = {**DELETES, "Destinations": ["THERE", "LATE"], "DestinationOptions": options}
+    here = start_orthanc(
+        NODES, {"AutoForwardModality": section, "DicomModalities": {"THERE": there.as_modality()}}, aet="HERE"
+    )
+    here.store_scu(make_study(instances=2))
+    here.wait_until(lambda: len(there.get("/instances")) == 2, what="forward")
+    here.wait_for_log("stays here: Orthanc does not know LATE")
+    assert len(here.get("/instances")) == 2

@@ -119,7 +119,7 @@ class Deliveries:
         found = [one if isinstance(one, str) else one["ID"] for one in self._forwarder.loopback.get(path)]
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch: Batch = self._forwarder.batch_of(data, resource)
-        known, every = list(self._forwarder.known()), self._forwarder.destinations()
+        known, every = list(self._forwarder.known()), self._forwarder.wanted()
         try:
             verdicts = self._forwarder.router.verdicts(batch, known, every)
         except LoopbackError:

@@ -321,7 +321,7 @@ class Forwarder:
                 raise
             self.ledger.run("DELETE FROM work WHERE id=?", row["id"])  # deleted before a rule was applied
             return
-        verdicts = self.router.verdicts(batch, list(self.known()), self.destinations())
+        verdicts = self.router.verdicts(batch, list(self.known()), self.wanted())
         with self.ledger.transaction():
             sent_to: set[str] = set()
             for verdict in verdicts:
@@ -442,6 +442,11 @@ class Forwarder:
         """The destinations of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self.settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
+
+    def wanted(self) -> list[str]:
+        """The same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self.settings.destinations
+        return list(self.known()) if listed is None else list(listed)
 
     def destination(self, name: str) -> Destination:
         """The health of a destination."""
