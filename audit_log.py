@@ -1056,68 +1056,6 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
-
-
-MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
-
-Report = TypeVar("Report")
-
-
-class Inbox(Generic[Report]):
-    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
-
-    Parameters
-    ----------
-    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
-    """
-
-    def __init__(self, write: Callable[[Report], None]) -> None:
-        self._write, self._waiting = write, collections.deque[Report]()
-        self._writing, self._is_open = threading.Lock(), False
-        self.lost = 0
-
-    def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
-        self._is_open = True
-
-    def add(self, report: Report) -> bool:
-        """Take a report, in a callback; return whether it is written."""
-        if len(self._waiting) >= MOST_REPORTS:
-            self.lost += 1
-            return False
-        waited = bool(self._waiting)
-        self._waiting.append(report)
-        if waited or not self._is_open or not self._writing.acquire(blocking=False):
-            return False  # those before it have failed, or are being written: `flush` does it
-        try:
-            self._write_all()
-        except (sqlite3.Error, OSError):
-            return False
-        finally:
-            self._writing.release()
-        return True
-
-    def flush(self) -> None:
-        """Write what waits. Raises what `write` raises; nothing is lost then."""
-        with self._writing:
-            self._write_all()
-
-    def _write_all(self) -> None:
-        while self._waiting:
-            try:
-                self._write(self._waiting[0])
-            except (sqlite3.Error, OSError):
-                raise
-            except Exception:
-                self._waiting.popleft()  # an odd one never keeps the others from being written
-                raise
-            self._waiting.popleft()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1559,6 +1497,110 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/expiry.py: Whether what is kept for days may be deleted by what the clock says: a clock that is wrong deletes nothing.
+
+
+DAY = 86400.0  # seconds
+MOST_AHEAD = 30 * DAY  # of the time that is to be expected; nobody knows how long the server was off
+DOUBTED_FOR = 7 * DAY  # of running, until a clock that nobody has set right is believed
+RECORD_EVERY = 3600.0  # seconds
+
+
+class Expiry:
+    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+
+    A time that is doubted is not recorded, so that a restart does not make it right.
+    """
+
+    def __init__(self, ledger: Ledger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+        self._time, self._since = float(ledger.number("believed") or time.time()), time.monotonic()
+        self._recorded: float | None = None  # monotonic
+        self._doubted: float | None = None  # monotonic, since when
+        self._said = 0.0
+
+    def may_delete(self) -> bool:
+        """Return whether the clock is believed; an ERROR each day says that it is not."""
+        now, steady = time.time(), time.monotonic()
+        ahead = now - (self._time + steady - self._since)
+        if ahead > MOST_AHEAD and (self._doubted is None or steady - self._doubted < DOUBTED_FOR):
+            if self._doubted is None or steady - self._said >= DAY:
+                self._said = steady
+                orthanc.LogError(
+                    f"{self._name}: the clock is {ahead / DAY:.0f} days ahead of the time to be expected: nothing is deleted for "
+                    "its age until it is set right, or has been so for a week"
+                )
+            self._doubted = steady if self._doubted is None else self._doubted
+            return False
+        self._time, self._since, self._doubted = now, steady, None
+        if self._recorded is None or steady - self._recorded >= RECORD_EVERY:
+            self._ledger.set_number("believed", int(now))
+            self._recorded = steady
+        return True
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
 
 
@@ -1572,6 +1614,14 @@ STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 def on_one_line(error: object) -> str:
     """Return the text of an error as a line of the log."""
     return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
 
 
 class Trouble:
@@ -2090,9 +2140,9 @@ class LineWriter:
     lines : what waits to be written.
     """
 
-    def __init__(self, log: Log, keep_days: float | None) -> None:
+    def __init__(self, log: Log, keep_days: float | None, expiry: Expiry) -> None:
         self.lines: list[Mapping[str, Any]] = []
-        self._log, self._keep_days = log, keep_days
+        self._log, self._keep_days, self._expiry = log, keep_days, expiry
         self._coalescer = EventCoalescer()
         self._next_drop = 0.0
 
@@ -2121,7 +2171,8 @@ class LineWriter:
             self.lines = []
         if self._keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + DROP_EVERY_SECONDS
-            self._log.drop_before(utc(max(0.0, time.time() - self._keep_days * 86400)))
+            if self._expiry.may_delete():
+                self._log.drop_before(utc(max(0.0, time.time() - self._keep_days * 86400)))
 
 
 # ---- src/audit_log/events.py: What the log says of each event.
@@ -2392,7 +2443,7 @@ class Recorder:
             orthanc.LogWarning(
                 f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
             )
-        self._writer = LineWriter(self.log, settings.keep_days)
+        self._writer = LineWriter(self.log, settings.keep_days, Expiry(ledger, "audit_log"))
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
         self._writer.add(self._started_at, "started")

@@ -43,6 +43,7 @@ import json
 import os
 import random
 import re
+import socket
 import sqlite3
 import ssl
 import stat
@@ -1621,6 +1622,12 @@ class WorkView:
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
+    def unfinished_listing(self, key: str) -> dict[str, int]:
+        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
         """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
 
@@ -1708,6 +1715,203 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
 
 
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
@@ -2434,195 +2638,6 @@ class Context:
     stopping: threading.Event
 
 
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-        self.text, self._why = text, why
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
-        return self.unavailable
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        delay = FIRST_RETRY
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable = None
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-            self._make_room()
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
 # ---- src/forwarding/tasks.py: What kind of work a row of a forwarder's ledger is, and how a row is named in the log.
 
 
@@ -3004,6 +3019,7 @@ class Destinations:
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
         self._health: dict[str, Destination] = {}
+        self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
@@ -3025,6 +3041,11 @@ class Destinations:
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
 
+    def wanted(self) -> list[str]:
+        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self._settings.destinations
+        return list(self.known()) if listed is None else list(listed)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:
@@ -3042,12 +3063,34 @@ class Destinations:
         return [*self._health.values()]
 
     def is_paused(self, name: str) -> bool:
-        """Return whether a person holds back what waits for it."""
-        return bool(self._ledger.number(f"paused {name}"))
+        """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
+        return name in self._held or bool(self._ledger.number(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
         self._ledger.set_number(f"paused {name}", int(paused))
+        if not paused:
+            self._held.discard(name)
+
+    def hold_unnamed(self) -> None:
+        """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
+
+        A person who takes a destination out of the configuration wants that. What a person sent by a route is sent.
+        """
+        listed = self._settings.destinations
+        if any(rule.matcher or (rule.destinations is None and listed is None) for rule in self._rules):
+            return  # any destination may be meant
+        named = {
+            name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
+        }
+        for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
+            if name in {TO_ROUTE, TO_DELETE, *named}:
+                continue
+            self._held.add(name)
+            orthanc.LogWarning(
+                f"{self._name}: {number} deliveries wait for {name}, which the configuration names no more, and are held; "
+                f"POST /{self._name}/destinations/{name}/resume sends them, DELETE /{self._name}/deliveries/{{id}} drops one"
+            )
 
     def is_open(self, name: str) -> bool:
         """Return whether this is an hour at which it may be sent to."""
@@ -3168,7 +3211,7 @@ class Router:
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
-            chosen = self._matchers[rule.matcher](self._describe(batch))
+            chosen = self._ask_matcher(rule.matcher, batch)
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
@@ -3177,6 +3220,15 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
@@ -3396,7 +3448,7 @@ class Assignment:
                         raise
                     self._rows.fail(row, f"the rules can't be applied: {error}")
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._rows.fail(row, f"the rules can't be applied: {error!r}")
+                    self._rows.fail(row, f"the rules can't be applied: {repr_of(error)}")
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
@@ -3407,7 +3459,7 @@ class Assignment:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.listed())
+        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         with self._ledger.transaction():
             sent_to: set[str] = set()
             for verdict in verdicts:
@@ -4161,6 +4213,7 @@ class Engine:
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
+        self.destinations.hold_unnamed()
         return self.router.check()
 
     def turn(self) -> float:
@@ -4557,13 +4610,13 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, listed = list(engine.destinations.known()), engine.destinations.listed()
+        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = engine.router.verdicts(batch, known, listed)
+            verdicts = engine.router.verdicts(batch, known, wanted)
         except LoopbackError:
             raise
         except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
         rules = [
             {
                 "Name": verdict.rule.name,
@@ -4690,19 +4743,43 @@ def prove(
     """
     options = settings.destination_options.get(name)
     proof = options.proof if options else DestinationOptions.proof
+    ours = raise_if_here(loopback, name)
     if proof == "C-FIND":
-        return found_by_patient(loopback, name, instances)
+        return found_by_patient(loopback, name, instances, ours)
     committed = committed_to(loopback, name, instances, asked)
     if committed is None or proof == "StorageCommitmentOnly":
         return committed
     try:
-        return committed & found_by_patient(loopback, name, instances)
+        return committed & found_by_patient(loopback, name, instances, ours)
     except LoopbackError as error:
         if error.status == 0:
             raise
         raise ValueError(
             f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
         ) from error
+
+
+def raise_if_here(loopback: Loopback, name: str) -> str:
+    """Return our own AE title. Raises ValueError if a node leads back to this server, which has all that it was sent."""
+    system, node = loopback.get("/system"), loopback.get("/modalities?expand").get(name)
+    if node is None:
+        raise ValueError(f"Orthanc does not know {name}")
+    if node["AET"] == system["DicomAet"]:
+        raise ValueError(
+            f"{name} has the AE title of this server, {node['AET']}, so what it says may be said by this one"
+        )
+    if int(node["Port"]) == system["DicomPort"] and is_this_machine(node["Host"]):
+        raise ValueError(f"{name} leads back to this server ({node['Host']}:{node['Port']})")
+    return str(system["DicomAet"])
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is, by one of its addresses, the machine that this runs on: only its own ones can be bound."""
+    for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind(where)
+            return True
+    return False
 
 
 def committed_to(
@@ -4729,12 +4806,16 @@ def committed_to(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def found_by_patient(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], ours: str = ""
+) -> set[str]:
     """Return which of these instances a node says it has, in their series, their study and of their patient.
+
+    `ours` is the AE title of this server: what can be retrieved from here is no proof.
 
     Raises
     ------
-    ValueError : it has some of another patient, or does not say of which.
+    ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
     """
     by_series: dict[str, dict[str, str]] = {}
     for key, one in instances.items():
@@ -4745,6 +4826,8 @@ def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapp
         of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
         place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
         answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        if ours and any(ours in map(bare, str(answer.get("RetrieveAETitle") or "").split("\\")) for answer in answers):
+            raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
             instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))

@@ -1624,6 +1624,12 @@ class WorkView:
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
+    def unfinished_listing(self, key: str) -> dict[str, int]:
+        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
         """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
 
@@ -1711,6 +1717,203 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+        self.text, self._why = text, why
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        return self.unavailable
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        delay = FIRST_RETRY
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(delay)
+            delay = min(LONGEST_RETRY, delay * 2)
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log = orthanc.LogError
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable = None
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+            self._make_room()
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
 
 
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
@@ -2437,195 +2640,6 @@ class Context:
     stopping: threading.Event
 
 
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-        self.text, self._why = text, why
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
-        return self.unavailable
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        delay = FIRST_RETRY
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable = None
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-            self._make_room()
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
-
-
 # ---- src/forwarding/tasks.py: What kind of work a row of a forwarder's ledger is, and how a row is named in the log.
 
 
@@ -3007,6 +3021,7 @@ class Destinations:
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
         self._health: dict[str, Destination] = {}
+        self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
@@ -3028,6 +3043,11 @@ class Destinations:
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
 
+    def wanted(self) -> list[str]:
+        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self._settings.destinations
+        return list(self.known()) if listed is None else list(listed)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:
@@ -3045,12 +3065,34 @@ class Destinations:
         return [*self._health.values()]
 
     def is_paused(self, name: str) -> bool:
-        """Return whether a person holds back what waits for it."""
-        return bool(self._ledger.number(f"paused {name}"))
+        """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
+        return name in self._held or bool(self._ledger.number(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
         self._ledger.set_number(f"paused {name}", int(paused))
+        if not paused:
+            self._held.discard(name)
+
+    def hold_unnamed(self) -> None:
+        """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
+
+        A person who takes a destination out of the configuration wants that. What a person sent by a route is sent.
+        """
+        listed = self._settings.destinations
+        if any(rule.matcher or (rule.destinations is None and listed is None) for rule in self._rules):
+            return  # any destination may be meant
+        named = {
+            name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
+        }
+        for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
+            if name in {TO_ROUTE, TO_DELETE, *named}:
+                continue
+            self._held.add(name)
+            orthanc.LogWarning(
+                f"{self._name}: {number} deliveries wait for {name}, which the configuration names no more, and are held; "
+                f"POST /{self._name}/destinations/{name}/resume sends them, DELETE /{self._name}/deliveries/{{id}} drops one"
+            )
 
     def is_open(self, name: str) -> bool:
         """Return whether this is an hour at which it may be sent to."""
@@ -3171,7 +3213,7 @@ class Router:
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
-            chosen = self._matchers[rule.matcher](self._describe(batch))
+            chosen = self._ask_matcher(rule.matcher, batch)
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
@@ -3180,6 +3222,15 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
@@ -3399,7 +3450,7 @@ class Assignment:
                         raise
                     self._rows.fail(row, f"the rules can't be applied: {error}")
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._rows.fail(row, f"the rules can't be applied: {error!r}")
+                    self._rows.fail(row, f"the rules can't be applied: {repr_of(error)}")
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
@@ -3410,7 +3461,7 @@ class Assignment:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.listed())
+        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         with self._ledger.transaction():
             sent_to: set[str] = set()
             for verdict in verdicts:
@@ -4164,6 +4215,7 @@ class Engine:
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
+        self.destinations.hold_unnamed()
         return self.router.check()
 
     def turn(self) -> float:
@@ -4560,13 +4612,13 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, listed = list(engine.destinations.known()), engine.destinations.listed()
+        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = engine.router.verdicts(batch, known, listed)
+            verdicts = engine.router.verdicts(batch, known, wanted)
         except LoopbackError:
             raise
         except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
         rules = [
             {
                 "Name": verdict.rule.name,
@@ -4723,17 +4775,36 @@ class Peers:
         ------
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
-        settings, keys, found = self.settings(name), list(instances), set[str]()
+        return {one["ID"] for one in self._content(name, instances, short=True)}
+
+    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
+
+        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
+        """
+        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
+        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
+            )
+        return {key for key, uuid in there.items() if uuid}
+
+    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
+        settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": short}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
             if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
                 raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-            found |= {str(one["ID"]) for one in listed}
-        return found & set(keys)
+            found += listed
+        return [one for one in found if one["ID"] in instances]
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
@@ -4968,7 +5039,7 @@ def prove(
     # Two that forward to each other and both delete would be left with nothing.
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    return peers.instances_of(name, instances.keys())
+    return peers.copies_of(name, instances)
 
 
 def register() -> None:

@@ -1424,6 +1424,12 @@ class WorkView:
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
+    def unfinished_listing(self, key: str) -> dict[str, int]:
+        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
         """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
 
@@ -1779,17 +1785,36 @@ class Peers:
         ------
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
-        settings, keys, found = self.settings(name), list(instances), set[str]()
+        return {one["ID"] for one in self._content(name, instances, short=True)}
+
+    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
+
+        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
+        """
+        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
+        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
+            )
+        return {key for key, uuid in there.items() if uuid}
+
+    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
+        settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": short}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
             if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
                 raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-            found |= {str(one["ID"]) for one in listed}
-        return found & set(keys)
+            found += listed
+        return [one for one in found if one["ID"] in instances]
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
@@ -2015,6 +2040,14 @@ STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 def on_one_line(error: object) -> str:
     """Return the text of an error as a line of the log."""
     return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
 
 
 class Trouble:

@@ -1010,6 +1010,12 @@ class WorkView:
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
+    def unfinished_listing(self, key: str) -> dict[str, int]:
+        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
         """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
 
@@ -1112,6 +1118,14 @@ STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
 def on_one_line(error: object) -> str:
     """Return the text of an error as a line of the log."""
     return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
 
 
 class Trouble:
@@ -1773,7 +1787,7 @@ class HandOver:
         else:
             kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
             pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if ledger.fail(row, repr(error), **pace) == "dead":
+            if ledger.fail(row, repr_of(error), **pace) == "dead":
                 LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 

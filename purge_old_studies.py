@@ -1432,6 +1432,14 @@ def on_one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 
@@ -2952,8 +2960,23 @@ class Runner:
             f"purge_old_studies: purge {number} is {state}: " + ", ".join(f"{k} {v}" for k, v in totals.items())
         )
 
+    def _is_still_wanted(self, row: Mapping[str, Any], asked: Conditions) -> bool:
+        """Whether the rule that began a purge still says so: whoever took it out, or narrowed it, has stopped the purge."""
+        if (name := json.loads(row["asked"]).get("Rule")) is None:
+            return True
+        if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
+            now = rule_conditions(rule, datetime.date.today())  # noqa: DTZ011 - days are the server's local ones
+            same = dataclasses.replace(now, last=asked.last, received_until=asked.received_until)
+            if same == asked and asked.last <= now.last:
+                return True
+        orthanc.LogWarning(
+            f"purge_old_studies: purge {row['id']} does not go on: its rule {one_line(name)} is not in the configuration "
+            "any more, or says something else"
+        )
+        return False
+
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
-        """After a restart: what was asynchronous or a rule's goes on; of all others the record is completed, and no more."""
+        """After a restart: what was asynchronous, or of a rule that still says so, goes on; of others the record is completed."""
         try:
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])
@@ -2961,7 +2984,7 @@ class Runner:
                 purge.cancelled = row["state"] == "cancelled"
                 purge.stopping = self.stopping.is_set()
                 self.current = purge
-                if row["continues"] or purge.cancelled:
+                if purge.cancelled or (row["continues"] and self._is_still_wanted(row, asked)):
                     self._run(purge)
                 else:
                     purge.complete_record()

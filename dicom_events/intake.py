@@ -176,6 +176,7 @@ class Intake:
             self._log_once(
                 f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"
             )
+            self.outbox.retention.make_room()
             return 0
         self._complaint = ""
         return number

@@ -24,11 +24,13 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_modalit
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import encodings.idna  # noqa: F401
 import functools
 import json
 import os
+import socket
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -117,19 +119,43 @@ def prove(
     """
     options = settings.destination_options.get(name)
     proof = options.proof if options else DestinationOptions.proof
+    ours = raise_if_here(loopback, name)
     if proof == "C-FIND":
-        return found_by_patient(loopback, name, instances)
+        return found_by_patient(loopback, name, instances, ours)
     committed = committed_to(loopback, name, instances, asked)
     if committed is None or proof == "StorageCommitmentOnly":
         return committed
     try:
-        return committed & found_by_patient(loopback, name, instances)
+        return committed & found_by_patient(loopback, name, instances, ours)
     except LoopbackError as error:
         if error.status == 0:
             raise
         raise ValueError(
             f"{name} can't be asked by C-FIND of which patient it has what it committed to: {error}"
         ) from error
+
+
+def raise_if_here(loopback: Loopback, name: str) -> str:
+    """Return our own AE title. Raises ValueError if a node leads back to this server, which has all that it was sent."""
+    system, node = loopback.get("/system"), loopback.get("/modalities?expand").get(name)
+    if node is None:
+        raise ValueError(f"Orthanc does not know {name}")
+    if node["AET"] == system["DicomAet"]:
+        raise ValueError(
+            f"{name} has the AE title of this server, {node['AET']}, so what it says may be said by this one"
+        )
+    if int(node["Port"]) == system["DicomPort"] and is_this_machine(node["Host"]):
+        raise ValueError(f"{name} leads back to this server ({node['Host']}:{node['Port']})")
+    return str(system["DicomAet"])
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is, by one of its addresses, the machine that this runs on: only its own ones can be bound."""
+    for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind(where)
+            return True
+    return False
 
 
 def committed_to(
@@ -156,12 +182,16 @@ def committed_to(
     return {by_uid[one["SOPInstanceUID"]] for one in report["Success"] if one["SOPInstanceUID"] in by_uid}
 
 
-def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def found_by_patient(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], ours: str = ""
+) -> set[str]:
     """Return which of these instances a node says it has, in their series, their study and of their patient.
+
+    `ours` is the AE title of this server: what can be retrieved from here is no proof.
 
     Raises
     ------
-    ValueError : it has some of another patient, or does not say of which.
+    ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
     """
     by_series: dict[str, dict[str, str]] = {}
     for key, one in instances.items():
@@ -172,6 +202,8 @@ def found_by_patient(loopback: Loopback, name: str, instances: Mapping[str, Mapp
         of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
         place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
         answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        if ours and any(ours in map(bare, str(answer.get("RetrieveAETitle") or "").split("\\")) for answer in answers):
+            raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
             instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))

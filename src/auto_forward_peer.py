@@ -127,7 +127,7 @@ def prove(
     # Two that forward to each other and both delete would be left with nothing.
     if any(one.get("Origin") == "RestApi" and one.get("RemoteIP") in addresses for one in came):
         raise ValueError(f"it came in over HTTP from the address of {name}, which may count on it being here")
-    return peers.instances_of(name, instances.keys())
+    return peers.copies_of(name, instances)
 
 
 def register() -> None:

@@ -27,6 +27,14 @@ def on_one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
 class Trouble:
     """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
 

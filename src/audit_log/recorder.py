@@ -12,6 +12,7 @@ from typing import Any
 import orthanc
 
 from common.arrivals import Arrivals
+from common.expiry import Expiry
 from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
@@ -112,7 +113,7 @@ class Recorder:
             orthanc.LogWarning(
                 f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
             )
-        self._writer = LineWriter(self.log, settings.keep_days)
+        self._writer = LineWriter(self.log, settings.keep_days, Expiry(ledger, "audit_log"))
         self._places = Places(ledger, self._loopback)
         self._events = EventLines(self._places, self._writer)
         self._writer.add(self._started_at, "started")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from common.expiry import Expiry
 from common.times import utc
 
 from .coalescer import EventCoalescer
@@ -23,9 +24,9 @@ class LineWriter:
     lines : what waits to be written.
     """
 
-    def __init__(self, log: Log, keep_days: float | None) -> None:
+    def __init__(self, log: Log, keep_days: float | None, expiry: Expiry) -> None:
         self.lines: list[Mapping[str, Any]] = []
-        self._log, self._keep_days = log, keep_days
+        self._log, self._keep_days, self._expiry = log, keep_days, expiry
         self._coalescer = EventCoalescer()
         self._next_drop = 0.0
 
@@ -54,4 +55,5 @@ class LineWriter:
             self.lines = []
         if self._keep_days and time.monotonic() > self._next_drop:
             self._next_drop = time.monotonic() + DROP_EVERY_SECONDS
-            self._log.drop_before(utc(max(0.0, time.time() - self._keep_days * 86400)))
+            if self._expiry.may_delete():
+                self._log.drop_before(utc(max(0.0, time.time() - self._keep_days * 86400)))

@@ -148,6 +148,12 @@ class WorkView:
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
+    def unfinished_listing(self, key: str) -> dict[str, int]:
+        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
         """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
 

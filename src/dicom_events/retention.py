@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
 import threading
@@ -10,14 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.expiry import Expiry
 from common.ledger import Ledger
 
 from .letters import Letters
 from .places import Places
 
 ROWS_PER_TRANSACTION = 1000  # that are deleted: whoever else writes waits for one such transaction at most
-CHECKPOINT_BYTES = 4 << 20  # of the write-ahead log that are worth moving into the file
-TRUNCATE_BYTES = 256 << 20  # of it above which writers are held up to empty it
+CHECKPOINT_BYTES = 1 << 20  # of the write-ahead log that are worth moving into the file
+# Of it above which writers are held up to empty it, which is little once its content has moved.
+TRUNCATE_BYTES = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Retention:
         self, ledger: Ledger, places: Places, letters: Letters, bounds: Bounds, checkpointer: sqlite3.Connection
     ) -> None:
         self._ledger, self._places, self._letters, self._bounds = ledger, places, letters, bounds
-        self._checkpointer = checkpointer
+        self._checkpointer, self._expiry = checkpointer, Expiry(ledger, "dicom_events")
         self._tidied_at_changes = -1  # how many rows had been changed when it was tidy
         self._counting = threading.Lock()
         self.is_full = False
@@ -59,8 +62,10 @@ class Retention:
         """Remove what is settled and what is beyond the bounds; return a line for the log if anything was lost."""
         expired = self._places.drop_expired()
         found = self._ledger.rows("SELECT MIN(cursor) lowest, total_changes() changes FROM broker")[0]
-        if found["changes"] == self._tidied_at_changes and not self._bounds.oldest_seconds and not self.refused:
-            return None
+        if found["changes"] == self._tidied_at_changes:
+            self._empty_log()  # nothing is going on
+            if not self._bounds.oldest_seconds and not self.refused:
+                return None
         settled = "row<=? AND data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"
         while self._delete(settled, found["lowest"] or 0) == ROWS_PER_TRANSACTION:
             pass
@@ -78,7 +83,7 @@ class Retention:
 
     def _drop(self) -> str | None:
         dropped = 0
-        if self._bounds.oldest_seconds:
+        if self._bounds.oldest_seconds and self._expiry.may_delete():
             horizon = time.time() - self._bounds.oldest_seconds
             while number := self._delete("created<?", horizon):
                 dropped += number
@@ -136,4 +141,14 @@ class Retention:
         if size > CHECKPOINT_BYTES:
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if size > TRUNCATE_BYTES:
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        log = Path(f"{self._ledger.path}-wal")
+        if log.exists() and log.stat().st_size:
             self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def make_room(self) -> None:
+        """Empty the write-ahead log: a full disk may have no other room, for us and for others."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._empty_log()

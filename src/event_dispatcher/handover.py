@@ -14,6 +14,7 @@ from typing import Any
 
 from common.ledger import Ledger
 from common.work import Work
+from common.worker import repr_of
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.events import Handler
 from event_dispatcher.logs import LOG
@@ -66,7 +67,7 @@ class HandOver:
         else:
             kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
             pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if ledger.fail(row, repr(error), **pace) == "dead":
+            if ledger.fail(row, repr_of(error), **pace) == "dead":
                 LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 

@@ -13,6 +13,7 @@ from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.times import utc
 from common.work import Which
+from common.worker import repr_of
 from forwarding.archive import instances_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
@@ -222,13 +223,13 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, listed = list(engine.destinations.known()), engine.destinations.listed()
+        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = engine.router.verdicts(batch, known, listed)
+            verdicts = engine.router.verdicts(batch, known, wanted)
         except LoopbackError:
             raise
         except Exception as error:
-            raise Refused(422, f"A Matcher failed: {error!r}") from error
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
         rules = [
             {
                 "Name": verdict.rule.name,

@@ -10,6 +10,7 @@ from common.feed import PAGE
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Work
+from common.worker import repr_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
@@ -56,7 +57,7 @@ class Assignment:
                         raise
                     self._rows.fail(row, f"the rules can't be applied: {error}")
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._rows.fail(row, f"the rules can't be applied: {error!r}")
+                    self._rows.fail(row, f"the rules can't be applied: {repr_of(error)}")
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
@@ -67,7 +68,7 @@ class Assignment:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.listed())
+        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         with self._ledger.transaction():
             sent_to: set[str] = set()
             for verdict in verdicts:

@@ -11,9 +11,11 @@ import orthanc
 
 from common.answers import one_line
 from common.loopback import LoopbackError
+from common.work import WorkView
 from forwarding.context import Context
 from forwarding.identity import Identity
 from forwarding.rules import is_open
+from forwarding.tasks import TO_DELETE, TO_ROUTE
 
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 
@@ -107,6 +109,7 @@ class Destinations:
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
         self._health: dict[str, Destination] = {}
+        self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
@@ -128,6 +131,11 @@ class Destinations:
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
 
+    def wanted(self) -> list[str]:
+        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self._settings.destinations
+        return list(self.known()) if listed is None else list(listed)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:
@@ -145,12 +153,34 @@ class Destinations:
         return [*self._health.values()]
 
     def is_paused(self, name: str) -> bool:
-        """Return whether a person holds back what waits for it."""
-        return bool(self._ledger.number(f"paused {name}"))
+        """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
+        return name in self._held or bool(self._ledger.number(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
         self._ledger.set_number(f"paused {name}", int(paused))
+        if not paused:
+            self._held.discard(name)
+
+    def hold_unnamed(self) -> None:
+        """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
+
+        A person who takes a destination out of the configuration wants that. What a person sent by a route is sent.
+        """
+        listed = self._settings.destinations
+        if any(rule.matcher or (rule.destinations is None and listed is None) for rule in self._rules):
+            return  # any destination may be meant
+        named = {
+            name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
+        }
+        for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
+            if name in {TO_ROUTE, TO_DELETE, *named}:
+                continue
+            self._held.add(name)
+            orthanc.LogWarning(
+                f"{self._name}: {number} deliveries wait for {name}, which the configuration names no more, and are held; "
+                f"POST /{self._name}/destinations/{name}/resume sends them, DELETE /{self._name}/deliveries/{{id}} drops one"
+            )
 
     def is_open(self, name: str) -> bool:
         """Return whether this is an hour at which it may be sent to."""

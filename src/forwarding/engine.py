@@ -80,6 +80,7 @@ class Engine:
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
+        self.destinations.hold_unnamed()
         return self.router.check()
 
     def turn(self) -> float:

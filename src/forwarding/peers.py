@@ -122,17 +122,36 @@ class Peers:
         ------
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
-        settings, keys, found = self.settings(name), list(instances), set[str]()
+        return {one["ID"] for one in self._content(name, instances, short=True)}
+
+    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
+
+        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
+        """
+        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
+        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
+            )
+        return {key for key, uuid in there.items() if uuid}
+
+    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
+        settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": True}).encode()
+            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": short}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")
             listed = _decoded(content)
             if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
                 raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-            found |= {str(one["ID"]) for one in listed}
-        return found & set(keys)
+            found += listed
+        return [one for one in found if one["ID"] in instances]
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.

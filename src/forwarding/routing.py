@@ -110,7 +110,7 @@ class Router:
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
         if rule.matcher:
-            chosen = self._matchers[rule.matcher](self._describe(batch))
+            chosen = self._ask_matcher(rule.matcher, batch)
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
@@ -119,6 +119,15 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
