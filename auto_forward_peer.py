@@ -1825,9 +1825,13 @@ class Worker:
 
     def why_not(self) -> str | None:
         """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        self.wait_for_first_try(STARTS_WITHIN)
         return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
 
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""

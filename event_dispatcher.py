@@ -1211,9 +1211,13 @@ class Worker:
 
     def why_not(self) -> str | None:
         """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, STARTS_WITHIN)
+        self.wait_for_first_try(STARTS_WITHIN)
         return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
 
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
@@ -1664,6 +1668,10 @@ class EventWriter:
         self._unwritten.append(event)
         self._wake.set()
 
+    def has_unwritten(self) -> bool:
+        """Return whether events wait to be written."""
+        return bool(self._unwritten)
+
     def close(self) -> None:
         """Write what is left and end; a disk that hangs is left behind after a second."""
         self._closing.set()
@@ -1939,6 +1947,8 @@ class DurableQueue:
 
     def stop(self) -> None:
         """Hand over nothing more."""
+        if self._writer.has_unwritten():  # stopped as soon as started: it is to be written down all the same
+            self._worker.wait_for_first_try(CLOSE_SECONDS)
         self._worker.end(0.0)
 
     def close(self) -> None:

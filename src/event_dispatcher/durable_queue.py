@@ -142,6 +142,8 @@ class DurableQueue:
 
     def stop(self) -> None:
         """Hand over nothing more."""
+        if self._writer.has_unwritten():  # stopped as soon as started: it is to be written down all the same
+            self._worker.wait_for_first_try(CLOSE_SECONDS)
         self._worker.end(0.0)
 
     def close(self) -> None:

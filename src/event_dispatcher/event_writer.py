@@ -39,6 +39,10 @@ class EventWriter:
         self._unwritten.append(event)
         self._wake.set()
 
+    def has_unwritten(self) -> bool:
+        """Return whether events wait to be written."""
+        return bool(self._unwritten)
+
     def close(self) -> None:
         """Write what is left and end; a disk that hangs is left behind after a second."""
         self._closing.set()
