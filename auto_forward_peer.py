@@ -1940,16 +1940,18 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 # ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
 
 
-FEED_TABLES = """
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
     level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
     PRIMARY KEY(level, instance)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
 PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
@@ -1986,8 +1988,6 @@ class Feed:
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
         self._told, self._set_back = told, set_back
         self._look_again: dict[tuple[str, str], float] = {}
-        if ledger.number("cursor", -1) < 0 and not ledger.number("began"):
-            ledger.set_number("began", int(LOADED))
 
     def begin(self) -> None:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
