@@ -35,6 +35,7 @@ try:
 except ImportError:
     raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
 
+from common.version import __version__  # noqa: F401
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.dispatcher import Dispatcher, OnChange
 from event_dispatcher.events import ChangeEvent, Handler, check_handler, is_coroutine, names_of, pipeline
@@ -44,8 +45,6 @@ from event_dispatcher.helpers import first_instance, first_instance_metadata, fi
 from event_dispatcher.internal_client import create_internal_client
 from event_dispatcher.logs import orthanc_logging, python_logging
 from event_dispatcher.sessions import ClientType, HttpxClientType, create_session
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AtLeastOnce",
