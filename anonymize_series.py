@@ -2035,6 +2035,7 @@ class Which:
     ----------
     ids, subjects : it is one of these.
     queue, subject, job : it is this one.
+    subject_glob : its subject fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
@@ -2047,6 +2048,7 @@ class Which:
     queue: str | None = None
     not_queue: str | None = None
     subject: str | None = None
+    subject_glob: str | None = None
     subjects: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
@@ -2074,6 +2076,9 @@ class Which:
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
+        if self.subject_glob is not None:
+            parts.append("subject GLOB ?")
+            values.append(self.subject_glob)
         if self.not_queue is not None:
             parts.append("queue<>?")
             values.append(self.not_queue)
@@ -2094,6 +2099,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    queue: str
     subject: str
     attempts: int
     next_attempt: float
@@ -2231,6 +2237,11 @@ class Work(WorkView):
         """Delete a row, if it is in one of these states; return whether it was."""
         condition, values = Which(ids=[row], states=states).condition()
         return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/audit_log.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/audit_log/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Writes down what happens to studies: received, sent, moved, modified, anonymized, deleted, asked for over REST.
 
@@ -10,7 +10,7 @@ A smallest configuration (without the section, the key is made and kept in the f
 
     "AuditLog": {"Key": "${AUDIT_LOG_KEY}", "Path": "/var/log/orthanc-audit"}
 
-To look at, with curl, and to verify without Orthanc:
+With curl, and to verify without Orthanc:
 
     GET /audit-log?patient=…&since=20240101       also study=, event=, until=, after=, limit=
     GET /audit-log/newest                         {"Number": …, "Mac": …}: to be kept elsewhere
@@ -55,9 +55,9 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-if __name__ == "__main__":  # to verify a log takes no Orthanc
+if __name__ == "__main__":  # the built file as a program: to verify a log takes no Orthanc
     sys.modules.setdefault("orthanc", types.ModuleType("orthanc"))
 
 import orthanc
@@ -826,6 +826,164 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
+__version__ = "0.1.0"
+
+
 # ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
 
 
@@ -897,6 +1055,68 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
         digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
         found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
     return found
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -1340,158 +1560,6 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
 
 
@@ -1681,20 +1749,151 @@ class Worker:
             self._ledger.checkpoint()
 
 
-# ---- src/audit_log.py
+# ---- src/audit_log/lines.py: The lines of a log, and the files that hold them.
 
 
-__version__ = "0.1.0"
-
-SECTION = "AuditLog"
-SHORTEST_KEY = 32  # characters
-PAUSE = 0.2  # seconds in which lines are gathered, to be written together
-QUIET = 10.0  # seconds without another of its kind until what was counted is written
-LONGEST = 600.0  # seconds after which it is written although more comes
-MOST_WAITING = 200_000  # events in memory while nothing can be written; what comes then is counted
-PAGE = 500  # studies a request, when the archive is looked through
-BLOCK = 1 << 22  # bytes that are searched at a time
+SEARCH_BLOCK_BYTES = 1 << 22  # that are searched at a time
 MAC = re.compile(rb', "Mac": "([0-9a-f]{64})"\}$')
+
+
+def mac_of(key: bytes, previous: str, text: bytes) -> str:
+    """Return the HMAC-SHA256 of a line without its end, and of the MAC of the line before ("" for the first of all)."""
+    return hmac.new(key, previous.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Return the files of a log, oldest first: each is called by the number of its first line."""
+    return sorted(folder.glob("audit-*.jsonl"))
+
+
+class Line(NamedTuple):
+    """One line of a file: its text without the MAC, its content, its MAC."""
+
+    text: bytes
+    content: dict[str, Any]
+    mac: str
+
+
+def parse_line(raw: bytes) -> Line | None:
+    """Return a line, or None if it is none."""
+    if not (found := MAC.search(raw)):
+        return None
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("Number"), int):
+        return None
+    return Line(raw[: found.start()], content, found[1].decode())
+
+
+def entries_of(path: Path, needles: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file that hold all of these texts."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        rest = b""
+        while block := file.read(SEARCH_BLOCK_BYTES):
+            whole, mark, rest = (rest + block).rpartition(b"\n")
+            if mark and all(needle in whole for needle in needles):
+                for raw in whole.split(b"\n"):
+                    if all(needle in raw for needle in needles) and (line := parse_line(raw)):
+                        yield line.content
+
+
+def entries_since(folder: Path, since: str, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a log from a time on; files that end before it are not read."""
+    files = log_files(folder)
+    for path, following in zip(files, [*files[1:], None], strict=True):
+        if since and following and (first := next(entries_of(following), None)) and first["At"] < since:
+            continue
+        yield from entries_of(path, needles)
+
+
+# ---- src/audit_log/places.py: Which study and patient a resource belongs to, also after it was deleted: lines name both, events only an identifier.
+
+
+STUDIES_PER_REQUEST = 500  # when the archive is looked through
+PLACES_IN_MEMORY = 50_000
+PLACE_TABLES = """
+CREATE TABLE IF NOT EXISTS places(
+    resource TEXT PRIMARY KEY, study TEXT NOT NULL, uid TEXT NOT NULL, patient TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS places_by_uid ON places(uid);
+"""
+
+Place: TypeAlias = dict[
+    str, str
+]  # "Study" (Orthanc's identifier), "StudyInstanceUID", "Patient" (PatientID), as lines have them
+
+
+def place_of(study: Mapping[str, Any]) -> Place:
+    """Return the place of a study as Orthanc describes it."""
+    return {
+        "Study": study["ID"],
+        "StudyInstanceUID": study["MainDicomTags"].get("StudyInstanceUID", ""),
+        "Patient": study["PatientMainDicomTags"].get("PatientID", ""),
+    }
+
+
+class Places:
+    """Remembers the places of resources in the ledger, which has `PLACE_TABLES`."""
+
+    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
+        self._ledger, self._loopback = ledger, loopback
+        self._known: dict[str, Place] = {}
+        self._has_all = False
+
+    def keep(self, resource: str, place: Place) -> None:
+        """Remember the place of a resource."""
+        if resource not in self._known:
+            values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
+            self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
+            if len(self._known) > PLACES_IN_MEMORY:
+                self._known.clear()
+            self._known[resource] = place
+
+    def forget(self, resource: str) -> None:
+        """Forget a resource that was deleted."""
+        self._ledger.run("DELETE FROM places WHERE resource=?", resource)
+        self._known.pop(resource, None)
+
+    def find(self, resource: str, levels: Sequence[str] = ("studies", "series", "instances")) -> Place:
+        """Return the place of a resource, or of a StudyInstanceUID, as remembered, else as Orthanc says; {} if nobody knows.
+
+        `levels` : those at which Orthanc is asked about it, none for what was deleted.
+        """
+        if resource in self._known:
+            return self._known[resource]
+        rows = self._ledger.rows(
+            "SELECT study, uid, patient FROM places WHERE resource=? OR uid=? LIMIT 1", resource, resource
+        )
+        if rows:
+            return {"Study": rows[0]["study"], "StudyInstanceUID": rows[0]["uid"], "Patient": rows[0]["patient"]}
+        for level in levels:
+            with contextlib.suppress(LoopbackError):
+                found = self._loopback.get(f"/{level}/{resource}" + ("" if level == "studies" else "/study"))
+                self._known[resource] = place_of(found)
+                return self._known[resource]
+        return {}
+
+    def learn_some(self) -> bool:
+        """Learn the places of some of the studies that were here before the script; return whether there may be more."""
+        if self._has_all or not self._loopback.enabled:
+            return False
+        since = self._ledger.number("looked_through")
+        studies = self._loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_REQUEST}") if since >= 0 else []
+        with self._ledger.transaction() as db:
+            rows = []
+            for study in studies:
+                values = place_of(study)
+                for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
+                    rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
+            db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
+            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
+        self._has_all = not studies
+        return bool(studies)
+
+
+# ---- src/audit_log/watching.py: Which requests are written down, and what of them: never what is secret.
+
 
 # Routes that give images, or documents, or what they were made from.
 CONTENT = re.compile(
@@ -1702,10 +1901,236 @@ CONTENT = re.compile(
     r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom)|dicom-web/studies/|wado"
     r"|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log$)"
 )
+METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}  # orthanc.HttpMethod
+GET = 1
+
+
+class SeenRequest(NamedTuple):
+    """A request, as the filter saw it."""
+
+    at: str
+    method: str
+    uri: str
+    ip: str
+    user: str
+    forwarded: str
+    study_uid: str
+
+
+def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRequest | None:
+    """Return what is written down of a request; None for most, which cost a look at their route, and for the script's own."""
+    method = request["method"]
+    if method == GET and not CONTENT.match(uri):
+        return None
+    headers = request["headers"]
+    authorization = headers.get("authorization", "")
+    if own_token and authorization == own_token:
+        return None
+    return SeenRequest(
+        utc(),
+        METHODS.get(method, "?"),
+        uri,
+        request["ip"],
+        user_of(authorization),
+        headers.get("x-forwarded-for", ""),
+        request.get("get", {}).get("studyUID", ""),
+    )
+
+
+def user_of(authorization: str) -> str:
+    """Return the name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""
+
+
+# ---- src/audit_log/coalescer.py: Many events of one kind become two lines: the first of them, and how many they were.
+
+
+QUIET_SECONDS = 10.0  # without another event of its kind, until the count is written
+LONGEST_COUNT_SECONDS = 600.0  # after which the count is written although more events come
+
+
+class EventCoalescer:
+    """Lets the first event of a kind through at once, and counts the others until there were none for a while."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[Any, ...], tuple[dict[str, Any], int, float, float]] = {}
+
+    def __contains__(self, key: tuple[Any, ...]) -> bool:
+        return key in self._open
+
+    def note(self, key: tuple[Any, ...], entry: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the line to write now, or None: the event is counted."""
+        first, count, began, _ = self._open.get(key, (entry, 0, time.monotonic(), 0.0))
+        self._open[key] = first, count + 1, began, time.monotonic()
+        return None if count else entry
+
+    def ended(self, everything: bool = False) -> list[dict[str, Any]]:
+        """Return the lines with the counts of what has become quiet, and begin to count that again."""
+        found = []
+        for key, (entry, count, began, last) in list(self._open.items()):
+            if everything or time.monotonic() > min(last + QUIET_SECONDS, began + LONGEST_COUNT_SECONDS):
+                del self._open[key]
+                if count > 1:
+                    found.append({**entry, "At": utc(), "Since": entry["At"], "Count": count})
+        return found
+
+
+# ---- src/audit_log/log.py: The log: files that are only appended to, whose lines are chained by their MACs.
+
+
+class Log:
+    """The files of a folder, to append to: by one process only.
+
+    Raises
+    ------
+    OSError : the folder or its files can't be written, or another process has them.
+    """
+
+    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
+        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
+        self.number, self.mac, self._file = 0, "", -1
+        self._lock = StateLock(folder, setting, folder / "lock")
+        try:
+            if files := log_files(folder):
+                for path in files:
+                    make_private(path)
+                self._open(files[-1])
+                self._continue_from(files)
+            else:
+                self._begin_file()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        file = open_private(path, os.O_APPEND)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._path = file, path
+        self._size = os.fstat(self._file).st_size
+
+    def _begin_file(self) -> None:
+        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
+
+    def _continue_from(self, files: Sequence[Path]) -> None:
+        """Continue after the last whole line; if a crash has cut one, write a line that says so."""
+        broken = b""
+        for path in reversed(files):
+            lines = path.read_bytes().split(b"\n")
+            for raw in reversed(lines):
+                if line := parse_line(raw):
+                    self.number, self.mac = line.content["Number"], line.mac
+                    break
+                broken = broken or raw
+            if self.number:
+                break
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+            self._write(b"\n")
+        if broken:
+            self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
+
+    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
+        must_be_same(self._file, self._path)
+        self._lock.check()
+        if self._size >= self._max_bytes:
+            self._begin_file()
+            entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
+        number, mac, data = self.number, self.mac, []
+        for number, entry in enumerate(entries, start=self.number + 1):
+            text = json.dumps({"Number": number, **entry}).encode()[:-1]
+            mac = mac_of(self._key, mac, text)
+            data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
+        self._write(b"".join(data))
+        self.number, self.mac = number, mac
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError("the disk is full")
+            if self._sync:
+                os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
+            raise
+        self._size += len(data)
+
+    def drop_before(self, at: str) -> None:
+        """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
+        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
+            if (first := next(entries_of(following), None)) is None or first["At"] >= at:
+                return
+            self.append([{"At": utc(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
+            path.unlink()
+
+    def close(self) -> None:
+        """Write no more, and let another process write."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._lock.close()
+
+
+# ---- src/audit_log/writer.py: Gathers lines and writes them together.
+
+
+DROP_EVERY_SECONDS = 3600.0  # between two looks for files older than `KeepDays`
+
+
+class LineWriter:
+    """Keeps lines in memory until the log has them. For one thread.
+
+    Attributes
+    ----------
+    lines : what waits to be written.
+    """
+
+    def __init__(self, log: Log, keep_days: float | None) -> None:
+        self.lines: list[Mapping[str, Any]] = []
+        self._log, self._keep_days = log, keep_days
+        self._coalescer = EventCoalescer()
+        self._next_drop = 0.0
+
+    def add(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
+        """Add a line."""
+        self.lines.append({"At": at, "Event": event, **(place or {}), **more})
+
+    def add_or_count(self, key: tuple[Any, ...], entry: dict[str, Any]) -> bool:
+        """Add a line unless one of its kind, `key`, was added just now; return whether it was added."""
+        if line := self._coalescer.note(key, entry):
+            self.lines.append(line)
+        return line is not None
+
+    def counts(self, key: tuple[Any, ...]) -> bool:
+        """Return whether events of this kind are being counted: its first line has been added."""
+        return key in self._coalescer
+
+    def add_counts(self, everything: bool = False) -> None:
+        """Add the lines of what was counted and has become quiet."""
+        self.lines += self._coalescer.ended(everything)
+
+    def write(self) -> None:
+        """Write all lines, and delete files that are too old. Raises OSError, sqlite3.Error; nothing is lost then."""
+        if self.lines:
+            self._log.append(self.lines)
+            self.lines = []
+        if self._keep_days and time.monotonic() > self._next_drop:
+            self._next_drop = time.monotonic() + DROP_EVERY_SECONDS
+            self._log.drop_before(utc(max(0.0, time.time() - self._keep_days * 86400)))
+
+
+# ---- src/audit_log/events.py: What the log says of each event.
+
+
 RESOURCE = re.compile(r"^/(patients|studies|series|instances)/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:/([a-z-]*))?")
 DICOMWEB = re.compile(r"^/dicom-web/studies/([0-9.]+)")
-GET = 1  # of orthanc.HttpMethod
-METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}
+LEVEL_NAMES = {0: "Patient", 1: "Study", 2: "Series"}  # orthanc.ResourceType
 REQUEST_EVENTS = {"GET": "retrieve-attempt", "DELETE": "delete-attempt", "POST": "post-attempt", "PUT": "put-attempt"}
 JOB_EVENTS = {
     "DicomModalityStore": "sent",
@@ -1717,17 +2142,120 @@ JOB_EVENTS = {
     "Archive": "archived",
     "Media": "archived",
 }
-# Whose is which: the lines tell of studies and patients, events of identifiers only.
-TABLES = """
-CREATE TABLE IF NOT EXISTS places(
-    resource TEXT PRIMARY KEY, study TEXT NOT NULL, uid TEXT NOT NULL, patient TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS places_by_uid ON places(uid);
-"""
+
+
+class EventLines:
+    """Makes lines of events: finds out which study and patient each is about.
+
+    Each method raises sqlite3.Error or OSError where the ledger can't be used now; called again later, nothing counts twice.
+    """
+
+    def __init__(self, places: Places, writer: LineWriter) -> None:
+        self._places, self._writer = places, writer
+
+    def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
+        """Add that an instance was received, and the modification or anonymization that made it."""
+        # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
+        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
+        made_by = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
+        place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
+        if not parents:  # identifiers that are not ASCII
+            place = self._places.find(instance, ("instances",)) or place
+        for resource in parents.values():
+            self._places.keep(resource, place)
+        change_key = (made_by[0], place["Study"]) if made_by else ()
+        # Before 1.12.5 a job of modification does not name its source; the instances that it made do.
+        is_first = bool(made_by) and not self._writer.counts(change_key)
+        source = self._places.find(arrival.origin[made_by[0]], ("instances",)) if is_first else {}
+        entry = {"At": at, "Event": "received", **place, "From": origin}
+        if made_by:
+            entry["Made"] = made_by[0][:-4].lower()
+        self._writer.add_or_count(("received", place["Study"], *origin.items(), *made_by), entry)
+        if made_by:
+            change = {"At": at, "Event": entry["Made"], **source, "Made": place["Study"]}
+            self._writer.add_or_count(change_key, change)
+
+    def on_deleted(self, at: str, level: int, resource: str) -> None:
+        """Add that a resource was deleted; of many instances, how many."""
+        if level == orthanc.ResourceType.INSTANCE:
+            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource}
+            self._writer.add_or_count(("deleted",), entry)
+            return
+        place = self._places.find(resource, ())
+        if level == orthanc.ResourceType.PATIENT:
+            place = {"Patient": place["Patient"]} if place else {}
+        self._places.forget(resource)
+        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource)
+
+    def on_job_end(self, at: str, job: Mapping[str, Any], success: bool) -> None:
+        """Add how a job ended, one line for each study that it was about."""
+        content = job.get("Content", {})
+        event = JOB_EVENTS.get(job["Type"], "job")
+        resources = [*content.get("ParentResources", ()), content.get("SourceStudy")]
+        places = {tuple(place.items()): place for place in map(self._places.find, filter(None, resources))}
+        for place in places.values() or [{}]:
+            self._writer.add(at, event, place, **_described_job(job, event, success))
+
+    def on_request(self, seen: SeenRequest) -> None:
+        """Add who asked for what; of many requests of one kind, how many."""
+        resource = RESOURCE.match(seen.uri)
+        place = self._place_of_request(seen, resource)
+        who = {
+            "User": seen.user,
+            "IP": seen.ip,
+            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
+        }
+        event = REQUEST_EVENTS.get(seen.method, "attempt")
+        more = {**place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
+        if seen.method != "GET":
+            self._writer.add(seen.at, event, more)
+            return
+        kind = (resource[1], resource[3]) if resource else (seen.uri,)
+        key = (*who.values(), *place.values(), *kind)
+        self._writer.add_or_count(key, {"At": seen.at, "Event": event, **more})
+
+    def _place_of_request(self, seen: SeenRequest, resource: re.Match[str] | None) -> Mapping[str, str]:
+        if resource and resource[1] == "patients":
+            return {"Patient": self._places.find(resource[2], ()).get("Patient", "")}
+        if resource:
+            return self._places.find(resource[2], (resource[1],))
+        dicomweb = DICOMWEB.match(seen.uri)
+        uid = dicomweb[1] if dicomweb else seen.study_uid
+        return self._places.find(uid, ()) if uid else {}
+
+
+def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[str, Any]:
+    """Return what a line says of a job besides study and patient."""
+    content = job.get("Content", {})
+    found = {"Job": job["ID"], "Type": job["Type"], "Result": "success" if success else "failure"}
+    if not success:
+        found["Error"] = one_line(job.get("ErrorDescription", ""))
+    optional = {
+        "To": sent_to(content) if event == "sent" else content.get("TargetAet"),
+        "From": content.get("RemoteAet") if event == "moved" else None,
+        "Made": content.get("ID") or content.get("TargetStudy"),
+        "MoveOriginator": content.get("MoveOriginatorAET"),
+        "Query": content.get("Query") if event == "moved" else None,
+    }
+    return found | {name: value for name, value in optional.items() if value}
+
+
+def sent_to(content: Mapping[str, Any]) -> str:
+    """Return where a job of sending sent to: an AET, or the URL of a peer."""
+    peer = content.get("Peer")
+    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
+
+
+# ---- src/audit_log/settings.py: The section AuditLog of the configuration, and the key of the HMACs.
+
+
+SECTION = "AuditLog"
+MIN_KEY_LENGTH = 32  # characters
 
 
 def wrong_key(key: str | None) -> str | None:
-    """What is allowed, if this is no key."""
-    return None if key is None or len(key) >= SHORTEST_KEY else f"at least {SHORTEST_KEY} characters"
+    """Return what is allowed, if this is no key."""
+    return None if key is None or len(key) >= MIN_KEY_LENGTH else f"at least {MIN_KEY_LENGTH} characters"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1765,208 +2293,324 @@ class Settings:
     )
 
 
-# The log
+def read_or_make_key(path: Path) -> str:
+    """Return the key in a file, which is made if it is not there. Raises OSError."""
+    make_private(path)
+    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
+        with os.fdopen(open_private(path), "r+") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    if wrong_key(key := path.read_text().strip()):
+        raise OSError(f"{path} holds no key of at least {MIN_KEY_LENGTH} characters")
+    return key
 
 
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+# ---- src/audit_log/recorder.py: What Orthanc calls, and the one thread that writes down what it reported.
 
 
-def mac_of(key: bytes, previous: str, text: bytes) -> str:
-    """The HMAC-SHA256 of a line without its end, and of the MAC of the line before ("" for the first of all)."""
-    return hmac.new(key, previous.encode() + b"\n" + text, hashlib.sha256).hexdigest()
+GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
+TURN_SECONDS = 5.0  # between two looks for what has become quiet
+LINES_PER_WRITE = 500
 
 
-def log_files(folder: Path) -> list[Path]:
-    """The files of a log, oldest first: each is called by the number of its first line."""
-    return sorted(folder.glob("audit-*.jsonl"))
+class Recorder:
+    """Takes what Orthanc reports into memory; the thread makes lines of it and writes them.
 
-
-class Line(NamedTuple):
-    """One line of a file: its text without the MAC, its content, its MAC."""
-
-    text: bytes
-    content: dict[str, Any]
-    mac: str
-
-
-def parse_line(raw: bytes) -> Line | None:
-    """A line, or None if it is none."""
-    if not (found := MAC.search(raw)):
-        return None
-    try:
-        content = json.loads(raw)
-    except ValueError:
-        return None
-    if not isinstance(content, dict) or not isinstance(content.get("Number"), int):
-        return None
-    return Line(raw[: found.start()], content, found[1].decode())
-
-
-class Log:
-    """The files of a folder, to append to: by one process only.
-
-    Raises
-    ------
-    OSError : the folder or its files can't be written, or another process has them.
+    Attributes
+    ----------
+    log, folder : the log and where it is, once the worker has opened it.
+    watches_requests : whether requests are written down.
     """
 
-    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
-        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac, self._file = 0, "", -1
-        self._lock = StateLock(folder, setting, folder / "lock")
+    log: Log
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self._settings, self._configuration = settings, configuration
+        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        # Never opened: making a line may ask Orthanc, which no callback does.
+        self._inbox = Inbox[Callable[[], None]](self._make_lines)
+        self.worker = Worker("audit_log", self._open, self._turn, self._finish)
+        self.watches_requests = False
+        self._started_at = ""
+        change = orthanc.ChangeType
+        self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
+
+    # What Orthanc calls: return at once
+
+    def on_request(self, uri: str, **request: Any) -> bool:
+        """Let every request through: the filter of requests only looks."""
+        if seen := seen_request(uri, request, self._loopback._token):
+            self._add(lambda: self._events.on_request(seen))
+        return True
+
+    def on_stored(self, dicom: orthanc.DicomInstance, instance: str) -> None:
+        self._arrivals.stored(dicom, instance)
+        arrival = self._arrivals.get(instance)
+        self._arrivals.forget(instance)  # it waits with the event, however many do
+        if arrival:
+            at = utc()
+            self._add(lambda: self._events.on_stored(at, instance, arrival))
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        at = utc()
+        if change == orthanc.ChangeType.ORTHANC_STARTED:
+            self._started_at = at
+            self.worker.start()
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self.worker.stop()
+        elif change == orthanc.ChangeType.DELETED:
+            self._add(lambda: self._events.on_deleted(at, level, resource))
+        elif change in self._job_ends:
+            success = self._job_ends[change]
+            try:
+                job = json.loads(orthanc.RestApiGet(f"/jobs/{resource}"))  # it may be forgotten soon
+            except orthanc.OrthancException:
+                job = {"ID": resource, "Type": "", "Content": {}}
+            self._add(lambda: self._events.on_job_end(at, job, success))
+
+    def _add(self, event: Callable[[], None]) -> None:
+        self._inbox.add(event)
+        if not self.worker.wake.is_set():
+            self.worker.wake.set()
+
+    # The thread
+
+    def _open(self) -> Ledger:
+        settings = self._settings
+        folder = state_folder(settings.state_path, self._configuration)
+        ledger = Ledger(folder / "audit_log.sqlite", PLACE_TABLES, durability=settings.durability)
         try:
-            if files := log_files(folder):
-                for path in files:
-                    make_private(path)
-                self._open(files[-1])
-                self._take_up(files)
-            else:
-                self._begin_file()
+            key = settings.key or read_or_make_key(folder / "audit_log.key")
+            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
+            self.log = Log(
+                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
+                sync=settings.durability == "full",
+                setting="Path" if settings.path else "StatePath",
+            )
         except BaseException:
-            self.close()
+            ledger.close()
             raise
+        if settings.key is None:
+            orthanc.LogWarning(
+                f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
+            )
+        self._writer = LineWriter(self.log, settings.keep_days)
+        self._places = Places(ledger, self._loopback)
+        self._events = EventLines(self._places, self._writer)
+        self._writer.add(self._started_at, "started")
+        return ledger
 
-    def _open(self, path: Path) -> None:
-        file = open_private(path, os.O_APPEND)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._path = file, path
-        self._size = os.fstat(self._file).st_size
+    def _turn(self) -> float:
+        if self._inbox:
+            self.worker.stopping.wait(GATHERING_SECONDS)
+        self._inbox.flush()
+        self._writer.add_counts()
+        self._write()
+        return 0.0 if self._places.learn_some() else TURN_SECONDS
 
-    def _begin_file(self) -> None:
-        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
-
-    def _take_up(self, files: Sequence[Path]) -> None:
-        """Go on behind the last whole line; of one that was cut by a crash, a line tells."""
-        broken = b""
-        for path in reversed(files):
-            lines = path.read_bytes().split(b"\n")
-            for raw in reversed(lines):
-                if line := parse_line(raw):
-                    self.number, self.mac = line.content["Number"], line.mac
-                    break
-                broken = broken or raw
-            if self.number:
-                break
-        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
-            self._write(b"\n")
-        if broken:
-            self.append([{"At": now(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
-
-    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
-        must_be_same(self._file, self._path)
-        self._lock.check()
-        if self._size >= self._max_bytes:
-            self._begin_file()
-            entries = [{"At": now(), "Event": "continued", "Previous": self.mac}, *entries]
-        number, mac, data = self.number, self.mac, []
-        for number, entry in enumerate(entries, start=self.number + 1):
-            text = json.dumps({"Number": number, **entry}).encode()[:-1]
-            mac = mac_of(self._key, mac, text)
-            data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._write(b"".join(data))
-        self.number, self.mac = number, mac
-
-    def _write(self, data: bytes) -> None:
+    def _finish(self) -> None:
+        """Write what there is when Orthanc ends."""
         try:
-            if os.write(self._file, data) < len(data):
-                raise OSError("the disk is full")
-            if self._sync:
-                os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
+            self._inbox.flush()
+            self._writer.add_counts(everything=True)
+            self._writer.add(utc(), "stopped")
+            self._write()
+        except (sqlite3.Error, OSError) as error:
+            orthanc.LogError(f"audit_log could not write its last {self.waiting()} lines: {error}")
+        finally:
+            self.log.close()
+
+    def _make_lines(self, event: Callable[[], None]) -> None:
+        """Make the lines of an event; one that can't be made now, for a full disk for example, is made later."""
+        if len(self._writer.lines) >= LINES_PER_WRITE:
+            self._write()
+        try:
+            event()
+        except (sqlite3.Error, OSError):
             raise
-        self._size += len(data)
+        except Exception:  # noqa: BLE001 - one odd event never keeps the others from the log
+            text = f"audit_log met an error, please report it:\n{traceback.format_exc()}"
+            self.worker.trouble.begins(text, "an odd event")
 
-    def drop_before(self, at: str) -> None:
-        """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
-        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
-            if (first := next(entries_of(following), None)) is None or first["At"] >= at:
-                return
-            self.append([{"At": now(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
-            path.unlink()
+    def _write(self) -> None:
+        if lost := self._inbox.lost:
+            self._writer.add(utc(), "lost", Count=lost)
+            self._inbox.lost -= lost
+        self._writer.write()
 
-    def close(self) -> None:
-        """Write no more, and let another process write."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-        self._lock.close()
+    def waiting(self) -> int:
+        """Return how many events and lines are not written yet."""
+        return len(self._inbox) + len(self._writer.lines)
 
 
-def entries_of(path: Path, needles: Sequence[bytes] = ()) -> Iterator[dict[str, Any]]:
-    """The lines of a file that hold all of these texts."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        rest = b""
-        while block := file.read(BLOCK):
-            whole, mark, rest = (rest + block).rpartition(b"\n")
-            if mark and all(needle in whole for needle in needles):
-                for raw in whole.split(b"\n"):
-                    if all(needle in raw for needle in needles) and (line := parse_line(raw)):
-                        yield line.content
+# ---- src/audit_log/api.py: The routes: the lines, the newest of them, and the status.
 
 
-def entries_since(folder: Path, since: str, needles: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """The lines of a log from a time on; files that end before it are not read."""
-    files = log_files(folder)
-    for path, following in zip(files, [*files[1:], None], strict=True):
-        if since and following and (first := next(entries_of(following), None)) and first["At"] < since:
-            continue
-        yield from entries_of(path, needles)
+@dataclasses.dataclass(frozen=True)
+class TimeOfLine(Text):
+    """A day or a time; handlers get it in UTC, as lines have it."""
+
+    allowed: str = "YYYYMMDD, or a time as 2024-01-31T12:00:00Z"
+
+    def from_body(self, value: Any) -> Any:
+        if (found := parse_time(value)) is None:
+            raise ValueError(self.allowed)
+        return utc(found.timestamp())
+
+
+LINE_PARAMETERS: dict[str, Text] = {
+    **dict.fromkeys(("patient", "study", "event"), Text()),
+    **dict.fromkeys(("since", "until"), TimeOfLine()),
+    "after": WholeNumber(),
+    "limit": WholeNumber(least=1, most=1000),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LineFilter:
+    """Which lines a request asks for; an empty text fits all."""
+
+    patient: str
+    study: str
+    event: str
+    since: str
+    until: str
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> LineFilter:
+        """Return the filter that parameters describe."""
+        return cls(*(given.get(field.name, "") for field in dataclasses.fields(cls)))
+
+    def needles(self) -> list[bytes]:
+        """Return texts that each line holds."""
+        return [json.dumps(value).encode() for value in (self.patient, self.study, self.event) if value]
+
+    def includes(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether a line is asked for."""
+        return (
+            self.patient in ("", entry.get("Patient"))
+            and self.study in ("", entry.get("Study"), entry.get("StudyInstanceUID"))
+            and self.event in ("", entry["Event"])
+            and self.since <= entry["At"]
+            and (not self.until or entry["At"] < self.until)
+        )
+
+
+class Routes:
+    """Answers requests about the log."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs and watches requests, how many lines there are, and what waits to be written."""
+        recorder = self._recorder
+        return {
+            "State": "running",
+            "Lines": recorder.log.number,
+            "WatchesRequests": recorder.watches_requests,
+            "Waiting": recorder.waiting(),
+            "Error": recorder.worker.trouble.text,
+        }
+
+    def newest(self, _request: Request) -> dict[str, Any]:
+        """Return the number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""
+        return {"Number": self._recorder.log.number, "Mac": self._recorder.log.mac}
+
+    @takes(LINE_PARAMETERS)
+    def page(self, request: Request) -> dict[str, Any]:
+        """Return the lines, oldest first: `?patient=`, `?study=`, `?event=`, `?since=`, `?until=`, `?after=`, `?limit=`."""
+        asked, after = LineFilter.of(request.parameters), request.parameters.get("after", 0)
+        limit = request.parameters.get("limit", 100)
+        total = 0
+        items: list[dict[str, Any]] = []
+        for entry in entries_since(self._recorder.folder, asked.since, asked.needles()):
+            if asked.includes(entry):
+                total += 1
+                if entry["Number"] > after and len(items) <= limit:
+                    items.append(entry)
+        more = len(items) > limit
+        return {"Total": total, "Items": items[:limit], "Next": items[limit - 1]["Number"] if more else None}
+
+
+# ---- src/audit_log/verification.py: Verifies a log: each line must follow the one before, and carry the MAC of both. Runs without Orthanc.
+
+
+class Verification:
+    """Checks a log line by line, oldest first.
+
+    Attributes
+    ----------
+    problems : what is wrong, each with the file and line.
+    number, mac : those of the last line.
+    """
+
+    def __init__(self, key: bytes, newest: tuple[int, str] | None) -> None:
+        self._key, self._newest = key, newest
+        self.problems: list[str] = []
+        self.number, self.mac = 0, ""
+        self._first, self._dropped_up_to = 0, 0
+        self._broken = b""  # the line before, if it was none
+
+    def check_raw(self, where: str, raw: bytes) -> None:
+        """Check the bytes of one line."""
+        line = parse_line(raw)
+        if line is not None:
+            self._check(where, line)
+            return
+        if self._broken:
+            self.problems.append(f"{where}: it is no line of the log")
+        self._broken = raw
+
+    def _check(self, where: str, line: Line) -> None:
+        number = line.content["Number"]
+        if self._broken and line.content.get("Broken") != hashlib.sha256(self._broken).hexdigest():
+            self.problems.append(f"{where}: the line before it has been changed, or is none of the log")
+        self._broken = b""
+        self._first = self._first or number
+        if not self.number and number > 1:  # files before were dropped: a line further on must say so
+            self.number, self.mac = number - 1, str(line.content.get("Previous", ""))
+        if number <= self.number:
+            self.problems.append(f"{where}: number {number} comes after {self.number}")
+        elif number > self.number + 1:
+            self.problems.append(f"{where}: {_numbers(self.number + 1, number - 1)} missing")
+        elif not hmac.compare_digest(mac_of(self._key, self.mac, line.text), line.mac):
+            self.problems.append(f"{where}: number {number} has been changed (or the key is another)")
+        if line.content.get("Event") == "dropped":
+            self._dropped_up_to = max(self._dropped_up_to, line.content["UpTo"])
+        if self._newest and number == self._newest[0] and line.mac != self._newest[1]:
+            self.problems.append(f"{where}: number {number} is not the line that was the newest then")
+        self.number, self.mac = number, line.mac
+
+    def end(self, last_file: str) -> None:
+        """Check what shows only at the end: a cut line, and lines that are missing at the beginning or the end."""
+        if self._broken:
+            self.problems.append(f"{last_file}: its last line is cut")
+        if self._first > self._dropped_up_to + 1:
+            self.problems.append(f"{_numbers(self._dropped_up_to + 1, self._first - 1)} missing at the beginning")
+        if self._newest and self.number < self._newest[0]:
+            self.problems.append(f"{_numbers(self.number + 1, self._newest[0])} missing at the end")
 
 
 def verify(files: Sequence[Path], key: bytes, newest: tuple[int, str] | None = None) -> tuple[list[str], int, str]:
-    """What is wrong with a log, and the number and MAC of its last line.
+    """Return what is wrong with a log, and the number and MAC of its last line.
 
-    Each line must follow the one before, and carry the MAC of both. `newest` is a line that was there, as `GET
-    /audit-log/newest` gave it: without one, nothing can tell whether the end was cut off.
+    `newest` is a line that was there, as `GET /audit-log/newest` gave it: without one, a cut end does not show.
     """
-    problems: list[str] = []
-    number, mac, dropped, first, broken = 0, "", 0, 0, b""
+    verification = Verification(key, newest)
     for path in files:
         for position, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if not raw:
-                continue
-            where = f"{path.name}, line {position}"
-            if (line := parse_line(raw)) is None:
-                problems += [f"{where}: it is no line of the log"] if broken else []
-                broken = raw
-                continue
-            found = line.content["Number"]
-            if broken and line.content.get("Broken") != hashlib.sha256(broken).hexdigest():
-                problems.append(f"{where}: the line before it has been changed, or is none of the log")
-            broken = b""
-            first = first or found
-            if not number and found > 1:  # files before were dropped: a line further on must say so
-                number, mac = found - 1, str(line.content.get("Previous", ""))
-            if found <= number:
-                problems.append(f"{where}: number {found} comes after {number}")
-            elif found > number + 1:
-                problems.append(f"{where}: {_lines(number + 1, found - 1)} missing")
-            elif not hmac.compare_digest(mac_of(key, mac, line.text), line.mac):
-                problems.append(f"{where}: number {found} has been changed (or the key is another)")
-            if line.content.get("Event") == "dropped":
-                dropped = max(dropped, line.content["UpTo"])
-            if newest and found == newest[0] and line.mac != newest[1]:
-                problems.append(f"{where}: number {found} is not the line that was the newest then")
-            number, mac = found, line.mac
-    if broken:
-        problems.append(f"{path.name}: its last line is cut")
-    if first > dropped + 1:
-        problems.append(f"{_lines(dropped + 1, first - 1)} missing at the beginning")
-    if newest and number < newest[0]:
-        problems.append(f"{_lines(number + 1, newest[0])} missing at the end")
-    return problems, number, mac
+            if raw:
+                verification.check_raw(f"{path.name}, line {position}", raw)
+    verification.end(files[-1].name if files else "")
+    return verification.problems, verification.number, verification.mac
 
 
-def _lines(first: int, last: int) -> str:
+def _numbers(first: int, last: int) -> str:
     return f"number {first} is" if first == last else f"numbers {first} to {last} are"
 
 
 def main(words: Sequence[str]) -> int:
-    """`python3 audit_log.py --verify FOLDER`: 0 if all is well, 1 if not, 2 if it can't be told."""
+    """Run `python3 audit_log.py --verify FOLDER`; return 0 if all is well, 1 if not, 2 if nothing can be verified."""
     parser = argparse.ArgumentParser(description="Verifies a log of audit_log.py.")
     parser.add_argument("--verify", metavar="FOLDER", type=Path, required=True, help="the folder of the log")
     parser.add_argument(
@@ -1989,439 +2633,7 @@ def main(words: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
-# What happens
-
-
-class Seen(NamedTuple):
-    """A request, as the filter saw it."""
-
-    at: str
-    method: str
-    uri: str
-    ip: str
-    user: str
-    forwarded: str
-    study_uid: str
-
-
-def user_of(authorization: str) -> str:
-    """The name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
-    kind, _, credentials = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return f"({one_line(kind)[:20]})" if credentials else ""
-    try:
-        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    except (ValueError, binascii.Error):
-        return ""
-
-
-class Counter:
-    """Lines of one kind: the first is written at once, how many there were when it has been quiet for a while."""
-
-    def __init__(self) -> None:
-        self._open: dict[tuple[Any, ...], tuple[dict[str, Any], int, float, float]] = {}
-
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self._open
-
-    def note(self, key: tuple[Any, ...], entry: dict[str, Any]) -> dict[str, Any] | None:
-        """The line to write now, or None: it is counted."""
-        first, count, began, _ = self._open.get(key, (entry, 0, time.monotonic(), 0.0))
-        self._open[key] = first, count + 1, began, time.monotonic()
-        return None if count else entry
-
-    def ended(self, everything: bool = False) -> list[dict[str, Any]]:
-        """The lines of what has become quiet; the counting of that begins anew."""
-        found = []
-        for key, (entry, count, began, last) in list(self._open.items()):
-            if everything or time.monotonic() > min(last + QUIET, began + LONGEST):
-                del self._open[key]
-                if count > 1:
-                    found.append({**entry, "At": now(), "Since": entry["At"], "Count": count})
-        return found
-
-
-def sent_to(content: Mapping[str, Any]) -> str:
-    """Where a job of sending went: an AET, or the URL of a peer."""
-    peer = content.get("Peer")
-    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
-
-
-@dataclasses.dataclass(frozen=True)
-class TimeOfLine(Text):
-    """A day or a time; handlers get it in UTC, as lines have it."""
-
-    allowed: str = "YYYYMMDD, or a time as 2024-01-31T12:00:00Z"
-
-    def from_body(self, value: Any) -> Any:
-        if day := parse_day(value):
-            return f"{day.isoformat()}T00:00:00.000Z"
-        try:
-            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))
-            found = (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
-        except (AttributeError, ValueError, OverflowError):
-            raise ValueError(self.allowed) from None
-        return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-OF_PAGES: dict[str, Text] = {
-    **dict.fromkeys(("patient", "study", "event"), Text()),
-    **dict.fromkeys(("since", "until"), TimeOfLine()),
-    "after": WholeNumber(),
-    "limit": WholeNumber(least=1, most=1000),
-}
-
-
-class Recorder:
-    """Takes what Orthanc tells into memory; one thread finds out whose it is, and writes."""
-
-    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
-        self._settings, self._configuration = settings, configuration
-        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
-        self._heard: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
-        self._lines: list[dict[str, Any]] = []
-        self._counter, self._lost = Counter(), 0
-        self._known: dict[str, dict[str, str]] = {}
-        self.worker = Worker("audit_log", self._open, self._turn, self._finish)
-        self._caught_up, self._next_drop = False, 0.0
-        self.watching = False
-        change = orthanc.ChangeType
-        self._events = {int(getattr(change, name)): name for name in
-                        ("ORTHANC_STARTED", "ORTHANC_STOPPED", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")}  # fmt: skip
-
-    # What Orthanc tells: return at once
-
-    def on_request(self, uri: str, **request: Any) -> bool:
-        """The filter of requests: always true. Most are not written down, and cost a look at their route."""
-        method = request["method"]
-        if method == GET and not CONTENT.match(uri):
-            return True
-        headers = request["headers"]
-        if headers.get("authorization", "") != self._loopback._token or not self._loopback._token:
-            seen = Seen(
-                now(),
-                METHODS.get(method, "?"),
-                uri,
-                request["ip"],
-                user_of(headers.get("authorization", "")),
-                headers.get("x-forwarded-for", ""),
-                request.get("get", {}).get("studyUID", ""),
-            )
-            self._hear(self._take_request, seen)
-        return True
-
-    def on_stored(self, dicom: Any, instance: str) -> None:
-        self._arrivals.stored(dicom, instance)
-        arrival = self._arrivals.get(instance)
-        self._arrivals.forget(instance)  # it waits with the event, however many do
-        if arrival:
-            self._hear(self._take_stored, now(), instance, arrival)
-
-    def on_change(self, change: int, level: int, resource: str) -> None:
-        event = self._events.get(change)
-        if event == "ORTHANC_STARTED":
-            self._heard.appendleft((self._line, (now(), "started")))
-            self.worker.start()
-        elif event == "ORTHANC_STOPPED":
-            self.worker.stop()
-        elif event == "DELETED":
-            self._hear(self._take_deleted, now(), level, resource)
-        elif event:
-            try:
-                job = json.loads(orthanc.RestApiGet(f"/jobs/{resource}"))  # it may be forgotten soon
-            except orthanc.OrthancException:
-                job = {"ID": resource, "Type": "", "Content": {}}
-            self._hear(self._take_job, now(), job, event == "JOB_SUCCESS")
-
-    def _hear(self, what: Callable[..., Any], *arguments: Any) -> None:
-        if len(self._heard) >= MOST_WAITING:
-            self._lost += 1
-            return
-        self._heard.append((what, arguments))
-        if not self.worker.wake.is_set():
-            self.worker.wake.set()
-
-    def _open(self) -> Ledger:
-        settings = self._settings
-        folder = state_folder(settings.state_path, self._configuration)
-        self._ledger = Ledger(folder / "audit_log.sqlite", TABLES, durability=settings.durability)
-        try:
-            key = settings.key or kept_key(folder / "audit_log.key")
-            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
-            self.log = Log(
-                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
-                sync=settings.durability == "full",
-                setting="Path" if settings.path else "StatePath",
-            )
-        except BaseException:
-            self._ledger.close()
-            raise
-        if settings.key is None:
-            orthanc.LogWarning(
-                f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
-            )
-        return self._ledger
-
-    # The one thread
-
-    def _turn(self) -> float:
-        if self._heard:
-            self.worker.stopping.wait(PAUSE)
-        self._take_all()
-        self._lines += self._counter.ended()
-        self._write()
-        return 0.0 if self._catch_up() else QUIET / 2
-
-    def _finish(self) -> None:
-        """Write what there is when Orthanc ends."""
-        try:
-            self._take_all()
-            self._lines += self._counter.ended(everything=True)
-            self._line(now(), "stopped")
-            self._write()
-        except (sqlite3.Error, OSError) as error:
-            orthanc.LogError(f"audit_log could not write its last {len(self._heard) + len(self._lines)} lines: {error}")
-        finally:
-            self.log.close()
-
-    def _line(self, at: str, event: str, place: Mapping[str, str] | None = None, **more: Any) -> None:
-        self._lines.append({"At": at, "Event": event, **(place or {}), **more})
-
-    def _take_all(self) -> None:
-        """Make lines of what was heard. It is forgotten when its line is there; one that can't be made now is made later."""
-        while self._heard:
-            if len(self._lines) >= PAGE:
-                self._write()
-            take, arguments = self._heard[0]
-            try:
-                take(*arguments)
-            except (sqlite3.Error, OSError):
-                raise  # a full disk: it is taken later
-            except Exception:  # noqa: BLE001 - one odd event never keeps the others from the log
-                text = f"audit_log met an error, please report it:\n{traceback.format_exc()}"
-                self.worker.trouble.begins(text, "an odd event")
-            self._heard.popleft()
-
-    def _write(self) -> None:
-        if self._lost:
-            self._line(now(), "lost", Count=self._lost)
-            self._lost = 0
-        if self._lines:
-            self.log.append(self._lines)
-            self._lines = []
-        if self._settings.keep_days and time.monotonic() > self._next_drop:
-            self._next_drop = time.monotonic() + 3600
-            oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=self._settings.keep_days)
-            self.log.drop_before(oldest.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
-
-    def _take_stored(self, at: str, instance: str, arrival: Arrival) -> None:
-        # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
-        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
-        made = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
-        place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
-        if not parents:  # identifiers that are not ASCII
-            place = self._place(instance, ("instances",)) or place
-        for resource in parents.values():
-            self._keep(resource, place)
-        change_key = (made[0], place["Study"]) if made else ()
-        # A job of modification does not tell, before 1.12.5, what it was made from; its instances do.
-        is_first = bool(made) and change_key not in self._counter
-        source = self._place(arrival.origin[made[0]], ("instances",)) if is_first else {}
-        event = {"At": at, "Event": "received", **place, "From": origin}
-        if made:
-            event["Made"] = made[0][:-4].lower()
-        if line := self._counter.note(("received", place["Study"], *origin.items(), *made), event):
-            self._lines.append(line)
-        if made:
-            change = {"At": at, "Event": event["Made"]}
-            if self._counter.note(change_key, change):
-                change |= {**source, "Made": place["Study"]}
-                self._lines.append(change)
-
-    def _keep(self, resource: str, place: dict[str, str]) -> None:
-        if resource not in self._known:
-            values = (place["Study"], place["StudyInstanceUID"], place["Patient"])
-            self._ledger.run("INSERT OR REPLACE INTO places VALUES(?,?,?,?)", resource, *values)
-            if len(self._known) > PAGE * 100:
-                self._known.clear()
-            self._known[resource] = place
-
-    def _place(self, resource: str, levels: Sequence[str] = ("studies", "series", "instances")) -> dict[str, str]:
-        """The study and patient of a resource: as known, else as Orthanc says, if it is still there."""
-        if resource in self._known:
-            return self._known[resource]
-        rows = self._ledger.rows(
-            "SELECT study, uid, patient FROM places WHERE resource=? OR uid=? LIMIT 1", resource, resource
-        )
-        if rows:
-            return {"Study": rows[0]["study"], "StudyInstanceUID": rows[0]["uid"], "Patient": rows[0]["patient"]}
-        for level in levels:
-            with contextlib.suppress(LoopbackError):
-                found = self._loopback.get(f"/{level}/{resource}" + ("" if level == "studies" else "/study"))
-                self._known[resource] = place_of(found)
-                return self._known[resource]
-        return {}
-
-    def _take_deleted(self, at: str, level: int, resource: str) -> None:
-        if level == orthanc.ResourceType.INSTANCE:
-            entry = {"At": at, "Event": "deleted", "Level": "Instance"}
-            if line := self._counter.note(("deleted",), {**entry, "Resource": resource}):
-                self._lines.append(line)
-            return
-        name = {0: "Patient", 1: "Study", 2: "Series"}[level]
-        place = dict(self._place(resource, ()))
-        if name == "Patient":
-            place = {"Patient": place["Patient"]} if place else {}
-        self._ledger.run("DELETE FROM places WHERE resource=?", resource)
-        self._known.pop(resource, None)
-        self._line(at, "deleted", place, Level=name, Resource=resource)
-
-    def _take_job(self, at: str, job: Mapping[str, Any], success: bool) -> None:
-        content = job.get("Content", {})
-        event = JOB_EVENTS.get(job["Type"], "job")
-        more = {"Job": job["ID"], "Type": job["Type"], "Result": "success" if success else "failure"}
-        if not success:
-            more["Error"] = one_line(job.get("ErrorDescription", ""))
-        optional = {
-            "To": sent_to(content) if event == "sent" else content.get("TargetAet"),
-            "From": content.get("RemoteAet") if event == "moved" else None,
-            "Result": more["Result"],
-            "Made": content.get("ID") or content.get("TargetStudy"),
-            "MoveOriginator": content.get("MoveOriginatorAET"),
-            "Query": content.get("Query") if event == "moved" else None,
-        }
-        more |= {name: value for name, value in optional.items() if value}
-        resources = [
-            *content.get("ParentResources", ()),
-            *([content["SourceStudy"]] if content.get("SourceStudy") else ()),
-        ]
-        places = {tuple(place.items()): place for place in map(self._place, resources)}
-        for place in places.values() or [{}]:
-            self._line(at, event, place, **more)
-
-    def _take_request(self, seen: Seen) -> None:
-        found, dicomweb = RESOURCE.match(seen.uri), DICOMWEB.match(seen.uri)
-        place: dict[str, str] = {}
-        if found and found[1] != "patients":
-            place = self._place(found[2], (found[1],))
-        elif found:
-            place = {"Patient": self._place(found[2], ()).get("Patient", "")}
-        elif dicomweb or seen.study_uid:
-            place = self._place(dicomweb[1] if dicomweb else seen.study_uid, ())
-        who = {
-            "User": seen.user,
-            "IP": seen.ip,
-            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
-        }
-        event = REQUEST_EVENTS.get(seen.method, "attempt")
-        entry = {"At": seen.at, "Event": event, **place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
-        if seen.method != "GET":
-            self._lines.append(entry)
-            return
-        kind = (found[1], found[3]) if found else (seen.uri,)
-        if line := self._counter.note((*who.values(), *place.values(), *kind), entry):
-            self._lines.append(line)
-
-    def _catch_up(self) -> bool:
-        """Learn whose the studies are that were here before; whether there is more."""
-        if self._caught_up or not self._loopback.enabled:
-            return False
-        since = self._ledger.number("looked_through")
-        studies = self._loopback.get(f"/studies?expand&since={since}&limit={PAGE}") if since >= 0 else []
-        with self._ledger.transaction() as db:
-            rows = []
-            for study in studies:
-                values = place_of(study)
-                for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
-                    rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
-            db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
-            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
-        self._caught_up = not studies
-        return bool(studies)
-
-    # Routes
-
-    def status(self, _request: Request) -> dict[str, Any]:
-        """Whether it runs and watches requests, how many lines there are, and what waits to be written."""
-        return {
-            "State": "running",
-            "Lines": self.log.number,
-            "WatchesRequests": self.watching,
-            "Waiting": len(self._heard) + len(self._lines),
-            "Error": self.worker.trouble.text,
-        }
-
-    def newest(self, _request: Request) -> dict[str, Any]:
-        """The number and MAC of the newest line: kept elsewhere, it shows later whether the log was cut."""
-        return {"Number": self.log.number, "Mac": self.log.mac}
-
-    @takes(OF_PAGES)
-    def page(self, request: Request) -> dict[str, Any]:
-        """The lines, oldest first: `?patient=`, `?study=`, `?event=`, `?since=`, `?until=`, `?after=`, `?limit=`."""
-        asked = Asked.of(request.parameters)
-        needles = [json.dumps(value).encode() for value in (asked.patient, asked.study, asked.event) if value]
-        total = 0
-        items: list[dict[str, Any]] = []
-        for entry in entries_since(self.folder, asked.since, needles):
-            if asked.includes(entry):
-                total += 1
-                if entry["Number"] > asked.after and len(items) <= asked.limit:
-                    items.append(entry)
-        more = len(items) > asked.limit
-        return {
-            "Total": total,
-            "Items": items[: asked.limit],
-            "Next": items[asked.limit - 1]["Number"] if more else None,
-        }
-
-
-def place_of(study: Mapping[str, Any]) -> dict[str, str]:
-    """Of a study as Orthanc gives it, what lines say."""
-    return {
-        "Study": study["ID"],
-        "StudyInstanceUID": study["MainDicomTags"].get("StudyInstanceUID", ""),
-        "Patient": study["PatientMainDicomTags"].get("PatientID", ""),
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What lines are asked for."""
-
-    patient: str
-    study: str
-    event: str
-    since: str
-    until: str
-    after: int
-    limit: int
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Asked:
-        """Read it off the parameters."""
-        patient, study, event = (given.get(name, "") for name in ("patient", "study", "event"))
-        since, until, after = given.get("since", ""), given.get("until", ""), given.get("after", 0)
-        return cls(patient, study, event, since, until, after, given.get("limit", 100))
-
-    def includes(self, entry: Mapping[str, Any]) -> bool:
-        return (
-            self.patient in ("", entry.get("Patient"))
-            and self.study in ("", entry.get("Study"), entry.get("StudyInstanceUID"))
-            and self.event in ("", entry["Event"])
-            and self.since <= entry["At"]
-            and (not self.until or entry["At"] < self.until)
-        )
-
-
-def kept_key(path: Path) -> str:
-    """The key of a file, which is made if it is not there. Raises OSError."""
-    make_private(path)
-    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
-        with os.fdopen(open_private(path), "r+") as file:
-            file.write(secrets.token_hex(32) + "\n")
-    if wrong_key(key := path.read_text().strip()):
-        raise OSError(f"{path} holds no key of at least {SHORTEST_KEY} characters")
-    return key
+# ---- src/audit_log/__init__.py
 
 
 def register() -> None:
@@ -2436,7 +2648,8 @@ def register() -> None:
         refusal = f"{error}. audit_log is idle until this is corrected."
         orthanc.LogError(refusal)
     recorder = Recorder(settings, configuration)
-    for pattern, handler in {"": recorder.page, "/newest": recorder.newest, "/status": recorder.status}.items():
+    routes = Routes(recorder)
+    for pattern, handler in {"": routes.page, "/newest": routes.newest, "/status": routes.status}.items():
         serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
     if refusal is not None:
         return
@@ -2445,10 +2658,10 @@ def register() -> None:
     orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-3])
     orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])
     # The plugin's filter loses 820 bytes of memory a request before 5.0, which brought StartStreamAnswer.
-    recorder.watching = settings.watch_requests is True or (
+    recorder.watches_requests = settings.watch_requests is True or (
         settings.watch_requests is None and hasattr(orthanc.RestOutput, "StartStreamAnswer")
     )
-    if recorder.watching:
+    if recorder.watches_requests:
         orthanc.RegisterIncomingHttpRequestFilter(KEPT_ALIVE[-1])
 
 

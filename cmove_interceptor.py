@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Built by `make build` from src/cmove_interceptor.py: edit that, never this file. What it shares with other scripts
+# Built by `make build` from src/cmove_interceptor/__init__.py: edit that, never this file. What it shares with other scripts
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
-"""Tells services of each C-MOVE that Orthanc receives, and does the move as Orthanc itself would have done.
+"""Notifies services of each C-MOVE that Orthanc receives, and does the move as Orthanc itself would have done.
 
 Whoever listens to C-MOVE replaces Orthanc's own, so this script does both: notifications by HTTP (before or after the
 move, waited for or delivered later, at least once), and the move, or none, or one of what is first fetched from elsewhere.
 
     "CMoveInterceptor": {"Notify": [{"Url": "https://ris.example/moves?study={StudyInstanceUID}&to={TargetAET}"}]}
 
-Without the section each request is an entry in the log, and is moved. To look at:
+Without the section each request is an entry in the log, and is moved. The routes:
 
     GET /cmove-interceptor/status
     GET /cmove-interceptor/requests                       recent ones, with what came of them
@@ -27,6 +27,7 @@ import difflib
 import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
+import hashlib
 import http
 import http.client
 import itertools
@@ -47,9 +48,9 @@ import urllib.parse
 import uuid
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -817,6 +818,164 @@ def _send_status(output: Any, status: int, body: str) -> None:
         output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
 
 
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown).
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
+        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if complaint := wrong_keys(path, found, fields):
+        raise SettingsError(complaint)
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
+    elif hint is Any:
+        value, fits, allowed = found, True, ""
+    elif origin is dict:
+        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
+        if fits and dataclasses.is_dataclass(arguments[1]):
+            paths = {key: f"{path}.{_printable(key)}" for key in found}
+            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
+    else:
+        # JSON has one kind of number, and true is no number although Python says so.
+        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if not fits:
+        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+    return value
+
+
+def _printable(key: str) -> str:
+    """A key as it may stand in a line of the log."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
+        return '"" (what an unset ${VARIABLE} becomes)'
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
+__version__ = "0.1.0"
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1258,214 +1417,6 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
-# ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
-
-
-ORPHAN_TABLES = """
-CREATE TABLE IF NOT EXISTS orphan(name TEXT PRIMARY KEY, since REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
-"""
-LOOK_EVERY = 10.0  # seconds between two looks at how long they are kept
-DAY = 86400.0  # seconds
-
-
-class Orphans:
-    """The names of a ledger that nobody has now. Its owner has `ORPHAN_TABLES` among the tables of the ledger.
-
-    A name counts the seconds in which the script runs without it, not the time of the clock: a clock that is wrong, or a
-    server that is off for long, forgets nothing. `days` : how many, 0 for ever.
-    """
-
-    def __init__(self, ledger: Ledger, days: float) -> None:
-        self._ledger, self._days = ledger, days
-        self._looked = time.monotonic()
-
-    def begin(self, names: Iterable[str]) -> None:
-        """Take the names that nobody has at this start; the others have an owner again."""
-        names = sorted(names)
-        with self._ledger.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO orphan VALUES(?,?,0)", [(name, time.time()) for name in names])
-            marks = ",".join("?" * len(names))
-            db.execute(f"DELETE FROM orphan WHERE name NOT IN ({marks})", names)
-
-    def names(self) -> dict[str, tuple[float, float | None]]:
-        """Return each one with the time since when it is one, and the days until it is forgotten (None: never)."""
-        rows = self._ledger.rows("SELECT * FROM orphan ORDER BY name")
-        return {row["name"]: (row["since"], self._left(row["seconds"])) for row in rows}
-
-    def _left(self, seconds: float) -> float | None:
-        return round(max(0.0, self._days - seconds / DAY), 2) if self._days else None
-
-    def expired(self) -> list[str]:
-        """Count the time since the last call, and return the names that were kept for long enough. Call it often."""
-        now = time.monotonic()
-        passed = now - self._looked
-        if passed < LOOK_EVERY:
-            return []
-        self._looked = now
-        if not self._ledger.rows("SELECT 1 FROM orphan LIMIT 1"):
-            return []
-        self._ledger.run("UPDATE orphan SET seconds=seconds+?", passed)
-        if not self._days:
-            return []
-        return [row["name"] for row in self._ledger.rows("SELECT name FROM orphan WHERE seconds>=?", self._days * DAY)]
-
-    def forget(self, name: str) -> None:
-        """What waited for it is gone."""
-        self._ledger.run("DELETE FROM orphan WHERE name=?", name)
-
-
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-    return value
-
-
-def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 # ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
 
 
@@ -1655,59 +1606,685 @@ class Worker:
             self._ledger.checkpoint()
 
 
-# ---- src/cmove_interceptor.py
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
-__version__ = "0.1.0"
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
 
-SECTION = "CMoveInterceptor"
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+
+
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` stands for one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
+
+
+ORPHAN_TABLES = """
+CREATE TABLE IF NOT EXISTS orphan(name TEXT PRIMARY KEY, since REAL NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID;
+"""
+LOOK_EVERY = 10.0  # seconds between two looks at how long they are kept
+DAY = 86400.0  # seconds
+
+
+class Orphans:
+    """The names of a ledger that nobody has now. Its owner has `ORPHAN_TABLES` among the tables of the ledger.
+
+    A name counts the seconds in which the script runs without it, not the time of the clock: a clock that is wrong, or a
+    server that is off for long, forgets nothing. `days` : how many, 0 for ever.
+    """
+
+    def __init__(self, ledger: Ledger, days: float) -> None:
+        self._ledger, self._days = ledger, days
+        self._looked = time.monotonic()
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Take the names that nobody has at this start; the others have an owner again."""
+        names = sorted(names)
+        with self._ledger.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO orphan VALUES(?,?,0)", [(name, time.time()) for name in names])
+            marks = ",".join("?" * len(names))
+            db.execute(f"DELETE FROM orphan WHERE name NOT IN ({marks})", names)
+
+    def names(self) -> dict[str, tuple[float, float | None]]:
+        """Return each one with the time since when it is one, and the days until it is forgotten (None: never)."""
+        rows = self._ledger.rows("SELECT * FROM orphan ORDER BY name")
+        return {row["name"]: (row["since"], self._left(row["seconds"])) for row in rows}
+
+    def _left(self, seconds: float) -> float | None:
+        return round(max(0.0, self._days - seconds / DAY), 2) if self._days else None
+
+    def expired(self) -> list[str]:
+        """Count the time since the last call, and return the names that were kept for long enough. Call it often."""
+        now = time.monotonic()
+        passed = now - self._looked
+        if passed < LOOK_EVERY:
+            return []
+        self._looked = now
+        if not self._ledger.rows("SELECT 1 FROM orphan LIMIT 1"):
+            return []
+        self._ledger.run("UPDATE orphan SET seconds=seconds+?", passed)
+        if not self._days:
+            return []
+        return [row["name"] for row in self._ledger.rows("SELECT name FROM orphan WHERE seconds>=?", self._days * DAY)]
+
+    def forget(self, name: str) -> None:
+        """What waited for it is gone."""
+        self._ledger.run("DELETE FROM orphan WHERE name=?", name)
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the conditions hold that are given.
+
+    Attributes
+    ----------
+    ids, subjects : it is one of these.
+    queue, subject, job : it is this one.
+    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    not_queue : it is in another queue.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    tried : it was attempted before, or it was not.
+    job_or_subject : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    queue: str | None = None
+    not_queue: str | None = None
+    subject: str | None = None
+    subject_glob: str | None = None
+    subjects: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_subject: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.subjects)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        if self.subject_glob is not None:
+            parts.append("subject GLOB ?")
+            values.append(self.subject_glob)
+        if self.not_queue is not None:
+            parts.append("queue<>?")
+            values.append(self.not_queue)
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.about is not None:
+            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
+            values += [self.about, self.about]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        if self.job_or_subject is not None:
+            parts.append("(job=? OR subject=?)")
+            values += [self.job_or_subject, self.job_or_subject]
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self) -> dict[str, dict[str, int]]:
+        """Return the number of rows in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_queue: str) -> float | None:
+        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
+        self._ledger.run(sql, time.time(), queue, since)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
+        last = (
+            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
+        )
+        if last > after:
+            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
+            self._ledger.run(sql, error, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/cmove_interceptor/move_request.py: What a C-MOVE asks for: its fields as the plugin gives them.
+
+
 FIELDS = (
     "Level", "PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
     "OriginatorAET", "OriginatorID", "SourceAET", "TargetAET",
 )  # fmt: skip
-RESULTS = ("State", "Instances", "Completed", "Error")  # what a notification after the move may say besides
-MOVES = ("move", "notify", "fetch")
-UNIQUE = {"PATIENT": "PatientID", "SERIES": "SeriesInstanceUID", "INSTANCE": "SOPInstanceUID"}
-TYPES = {"PATIENT": "Patient", "STUDY": "Study", "SERIES": "Series", "INSTANCE": "Instance"}
-PATHS = {"PATIENT": "patients", "STUDY": "studies", "SERIES": "series", "INSTANCE": "instances"}
-PEER_SECONDS = 30.0  # of one request to a peer
-REQUIRED_AT_A_TIME = 2  # each holds one of Orthanc's few DICOM threads
-REQUIRED_SECONDS = 5.0
-REQUIRED_TURN = 1.0  # seconds that a move waits until fewer than that are under way
-FETCHES_AT_A_TIME = 2
-FIRST_LOOK, LOOK = 0.005, 0.1  # seconds until looking at a job that sends, and between looks
-END_EVENT = 5.0  # seconds until a job that is not listed any more counts as failed, unless its end was heard of
-MANY = 100  # images for which a second association is worth its while
-PIECE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
-RAMP = (16, 32)  # images of the first pieces of a series, and backwards of the last
-SLOW_NAMES = 30  # from this API version (1.12.11) SQLite reads the whole index for each image that a job names:
-FEW, FEW_EACH = 2000, 4  # which pays up to so many images in the archive, and so many more for each of the series
-AGAIN = (0.0, 0.1, 0.5, 2.0)  # seconds until what was refused beside another goes again: that one may still be open
-PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
-REMEMBERED_JOBS = 1000
-TICK = 2.0  # seconds between looks for notifications that are due
-UNDELIVERED = "state IN ('waiting','sending','dead')"
-TABLES = f"""
-{ORPHAN_TABLES}
-CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
-    mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
-CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
-CREATE INDEX IF NOT EXISTS requests_by_time ON requests(created);
-"""
-FORGET_EVERY = 60.0  # seconds
-FORGET_REQUESTS = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created<? ORDER BY created LIMIT ?)"
+IDENTIFIER_FIELDS = FIELDS[1:6]
+LEVELS = {"PATIENT": "Patient", "STUDY": "Study", "SERIES": "Series", "INSTANCE": "Instance"}  # Orthanc's names of them
 
-T = TypeVar("T")
+Fields: TypeAlias = Mapping[str, str]
+
+
+class MoveFailed(Exception):  # noqa: N818 - the move failed, not the script
+    """The move can't be done, or ended badly."""
+
+
+def read_fields(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of what the plugin hands over, each a text."""
+    fields = {name: str(request.get(name) or "") for name in FIELDS}
+    fields["OriginatorID"] = str(request.get("OriginatorID") or 0)
+    return fields
+
+
+def described(fields: Fields) -> str:
+    """Return a request as the log has it: identifiers, in one line whatever they hold."""
+    return ", ".join(f"{name} {one_line(fields[name])!r}" for name in FIELDS if fields[name] not in ("", "0"))
+
+
+def identifying_tag(fields: Fields) -> tuple[str, str]:
+    """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
+
+    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
+    """
+    tag = UID_TAG_OF[LEVELS[fields["Level"]]]
+    if fields["Level"] == "STUDY" and fields["AccessionNumber"]:
+        tag = "AccessionNumber"
+    if not fields[tag]:
+        raise MoveFailed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
+    return tag, fields[tag]
+
+
+def parent_identifiers(fields: Fields) -> dict[str, str]:
+    """Return the identifiers above the level of a request, which a hierarchical query needs (DICOM PS3.4 C.4.1.3.1)."""
+    level = LEVELS[fields["Level"]]
+    above = list(UID_TAG_OF.values())[: list(UID_TAG_OF).index(level)]
+    return {name: fields[name] for name in above if fields[name]}
+
+
+# ---- src/cmove_interceptor/archive.py: What is here of what a request means.
+
+
+SLOW_NAMES_API_VERSION = 30  # of 1.12.11: from then on SQLite reads the whole index for each image that a job names
+# Naming images pays up to so many images in the archive, and so many more for each image of the series.
+MAX_IMAGES_TO_NAME, MAX_IMAGES_PER_NAME = 2000, 4
+
+
+class Archive:
+    """This Orthanc's resources."""
+
+    def __init__(self, loopback: Loopback) -> None:
+        self._loopback = loopback
+
+    def resources(self, fields: Fields) -> list[str]:
+        """Return the Orthanc identifiers that a request means, as Orthanc looks them up; none if nothing is here.
+
+        The identifier in a request may be a list. Raises `MoveFailed` if what the level needs is missing.
+        """
+        tag, text = identifying_tag(fields)
+        found: list[str] = []
+        for token in text.split("\\"):
+            if token.strip():
+                found += self._lookup(LEVELS[fields["Level"]], tag, token)
+        return list(dict.fromkeys(found))
+
+    def _lookup(self, level: str, tag: str, token: str) -> list[str]:
+        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+            entries = self._loopback.request("POST", "/tools/lookup", token.encode())
+            return [entry["ID"] for entry in entries if entry["Type"] == level]
+        # /tools/lookup is not enough: on 1.10.1 it knows no AccessionNumber, and no version says which tag matched.
+        find = {"Level": level, "Query": {tag: token}, "Expand": True}
+        return [
+            each["ID"]
+            for each in self._loopback.post("/tools/find", find)
+            if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
+        ]
+
+    def instances(self, fields: Fields) -> list[str]:
+        """Return the instances that a request means, of those that are here."""
+        if fields["Level"] == "INSTANCE":
+            return self.resources(fields)
+        route = PLURAL[LEVELS[fields["Level"]]]
+        return [
+            instance["ID"]
+            for resource in self.resources(fields)
+            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
+        ]
+
+    def series(self, level: str, resource: str) -> dict[str, list[str]]:
+        """Return the series of a patient or study, or the series itself, each with its images."""
+        # A quarter of the time: without it, reading one resource costs in proportion to the archive there.
+        if self._loopback.finds_more:
+            find = {"Query": {}, f"Parent{LEVELS[level]}": resource}
+            if level == "SERIES":
+                return {resource: self._loopback.post("/tools/find", {**find, "Level": "Instance"})}
+            found = self._loopback.post("/tools/find", {**find, "Level": "Series", "ResponseContent": ["Children"]})
+        elif level == "SERIES":
+            found = [self._loopback.get(f"/series/{resource}")]
+        else:
+            found = self._loopback.get(f"/{PLURAL[LEVELS[level]]}/{resource}/series")
+        return {each["ID"]: each["Instances"] for each in found}
+
+    def may_name_images(self, count: int) -> bool:
+        """Return whether a job should name the images of a series of so many, as one that sends a piece of it does.
+
+        Not where looking the names up takes longer than what the second association saves, which only Orthanc's own
+        SQLite was seen to do.
+        """
+        if self._system.get("DatabaseBackendPlugin") or self._system["ApiVersion"] < SLOW_NAMES_API_VERSION:
+            return True
+        images = self._loopback.get("/statistics")["CountInstances"]
+        return bool(images <= MAX_IMAGES_TO_NAME + MAX_IMAGES_PER_NAME * count)
+
+    @functools.cached_property
+    def _system(self) -> dict[str, Any]:
+        return dict(self._loopback.get("/system"))
+
+    def store(self, dicom: bytes) -> None:
+        """Store an instance."""
+        self._loopback.request("POST", "/instances", dicom)
+
+    def remove(self, instances: Sequence[str]) -> None:
+        """Delete instances."""
+        self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
+
+
+def _normalized(value: str) -> str:
+    """Return an identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
+    return value.encode("ascii", "ignore").decode().strip().upper()
+
+
+# ---- src/cmove_interceptor/jobs.py: Orthanc's jobs that send: submits them, and learns how far they are and how they ended.
+
+
+JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
+END_EVENT_SECONDS = 5.0  # until a job that is not listed any more counts as failed, unless its end was reported
+PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
+ENDED_JOBS_IN_MEMORY = 1000
+
+Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
+class StoreJobs:
+    """Lets jobs of Orthanc send, as its own C-MOVE does. `stopping` is set when Orthanc ends."""
+
+    def __init__(self, loopback: Loopback, ends: JobEnds, configuration: Mapping[str, Any]) -> None:
+        self._loopback, self._ends = loopback, ends
+        self.synchronous = bool(configuration.get("SynchronousCMove", True))
+        self.concurrent_jobs = int(configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
+        self._strict = bool(configuration.get("StrictAetComparison", False))
+        self.stopping = threading.Event()
+
+    def destination(self, aet: str) -> Destination:
+        """Return the name and the entry of `DicomModalities` with this AE title. Raises `MoveFailed`."""
+        for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
+            if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
+                return name, entry
+        raise MoveFailed(f"no modality has the AE title {one_line(aet)!r}")
+
+    def submit(self, fields: Fields, destination: Destination, resources: Sequence[str]) -> str:
+        """Let a job send resources to the destination; return its identifier."""
+        name, entry = destination
+        body: dict[str, Any] = {"Resources": resources, "Synchronous": False, "Permissive": False, "Priority": PRIORITY}
+        if int(fields["OriginatorID"]):
+            body |= {"MoveOriginatorAet": fields["OriginatorAET"], "MoveOriginatorID": int(fields["OriginatorID"])}
+        if entry.get("LocalAet"):
+            body["LocalAet"] = entry["LocalAet"]
+        return str(self._loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store", body)["ID"])
+
+    def size(self, job: str) -> int:
+        """Return how many images a job sends."""
+        return int(self._loopback.get(f"/jobs/{job}")["Content"]["InstancesCount"])
+
+    def wait(self, jobs: Sequence[str], pause: float = JOB_LOOK_SECONDS) -> list[str]:
+        """Return those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
+        return list(self._ends.wait(jobs, pause)) or list(jobs)
+
+    def look(self, job: str) -> tuple[int, bool | None, str]:
+        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
+        if self._ends.wait([job], 0).get(job):
+            return 100, True, ""
+        try:
+            state = self._loopback.get(f"/jobs/{job}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
+            return 100 * well, well, "" if well else "the job is not known any more"
+        if state["State"] == "Success":
+            return 100, True, ""
+        failed = state["State"] in ("Failure", "Paused")
+        return (
+            state["Progress"],
+            False if failed else None,
+            state.get("ErrorDetails") or state["ErrorDescription"],
+        )
+
+    def cancel(self, *jobs: str) -> None:
+        """Cancel jobs; those that are not known any more, or have ended, stay as they are."""
+        for job in jobs:
+            with contextlib.suppress(LoopbackError):
+                self._loopback.post(f"/jobs/{job}/cancel", {})
+
+
+# ---- src/cmove_interceptor/templates.py: Templates of URLs and bodies: `{StudyInstanceUID}` and the like become what a request says.
+
+
+RESULTS = ("State", "Instances", "Completed", "Error")  # what a notification after the move may say besides
+
+
+def wrong_template(template: str) -> str | None:
+    """Return what is allowed, if a template has a placeholder that is not known."""
+    unknown = [name for name in placeholders(template) if name not in (*FIELDS, *RESULTS, "RequestID")]
+    return f"placeholders {', '.join(('RequestID', *FIELDS))}; after the move {', '.join(RESULTS)}" if unknown else None
+
+
+def placeholders(template: str) -> list[str]:
+    """Return the names of the placeholders; a brace that belongs to none counts as one, with no name that is known."""
+    return [
+        found[1] or found[2] or "?"
+        for found in re.finditer(r"\{([A-Za-z]+)\}|\{\{|\}\}|([{}])", template)
+        if found[1] or found[2]
+    ]
+
+
+def texts_of(body: Any) -> Iterator[str]:
+    """Yield all texts of a JSON value, but no names of objects."""
+    if isinstance(body, str):
+        yield body
+    elif isinstance(body, dict):
+        for each in body.values():
+            yield from texts_of(each)
+    elif isinstance(body, list):
+        for each in body:
+            yield from texts_of(each)
+
+
+def filled_url(template: str, values: Mapping[str, Any]) -> str:
+    """Return a URL with the values in it, each percent-encoded: no value makes a parameter, a folder, or a way out of one."""
+
+    def encode(text: str) -> str:
+        return urllib.parse.quote(text, safe="", errors="replace")
+
+    head, mark, query = template.partition("?")
+    path = "/".join(_without_dots(_filled(segment, values, encode), segment) for segment in head.split("/"))
+    return path + mark + _filled(query, values, encode)
+
+
+def filled_body(body: Any, values: Mapping[str, Any]) -> Any:
+    """Return a JSON value with the values in its texts."""
+    if isinstance(body, str):
+        return _filled(body, values, str)
+    if isinstance(body, dict):
+        return {name: filled_body(each, values) for name, each in body.items()}
+    return [filled_body(each, values) for each in body] if isinstance(body, list) else body
+
+
+def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        text = values.get(found[1])
+        return {"{{": "{", "}}": "}"}.get(found[0]) or encode("" if text is None else str(text))
+
+    return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
+
+
+def _without_dots(segment: str, template: str) -> str:
+    """Return a segment in which `..` that comes from a value climbs nowhere."""
+    return segment.replace(".", "%2E") if segment != template and segment in (".", "..") else segment
+
+
+# ---- src/cmove_interceptor/settings.py: The section CMoveInterceptor of the configuration.
+
+
+SECTION = "CMoveInterceptor"
+MOVES = ("move", "notify", "fetch")
+MIN_IMAGES_FOR_SECOND_ASSOCIATION = 100  # fewer are sent as fast by one
 
 
 def _url(template: str) -> str | None:
-    """What is allowed as a URL, unless this is: nothing of a request reaches into scheme, host or port."""
+    """Return what is allowed as a URL, unless this is: nothing of a request reaches into scheme, host or port."""
     parts = urllib.parse.urlsplit(template)
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[{}@\s]", parts.netloc):
         return "http:// or https://, a host without placeholders or credentials, a path"
     if not re.fullmatch(r"[!-~]+", template) or parts.fragment:
         return "a URL of printable ASCII characters, without a fragment"
-    return _template(template)
+    return wrong_template(template)
 
 
 def _name(name: str | None) -> str | None:
@@ -1715,13 +2292,8 @@ def _name(name: str | None) -> str | None:
     return None if fits else "a text of one line, at most 200 characters"
 
 
-def _template(template: str) -> str | None:
-    unknown = [name for name in _names(template) if name not in (*FIELDS, *RESULTS, "RequestID")]
-    return f"placeholders {', '.join(('RequestID', *FIELDS))}; after the move {', '.join(RESULTS)}" if unknown else None
-
-
 def _body(body: Any) -> str | None:
-    return next((complaint for text in _texts(body) if (complaint := _template(text))), None)
+    return next((complaint for text in texts_of(body) if (complaint := wrong_template(text))), None)
 
 
 def _headers(headers: Mapping[str, Any]) -> str | None:
@@ -1738,7 +2310,7 @@ def _sources(texts: Sequence[str]) -> str | None:
 
 
 def _levels(texts: Sequence[str]) -> str | None:
-    return None if texts and set(texts) <= set(TYPES) else ", ".join(TYPES)
+    return None if texts and set(texts) <= set(LEVELS) else ", ".join(LEVELS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1750,7 +2322,7 @@ class Service:
         metadata={
             "check": _url,
             "secret": True,
-            "help": "Where to; `{StudyInstanceUID}` and the like stand in path and query.",
+            "help": "Where to; path and query may have placeholders such as `{StudyInstanceUID}`.",
         },
     )
     name: str | None = dataclasses.field(
@@ -1808,7 +2380,7 @@ class Rule:
         metadata={
             "key": "TargetAETs",
             "check": not_empty,
-            "help": "Destinations; `*` and `?` stand for any text, any character; not there: all.",
+            "help": "Destinations; `*` and `?` match any text, any character; not there: all.",
         },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
@@ -1837,16 +2409,10 @@ class Fetch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When a notification that failed goes again."""
+class NotificationRetry(Retry):
+    """When a notification that failed is sent again: sooner than other work, for it is small."""
 
     first: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1862,7 +2428,7 @@ class Settings:
     )
     rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "Other modes for some requests (below)."})
     notify: tuple[Service, ...] = dataclasses.field(
-        default=(), metadata={"help": "Whom to tell (below); none: the log."}
+        default=(), metadata={"help": "Services to notify (below); none: only the log has each request."}
     )
     fetch: Fetch = dataclasses.field(default=Fetch(), metadata={"help": "From where `fetch` gets what is missing."})
     associations: int = dataclasses.field(
@@ -1870,10 +2436,12 @@ class Settings:
         metadata={
             "minimum": 1,
             "maximum": 8,
-            "help": f"How many at a time send what has {MANY} images or more.",
+            "help": f"How many at a time send what has {MIN_IMAGES_FOR_SECOND_ASSOCIATION} images or more.",
         },
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a notification that failed goes again."})
+    retry: NotificationRetry = dataclasses.field(
+        default=NotificationRetry(), metadata={"help": "When a notification that failed is sent again."}
+    )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
     )
@@ -1888,7 +2456,7 @@ class Settings:
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that what waits for a service is kept that is gone; 0: for ever.",
+            "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
         },
     )
     tcp_no_delay: bool = dataclasses.field(
@@ -1896,142 +2464,74 @@ class Settings:
     )
 
 
-# Requests and templates
+def name_of(service: Service) -> str:
+    """Return the name to which what waits for a service is bound."""
+    return service.name or f"{service.method} {urllib.parse.urlsplit(service.url).netloc.lower()}"
 
 
-def mode_of(fields: Mapping[str, str], settings: Settings) -> str:
-    """What is done with a request."""
-    return next((rule.mode for rule in settings.rules if _fits(rule, fields)), settings.mode)
+def check_settings(settings: Settings) -> None:
+    """Check what the types don't say. Raises `SettingsError`."""
+    positions: dict[str, int] = {}
+    for number, service in enumerate(settings.notify):
+        path = f"{SECTION}.Notify[{number}]"
+        if not service.url:
+            raise SettingsError(f"{path}.Url is missing")
+        name = name_of(service)
+        if not service.required and positions.setdefault(name, number) != number:
+            raise SettingsError(
+                f"{path}: found the name {json.dumps(name)} of Notify[{positions[name]}] again, allowed: a Name of its own for "
+                "each, since what waits is bound to it"
+            )
+        _check_service(service, path)
+    for number, rule in enumerate(settings.rules):
+        if unknown := [name for name in rule.identifiers if name not in IDENTIFIER_FIELDS]:
+            allowed = ", ".join(IDENTIFIER_FIELDS)
+            raise SettingsError(f"{SECTION}.Rules[{number}].Identifiers: found {unknown[0]}, allowed: {allowed}")
+    if "fetch" in (settings.mode, *(rule.mode for rule in settings.rules)) and not settings.fetch.sources:
+        raise SettingsError(f"{SECTION}.Fetch.From is missing: whom to ask for what is not here")
 
 
-def _fits(rule: Rule, fields: Mapping[str, str]) -> bool:
-    return (
-        (not rule.levels or fields["Level"] in rule.levels)
-        and _any_like(rule.target_aets, fields["TargetAET"])
-        and _any_like(rule.originator_aets, fields["OriginatorAET"])
-        and all(
-            # Of a list each must fit: a request is not what one of its identifiers is.
-            all(_any_like((pattern,), value) for value in fields[name].split("\\"))
-            for name, pattern in rule.identifiers.items()
+def _check_service(service: Service, path: str) -> None:
+    if service.required and service.when == "after":
+        raise SettingsError(f'{path}.Required: found true with "When": "after", allowed: only before the move')
+    if service.body is not None and service.method == "GET":
+        raise SettingsError(f'{path}.Body: found one, allowed: only with "Method": "POST"')
+    used = {name for text in (service.url, *texts_of(service.body)) for name in placeholders(text)}
+    if service.when == "before" and used & set(RESULTS):
+        raise SettingsError(f'{path}: {", ".join(sorted(used & set(RESULTS)))} are known only with "When": "after"')
+    if service.username and service.token:
+        raise SettingsError(f"{path}: found Username and Token, allowed: one of them")
+
+
+def holds_moves_back(found: Any) -> bool:
+    """Return whether a section that has no effect seems to hold moves back: by a `Required` service, or by the mode `notify`.
+
+    Its words may be mistyped: what looks like one of the two counts.
+    """
+    if isinstance(found, dict):
+        return any(
+            (is_nearly(key, "Required") and value is not False) or holds_moves_back(value)
+            for key, value in found.items()
         )
-    )
+    if isinstance(found, list):
+        return any(map(holds_moves_back, found))
+    return isinstance(found, str) and is_nearly(found, "notify")
 
 
-def _any_like(patterns: Sequence[str], value: str) -> bool:
-    wild = {"*": ".*", "?": "."}
-    return not patterns or any(
-        re.fullmatch("".join(wild.get(character) or re.escape(character) for character in pattern), value, re.DOTALL)
-        for pattern in patterns
-    )
+# ---- src/cmove_interceptor/service_http.py: Connections to services of others, by the standard library alone: they work in the stock container.
 
 
-def _names(template: str) -> list[str]:
-    """The names of the placeholders; a brace that belongs to none counts as one, with no name that is known."""
-    return [
-        found[1] or found[2] or "?"
-        for found in re.finditer(r"\{([A-Za-z]+)\}|\{\{|\}\}|([{}])", template)
-        if found[1] or found[2]
-    ]
-
-
-def _filled(template: str, values: Mapping[str, Any], encode: Callable[[str], str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        text = values.get(found[1])
-        return {"{{": "{", "}}": "}"}.get(found[0]) or encode("" if text is None else str(text))
-
-    return re.sub(r"\{\{|\}\}|\{([A-Za-z]+)\}", value, template)
-
-
-def _texts(body: Any) -> Iterator[str]:
-    if isinstance(body, str):
-        yield body
-    elif isinstance(body, dict):
-        for each in body.values():
-            yield from _texts(each)
-    elif isinstance(body, list):
-        for each in body:
-            yield from _texts(each)
-
-
-def filled_url(template: str, values: Mapping[str, Any]) -> str:
-    """A URL with the values in it, each percent-encoded: no value makes up a parameter, a folder, or a way out of one."""
-
-    def encode(text: str) -> str:
-        return urllib.parse.quote(text, safe="", errors="replace")
-
-    head, mark, query = template.partition("?")
-    path = "/".join(_without_dots(_filled(segment, values, encode), segment) for segment in head.split("/"))
-    return path + mark + _filled(query, values, encode)
-
-
-def _without_dots(segment: str, template: str) -> str:
-    """`..` that comes from a value climbs nowhere."""
-    return segment.replace(".", "%2E") if segment != template and segment in (".", "..") else segment
-
-
-def filled_body(body: Any, values: Mapping[str, Any]) -> Any:
-    """JSON with the values in its texts."""
-    if isinstance(body, str):
-        return _filled(body, values, str)
-    if isinstance(body, dict):
-        return {name: filled_body(each, values) for name, each in body.items()}
-    return [filled_body(each, values) for each in body] if isinstance(body, list) else body
-
-
-def described(fields: Mapping[str, str]) -> str:
-    """A request as the log tells it: identifiers, in one line whatever they hold."""
-    return ", ".join(f"{name} {one_line(fields[name])!r}" for name in FIELDS if fields[name] not in ("", "0"))
-
-
-# Telling services
-
-
-class NotDeliveredError(Exception):
-    """The service refused, or did not answer."""
-
-
-class Caller:
-    """Sends the requests to one service."""
-
-    def __init__(self, service: Service) -> None:
-        self.service, self.name = service, service.name or default_name(service.method, service.url)
-        self._context = _tls(service) if service.url.startswith("https:") else None
-
-    def prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What will be sent of a request, without what is secret."""
-        body = None
-        if self.service.method == "POST":
-            body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
-        return {"Url": filled_url(self.service.url, values), "Body": body, "RequestID": values["RequestID"]}
-
-    def send(self, prepared: Mapping[str, Any], timeout: float) -> None:
-        """Send it. Redirects are not followed: where to is in the configuration. Raises `NotDeliveredError`."""
-        url = urllib.parse.urlsplit(prepared["Url"])
-        body = None if self.service.method == "GET" else json.dumps(prepared["Body"]).encode()
-        connection = _connection(url.hostname or "", url.port, timeout, self._context)
-        try:
-            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            headers = {"Idempotency-Key": prepared["RequestID"], **_headers_of(self.service)}
-            connection.request(self.service.method, target, body, headers)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(f"{type(error).__name__}: {one_line(error)}") from None
-        finally:
-            connection.close()
-        if not 200 <= status < 300:
-            raise NotDeliveredError(f"it answered {status}")
-
-
-def _connection(
-    host: str, port: int | None, timeout: float, secure: ssl.SSLContext | None
+def open_connection(
+    host: str, port: int | None, timeout: float, context: ssl.SSLContext | None
 ) -> http.client.HTTPConnection:
-    if secure is None:
+    """Return a connection, by TLS with a context; `timeout` in seconds is that of each read and write."""
+    if context is None:
         return http.client.HTTPConnection(host, port, timeout=timeout)
-    return http.client.HTTPSConnection(host, port, timeout=timeout, context=secure)
+    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
 
 
-def _headers_of(service: Service) -> dict[str, str]:
-    """The headers of each request to a service: who we are, and what is configured."""
+def headers_for(service: Service) -> dict[str, str]:
+    """Return the headers of each request to a service: who we are, and what is configured."""
     headers = {"User-Agent": f"cmove_interceptor/{__version__}"}
     if service.method == "POST":
         headers["Content-Type"] = "application/json"
@@ -2043,7 +2543,8 @@ def _headers_of(service: Service) -> dict[str, str]:
     return {**headers, **service.headers}
 
 
-def _tls(service: Service) -> ssl.SSLContext:
+def tls_context(service: Service) -> ssl.SSLContext:
+    """Return what to trust of a service, and what to show it. Raises OSError: a file can't be read."""
     context = ssl.create_default_context(cafile=service.ca_file)
     if not service.verify_tls:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -2052,397 +2553,194 @@ def _tls(service: Service) -> ssl.SSLContext:
     return context
 
 
-class Notifier:
-    """Tells services: those that are `Required` at once, the others from the ledger, each service by a thread of its own."""
+# ---- src/cmove_interceptor/peer.py: Another Orthanc, asked over HTTP.
 
-    def __init__(self, settings: Settings) -> None:
-        self._retry, self._keep_days = settings.retry, settings.keep_orphaned_days
-        self.callers = [Caller(service) for service in settings.notify]
-        self.telling = {caller.name: caller for caller in self.callers if not caller.service.required}
-        self._turns = threading.BoundedSemaphore(REQUIRED_AT_A_TIME)
-        self._wake = {name: threading.Event() for name in self.telling}
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
 
-    def start(self, ledger: Any) -> None:
-        self._ledger, self.orphans = ledger, Orphans(ledger, self._keep_days)
-        self._bind_by_name()
-        ledger.run("UPDATE work SET state='waiting' WHERE state='sending'")  # killed meanwhile: at least once
-        found = {row["queue"] for row in ledger.rows(f"SELECT DISTINCT queue FROM work WHERE {UNDELIVERED}")}
-        self.orphans.begin(found - self.telling.keys())
-        if self.orphans.names():
-            self._tell_of_orphans()
-            self._begin_thread(self._keep_orphans)
-        for name in self.telling:
-            self._begin_thread(self._work, name)
+PEER_TIMEOUT_SECONDS = 30.0  # of one request
 
-    def _begin_thread(self, target: Callable[..., None], *arguments: str) -> None:
-        thread = threading.Thread(target=target, args=arguments, name=f"cmove-notify {arguments}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
-    def _bind_by_name(self) -> None:
-        """Bind what the first version wrote down, by position and URL, to the service that this is now.
+class Peer:
+    """Another Orthanc, as `OrthancPeers` of the configuration has it. Raises `MoveFailed`: it is not there."""
 
-        Which is the one at that position, if its method and host are the same; else the only one at that URL. What is
-        for none is an orphan under its URL: nothing goes to another host.
-        """
-        rows = self._ledger.rows(
-            "SELECT DISTINCT queue, CAST(subject AS INTEGER) position FROM work WHERE subject GLOB '[0-9]* *'"
-        )
-        with self._ledger.transaction() as db:
-            for row in rows:
-                place, position = row["queue"], row["position"]
-                at = self.callers[position] if position < len(self.callers) else None
-                there = [each for each in self.telling.values() if _place(each) == place]
-                name = place
-                if at and at.name in self.telling and _origin(_place(at)) == _origin(place):
-                    name = at.name
-                elif len(there) == 1 and [each["queue"] for each in rows].count(place) == 1:
-                    name = there[0].name
-                db.execute(
-                    "UPDATE work SET queue=?, subject=substr(subject, instr(subject, ' ')+1) WHERE queue=? AND subject GLOB ?",
-                    (name, place, f"{position} *"),
-                )
-
-    def _tell_of_orphans(self) -> None:
-        states = self.services()
-        shown = ", ".join(f"{one_line(name)} ({states[name]['Waiting']})" for name in self.orphans.names())
-        orthanc.LogWarning(
-            f"cmove_interceptor: no entry of Notify has the name of what notifications wait for: {shown}. They are kept until "
-            "there is one, or DELETE /cmove-interceptor/services/NAME, or KeepOrphanedDays"
+    def __init__(self, configuration: Mapping[str, Any], name: str) -> None:
+        entry = configuration.get("OrthancPeers", {}).get(name)
+        if entry is None:
+            raise MoveFailed(f"{name} is not in OrthancPeers")
+        if isinstance(entry, list):
+            entry = dict(zip(("Url", "Username", "Password"), entry, strict=False))
+        self._url = urllib.parse.urlsplit(entry["Url"])
+        self._service = Service(
+            username=entry.get("Username", ""),
+            password=entry.get("Password", ""),
+            headers=entry.get("HttpHeaders", {}),
+            verify_tls=bool(configuration.get("HttpsVerifyPeers", True)),
+            ca_file=configuration.get("HttpsCACertificates") or None,
+            certificate_file=entry.get("CertificateFile"),
+            key_file=entry.get("CertificateKeyFile"),
         )
 
-    def _keep_orphans(self) -> None:
-        while not self._stopping.wait(LOOK_EVERY):
-            with contextlib.suppress(sqlite3.Error, OSError):  # the disk is full, the folder away: later
-                for name in self.orphans.expired():
-                    self.drop(name)
-                    orthanc.LogWarning(
-                        f"cmove_interceptor: what waited for {one_line(name)} was kept for KeepOrphanedDays, and is dropped now"
-                    )
-
-    def drop(self, name: str) -> None:
-        """Forget what waits for a service that is not configured any more."""
-        with self._ledger.transaction() as db:
-            db.execute(f"DELETE FROM work WHERE queue=? AND {UNDELIVERED}", (name,))
-            self.orphans.forget(name)
-
-    def services(self) -> dict[str, dict[str, Any]]:
-        """What waits for each service by its name, those that are not configured any more included."""
-        found: dict[str, Counter[str]] = {}
-        rows = self._ledger.rows(f"SELECT queue, state, COUNT(*) n FROM work WHERE {UNDELIVERED} GROUP BY queue, state")
-        for row in rows:
-            found.setdefault(row["queue"], Counter())[row["state"]] += row["n"]
-        states: dict[str, dict[str, Any]] = {name: {"State": "configured"} for name in self.telling}
-        for name, (since, left) in self.orphans.names().items():
-            states[name] = {"State": "orphaned", "OrphanedSince": _utc(since), "DaysLeft": left}
-        for name, state in states.items():
-            counts = found.get(name, Counter())
-            state |= {"Waiting": counts["waiting"] + counts["sending"], "Dead": counts["dead"]}
-        return states
-
-    def stop(self, deadline: float) -> None:
-        self._stopping.set()
-        for wake in self._wake.values():
-            wake.set()
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def require(self, values: Mapping[str, Any]) -> None:
-        """Ask the services that must agree. Raises `NotDeliveredError` for the first that does not."""
-        for caller in self.callers:
-            if caller.service.required:
-                self._ask(caller, caller.prepared(values))
-
-    def _ask(self, caller: Caller, prepared: Mapping[str, Any]) -> None:
-        # In a thread of its own: a timeout of a socket starts anew with each byte that a service drips.
-        if not self._turns.acquire(timeout=REQUIRED_TURN):
-            raise NotDeliveredError(
-                f"{_place(caller)}: {REQUIRED_AT_A_TIME} others wait for a required service already"
-            )
-        seconds = min(caller.service.timeout, REQUIRED_SECONDS)
-        outcome: list[str | None] = []
-        done, deadline = threading.Event(), time.monotonic() + seconds
-
-        def ask() -> None:
-            try:
-                caller.send(prepared, seconds)
-                outcome.append(None)
-            except Exception as error:  # noqa: BLE001 - whatever it is: the service did not agree
-                outcome.append(one_line(error))
-            finally:
-                self._turns.release()
-                done.set()
-
-        threading.Thread(target=ask, name="cmove-required", daemon=True).start()
-        # The timeout of its socket may be the first to end.
-        if not done.wait(seconds) or (outcome[0] is not None and time.monotonic() >= deadline):
-            raise NotDeliveredError(f"{_place(caller)} did not answer within {seconds:g} s")
-        if outcome[0] is not None:
-            raise NotDeliveredError(f"{_place(caller)}: {outcome[0]}")
-
-    def tell(self, when: str, values: Mapping[str, Any]) -> None:
-        """Write down what services are to be told; they are told as soon as they listen."""
-        for name, caller in self.telling.items():
-            if caller.service.when == when:
-                self._ledger.add(name, str(values["RequestID"]), {"Values": values})
-                self._wake[name].set()
-
-    def _work(self, name: str) -> None:
-        caller, wake, trouble = self.telling[name], self._wake[name], Trouble("cmove_interceptor (notifications)")
-        while not self._stopping.is_set():
-            try:
-                if self._deliver(caller):
-                    self._measure()
-                else:
-                    wake.wait(TICK)
-                    wake.clear()
-                if not self._stopping.is_set():
-                    trouble.is_over()
-            except (sqlite3.Error, OSError) as error:
-                if not self._stopping.is_set():
-                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
-                self._stopping.wait(TICK)
-            except Exception:  # noqa: BLE001 - the next notification is not lost for it
-                orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
-                self._stopping.wait(TICK)
-
-    def _measure(self) -> None:
-        """Tell Orthanc's metrics how many notifications are in which state."""
-        for state, count in self._ledger.totals().items():
-            if not self._stopping.is_set():
-                orthanc.SetMetricsValue(
-                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
-                )
-
-    def _deliver(self, caller: Caller) -> bool:
-        """Deliver what is due to a service; whether there was something."""
-        due = self._ledger.due(caller.name, 100, self._retry.longest)
-        for row in due:
-            if self._stopping.is_set():
-                break
-            self._ledger.start(row["id"])
-            try:
-                caller.send(self._prepared(caller, json.loads(row["data"])), caller.service.timeout)
-            except NotDeliveredError as error:
-                self._fail(row, caller.name, str(error))
-            except Exception as error:  # noqa: BLE001 - of this notification alone: the next one goes
-                self._fail(row, caller.name, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
-            else:
-                self._ledger.end(row["id"], "done")
-        return bool(due)
-
-    @staticmethod
-    def _prepared(caller: Caller, data: dict[str, Any]) -> dict[str, Any]:
-        """What a row says, for the service as it is configured now; the first version wrote down what it would send."""
-        return data if "Url" in data else caller.prepared(data["Values"])
-
-    def _fail(self, row: Mapping[str, Any], place: str, error: str) -> None:
-        retry = self._retry
-        state = self._ledger.fail(
-            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
-        )
-        if row["attempts"] == 0 or state == "dead":
-            after = "given up" if state == "dead" else "it goes again"
-            orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {place}: {error}; {after}")
-
-
-def _place(caller: Caller) -> str:
-    """A service as logs call it: its URL without what might be secret in it."""
-    parts = urllib.parse.urlsplit(caller.service.url)
-    return f"{caller.service.method} {parts.scheme}://{parts.netloc}{parts.path}"
-
-
-def _origin(place: str) -> str:
-    """Method, scheme, host and port of such a text."""
-    return "/".join(place.split("/")[:3])
-
-
-def default_name(method: str, url: str) -> str:
-    """The name of a service that has none of its own."""
-    return f"{method} {urllib.parse.urlsplit(url).netloc.lower()}"
-
-
-# Moving
-
-
-class Jobs:
-    """The ends of Orthanc's jobs, as OnChange tells them: also of those that are forgotten at once (`JobsHistorySize` 0)."""
-
-    def __init__(self) -> None:
-        self._ended: OrderedDict[str, bool] = OrderedDict()
-        self._changed = threading.Condition()
-
-    def end(self, job: str, *, well: bool) -> None:
-        with self._changed:
-            self._ended[job] = well
-            while len(self._ended) > REMEMBERED_JOBS:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
-
-    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
-        """Those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
-            return {job: self._ended[job] for job in jobs if job in self._ended}
-
-
-class Failed(Exception):  # noqa: N818 - the move failed, not the script
-    """The move can't be done, or ended badly."""
-
-
-Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
-
-
-class Mover:
-    """Sends what a request asks for, as Orthanc's own C-MOVE does."""
-
-    def __init__(self, loopback: Any, jobs: Jobs, configuration: Mapping[str, Any]) -> None:
-        self._loopback, self._jobs = loopback, jobs
-        self.synchronous = bool(configuration.get("SynchronousCMove", True))
-        self.concurrent_jobs = int(configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        self._strict = bool(configuration.get("StrictAetComparison", False))
-        self.stopping = threading.Event()
-
-    def resources(self, fields: Mapping[str, str]) -> list[str]:
-        """The Orthanc identifiers that a request means, as Orthanc looks them up; none if nothing is here.
-
-        At the study level an AccessionNumber goes before the StudyInstanceUID; each may be a list. Raises `Failed` if what
-        the level needs is missing.
-        """
-        tag, text = _key(fields)
-        found: list[str] = []
-        for token in text.split("\\"):
-            if token.strip():
-                found += self._lookup(TYPES[fields["Level"]], tag, token)
-        return list(dict.fromkeys(found))
-
-    def _lookup(self, level: str, tag: str, token: str) -> list[str]:
-        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
-            entries = self._loopback.request("POST", "/tools/lookup", token.encode())
-            return [entry["ID"] for entry in entries if entry["Type"] == level]
-        # Not that one for all: on 1.10.1 it knows no AccessionNumber, and elsewhere not by which tag it found something.
-        find = {"Level": level, "Query": {tag: token}, "Expand": True}
-        return [
-            each["ID"]
-            for each in self._loopback.post("/tools/find", find)
-            if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
-        ]
-
-    def destination(self, aet: str) -> Destination:
-        """The name and the entry of `DicomModalities` with this AE title. Raises `Failed`."""
-        for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
-            if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
-                return name, entry
-        raise Failed(f"no modality has the AE title {one_line(aet)!r}")
-
-    def series(self, level: str, resource: str) -> dict[str, list[str]]:
-        """The series of a patient or study, or the series itself, each with its images."""
-        if (
-            self._loopback.finds_more
-        ):  # a quarter of the time: reading one resource costs in proportion to the archive there
-            find = {"Query": {}, f"Parent{TYPES[level]}": resource}
-            if level == "SERIES":
-                return {resource: self._loopback.post("/tools/find", {**find, "Level": "Instance"})}
-            found = self._loopback.post("/tools/find", {**find, "Level": "Series", "ResponseContent": ["Children"]})
-        elif level == "SERIES":
-            found = [self._loopback.get(f"/series/{resource}")]
-        else:
-            found = self._loopback.get(f"/{PATHS[level]}/{resource}/series")
-        return {each["ID"]: each["Instances"] for each in found}
-
-    def names_images(self, count: int) -> bool:
-        """Whether a series of so many images should go in pieces, whose jobs name images, and not by one that names it.
-
-        Not where looking the names up takes longer than what the second association saves, which only Orthanc's own
-        SQLite was seen to do.
-        """
-        if self._system.get("DatabaseBackendPlugin") or self._system["ApiVersion"] < SLOW_NAMES:
-            return True
-        return bool(self._loopback.get("/statistics")["CountInstances"] <= FEW + FEW_EACH * count)
-
-    @functools.cached_property
-    def _system(self) -> dict[str, Any]:
-        return dict(self._loopback.get("/system"))
-
-    def submit(self, fields: Mapping[str, str], destination: Destination, resources: Sequence[str]) -> str:
-        """Let a job of Orthanc send resources to the destination; its identifier."""
-        name, entry = destination
-        body: dict[str, Any] = {"Resources": resources, "Synchronous": False, "Permissive": False, "Priority": PRIORITY}
-        if int(fields["OriginatorID"]):
-            body |= {"MoveOriginatorAet": fields["OriginatorAET"], "MoveOriginatorID": int(fields["OriginatorID"])}
-        if entry.get("LocalAet"):
-            body["LocalAet"] = entry["LocalAet"]
-        return str(self._loopback.post(f"/modalities/{urllib.parse.quote(name, safe='')}/store", body)["ID"])
-
-    def size(self, job: str) -> int:
-        return int(self._loopback.get(f"/jobs/{job}")["Content"]["InstancesCount"])
-
-    def wait(self, jobs: Sequence[str], pause: float = LOOK) -> list[str]:
-        """Those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
-        return list(self._jobs.wait(jobs, pause)) or list(jobs)
-
-    def look(self, job: str) -> tuple[int, bool | None, str]:
-        """The percentage of a job that is sent, whether it ended well (None: it goes on), and why not."""
-        if self._jobs.wait([job], 0).get(job):
-            return 100, True, ""
+    def ask(self, method: str, path: str, body: Any = None) -> list[Any]:
+        """Return the list that it answers with. Raises `MoveFailed`."""
         try:
-            state = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
+            found = json.loads(self.request(method, path, body))
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            raise MoveFailed(f"{method} {path} was not answered as Orthanc does")
+        return found
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        """Return the bytes that it answers with. Raises `MoveFailed`."""
+        url, data = self._url, None if body is None else json.dumps(body).encode()
+        context = tls_context(self._service) if url.scheme == "https" else None
+        connection = open_connection(url.hostname or "", url.port, PEER_TIMEOUT_SECONDS, context)
+        try:
+            connection.request(method, url.path.rstrip("/") + path, data, headers_for(self._service))
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise MoveFailed(f"it does not answer: {type(error).__name__}") from None
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise MoveFailed(f"{method} {path} was answered {response.status}")
+        return content
+
+
+# ---- src/cmove_interceptor/fetcher.py: Gets what a request means and is not here, or only in part, from other modalities and peers.
+
+
+FETCHES_AT_A_TIME = 2
+COUNT_TAGS = {
+    "Patient": "NumberOfPatientRelatedInstances",
+    "Study": "NumberOfStudyRelatedInstances",
+    "Series": "NumberOfSeriesRelatedInstances",
+}
+
+
+class Fetcher:
+    """Asks the sources of `Fetch.From` one after the other."""
+
+    def __init__(
+        self,
+        loopback: Loopback,
+        archive: Archive,
+        jobs: StoreJobs,
+        settings: Fetch,
+        configuration: Mapping[str, Any],
+    ) -> None:
+        self._loopback, self._archive, self._jobs, self._settings = loopback, archive, jobs, settings
+        self._configuration = configuration
+        self._aet = str(configuration.get("DicomAet", "ORTHANC"))
+        self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
+
+    def complete(self, fields: Fields) -> list[str]:
+        """Fetch what is missing; return the instances that came. Raises `MoveFailed` when too many fetch already."""
+        tag, text = identifying_tag(fields)
+        if re.search(r"[*?]", text):
+            raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if not self._turns.acquire(blocking=False):
+            # Who waits here holds one of Orthanc's few DICOM threads, too.
+            raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
+        try:
+            deadline = time.monotonic() + self._settings.seconds
+            before = set(self._archive.instances(fields))
+            for token in text.split("\\"):
+                self._fetch({**fields, tag: token}, tag, deadline)
+            return sorted(set(self._archive.instances(fields)) - before)
+        finally:
+            self._turns.release()
+
+    def _fetch(self, fields: Fields, tag: str, deadline: float) -> None:
+        """Ask one source after the other until as much is here as the fullest of them has."""
+        for source in self._settings.sources:
+            kind, _, name = source.partition(":")
+            try:
+                ask = self._from_modality if kind == "modality" else self._from_peer
+                if ask(name, fields, tag, deadline):
+                    return
+            except (LoopbackError, MoveFailed) as error:
+                orthanc.LogWarning(f"cmove_interceptor: {one_line(source)} did not help: {one_line(error)}")
+
+    def _from_modality(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
+        """Retrieve from a modality what it has more of than we have; return whether it had anything."""
+        level, name = LEVELS[fields["Level"]], urllib.parse.quote(name, safe="")
+        count = COUNT_TAGS.get(level)
+        query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
+        found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})
+        answers = self._loopback.get(f"/queries/{found['ID']}/answers?expand&simplify")
+        try:
+            for number, answer in enumerate(answers):
+                there = answer.get(count, "") if count else "1"
+                here = len(self._archive.instances(fields))
+                if not here or (str(there).isdigit() and int(there) > here):
+                    job = self._loopback.post(
+                        f"/queries/{found['ID']}/answers/{number}/retrieve",
+                        {"TargetAet": self._aet, "Synchronous": False},
+                    )["ID"]
+                    self._wait_for(job, deadline)
+        finally:
+            self._loopback.request("DELETE", f"/queries/{found['ID']}")
+        return bool(answers)
+
+    def _wait_for(self, job: str, deadline: float) -> None:
+        """Wait for the end of a job. Raises `MoveFailed` if it failed, or took too long."""
+        ended: bool | None = None
+        while ended is None:
+            try:
+                self._check_time(deadline)
+            except MoveFailed:
+                self._jobs.cancel(job)
                 raise
-            well = self._jobs.wait([job], END_EVENT).get(job, False)
-            return 100 * well, well, "" if well else "the job is not known any more"
-        if state["State"] == "Success":
-            return 100, True, ""
-        failed = state["State"] in ("Failure", "Paused")
-        return (
-            state["Progress"],
-            False if failed else None,
-            state.get("ErrorDetails") or state["ErrorDescription"],
+            self._jobs.wait([job])
+            _, ended, error = self._jobs.look(job)
+        if not ended:
+            raise MoveFailed(error)
+
+    def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
+        """Copy from a peer the instances that it has and we have not; return whether it had anything."""
+        peer = Peer(self._configuration, name)
+        level = LEVELS[fields["Level"]]
+        found = peer.ask("POST", "/tools/find", {"Level": level, "Query": {tag: fields[tag]}})
+        here = set(self._archive.instances(fields)) if found else set()
+        if level == "Instance":
+            there = found
+        else:
+            lists = (peer.ask("GET", f"/{PLURAL[level]}/{each}/instances") for each in found)
+            there = [instance["ID"] for instances in lists for instance in instances]
+        for instance in there:
+            if instance not in here:  # the same image has the same identifier everywhere
+                self._check_time(deadline)
+                self._archive.store(peer.request("GET", f"/instances/{instance}/file"))
+        return bool(found)
+
+    def _check_time(self, deadline: float) -> None:
+        if time.monotonic() > deadline or self._jobs.stopping.is_set():
+            raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
+
+
+# ---- src/cmove_interceptor/modes.py: What is done with a request: the mode of the first rule that fits, else the script's.
+
+
+def mode_of(fields: Fields, settings: Settings) -> str:
+    """Return what is done with a request."""
+    return next((rule.mode for rule in settings.rules if _fits(rule, fields)), settings.mode)
+
+
+def _fits(rule: Rule, fields: Fields) -> bool:
+    return (
+        (not rule.levels or fields["Level"] in rule.levels)
+        and (not rule.target_aets or matches_any(fields["TargetAET"], rule.target_aets))
+        and (not rule.originator_aets or matches_any(fields["OriginatorAET"], rule.originator_aets))
+        and all(
+            # Of a list each must fit: a request is not what one of its identifiers is.
+            all(matches_pattern(value, pattern) for value in fields[name].split("\\"))
+            for name, pattern in rule.identifiers.items()
         )
-
-    def cancel(self, *jobs: str) -> None:
-        for job in jobs:
-            with contextlib.suppress(LoopbackError):
-                self._loopback.post(f"/jobs/{job}/cancel", {})
-
-    def remove(self, instances: Sequence[str]) -> None:
-        self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
+    )
 
 
-def least_sent(percent: int, total: int) -> int:
-    """The least number of images of which Orthanc, rounding, says that so many percent are sent: up to 100 the very number."""
-    return math.ceil((percent - 0.5) * total / 100)
-
-
-def piece_sizes(count: int) -> list[int]:
-    """In which pieces a series of so many images goes, none above `PIECE`.
-
-    The first are small, so that the second association begins soon, and the last, so that both end together.
-    """
-    ramp = RAMP if count > 4 * sum(RAMP) else ()
-    inner = count - 2 * sum(ramp)
-    number = math.ceil(inner / PIECE)
-    cuts = itertools.pairwise(inner * cut // number for cut in range(number + 1))
-    return [*ramp, *(end - start for start, end in cuts), *reversed(ramp)]
-
-
-def _normalized(value: str) -> str:
-    """An identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
-    return value.encode("ascii", "ignore").decode().strip().upper()
-
-
-def _key(fields: Mapping[str, str]) -> tuple[str, str]:
-    """The tag that tells what a request means, and its text. Raises `Failed` if it is not there."""
-    if fields["Level"] == "STUDY":
-        tag = "AccessionNumber" if fields["AccessionNumber"] else "StudyInstanceUID"
-    else:
-        tag = UNIQUE[fields["Level"]]
-    if not fields[tag]:
-        raise Failed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
-    return tag, fields[tag]
+# ---- src/cmove_interceptor/move.py: One request on its way, and its parts.
 
 
 class Part:
@@ -2462,7 +2760,7 @@ class Part:
 class Move:
     """One request on its way: what `create` returns, `apply` follows and `free` ends."""
 
-    def __init__(self, number: int, name: str, fields: Mapping[str, str], mode: str) -> None:
+    def __init__(self, number: int, name: str, fields: Fields, mode: str) -> None:
         self.number, self.name, self.fields, self.mode = number, name, fields, mode
         self.destination: Destination = "", {}
         self.parts: list[Part] = []
@@ -2474,25 +2772,579 @@ class Move:
 
     @property
     def sent(self) -> int:
+        """How many images were sent."""
         return sum(part.sent for part in self.parts)
 
     @property
     def jobs(self) -> list[str]:
+        """The jobs that were submitted."""
         return [part.job for part in self.parts if part.job]
+
+    def values(self) -> dict[str, Any]:
+        """Return what services are notified of."""
+        return {"RequestID": self.name, **self.fields}
+
+    def result(self) -> dict[str, Any]:
+        """Return what came of it up to now."""
+        completed = self.sent if self.followed else None
+        return {"Jobs": self.jobs, "Instances": self.total, "Completed": completed, "Error": self.error}
+
+
+# ---- src/cmove_interceptor/caller.py: Sends notifications to one service.
+
+
+class NotDeliveredError(Exception):
+    """The service refused, or did not answer."""
+
+
+class Caller:
+    """Sends the requests to one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.name = service, name_of(service)
+        self._context = tls_context(service) if service.url.startswith("https:") else None
+
+    @property
+    def target(self) -> str:
+        """The service as logs call it: method and URL, without what might be secret in it."""
+        parts = urllib.parse.urlsplit(self.service.url)
+        return f"{self.service.method} {parts.scheme}://{parts.netloc}{parts.path}"
+
+    def prepared(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what will be sent of a request, without what is secret."""
+        body = None
+        if self.service.method == "POST":
+            body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
+        return {"Url": filled_url(self.service.url, values), "Body": body, "RequestID": values["RequestID"]}
+
+    def send(self, prepared: Mapping[str, Any], timeout: float) -> None:
+        """Send it. Redirects are not followed: the configuration says where to. Raises `NotDeliveredError`."""
+        url = urllib.parse.urlsplit(prepared["Url"])
+        body = None if self.service.method == "GET" else json.dumps(prepared["Body"]).encode()
+        connection = open_connection(url.hostname or "", url.port, timeout, self._context)
+        try:
+            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            headers = {"Idempotency-Key": prepared["RequestID"], **headers_for(self.service)}
+            connection.request(self.service.method, target, body, headers)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDeliveredError(f"{type(error).__name__}: {one_line(error)}") from None
+        finally:
+            connection.close()
+        if not 200 <= status < 300:
+            raise NotDeliveredError(f"it answered {status}")
+
+
+def origin_of(target: str) -> str:
+    """Return the method, scheme, host and port of a `Caller.target`."""
+    return "/".join(target.split("/")[:3])
+
+
+# ---- src/cmove_interceptor/delivery.py: Delivers the notifications that wait for one service, at least once.
+
+
+LOOK_SECONDS = 2.0  # between looks for notifications that are due
+ROWS_PER_LOOK = 100
+
+
+class Delivery:
+    """The thread that delivers to one service what is due, from the ledger's queue of its name."""
+
+    def __init__(self, caller: Caller, ledger: Ledger, retry: Retry) -> None:
+        self._caller, self._ledger, self._retry = caller, ledger, retry
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"cmove-notify {caller.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once for what is due."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """End after the notification that is under way; return at once."""
+        self._stopping.set()
+        self._wake.set()
+
+    def join(self, deadline: float) -> None:
+        """Wait for the end until a time of the monotonic clock."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    # The thread
+
+    def _work(self) -> None:
+        trouble = Trouble("cmove_interceptor (notifications)")
+        while not self._stopping.is_set():
+            try:
+                if self._deliver():
+                    self._measure()
+                else:
+                    self._wake.wait(LOOK_SECONDS)
+                    self._wake.clear()
+                if not self._stopping.is_set():
+                    trouble.is_over()
+            except (sqlite3.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(LOOK_SECONDS)
+            except Exception:  # noqa: BLE001 - the next notification is not lost for it
+                orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
+                self._stopping.wait(LOOK_SECONDS)
+
+    def _deliver(self) -> bool:
+        """Deliver what is due; return whether there was something."""
+        due = self._ledger.due(self._caller.name, ROWS_PER_LOOK, self._retry.longest)
+        for row in due:
+            if self._stopping.is_set():
+                break
+            self._ledger.start(row["id"])
+            try:
+                self._caller.send(self._prepared(json.loads(row["data"])), self._caller.service.timeout)
+            except NotDeliveredError as error:
+                self._fail(row, str(error))
+            except Exception as error:  # noqa: BLE001 - of this notification alone: the next one is sent
+                self._fail(row, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
+            else:
+                self._ledger.end(row["id"], "done")
+        return bool(due)
+
+    def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return what a row says, for the service as it is configured now; the first version wrote down what it would send."""
+        return data if "Url" in data else self._caller.prepared(data["Values"])
+
+    def _fail(self, row: Mapping[str, Any], error: str) -> None:
+        retry = self._retry
+        state = self._ledger.fail(
+            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
+        )
+        if row["attempts"] == 0 or state == "dead":
+            after = "given up" if state == "dead" else "it goes again"
+            name = self._caller.name
+            orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {name}: {error}; {after}")
+
+    def _measure(self) -> None:
+        """Set Orthanc's metrics of how many notifications are in which state."""
+        for state, count in self._ledger.totals().items():
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(
+                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
+                )
+
+
+# ---- src/cmove_interceptor/required.py: Asks the services that must agree before a move begins.
+
+
+REQUIRED_AT_A_TIME = 2  # moves that wait for a service: each holds one of Orthanc's few DICOM threads
+LONGEST_ANSWER_SECONDS = 5.0  # that a move waits for a required service
+TURN_SECONDS = 1.0  # that a move waits until fewer than `REQUIRED_AT_A_TIME` are under way
+
+
+class RequiredServices:
+    """The services without whose agreement nothing moves."""
+
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        self._callers = callers
+        self._turns = threading.BoundedSemaphore(REQUIRED_AT_A_TIME)
+
+    def ask(self, values: Mapping[str, Any]) -> None:
+        """Ask one after the other. Raises `NotDeliveredError` for the first that does not agree."""
+        for caller in self._callers:
+            self._ask(caller, caller.prepared(values))
+
+    def _ask(self, caller: Caller, prepared: Mapping[str, Any]) -> None:
+        # In a thread of its own: the timeout of a socket begins again with each byte that a service drips.
+        if not self._turns.acquire(timeout=TURN_SECONDS):
+            raise NotDeliveredError(f"{caller.target}: {REQUIRED_AT_A_TIME} others wait for a required service already")
+        seconds = min(caller.service.timeout, LONGEST_ANSWER_SECONDS)
+        outcome: list[str | None] = []
+        done, deadline = threading.Event(), time.monotonic() + seconds
+
+        def send() -> None:
+            try:
+                caller.send(prepared, seconds)
+                outcome.append(None)
+            except Exception as error:  # noqa: BLE001 - whatever it is: the service did not agree
+                outcome.append(one_line(error))
+            finally:
+                self._turns.release()
+                done.set()
+
+        threading.Thread(target=send, name="cmove-required", daemon=True).start()
+        # The timeout of its socket may be the first to end.
+        if not done.wait(seconds) or (outcome[0] is not None and time.monotonic() >= deadline):
+            raise NotDeliveredError(f"{caller.target} did not answer within {seconds:g} s")
+        if outcome[0] is not None:
+            raise NotDeliveredError(f"{caller.target}: {outcome[0]}")
+
+
+# ---- src/cmove_interceptor/notifier.py: Notifies services: those that must agree at once, the others from the ledger, each in a thread of its own.
+
+
+UNDELIVERED = ("waiting", "sending", "dead")  # states of rows of work
+
+
+class Notifier:
+    """Writes down what services are to be notified of, and delivers it. Queues of the ledger have the names of services."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._retry, self._keep_days = settings.retry, settings.keep_orphaned_days
+        self._callers = [Caller(service) for service in settings.notify]
+        self._queued = {caller.name: caller for caller in self._callers if not caller.service.required}
+        self.required = RequiredServices([caller for caller in self._callers if caller.service.required])
+        self._deliveries: dict[str, Delivery] = {}
+        self._stopping = threading.Event()
+        self._orphan_thread = threading.Thread(target=self._keep_orphans, name="cmove-orphans", daemon=True)
+
+    def start(self, ledger: Ledger) -> None:
+        """Begin to deliver what the ledger has."""
+        self._ledger, self._work, self.orphans = ledger, Work(ledger), Orphans(ledger, self._keep_days)
+        bind_by_name(ledger, self._callers)
+        for row in self._work.find(Which(states=("sending",))):  # killed meanwhile: at least once
+            self._work.wait_again(row["id"])
+        self.orphans.begin(self._undelivered().keys() - self._queued.keys())
+        if self.orphans.names():
+            self._report_orphans()
+            self._orphan_thread.start()
+        self._deliveries = {name: Delivery(caller, ledger, self._retry) for name, caller in self._queued.items()}
+        for delivery in self._deliveries.values():
+            delivery.start()
+
+    def stop(self, deadline: float) -> None:
+        """End all threads, and wait for them until a time of the monotonic clock."""
+        self._stopping.set()
+        for delivery in self._deliveries.values():
+            delivery.end()
+        for delivery in self._deliveries.values():
+            delivery.join(deadline)
+        if self._orphan_thread.is_alive():
+            self._orphan_thread.join(max(0.0, deadline - time.monotonic()))
+
+    def queue(self, when: str, values: Mapping[str, Any]) -> None:
+        """Write a notification down for each service that has this `When`; each is delivered as soon as its service listens."""
+        for name, caller in self._queued.items():
+            if caller.service.when == when:
+                self._ledger.add(name, str(values["RequestID"]), {"Values": values})
+                self._deliveries[name].wake()
+
+    # To look at, and to drop
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of notifications in each state."""
+        return self._ledger.totals()
+
+    def of_request(self, name: str) -> list[dict[str, Any]]:
+        """Return what services were notified of a request, or will be."""
+        return [
+            {"Service": row["queue"], "State": row["state"], "Attempts": row["attempts"], "Error": row["error"]}
+            for row in self._work.find(Which(subject=name))
+        ]
+
+    def services(self) -> dict[str, dict[str, Any]]:
+        """Return what waits for each service by its name, those that are not configured any more included."""
+        found = self._undelivered()
+        states: dict[str, dict[str, Any]] = {name: {"State": "configured"} for name in self._queued}
+        for name, (since, left) in self.orphans.names().items():
+            states[name] = {"State": "orphaned", "OrphanedSince": utc(since), "DaysLeft": left}
+        for name, state in states.items():
+            counts = found.get(name, dict.fromkeys(UNDELIVERED, 0))
+            state |= {"Waiting": counts["waiting"] + counts["sending"], "Dead": counts["dead"]}
+        return states
+
+    def _undelivered(self) -> dict[str, dict[str, int]]:
+        """Return the queues for which something waits or is dead, with the number of rows in each state."""
+        found = self._work.totals_by_queue()
+        return {queue: counts for queue, counts in found.items() if any(counts[state] for state in UNDELIVERED)}
+
+    def drop(self, name: str) -> None:
+        """Delete what waits for a service that is not configured any more."""
+        with self._ledger.transaction():
+            self._work.remove_all(Which(queue=name, states=UNDELIVERED))
+            self.orphans.forget(name)
+
+    # What waits for a service that is not configured any more
+
+    def _report_orphans(self) -> None:
+        states = self.services()
+        shown = ", ".join(f"{one_line(name)} ({states[name]['Waiting']})" for name in self.orphans.names())
+        orthanc.LogWarning(
+            f"cmove_interceptor: no entry of Notify has the name of what notifications wait for: {shown}. They are kept until "
+            "there is one, or DELETE /cmove-interceptor/services/NAME, or KeepOrphanedDays"
+        )
+
+    def _keep_orphans(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY):
+            with contextlib.suppress(sqlite3.Error, OSError):  # the disk is full, the folder away: later
+                for name in self.orphans.expired():
+                    self.drop(name)
+                    orthanc.LogWarning(
+                        f"cmove_interceptor: what waited for {one_line(name)} was kept for KeepOrphanedDays, and is dropped now"
+                    )
+
+
+def bind_by_name(ledger: Ledger, callers: list[Caller]) -> None:
+    """Bind what the first version wrote down, by position and URL, to the service that this is now.
+
+    Which is the one at that position, if its method and host are the same; else the only one at that URL. What is for none is
+    an orphan under its URL: nothing is sent to another host.
+    """
+    work = Work(ledger)
+    queued = [caller for caller in callers if not caller.service.required]
+    with ledger.transaction():
+        rows = [row for row in work.find(Which(subject_glob="[0-9]* *")) if row["subject"].split(" ")[0].isdigit()]
+        positions = {(row["queue"], int(row["subject"].split(" ")[0])) for row in rows}
+        for row in rows:
+            target, (position, _, subject) = row["queue"], row["subject"].partition(" ")
+            at = callers[int(position)] if int(position) < len(callers) else None
+            there = [each for each in queued if each.target == target]
+            name = target
+            if at is not None and at in queued and origin_of(at.target) == origin_of(target):
+                name = at.name
+            elif len(there) == 1 and [each for each, _ in positions].count(target) == 1:
+                name = there[0].name
+            work.change(row["id"], queue=name, subject=subject)
+
+
+# ---- src/cmove_interceptor/planning.py: Cuts a move into parts: what is sent by which association.
+
+
+PIECE_SIZE = 64  # images of a job that sends some of a series: after each, Orthanc writes down the names of all
+RAMP_UP_SIZES = (16, 32)  # images of the first pieces of a series, and backwards of the last
+
+
+class Planner:
+    """Cuts moves into parts for so many associations at a time."""
+
+    def __init__(self, archive: Archive, associations: int) -> None:
+        self._archive, self._associations = archive, associations
+
+    def parts(self, level: str, resources: Sequence[str]) -> list[Part]:
+        """Return what each job sends; the number of images is 0 where it is not known.
+
+        One sends all; or, where images are many, there is one for each association, with whole series. Only a series that is
+        more than what one association should send is sent in pieces, if naming its images costs little.
+        """
+        if level == "INSTANCE" or self._associations == 1:
+            return [Part(resources, 0)]
+        series = {each: ids for resource in resources for each, ids in self._archive.series(level, resource).items()}
+        total = sum(map(len, series.values()))
+        if total < MIN_IMAGES_FOR_SECOND_ASSOCIATION:
+            return [Part(resources, total)]
+        shares: list[list[str]] = [[] for _ in range(self._associations)]
+        pieces: list[Part] = []
+        for each in sorted(series, key=lambda each: -len(series[each])):  # the longest first, where there is least
+            count = len(series[each])
+            if count <= max(total / self._associations, PIECE_SIZE) or not self._archive.may_name_images(count):
+                min(shares, key=lambda share: sum(len(series[other]) for other in share)).append(each)
+            else:
+                cuts = itertools.pairwise(itertools.accumulate(piece_sizes(count), initial=0))
+                pieces += [Part(series[each][start:end], end - start) for start, end in cuts]
+        return [Part(share, sum(len(series[each]) for each in share)) for share in shares if share] + pieces
+
+
+def piece_sizes(count: int) -> list[int]:
+    """Return in which pieces a series of so many images is sent, none above `PIECE_SIZE`.
+
+    The first are small, so that the second association begins soon, and the last, so that both end together.
+    """
+    ramp = RAMP_UP_SIZES if count > 4 * sum(RAMP_UP_SIZES) else ()
+    inner = count - 2 * sum(ramp)
+    number = math.ceil(inner / PIECE_SIZE)
+    cuts = itertools.pairwise(inner * cut // number for cut in range(number + 1))
+    return [*ramp, *(end - start for start, end in cuts), *reversed(ramp)]
+
+
+# ---- src/cmove_interceptor/records.py: The record of requests in the ledger, and what came of them.
+
+
+TABLES = f"""
+{ORPHAN_TABLES}
+CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
+    mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests(created);
+"""
+FORGET_REQUESTS = "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE created<? ORDER BY created LIMIT ?)"
+
+
+class Records:
+    """The table of requests."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def add(self, name: str, fields: Fields, mode: str) -> Move:
+        """Write a request down, and return it as a move."""
+        values = (name, json.dumps(fields), mode, time.time())
+        with self._ledger.transaction() as db:
+            cursor = db.execute("INSERT INTO requests VALUES(NULL,?,?,?,'moving','{}',?,NULL)", values)
+            return Move(int(cursor.lastrowid or 0), name, fields, mode)
+
+    def note(self, move: Move) -> None:
+        """Write down what came of a move up to now."""
+        self._ledger.run("UPDATE requests SET result=? WHERE id=?", json.dumps(move.result()), move.number)
+
+    def end(self, move: Move, state: str) -> None:
+        """Write down how a move ended."""
+        sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
+        self._ledger.run(sql, state, json.dumps(move.result()), time.time(), move.number)
+
+    def interrupted(self) -> list[dict[str, Any]]:
+        """Return the rows of moves that have not ended."""
+        return self._ledger.rows("SELECT * FROM requests WHERE state='moving'")
+
+    def forget(self, days: float) -> bool:
+        """Delete some of the requests that are so many days old; return whether there may be more."""
+        before = time.time() - days * 86400
+        return self._ledger.run(FORGET_REQUESTS, before, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of requests in each state."""
+        rows = self._ledger.rows("SELECT state, COUNT(*) n FROM requests GROUP BY state")
+        return {row["state"]: row["n"] for row in rows}
+
+    def page(self, parameters: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]], int | None]:
+        """Return how many requests there are, a page of them, newest first, and the `since` of the next page.
+
+        `parameters` : `since` (an id; the page begins below it), `limit`, `state`.
+        """
+        since, limit = parameters.get("since", 2**62), parameters.get("limit", 100)
+        where, values = ("AND state=?", (parameters["state"],)) if "state" in parameters else ("", ())
+        rows = self._ledger.rows(
+            f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
+            *(since, *values, limit + 1),
+        )
+        total = self._ledger.rows(f"SELECT COUNT(*) n FROM requests WHERE 1 {where}", *values)[0]["n"]
+        return total, rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
+
+
+def interrupted_move(row: Mapping[str, Any]) -> Move:
+    """Return the move of a row of `Records.interrupted`: its caller is gone, and nobody knows how many images were sent."""
+    move = Move(row["id"], row["name"], json.loads(row["fields"]), row["mode"])
+    result = json.loads(row["result"])
+    move.parts, move.total = [Part((), 0, job) for job in result.get("Jobs", [])], result.get("Instances", 0)
+    move.followed, move.error = False, "Orthanc ended during the move"
+    return move
+
+
+# ---- src/cmove_interceptor/sending.py: Sends the parts of a move, and follows how many images were sent.
+
+
+FIRST_LOOK_SECONDS = 0.005  # until the first look at a job that sends
+# Until what was refused beside another association is sent again: that one may still be open.
+RESEND_DELAYS_SECONDS = (0.0, 0.1, 0.5, 2.0)
+
+
+class Sender:
+    """Sends by jobs of Orthanc, with at most so many associations at a time.
+
+    Parameters
+    ----------
+    note : writes down which jobs a move has, after each that was submitted.
+    """
+
+    def __init__(self, jobs: StoreJobs, planner: Planner, associations: int, note: Callable[[Move], None]) -> None:
+        self._jobs, self._planner, self._associations, self._note = jobs, planner, associations, note
+
+    def begin(self, move: Move, resources: Sequence[str]) -> None:
+        """Send until the first image has arrived. Raises `MoveFailed`, `LoopbackError`."""
+        move.destination = self._jobs.destination(move.fields["TargetAET"])
+        if self._jobs.synchronous:
+            move.parts = self._planner.parts(move.fields["Level"], resources)
+        else:
+            move.parts = [Part(resources, 0)]
+        # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
+        self._submit(move, move.parts[0])
+        move.parts[0].total = move.parts[0].total or self._jobs.size(move.jobs[0])
+        move.total = sum(part.total for part in move.parts)
+        self.follow(move, 1, FIRST_LOOK_SECONDS)
+        self._submit_more(move)
+
+    def follow(self, move: Move, count: int, pause: float = JOB_LOOK_SECONDS) -> None:
+        """Wait until so many images are sent. Raises `MoveFailed` if they can't be."""
+        if not move.parts or not self._jobs.synchronous:
+            return
+        while move.sent < count:
+            self._submit_more(move)
+            if not (running := [part for part in move.parts if part.is_running]):
+                raise MoveFailed(next(part.error for part in move.parts if part.ended is False))
+            seen = self._jobs.wait([part.job for part in running], pause)
+            for part in (part for part in running if part.job in seen):
+                if self._jobs.stopping.is_set():
+                    raise MoveFailed("Orthanc is stopping")
+                self._look(move, part)
+            pause = min(2 * pause, JOB_LOOK_SECONDS)
+
+    def _look(self, move: Move, part: Part) -> None:
+        percent, part.ended, part.error = self._jobs.look(part.job)
+        part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
+        # A destination may take one association at a time: what another got nothing through is sent after it.
+        if part.ended is False and not part.sent and move.sent and part.refused < len(RESEND_DELAYS_SECONDS):
+            part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
+
+    def _submit_more(self, move: Move) -> None:
+        """Begin as many parts as may run, unless one has failed.
+
+        Where Orthanc itself runs no more jobs at a time, one more waits there: else a job that nobody waits for would take the
+        place of each part that ends.
+        """
+        if any(part.ended is False for part in move.parts):
+            return
+        one_waits = self._jobs.concurrent_jobs <= self._associations
+        most = 1 if move.one_by_one or not move.sent else self._associations + one_waits
+        for part in move.parts:
+            if not part.job and sum(other.is_running for other in move.parts) < most:
+                if part.refused:
+                    self._jobs.stopping.wait(RESEND_DELAYS_SECONDS[part.refused - 1])
+                try:
+                    self._submit(move, part)
+                except (MoveFailed, LoopbackError) as error:  # an image is gone, or the modality
+                    part.ended, part.error = False, f"some of it can't be sent, was it deleted? {one_line(error)}"
+                    return
+
+    def _submit(self, move: Move, part: Part) -> None:
+        part.job = self._jobs.submit(move.fields, move.destination, part.resources)
+        self._note(move)
+
+
+def least_sent(percent: int, total: int) -> int:
+    """Return the least number of images of which Orthanc, rounding, says that so many percent are sent.
+
+    Up to 100 images it is the very number.
+    """
+    return math.ceil((percent - 0.5) * total / 100)
+
+
+# ---- src/cmove_interceptor/interceptor.py: What Orthanc calls: a move from its beginning to its end, and the script's own.
+
+
+FORGET_EVERY_SECONDS = 60.0
 
 
 class Interceptor:
-    """The script's callbacks and routes."""
+    """The script's callbacks.
+
+    Attributes
+    ----------
+    refusal : why it stays idle until the configuration is corrected, or None.
+    records : the requests, once the worker has opened the ledger.
+    """
+
+    records: Records
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
         self.refusal = refusal
         self._settings, self._configuration = settings, configuration
-        self._loopback = Loopback(configuration)
-        if not refusal and not self._loopback.enabled:
+        loopback = Loopback(configuration)
+        if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        self._notifier, self._jobs = Notifier(settings), Jobs()
-        self._mover = Mover(self._loopback, self._jobs, configuration)
-        self._fetcher = Fetcher(self._loopback, self._mover, settings.fetch, configuration)
+        self.notifier, self._job_ends = Notifier(settings), JobEnds()
+        self._archive = Archive(loopback)
+        self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        planner = Planner(self._archive, settings.associations)
+        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
@@ -2501,17 +3353,17 @@ class Interceptor:
 
     def on_change(self, change: int, _level: int, resource: str) -> None:
         if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
-            self._jobs.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
+            self._job_ends.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
         elif change == orthanc.ChangeType.ORTHANC_STARTED:
             if self.refusal:
                 orthanc.LogError(self.refusal)
             else:
                 self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
-            self._mover.stopping.set()
+            self._jobs.stopping.set()
             deadline = time.monotonic() + 2
             self._worker.end(2)
-            self._notifier.stop(deadline)
+            self.notifier.stop(deadline)
             self._worker.stop(deadline - time.monotonic())
 
     def unavailable(self) -> str | None:
@@ -2520,172 +3372,103 @@ class Interceptor:
 
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
-        self._ledger = Ledger(folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability)
+        ledger = self._ledger = Ledger(
+            folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability
+        )
         try:
-            self._interrupted = self._ledger.rows("SELECT * FROM requests WHERE state='moving'")
-            self._notifier.start(self._ledger)
+            self.records = Records(ledger)
+            self._interrupted = self.records.interrupted()
+            self.notifier.start(ledger)
         except BaseException:
-            self._ledger.close()
+            ledger.close()
             raise
-        return self._ledger
+        return ledger
 
     def _turn(self) -> float:
-        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until more may go."""
+        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
         while self._interrupted:
-            self._end_interrupted(self._interrupted[0])
+            self._end_interrupted(interrupted_move(self._interrupted[0]))
             self._interrupted.pop(0)
         days = self._settings.keep_done_days
         more = self._ledger.forget_finished(days)
-        before = time.time() - days * 86400
-        more |= self._ledger.run(FORGET_REQUESTS, before, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
-        return 0.1 if more else FORGET_EVERY
+        more |= self.records.forget(days)
+        return 0.1 if more else FORGET_EVERY_SECONDS
 
-    def _end_interrupted(self, row: Mapping[str, Any]) -> None:
-        """End a move during which Orthanc was killed: its caller is gone, and nobody knows how many images were sent."""
-        move = Move(row["id"], row["name"], json.loads(row["fields"]), row["mode"])
-        found = json.loads(row["result"])
-        move.parts, move.total = [Part((), 0, job) for job in found.get("Jobs", [])], found.get("Instances", 0)
-        move.followed, move.error = False, "Orthanc ended during the move"
-        if move.parts and not self._mover.synchronous:
-            return self._finish(move, "submitted")
-        self._mover.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job goes on
-        return self._finish(move, "interrupted")
+    def _end_interrupted(self, move: Move) -> None:
+        """End a move during which Orthanc was killed."""
+        if move.parts and not self._jobs.synchronous:
+            self._end(move, "submitted")
+            return
+        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job continues
+        self._end(move, "interrupted")
 
     # A move, by the callbacks of plugin 4.2 and later
 
     def create(self, **request: Any) -> Move:
         """Begin a move. What is raised here, the caller gets as 0xC000: unable to process."""
-        fields = {name: str(request.get(name) or "") for name in FIELDS}
-        fields["OriginatorID"] = str(request.get("OriginatorID") or 0)
+        fields = read_fields(request)
         orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
         if reason := self.unavailable():
-            raise Failed(reason)
-        mode = mode_of(fields, self._settings)
-        name = str(uuid.uuid4())
-        number = self._write_down(name, fields, mode)
-        move = Move(number, name, fields, mode)
+            raise MoveFailed(reason)
+        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
         try:
-            self._notifier.require(self._values(move))
-            self._notifier.tell("before", self._values(move))
-            return self._begin(move)
+            self.notifier.required.ask(move.values())
+            self.notifier.queue("before", move.values())
+            self._begin(move)
         except Exception as error:
-            self._mover.cancel(*move.jobs)
+            self._jobs.cancel(*move.jobs)
             move.error = one_line(error)
-            self._finish(move, "failed")
+            self._end(move, "failed")
             orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
             raise
-
-    def _begin(self, move: Move) -> Move:
-        if move.mode == "notify":
-            return move
-        if move.mode == "fetch":
-            move.fetched = self._fetcher.complete(move.fields)
-        resources = self._mover.resources(move.fields)
-        if not resources:
-            raise Failed("nothing here is what the request means")
-        move.destination = self._mover.destination(move.fields["TargetAET"])
-        move.parts = self._parts(move.fields["Level"], resources)
-        # Where nothing can be sent, the caller gets what Orthanc alone would say, and no second association is tried.
-        self._send(move, move.parts[0])
-        move.parts[0].total = move.parts[0].total or self._mover.size(move.jobs[0])
-        move.total = sum(part.total for part in move.parts)
-        self._follow(move, 1, FIRST_LOOK)
-        self._send_more(move)
         return move
 
-    def _parts(self, level: str, resources: Sequence[str]) -> list[Part]:
-        """What each job sends; the number of images is 0 where it is not known.
-
-        One sends all; or, where images are many, there is one for each association, with whole series. Only a series that is
-        more than what one association should send goes in pieces, if naming its images costs little.
-        """
-        at_once = self._settings.associations
-        if level == "INSTANCE" or at_once == 1 or not self._mover.synchronous:
-            return [Part(resources, 0)]
-        series = {each: ids for resource in resources for each, ids in self._mover.series(level, resource).items()}
-        total = sum(map(len, series.values()))
-        if total < MANY:
-            return [Part(resources, total)]
-        shares: list[list[str]] = [[] for _ in range(at_once)]
-        pieces: list[Part] = []
-        for each in sorted(series, key=lambda each: -len(series[each])):  # the longest first, where there is least
-            if (count := len(series[each])) <= max(total / at_once, PIECE) or not self._mover.names_images(count):
-                min(shares, key=lambda share: sum(len(series[other]) for other in share)).append(each)
-            else:
-                cuts = itertools.pairwise(itertools.accumulate(piece_sizes(count), initial=0))
-                pieces += [Part(series[each][start:end], end - start) for start, end in cuts]
-        return [Part(share, sum(len(series[each]) for each in share)) for share in shares if share] + pieces
+    def _begin(self, move: Move) -> None:
+        if move.mode == "notify":
+            return
+        if move.mode == "fetch":
+            move.fetched = self._fetcher.complete(move.fields)
+        resources = self._archive.resources(move.fields)
+        if not resources:
+            raise MoveFailed("nothing here is what the request means")
+        self._sender.begin(move, resources)
 
     def size(self, move: Move) -> int:
+        """Return how often Orthanc is to call `apply`."""
         return move.total
 
     def apply(self, move: Move) -> None:
         """Wait until one more image is sent; what is raised here ends the move with 0xB000: not all arrived."""
         move.applied += 1
-        self._follow(move, move.applied)
-
-    def _follow(self, move: Move, count: int, pause: float = LOOK) -> None:
-        """Wait until so many images are sent. Raises `Failed` if they can't be."""
-        if not move.parts or not self._mover.synchronous:
-            return
-        while move.sent < count:
-            self._send_more(move)
-            if not (running := [part for part in move.parts if part.is_running]):
-                raise Failed(next(part.error for part in move.parts if part.ended is False))
-            seen = self._mover.wait([part.job for part in running], pause)
-            for part in (part for part in running if part.job in seen):
-                if self._mover.stopping.is_set():
-                    raise Failed("Orthanc is stopping")
-                percent, part.ended, part.error = self._mover.look(part.job)
-                part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
-                # A destination may take one association at a time: what another got nothing through goes after it.
-                if part.ended is False and not part.sent and move.sent and part.refused < len(AGAIN):
-                    part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
-            pause = min(2 * pause, LOOK)
-
-    def _send_more(self, move: Move) -> None:
-        """Begin as many parts as may run, unless one has failed.
-
-        Where Orthanc itself runs no more jobs at a time, one more waits there: else a job that nobody waits for would take the
-        place of each part that ends.
-        """
-        if any(part.ended is False for part in move.parts):
-            return
-        at_once = self._settings.associations
-        most = 1 if move.one_by_one or not move.sent else at_once + (self._mover.concurrent_jobs <= at_once)
-        for part in move.parts:
-            if not part.job and sum(other.is_running for other in move.parts) < most:
-                if part.refused:
-                    self._mover.stopping.wait(AGAIN[part.refused - 1])
-                try:
-                    self._send(move, part)
-                except (Failed, LoopbackError) as error:  # an image is gone, or the modality
-                    part.ended, part.error = False, f"some of it can't be sent, was it deleted? {one_line(error)}"
-                    return
-
-    def _send(self, move: Move, part: Part) -> None:
-        part.job = self._mover.submit(move.fields, move.destination, part.resources)
-        self._note(move)
+        self._sender.follow(move, move.applied)
 
     def free(self, move: Move) -> None:
-        """The end of a move: all was sent, it failed, or the caller has gone."""
+        """End a move: all was sent, it failed, or the caller has gone."""
         errors = [part.error for part in move.parts if part.ended is False]
-        if not move.parts or (self._mover.synchronous and move.applied >= move.total == move.sent):
+        if not move.parts or (self._jobs.synchronous and move.applied >= move.total == move.sent):
             state = "done"
-        elif not self._mover.synchronous:
+        elif not self._jobs.synchronous:
             state, move.followed = "submitted", False
         elif errors:
             state, move.error = "failed", errors[0]
         else:
-            self._mover.cancel(*move.jobs)
+            self._jobs.cancel(*move.jobs)
             state, move.error = "abandoned", "the caller went away"
         if move.fetched and not self._settings.fetch.keep and state != "submitted":
-            self._mover.remove(move.fetched)
-        self._finish(move, state)
+            self._archive.remove(move.fetched)
+        self._end(move, state)
+
+    def _end(self, move: Move, state: str) -> None:
+        with self._ledger.transaction():  # killed in between, nobody would be notified
+            self.records.end(move, state)
+            self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
+            self._ended[state] += 1
+        count = float(self._ended[state])
+        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 
     # The same for plugin 4.0 and 4.1, which know success and 0xB000 only, and one sub-operation
 
-    def whole(self, **request: Any) -> None:
+    def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
         move = self.create(**request)
         try:
@@ -2694,81 +3477,35 @@ class Interceptor:
         finally:
             self.free(move)
 
-    # What is written down
 
-    def _write_down(self, name: str, fields: Mapping[str, str], mode: str) -> int:
-        with self._ledger.transaction() as db:
-            values = (name, json.dumps(fields), mode, time.time())
-            return int(
-                db.execute("INSERT INTO requests VALUES(NULL,?,?,?,'moving','{}',?,NULL)", values).lastrowid or 0
-            )
+# ---- src/cmove_interceptor/api.py: The routes: requests, services, and the status.
 
-    def _note(self, move: Move) -> None:
-        if move.parts:
-            self._ledger.run("UPDATE requests SET result=? WHERE id=?", json.dumps(self._result(move)), move.number)
 
-    def _result(self, move: Move) -> dict[str, Any]:
-        completed = move.sent if move.followed else None
-        return {"Jobs": move.jobs, "Instances": move.total, "Completed": completed, "Error": move.error}
+class Routes:
+    """Answers requests about moves and notifications."""
 
-    def _finish(self, move: Move, state: str) -> None:
-        with self._ledger.transaction():  # killed in between, nobody would be told
-            sql = "UPDATE requests SET state=?,result=?,ended=? WHERE id=?"
-            self._ledger.run(sql, state, json.dumps(self._result(move)), time.time(), move.number)
-            self._notifier.tell("after", {**self._values(move), **self._result(move), "State": state})
-            self._ended[state] += 1
-        count = float(self._ended[state])
-        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
+    def __init__(self, interceptor: Interceptor, mode: str) -> None:
+        self._interceptor, self._mode = interceptor, mode
 
-    def _values(self, move: Move) -> dict[str, Any]:
-        return {"RequestID": move.name, **move.fields}
-
-    # What there is to look at
-
-    def status(self, _request: Request) -> Any:
-        """Whether it runs, how many requests and notifications there are in each state."""
-        rows = self._ledger.rows("SELECT state, COUNT(*) n FROM requests GROUP BY state")
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, how many requests and notifications there are in each state."""
+        notifier = self._interceptor.notifier
         return {
             "State": "running",
-            "Mode": self._settings.mode,
-            "Requests": {row["state"]: row["n"] for row in rows},
-            "Notifications": self._ledger.totals(),
-            "Services": self._notifier.services(),
+            "Mode": self._mode,
+            "Requests": self._interceptor.records.totals(),
+            "Notifications": notifier.totals(),
+            "Services": notifier.services(),
             "Version": __version__,
         }
 
     @takes({**PAGE_PARAMETERS, "state": Text()})
-    def requests(self, request: Request) -> Any:
-        """A page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
-        query = request.parameters
-        since, limit = query.get("since", 2**62), query.get("limit", 100)
-        where, values = ("AND state=?", (query["state"],)) if "state" in query else ("", ())
-        rows = self._ledger.rows(
-            f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
-            *(since, *values, limit + 1),
-        )
-        total = self._ledger.rows(f"SELECT COUNT(*) n FROM requests WHERE 1 {where}", *values)[0]["n"]
-        items = [self._item(row) for row in rows[:limit]]
-        return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
-
-    def drop_service(self, request: Request) -> Any:
-        """Drop what waits for a service that is not configured any more."""
-        given, services = request.groups[0], self._notifier.services()
-        # Whether a path arrives decoded depends on the web server.
-        name = next((each for each in (given, urllib.parse.unquote(given)) if each in services), None)
-        if name is None:
-            orphaned = ", ".join(self._notifier.orphans.names()) or "none"
-            raise Refused(404, f"There is no service {one_line(given)}; orphaned are: {orphaned}")
-        if services[name]["State"] != "orphaned":
-            raise Refused(409, f"The service {name} is configured: take it out of the configuration first")
-        self._notifier.drop(name)
-        return {"Service": name, **services[name], "State": "dropped"}
+    def requests(self, request: Request) -> dict[str, Any]:
+        """Return a page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        total, rows, following = self._interceptor.records.page(request.parameters)
+        return {"Total": total, "Items": [self._item(row) for row in rows], "Next": following}
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        told = [
-            {"Service": each["queue"], "State": each["state"], "Attempts": each["attempts"], "Error": each["error"]}
-            for each in self._ledger.rows("SELECT * FROM work WHERE subject=? ORDER BY id", row["name"])
-        ]
         return {
             "ID": row["id"],
             "RequestID": row["name"],
@@ -2776,201 +3513,27 @@ class Interceptor:
             "Mode": row["mode"],
             "State": row["state"],
             **json.loads(row["result"]),
-            "Notifications": told,
-            "Created": _utc(row["created"]),
-            "Ended": _utc(row["ended"]),
+            "Notifications": self._interceptor.notifier.of_request(row["name"]),
+            "Created": utc(row["created"]),
+            "Ended": utc_or_none(row["ended"]),
         }
 
-
-def _utc(seconds: float | None) -> str | None:
-    moment = None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)  # noqa: UP017
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}" if moment else None
-
-
-# Fetching
-
-
-class Fetcher:
-    """Gets what a request means and is not here, or only in part, from other modalities and peers."""
-
-    def __init__(self, loopback: Any, mover: Mover, settings: Fetch, configuration: Mapping[str, Any]) -> None:
-        self._loopback, self._mover, self._settings = loopback, mover, settings
-        self._configuration = configuration
-        self._aet = str(configuration.get("DicomAet", "ORTHANC"))
-        self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
-
-    def complete(self, fields: Mapping[str, str]) -> list[str]:
-        """Fetch what is missing; the instances that came. Raises `Failed` when too many fetch already."""
-        tag, text = _key(fields)
-        if re.search(r"[*?]", text):
-            raise Failed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
-        if not self._turns.acquire(blocking=False):
-            # Who waits here holds one of Orthanc's few DICOM threads, too.
-            raise Failed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
-        try:
-            deadline = time.monotonic() + self._settings.seconds
-            before = set(self._instances(fields))
-            for token in text.split("\\"):
-                self._fetch({**fields, tag: token}, tag, token, deadline)
-            return sorted(set(self._instances(fields)) - before)
-        finally:
-            self._turns.release()
-
-    def _instances(self, fields: Mapping[str, str]) -> list[str]:
-        if fields["Level"] == "INSTANCE":
-            return self._mover.resources(fields)
-        route = PATHS[fields["Level"]]
-        return [
-            instance["ID"]
-            for resource in self._mover.resources(fields)
-            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
-        ]
-
-    def _fetch(self, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> None:
-        """Ask one source after the other until as much is here as the fullest of them has."""
-        for source in self._settings.sources:
-            kind, _, name = source.partition(":")
-            try:
-                ask = self._from_modality if kind == "modality" else self._from_peer
-                if ask(name, fields, tag, token, deadline):
-                    return
-            except (LoopbackError, Failed) as error:
-                orthanc.LogWarning(f"cmove_interceptor: {one_line(source)} did not help: {one_line(error)}")
-
-    def _from_modality(self, name: str, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> bool:
-        """Retrieve from a modality what it has more of than we have; whether it had anything."""
-        level, name = TYPES[fields["Level"]], urllib.parse.quote(name, safe="")
-        count = {"Patient": "NumberOfPatientRelatedInstances", "Study": "NumberOfStudyRelatedInstances",
-                 "Series": "NumberOfSeriesRelatedInstances"}.get(level)  # fmt: skip
-        query = {**_parents(fields), tag: token, **({count: ""} if count else {})}
-        found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})
-        answers = self._loopback.get(f"/queries/{found['ID']}/answers?expand&simplify")
-        try:
-            for number, answer in enumerate(answers):
-                there = answer.get(count, "") if count else "1"
-                here = len(self._instances(fields))
-                if not here or (str(there).isdigit() and int(there) > here):
-                    job = self._loopback.post(
-                        f"/queries/{found['ID']}/answers/{number}/retrieve",
-                        {"TargetAet": self._aet, "Synchronous": False},
-                    )["ID"]
-                    self._follow(job, deadline)
-        finally:
-            self._loopback.request("DELETE", f"/queries/{found['ID']}")
-        return bool(answers)
-
-    def _follow(self, job: str, deadline: float) -> None:
-        ended: bool | None = None
-        while ended is None:
-            if time.monotonic() > deadline or self._mover.stopping.is_set():
-                self._mover.cancel(job)
-                raise Failed(f"it was not fetched within {self._settings.seconds:g} s")
-            self._mover.wait([job])
-            _, ended, error = self._mover.look(job)
-        if not ended:
-            raise Failed(error)
-
-    def _from_peer(self, name: str, fields: Mapping[str, str], tag: str, token: str, deadline: float) -> bool:
-        """Copy from a peer the instances that it has and we have not; whether it had anything."""
-        peer = Peer(self._configuration, name)
-        level, route = TYPES[fields["Level"]], PATHS[fields["Level"]]
-        found = peer.ask("POST", "/tools/find", {"Level": level, "Query": {tag: token}})
-        here = set(self._instances(fields)) if found else set()
-        there = found if level == "Instance" else [
-            instance["ID"] for each in found for instance in peer.ask("GET", f"/{route}/{each}/instances")
-        ]  # fmt: skip
-        for instance in there:
-            if instance not in here:  # the same image has the same identifier everywhere
-                if time.monotonic() > deadline or self._mover.stopping.is_set():
-                    raise Failed(f"it was not fetched within {self._settings.seconds:g} s")
-                self._loopback.request("POST", "/instances", peer.request("GET", f"/instances/{instance}/file"))
-        return bool(found)
+    def drop_service(self, request: Request) -> dict[str, Any]:
+        """Drop what waits for a service that is not configured any more."""
+        notifier = self._interceptor.notifier
+        given, services = request.groups[0], notifier.services()
+        # Whether a path arrives decoded depends on the web server.
+        name = next((each for each in (given, urllib.parse.unquote(given)) if each in services), None)
+        if name is None:
+            orphaned = ", ".join(notifier.orphans.names()) or "none"
+            raise Refused(404, f"There is no service {one_line(given)}; orphaned are: {orphaned}")
+        if services[name]["State"] != "orphaned":
+            raise Refused(409, f"The service {name} is configured: take it out of the configuration first")
+        notifier.drop(name)
+        return {"Service": name, **services[name], "State": "dropped"}
 
 
-class Peer:
-    """Another Orthanc, as `OrthancPeers` of the configuration has it."""
-
-    def __init__(self, configuration: Mapping[str, Any], name: str) -> None:
-        entry = configuration.get("OrthancPeers", {}).get(name)
-        if entry is None:
-            raise Failed(f"{name} is not in OrthancPeers")
-        if isinstance(entry, list):
-            entry = dict(zip(("Url", "Username", "Password"), entry, strict=False))
-        self._url = urllib.parse.urlsplit(entry["Url"])
-        self._service = Service(
-            username=entry.get("Username", ""),
-            password=entry.get("Password", ""),
-            headers=entry.get("HttpHeaders", {}),
-            verify_tls=bool(configuration.get("HttpsVerifyPeers", True)),
-            ca_file=configuration.get("HttpsCACertificates") or None,
-            certificate_file=entry.get("CertificateFile"),
-            key_file=entry.get("CertificateKeyFile"),
-        )
-
-    def ask(self, method: str, path: str, body: Any = None) -> list[Any]:
-        """A list that it answers with. Raises `Failed`."""
-        try:
-            found = json.loads(self.request(method, path, body))
-        except ValueError:
-            found = None
-        if not isinstance(found, list):
-            raise Failed(f"{method} {path} was not answered as Orthanc does")
-        return found
-
-    def request(self, method: str, path: str, body: Any = None) -> bytes:
-        url, data = self._url, None if body is None else json.dumps(body).encode()
-        secure = _tls(self._service) if url.scheme == "https" else None
-        connection = _connection(url.hostname or "", url.port, PEER_SECONDS, secure)
-        try:
-            connection.request(method, url.path.rstrip("/") + path, data, _headers_of(self._service))
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"it does not answer: {type(error).__name__}") from None
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise Failed(f"{method} {path} was answered {response.status}")
-        return content
-
-
-def _parents(fields: Mapping[str, str]) -> dict[str, str]:
-    """The identifiers above the level of a request, which a hierarchical query needs (DICOM PS3.4 C.4.1.3.1)."""
-    above = {"PATIENT": (), "STUDY": ("PatientID",), "SERIES": ("PatientID", "StudyInstanceUID"),
-             "INSTANCE": ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")}[fields["Level"]]  # fmt: skip
-    return {name: fields[name] for name in above if fields[name]}
-
-
-def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
-    """What the types don't say. Raises `SettingsError`."""
-    names: dict[str, int] = {}
-    for number, service in enumerate(settings.notify):
-        path = f"{SECTION}.Notify[{number}]"
-        if not service.url:
-            raise SettingsError(f"{path}.Url is missing")
-        name = service.name or default_name(service.method, service.url)
-        if not service.required and names.setdefault(name, number) != number:
-            raise SettingsError(
-                f"{path}: found the name {json.dumps(name)} of Notify[{names[name]}] again, allowed: a Name of its own for "
-                "each, since what waits is bound to it"
-            )
-        if service.required and service.when == "after":
-            raise SettingsError(f'{path}.Required: found true with "When": "after", allowed: only before the move')
-        if service.body is not None and service.method == "GET":
-            raise SettingsError(f'{path}.Body: found one, allowed: only with "Method": "POST"')
-        used = {name for text in (service.url, *_texts(service.body)) for name in _names(text)}
-        if service.when == "before" and used & set(RESULTS):
-            raise SettingsError(f'{path}: {", ".join(sorted(used & set(RESULTS)))} are known only with "When": "after"')
-        if service.username and service.token:
-            raise SettingsError(f"{path}: found Username and Token, allowed: one of them")
-    for number, rule in enumerate(settings.rules):
-        if unknown := [name for name in rule.identifiers if name not in FIELDS[1:6]]:
-            allowed = ", ".join(FIELDS[1:6])
-            raise SettingsError(f"{SECTION}.Rules[{number}].Identifiers: found {unknown[0]}, allowed: {allowed}")
-    if (
-        settings.mode == "fetch" or any(rule.mode == "fetch" for rule in settings.rules)
-    ) and not settings.fetch.sources:
-        raise SettingsError(f"{SECTION}.Fetch.From is missing: whom to ask for what is not here")
+# ---- src/cmove_interceptor/__init__.py
 
 
 def register() -> None:
@@ -2979,55 +3542,42 @@ def register() -> None:
     refusal, settings = None, Settings()
     try:
         settings = read_settings(Settings, SECTION, configuration)
-        check_settings(settings, configuration)
+        check_settings(settings)
         interceptor = Interceptor(settings, configuration, None)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
         does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
         refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
-        return _serve(Interceptor(Settings(), configuration, refusal), refuse=holds)
+        return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
     if settings.tcp_no_delay:
         os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
     if interceptor.refusal:
         orthanc.LogError(interceptor.refusal)
-    return _serve(interceptor, refuse=holds_moves_back(configuration.get(SECTION)))
+    return _listen(interceptor, settings, refuse=holds_moves_back(configuration.get(SECTION)))
 
 
-def holds_moves_back(found: Any) -> bool:
-    """Return whether a section that has no effect seems to hold moves back: by a `Required` service, or by the mode `notify`.
-
-    Its words may be mistyped: what looks like one of the two counts.
-    """
-    if isinstance(found, dict):
-        return any(
-            (is_nearly(key, "Required") and value is not False) or holds_moves_back(value)
-            for key, value in found.items()
-        )
-    if isinstance(found, list):
-        return any(map(holds_moves_back, found))
-    return isinstance(found, str) and is_nearly(found, "notify")
-
-
-def _serve(interceptor: Interceptor, *, refuse: bool = False) -> None:
-    serve("/cmove-interceptor/status", {"GET": interceptor.status}, interceptor.unavailable)
-    serve("/cmove-interceptor/requests", {"GET": interceptor.requests}, interceptor.unavailable)
-    serve("/cmove-interceptor/services/(.+)", {"DELETE": interceptor.drop_service}, interceptor.unavailable)
+def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
+    """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
+    routes = Routes(interceptor, settings.mode)
+    serve("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
+    serve("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
+    serve("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
-    # RegisterMoveCallback3 (plugin 7.0) tells the caller's address besides; statuses and counts are no truer with it.
+    # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
         KEPT_ALIVE.extend(callbacks)
         orthanc.RegisterMoveCallback2(*callbacks)
     else:
-        KEPT_ALIVE.append(interceptor.whole)
-        orthanc.RegisterMoveCallback(interceptor.whole)
+        KEPT_ALIVE.append(interceptor.move_synchronously)
+        orthanc.RegisterMoveCallback(interceptor.move_synchronously)
 
 
 register()

@@ -2206,7 +2206,7 @@ class Rule:
         default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
     )
     days: tuple[str, ...] = dataclasses.field(
-        default=DAYS, metadata={"check": _days, "help": "On which days of the week; every day."}
+        default=DAYS, metadata={"check": _days, "help": "The days of the week on which it runs."}
     )
     by: str = dataclasses.field(
         default="StudyDate",
@@ -2217,20 +2217,24 @@ class Rule:
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
+        metadata={"check": not_empty, "help": 'A further condition, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
     labels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; without the key: any study."}
     )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
     limit: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Most studies a run, oldest first."}
+        default=None, metadata={"minimum": 1, "help": "The most studies of one run, the oldest first; null: no limit."}
     )
     undated: Any = dataclasses.field(
         default=False,
-        metadata={"check": _undated, "help": 'Studies without a date: `"received"` judges them by their `LastUpdate`.'},
+        metadata={
+            "check": _undated,
+            "allowed": '`false`, `true`, `"received"`',
+            "help": "Studies without a valid date: they stay; they go, whatever their age; their `LastUpdate` counts.",
+        },
     )
 
 
@@ -2246,14 +2250,14 @@ class Settings:
         metadata={
             "minimum": 0,
             "maximum": 100,
-            "help": "More of the archive at once is refused likewise; 0: no limit.",
+            "help": "More percent of the archive's studies at once are refused without `force`; 0: no limit.",
         },
     )
     keep_labels: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "A study with one of these labels is never purged."}
     )
     keep_metadata: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
+        default=(), metadata={"help": "A study with one of these metadata is never purged, whatever the value."}
     )
     keep_received_days: float = dataclasses.field(
         default=7,
@@ -2864,7 +2868,7 @@ class Runner:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
             studies = self._archive.chosen(asked)
-            if not force and (refusal := self._too_many(len(studies))):
+            if not force and (refusal := self.too_many(len(studies))):
                 self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
                 raise Refused(403, f"{refusal}; force=true does it nevertheless")
             number = self._write_down(asked, who, studies, continues=continues)
@@ -2881,7 +2885,8 @@ class Runner:
     def tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
         self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
 
-    def _too_many(self, count: int) -> str | None:
+    def too_many(self, count: int) -> str | None:
+        """Return why a purge of so many studies is refused without `force`, or None."""
         most, percent = self._settings.max_studies, self._settings.max_percent
         if most and count > most:
             return f"{count} studies would go, more than MaxStudies ({most})"
@@ -3155,7 +3160,7 @@ class Purges:
         reading = self._clock.read()
         asked = self._conditions(found, reading)
         if found.get("dry-run", request.method == "POST"):
-            content = self._dry_run(asked, reading)
+            content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":
                 content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
             return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
@@ -3188,9 +3193,12 @@ class Purges:
             raise Refused(409, f"{reading.doubt}. A purge by since=YYYYMMDD alone needs no clock")
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
 
-    def _dry_run(self, asked: Conditions, reading: Reading) -> dict[str, Any]:
+    def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            return summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            if not force and (refusal := self._running().too_many(content["Studies"])):
+                content["Refused"] = f"{refusal}; force=true does it nevertheless"
+            return content
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
 

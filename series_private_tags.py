@@ -8,9 +8,8 @@ first instance that has them while it is stored. What the archive held before is
 
 A smallest configuration (a tag by its name in `Dictionary`, or by its number and private creator; `!!` stores only "EXISTS"):
 
-    "SeriesMainPrivateDicomTags": ["SUVFactor", "!!CSAImageHeader", "0019,100c:SIEMENS MR HEADER"],
-    "Dictionary": {"7053,1000": ["DS", "SUVFactor", 1, 1, "Philips PET Private Group"],
-                   "0029,1010": ["OB", "CSAImageHeader", 1, 1, "SIEMENS CSA HEADER"]},
+    "SeriesMainPrivateDicomTags": ["SUVFactor", "!!0029,1010:SIEMENS CSA HEADER", "0019,100c:SIEMENS MR HEADER"],
+    "Dictionary": {"7053,1000": ["DS", "SUVFactor", 1, 1, "Philips PET Private Group"]},
     "UserMetadata": {"SeriesPrivateTags": 2000}
 
 To look at and to act on, with curl:

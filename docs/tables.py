@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make sync`)."""
+"""The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make build`)."""
 
 import dataclasses
 import json
@@ -74,7 +74,9 @@ def _allowed(hint: Any, limits: typing.Mapping[str, Any]) -> str:
     optional = type(None) in typing.get_args(hint)
     if optional:
         hint = arguments[0]
-    if "choices" in limits:
+    if "allowed" in limits:
+        text = limits["allowed"]
+    elif "choices" in limits:
         text = ", ".join(f"`{json.dumps(choice)}`" for choice in limits["choices"])
     elif typing.get_origin(hint) in (list, tuple):
         inner = typing.get_args(hint)[0]

@@ -530,9 +530,8 @@ def test_a_series_goes_in_one_piece_where_naming_its_images_would_read_a_large_a
     orthanc_standin: StandIn, archive: int, system: dict[str, Any], pieces: bool
 ) -> None:
     script = orthanc_standin.load(SCRIPT)
-    interceptor = script.Interceptor(script.Settings(), {}, None)
-    interceptor._mover._loopback = Answers(archive, system)
-    parts = interceptor._parts("STUDY", ["study"])
+    planner = script.Planner(script.Archive(Answers(archive, system)), script.Settings().associations)
+    parts = planner.parts("STUDY", ["study"])
     assert sum(part.total for part in parts) == 500
     assert (len(parts) > 1) == pieces
     assert pieces or parts[0].resources == ["series"]

@@ -56,7 +56,7 @@ def start(script: ModuleType, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     def begin(*notify: dict[str, Any], before: Callable[[Any], None] | None = None) -> Any:
         stop()
         settings = script.read_settings(script.Settings, "X", {"X": {"Notify": list(notify), "Retry": {"First": 0.1}}})
-        script.check_settings(settings, {})
+        script.check_settings(settings)
         ledger = script.Ledger(tmp_path / "x.sqlite", script.TABLES)
         if before:
             before(ledger)
@@ -91,7 +91,7 @@ def test_an_entry_is_named_by_its_method_and_host_or_by_its_name(script: ModuleT
 
 def test_what_waits_stays_with_its_entry_whatever_is_put_before_it(start: Callable[..., Any]) -> None:
     ris, other = {"Url": f"{NOBODY}/ris", "Name": "ris"}, {"Url": f"{NOBODY}/other", "Name": "other"}
-    start(ris).tell("before", VALUES)
+    start(ris).queue("before", VALUES)
     assert waiting(start(other, ris)) == {"other": ("configured", 0), "ris": ("configured", 1)}
     moved = {**ris, "Url": "http://127.0.0.1:2/new"}
     assert waiting(start(moved)) == {"ris": ("configured", 1)}
@@ -101,7 +101,7 @@ def test_what_waits_for_an_entry_that_is_gone_is_kept_shown_and_told_once(
     orthanc_standin: StandIn, start: Callable[..., Any]
 ) -> None:
     ris, other = {"Url": f"{NOBODY}/ris", "Name": "ris"}, {"Url": f"{NOBODY}/other", "Name": "other"}
-    start(ris).tell("before", VALUES)
+    start(ris).queue("before", VALUES)
     orthanc_standin.logs.clear()
     notifier = start(other)
     assert waiting(notifier) == {"other": ("configured", 0), "ris": ("orphaned", 1)}
@@ -114,7 +114,7 @@ def test_what_waits_for_an_entry_that_is_gone_is_kept_shown_and_told_once(
 def test_an_orphan_goes_after_its_days(
     script: ModuleType, orthanc_standin: StandIn, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start({"Url": f"{NOBODY}/ris", "Name": "ris"}).tell("before", VALUES)
+    start({"Url": f"{NOBODY}/ris", "Name": "ris"}).queue("before", VALUES)
     monkeypatch.setattr(script, "LOOK_EVERY", 0.05)
     notifier = start({"Url": f"{NOBODY}/other", "Name": "other"})
     time.sleep(0.5)
@@ -177,7 +177,7 @@ def test_a_notification_that_can_not_be_formed_holds_up_no_other(
 ) -> None:
     notifier = start({"Url": f"{service.url}/{{PatientID}}", "Name": "ris"})
     notifier._ledger.add("ris", "bad", {"Neither": 1})
-    notifier.tell("before", VALUES)
+    notifier.queue("before", VALUES)
     deadline = time.monotonic() + 10
     while not service.requests or not notifier.services()["ris"]["Waiting"]:
         assert time.monotonic() < deadline

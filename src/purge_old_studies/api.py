@@ -95,7 +95,7 @@ class Purges:
         reading = self._clock.read()
         asked = self._conditions(found, reading)
         if found.get("dry-run", request.method == "POST"):
-            content = self._dry_run(asked, reading)
+            content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":
                 content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
             return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
@@ -128,9 +128,12 @@ class Purges:
             raise Refused(409, f"{reading.doubt}. A purge by since=YYYYMMDD alone needs no clock")
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
 
-    def _dry_run(self, asked: Conditions, reading: Reading) -> dict[str, Any]:
+    def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
-            return summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            if not force and (refusal := self._running().too_many(content["Studies"])):
+                content["Refused"] = f"{refusal}; force=true does it nevertheless"
+            return content
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
 

@@ -73,7 +73,7 @@ class Runner:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
             studies = self._archive.chosen(asked)
-            if not force and (refusal := self._too_many(len(studies))):
+            if not force and (refusal := self.too_many(len(studies))):
                 self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
                 raise Refused(403, f"{refusal}; force=true does it nevertheless")
             number = self._write_down(asked, who, studies, continues=continues)
@@ -90,7 +90,8 @@ class Runner:
     def tell(self, event: str, number: int | None, who: Mapping[str, Any], **more: Any) -> None:
         self._history.add([{"Time": now_utc(), "Purge": number, "Event": event, **more, **who}])
 
-    def _too_many(self, count: int) -> str | None:
+    def too_many(self, count: int) -> str | None:
+        """Return why a purge of so many studies is refused without `force`, or None."""
         most, percent = self._settings.max_studies, self._settings.max_percent
         if most and count > most:
             return f"{count} studies would go, more than MaxStudies ({most})"

@@ -50,7 +50,7 @@ class Rule:
         default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
     )
     days: tuple[str, ...] = dataclasses.field(
-        default=DAYS, metadata={"check": _days, "help": "On which days of the week; every day."}
+        default=DAYS, metadata={"check": _days, "help": "The days of the week on which it runs."}
     )
     by: str = dataclasses.field(
         default="StudyDate",
@@ -61,20 +61,24 @@ class Rule:
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"check": not_empty, "help": 'What must match besides, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
+        metadata={"check": not_empty, "help": 'A further condition, as in DICOM: `{"ModalitiesInStudy": "CR"}`.'},
     )
     labels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; not there: any, or none."}
+        default=(), metadata={"check": not_empty, "help": "Labels that a study must have; without the key: any study."}
     )
     labels_constraint: str = dataclasses.field(
         default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
     )
     limit: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Most studies a run, oldest first."}
+        default=None, metadata={"minimum": 1, "help": "The most studies of one run, the oldest first; null: no limit."}
     )
     undated: Any = dataclasses.field(
         default=False,
-        metadata={"check": _undated, "help": 'Studies without a date: `"received"` judges them by their `LastUpdate`.'},
+        metadata={
+            "check": _undated,
+            "allowed": '`false`, `true`, `"received"`',
+            "help": "Studies without a valid date: they stay; they go, whatever their age; their `LastUpdate` counts.",
+        },
     )
 
 
@@ -90,14 +94,14 @@ class Settings:
         metadata={
             "minimum": 0,
             "maximum": 100,
-            "help": "More of the archive at once is refused likewise; 0: no limit.",
+            "help": "More percent of the archive's studies at once are refused without `force`; 0: no limit.",
         },
     )
     keep_labels: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "A study with one of these labels is never purged."}
     )
     keep_metadata: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"help": "Nor is one with one of these metadata, whatever their values."}
+        default=(), metadata={"help": "A study with one of these metadata is never purged, whatever the value."}
     )
     keep_received_days: float = dataclasses.field(
         default=7,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,17 +22,22 @@ def audit(start: Callable[..., Script], clock: Clock) -> Script:
     return start("audit_log", {"AuditLog": {"Key": KEY, "WatchRequests": True}})
 
 
+def part(name: str) -> Any:
+    """Return a module of the script that is loaded now."""
+    return importlib.import_module(f"audit_log.{name}")
+
+
 def written(audit: Script, folder: Path, count: int, *, max_bytes: int = 10**6) -> list[Path]:
-    log = audit.module.Log(folder, KEY.encode(), max_bytes, sync=False)
+    log = part("log").Log(folder, KEY.encode(), max_bytes, sync=False)
     for number in range(count):
-        log.append([{"At": audit.module.now(), "Event": "test", "Study": f"s{number}"}])
+        log.append([{"At": part("log").utc(), "Event": "test", "Study": f"s{number}"}])
     log.close()
-    files: list[Path] = audit.module.log_files(folder)
+    files: list[Path] = part("lines").log_files(folder)
     return files
 
 
 def verified(audit: Script, folder: Path) -> list[str]:
-    problems: list[str] = audit.module.verify(audit.module.log_files(folder), KEY.encode())[0]
+    problems: list[str] = part("verification").verify(part("lines").log_files(folder), KEY.encode())[0]
     return problems
 
 
@@ -56,34 +62,34 @@ def test_verify_reports_a_missing_first_file_though_all_macs_are_right(
     first = int(files[1].stem.removeprefix("audit-"))
     assert verified(audit, tmp_path / "log") == [f"numbers 1 to {first - 1} are missing at the beginning"]
     monkeypatch.setenv("AUDIT_LOG_KEY", KEY)
-    assert audit.module.main(["--verify", str(tmp_path / "log")]) == 1
+    assert part("verification").main(["--verify", str(tmp_path / "log")]) == 1
     assert "WRONG" in capsys.readouterr().out
 
 
 def test_verify_misses_no_file_that_was_dropped_for_its_age(audit: Script, tmp_path: Path, clock: Clock) -> None:
     written(audit, tmp_path / "log", 6, max_bytes=300)
     clock.advance(86400)
-    log = audit.module.Log(tmp_path / "log", KEY.encode(), 300, sync=False)
-    log.append([{"At": audit.module.now(), "Event": "test"}])
-    log.drop_before(audit.module.now())
+    log = part("log").Log(tmp_path / "log", KEY.encode(), 300, sync=False)
+    log.append([{"At": part("log").utc(), "Event": "test"}])
+    log.drop_before(part("log").utc())
     log.close()
-    [*files] = audit.module.log_files(tmp_path / "log")
+    [*files] = part("lines").log_files(tmp_path / "log")
     assert not files[0].name.endswith("000001.jsonl")
     assert verified(audit, tmp_path / "log") == []
 
 
 def test_verify_reports_a_cut_end_only_by_the_newest_line_that_was_known(audit: Script, tmp_path: Path) -> None:
     [path] = written(audit, tmp_path / "log", 5)
-    _, number, mac = audit.module.verify([path], KEY.encode())
+    _, number, mac = part("verification").verify([path], KEY.encode())
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
     assert verified(audit, tmp_path / "log") == []
-    problems, *_ = audit.module.verify([path], KEY.encode(), (number, mac))
+    problems, *_ = part("verification").verify([path], KEY.encode(), (number, mac))
     assert problems == ["numbers 4 to 5 are missing at the end"]
 
 
 def test_verify_reports_a_changed_line_and_another_key(audit: Script, tmp_path: Path) -> None:
     [path] = written(audit, tmp_path / "log", 3)
-    assert audit.module.verify([path], b"another key of more than thirty-two characters")[0]
+    assert part("verification").verify([path], b"another key of more than thirty-two characters")[0]
     path.write_bytes(path.read_bytes().replace(b'"s1"', b'"s9"'))
     assert verified(audit, tmp_path / "log") == [
         f"{path.name}, line 2: number 2 has been changed (or the key is another)"
@@ -95,10 +101,10 @@ def test_without_a_key_or_a_log_it_can_not_be_told(
 ) -> None:
     monkeypatch.delenv("AUDIT_LOG_KEY", raising=False)
     written(audit, tmp_path / "log", 1)
-    assert audit.module.main(["--verify", str(tmp_path / "log")]) == 2
+    assert part("verification").main(["--verify", str(tmp_path / "log")]) == 2
     monkeypatch.setenv("AUDIT_LOG_KEY", KEY)
-    assert audit.module.main(["--verify", str(tmp_path / "none")]) == 2
-    assert audit.module.main(["--verify", str(tmp_path / "log")]) == 0
+    assert part("verification").main(["--verify", str(tmp_path / "none")]) == 2
+    assert part("verification").main(["--verify", str(tmp_path / "log")]) == 0
 
 
 # What is written down
@@ -132,9 +138,10 @@ def test_what_could_not_be_kept_in_memory_is_counted(
 ) -> None:
     audit = start("audit_log", {"AuditLog": {"Key": KEY}})
     eventually(lambda: lines(audit, "started"))
-    monkeypatch.setattr(audit.module, "MOST_WAITING", 0)
+    inbox = source("common.inbox")
+    monkeypatch.setattr(inbox, "MOST_REPORTS", 0)
     audit.change("DELETED", "a1", "STUDY")
-    monkeypatch.setattr(audit.module, "MOST_WAITING", 10)
+    monkeypatch.setattr(inbox, "MOST_REPORTS", 10)
     audit.change("DELETED", "b2", "STUDY")
     [lost] = eventually(lambda: lines(audit, "lost"))
     assert lost["Count"] == 1

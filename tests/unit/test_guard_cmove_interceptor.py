@@ -157,17 +157,19 @@ def test_a_notification_that_is_not_delivered_waits_and_survives_a_restart(movin
     assert notifications()["waiting"] + notifications()["sending"] == 1
 
 
-def test_the_pieces_of_a_series_make_it_up_and_none_is_too_large(moving: Moving) -> None:
+def test_the_pieces_of_a_series_make_it_up_and_none_is_too_large(moving: Moving, source: Any) -> None:
     moving.start()
     for count in (*range(1, 1000), 5000):
-        sizes = moving.script.module.piece_sizes(count)
+        sizes = source("cmove_interceptor.planning").piece_sizes(count)
         assert (sum(sizes), max(sizes) <= 64, min(sizes) > 0) == (count, True, True)
 
 
 @pytest.mark.parametrize("value", ["..", "../..", "a/b", "a?b=c", "a&b", "#x", "@evil", "é\n", "%2e%2e", ""])
-def test_no_value_reaches_beyond_its_place_in_a_url(moving: Moving, value: str) -> None:
+def test_no_value_reaches_beyond_its_place_in_a_url(moving: Moving, value: str, source: Any) -> None:
     moving.start()
-    url = moving.script.module.filled_url("http://host/a/{PatientID}/b?q={PatientID}&r=1", {"PatientID": value})
+    url = source("cmove_interceptor.templates").filled_url(
+        "http://host/a/{PatientID}/b?q={PatientID}&r=1", {"PatientID": value}
+    )
     assert url.startswith("http://host/a/")
     assert (url.count("/"), url.count("?"), url.count("&"), url.count("#")) == (5, 1, 1, 0)
     assert "/../" not in url

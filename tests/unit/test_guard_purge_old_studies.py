@@ -291,6 +291,17 @@ def test_a_dry_run_deletes_nothing(purging: Purging) -> None:
     assert purging.deleted() == []
 
 
+def test_a_dry_run_says_what_a_guard_would_refuse(purging: Purging) -> None:
+    for name in ("a1", "a2"):
+        purging.add(name)
+        purging.standin.answers["GET", f"/studies/{name}/statistics"] = {"DiskSize": "10"}
+    purging.start(MaxStudies=1)
+    answer = purge(purging, **{"dry-run": True}).json()
+    assert answer["Refused"] == "2 studies would go, more than MaxStudies (1); force=true does it nevertheless"
+    assert "Refused" not in purge(purging, **{"dry-run": True, "force": True}).json()
+    assert "Refused" not in purge(purging, **{"dry-run": True, "limit": 1}).json()
+
+
 def test_a_link_in_a_page_deletes_nothing(purging: Purging) -> None:
     purging.add("a1")
     purging.start()

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the log says of each event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line
+from common.arrivals import Arrival
+
+from .places import Places
+from .watching import SeenRequest
+from .writer import LineWriter
+
+RESOURCE = re.compile(r"^/(patients|studies|series|instances)/([0-9a-f]{8}(?:-[0-9a-f]{8}){4})(?:/([a-z-]*))?")
+DICOMWEB = re.compile(r"^/dicom-web/studies/([0-9.]+)")
+LEVEL_NAMES = {0: "Patient", 1: "Study", 2: "Series"}  # orthanc.ResourceType
+REQUEST_EVENTS = {"GET": "retrieve-attempt", "DELETE": "delete-attempt", "POST": "post-attempt", "PUT": "put-attempt"}
+JOB_EVENTS = {
+    "DicomModalityStore": "sent",
+    "OrthancPeerStore": "sent",
+    "DicomWebStowClient": "sent",
+    "PushTransfer": "sent",
+    "DicomMoveScu": "moved",
+    "DicomGetScu": "moved",
+    "Archive": "archived",
+    "Media": "archived",
+}
+
+
+class EventLines:
+    """Makes lines of events: finds out which study and patient each is about.
+
+    Each method raises sqlite3.Error or OSError where the ledger can't be used now; called again later, nothing counts twice.
+    """
+
+    def __init__(self, places: Places, writer: LineWriter) -> None:
+        self._places, self._writer = places, writer
+
+    def on_stored(self, at: str, instance: str, arrival: Arrival) -> None:
+        """Add that an instance was received, and the modification or anonymization that made it."""
+        # First what may fail, then what is kept in memory: when this is done again, nothing counts twice.
+        parents, uids, origin = arrival.parents, arrival.uids, dict(arrival.origin)
+        made_by = [name for name in ("ModifiedFrom", "AnonymizedFrom") if origin.pop(name, None)]
+        place = {"Study": parents.get("Study", ""), "StudyInstanceUID": uids["Study"], "Patient": uids["Patient"]}
+        if not parents:  # identifiers that are not ASCII
+            place = self._places.find(instance, ("instances",)) or place
+        for resource in parents.values():
+            self._places.keep(resource, place)
+        change_key = (made_by[0], place["Study"]) if made_by else ()
+        # Before 1.12.5 a job of modification does not name its source; the instances that it made do.
+        is_first = bool(made_by) and not self._writer.counts(change_key)
+        source = self._places.find(arrival.origin[made_by[0]], ("instances",)) if is_first else {}
+        entry = {"At": at, "Event": "received", **place, "From": origin}
+        if made_by:
+            entry["Made"] = made_by[0][:-4].lower()
+        self._writer.add_or_count(("received", place["Study"], *origin.items(), *made_by), entry)
+        if made_by:
+            change = {"At": at, "Event": entry["Made"], **source, "Made": place["Study"]}
+            self._writer.add_or_count(change_key, change)
+
+    def on_deleted(self, at: str, level: int, resource: str) -> None:
+        """Add that a resource was deleted; of many instances, how many."""
+        if level == orthanc.ResourceType.INSTANCE:
+            entry = {"At": at, "Event": "deleted", "Level": "Instance", "Resource": resource}
+            self._writer.add_or_count(("deleted",), entry)
+            return
+        place = self._places.find(resource, ())
+        if level == orthanc.ResourceType.PATIENT:
+            place = {"Patient": place["Patient"]} if place else {}
+        self._places.forget(resource)
+        self._writer.add(at, "deleted", place, Level=LEVEL_NAMES[level], Resource=resource)
+
+    def on_job_end(self, at: str, job: Mapping[str, Any], success: bool) -> None:
+        """Add how a job ended, one line for each study that it was about."""
+        content = job.get("Content", {})
+        event = JOB_EVENTS.get(job["Type"], "job")
+        resources = [*content.get("ParentResources", ()), content.get("SourceStudy")]
+        places = {tuple(place.items()): place for place in map(self._places.find, filter(None, resources))}
+        for place in places.values() or [{}]:
+            self._writer.add(at, event, place, **_described_job(job, event, success))
+
+    def on_request(self, seen: SeenRequest) -> None:
+        """Add who asked for what; of many requests of one kind, how many."""
+        resource = RESOURCE.match(seen.uri)
+        place = self._place_of_request(seen, resource)
+        who = {
+            "User": seen.user,
+            "IP": seen.ip,
+            **({"ForwardedFor": one_line(seen.forwarded)} if seen.forwarded else {}),
+        }
+        event = REQUEST_EVENTS.get(seen.method, "attempt")
+        more = {**place, **who, "Method": seen.method, "Route": one_line(seen.uri)}
+        if seen.method != "GET":
+            self._writer.add(seen.at, event, more)
+            return
+        kind = (resource[1], resource[3]) if resource else (seen.uri,)
+        key = (*who.values(), *place.values(), *kind)
+        self._writer.add_or_count(key, {"At": seen.at, "Event": event, **more})
+
+    def _place_of_request(self, seen: SeenRequest, resource: re.Match[str] | None) -> Mapping[str, str]:
+        if resource and resource[1] == "patients":
+            return {"Patient": self._places.find(resource[2], ()).get("Patient", "")}
+        if resource:
+            return self._places.find(resource[2], (resource[1],))
+        dicomweb = DICOMWEB.match(seen.uri)
+        uid = dicomweb[1] if dicomweb else seen.study_uid
+        return self._places.find(uid, ()) if uid else {}
+
+
+def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[str, Any]:
+    """Return what a line says of a job besides study and patient."""
+    content = job.get("Content", {})
+    found = {"Job": job["ID"], "Type": job["Type"], "Result": "success" if success else "failure"}
+    if not success:
+        found["Error"] = one_line(job.get("ErrorDescription", ""))
+    optional = {
+        "To": sent_to(content) if event == "sent" else content.get("TargetAet"),
+        "From": content.get("RemoteAet") if event == "moved" else None,
+        "Made": content.get("ID") or content.get("TargetStudy"),
+        "MoveOriginator": content.get("MoveOriginatorAET"),
+        "Query": content.get("Query") if event == "moved" else None,
+    }
+    return found | {name: value for name, value in optional.items() if value}
+
+
+def sent_to(content: Mapping[str, Any]) -> str:
+    """Return where a job of sending sent to: an AET, or the URL of a peer."""
+    peer = content.get("Peer")
+    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The log: files that are only appended to, whose lines are chained by their MACs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.state import StateLock, make_private, must_be_same, open_private
+from common.times import utc
+
+from .lines import entries_of, log_files, mac_of, parse_line
+
+
+class Log:
+    """The files of a folder, to append to: by one process only.
+
+    Raises
+    ------
+    OSError : the folder or its files can't be written, or another process has them.
+    """
+
+    def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
+        self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
+        self.number, self.mac, self._file = 0, "", -1
+        self._lock = StateLock(folder, setting, folder / "lock")
+        try:
+            if files := log_files(folder):
+                for path in files:
+                    make_private(path)
+                self._open(files[-1])
+                self._continue_from(files)
+            else:
+                self._begin_file()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        file = open_private(path, os.O_APPEND)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._path = file, path
+        self._size = os.fstat(self._file).st_size
+
+    def _begin_file(self) -> None:
+        self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
+
+    def _continue_from(self, files: Sequence[Path]) -> None:
+        """Continue after the last whole line; if a crash has cut one, write a line that says so."""
+        broken = b""
+        for path in reversed(files):
+            lines = path.read_bytes().split(b"\n")
+            for raw in reversed(lines):
+                if line := parse_line(raw):
+                    self.number, self.mac = line.content["Number"], line.mac
+                    break
+                broken = broken or raw
+            if self.number:
+                break
+        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+            self._write(b"\n")
+        if broken:
+            self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
+
+    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
+        must_be_same(self._file, self._path)
+        self._lock.check()
+        if self._size >= self._max_bytes:
+            self._begin_file()
+            entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
+        number, mac, data = self.number, self.mac, []
+        for number, entry in enumerate(entries, start=self.number + 1):
+            text = json.dumps({"Number": number, **entry}).encode()[:-1]
+            mac = mac_of(self._key, mac, text)
+            data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
+        self._write(b"".join(data))
+        self.number, self.mac = number, mac
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError("the disk is full")
+            if self._sync:
+                os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
+            raise
+        self._size += len(data)
+
+    def drop_before(self, at: str) -> None:
+        """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
+        for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
+            if (first := next(entries_of(following), None)) is None or first["At"] >= at:
+                return
+            self.append([{"At": utc(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
+            path.unlink()
+
+    def close(self) -> None:
+        """Write no more, and let another process write."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._lock.close()

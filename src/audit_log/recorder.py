@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What Orthanc calls, and the one thread that writes down what it reported."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orthanc
+
+from common.arrivals import Arrivals
+from common.inbox import Inbox
+from common.ledger import Ledger
+from common.loopback import Loopback
+from common.state import configuration_folder, state_folder
+from common.times import utc
+from common.worker import Worker
+
+from .events import EventLines
+from .log import Log
+from .places import PLACE_TABLES, Places
+from .settings import SECTION, Settings, read_or_make_key
+from .watching import seen_request
+from .writer import LineWriter
+
+GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
+TURN_SECONDS = 5.0  # between two looks for what has become quiet
+LINES_PER_WRITE = 500
+
+
+class Recorder:
+    """Takes what Orthanc reports into memory; the thread makes lines of it and writes them.
+
+    Attributes
+    ----------
+    log, folder : the log and where it is, once the worker has opened it.
+    watches_requests : whether requests are written down.
+    """
+
+    log: Log
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
+        self._settings, self._configuration = settings, configuration
+        self._loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
+        # Never opened: making a line may ask Orthanc, which no callback does.
+        self._inbox = Inbox[Callable[[], None]](self._make_lines)
+        self.worker = Worker("audit_log", self._open, self._turn, self._finish)
+        self.watches_requests = False
+        self._started_at = ""
+        change = orthanc.ChangeType
+        self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
+
+    # What Orthanc calls: return at once
+
+    def on_request(self, uri: str, **request: Any) -> bool:
+        """Let every request through: the filter of requests only looks."""
+        if seen := seen_request(uri, request, self._loopback._token):
+            self._add(lambda: self._events.on_request(seen))
+        return True
+
+    def on_stored(self, dicom: orthanc.DicomInstance, instance: str) -> None:
+        self._arrivals.stored(dicom, instance)
+        arrival = self._arrivals.get(instance)
+        self._arrivals.forget(instance)  # it waits with the event, however many do
+        if arrival:
+            at = utc()
+            self._add(lambda: self._events.on_stored(at, instance, arrival))
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        at = utc()
+        if change == orthanc.ChangeType.ORTHANC_STARTED:
+            self._started_at = at
+            self.worker.start()
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self.worker.stop()
+        elif change == orthanc.ChangeType.DELETED:
+            self._add(lambda: self._events.on_deleted(at, level, resource))
+        elif change in self._job_ends:
+            success = self._job_ends[change]
+            try:
+                job = json.loads(orthanc.RestApiGet(f"/jobs/{resource}"))  # it may be forgotten soon
+            except orthanc.OrthancException:
+                job = {"ID": resource, "Type": "", "Content": {}}
+            self._add(lambda: self._events.on_job_end(at, job, success))
+
+    def _add(self, event: Callable[[], None]) -> None:
+        self._inbox.add(event)
+        if not self.worker.wake.is_set():
+            self.worker.wake.set()
+
+    # The thread
+
+    def _open(self) -> Ledger:
+        settings = self._settings
+        folder = state_folder(settings.state_path, self._configuration)
+        ledger = Ledger(folder / "audit_log.sqlite", PLACE_TABLES, durability=settings.durability)
+        try:
+            key = settings.key or read_or_make_key(folder / "audit_log.key")
+            self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
+            self.log = Log(
+                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
+                sync=settings.durability == "full",
+                setting="Path" if settings.path else "StatePath",
+            )
+        except BaseException:
+            ledger.close()
+            raise
+        if settings.key is None:
+            orthanc.LogWarning(
+                f"{SECTION}.Key is not set: whoever can read {folder / 'audit_log.key'} can write a log that looks right"
+            )
+        self._writer = LineWriter(self.log, settings.keep_days)
+        self._places = Places(ledger, self._loopback)
+        self._events = EventLines(self._places, self._writer)
+        self._writer.add(self._started_at, "started")
+        return ledger
+
+    def _turn(self) -> float:
+        if self._inbox:
+            self.worker.stopping.wait(GATHERING_SECONDS)
+        self._inbox.flush()
+        self._writer.add_counts()
+        self._write()
+        return 0.0 if self._places.learn_some() else TURN_SECONDS
+
+    def _finish(self) -> None:
+        """Write what there is when Orthanc ends."""
+        try:
+            self._inbox.flush()
+            self._writer.add_counts(everything=True)
+            self._writer.add(utc(), "stopped")
+            self._write()
+        except (sqlite3.Error, OSError) as error:
+            orthanc.LogError(f"audit_log could not write its last {self.waiting()} lines: {error}")
+        finally:
+            self.log.close()
+
+    def _make_lines(self, event: Callable[[], None]) -> None:
+        """Make the lines of an event; one that can't be made now, for a full disk for example, is made later."""
+        if len(self._writer.lines) >= LINES_PER_WRITE:
+            self._write()
+        try:
+            event()
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception:  # noqa: BLE001 - one odd event never keeps the others from the log
+            text = f"audit_log met an error, please report it:\n{traceback.format_exc()}"
+            self.worker.trouble.begins(text, "an odd event")
+
+    def _write(self) -> None:
+        if lost := self._inbox.lost:
+            self._writer.add(utc(), "lost", Count=lost)
+            self._inbox.lost -= lost
+        self._writer.write()
+
+    def waiting(self) -> int:
+        """Return how many events and lines are not written yet."""
+        return len(self._inbox) + len(self._writer.lines)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The section AuditLog of the configuration, and the key of the HMACs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from pathlib import Path
+
+from common.state import make_private, open_private
+
+SECTION = "AuditLog"
+MIN_KEY_LENGTH = 32  # characters
+
+
+def wrong_key(key: str | None) -> str | None:
+    """Return what is allowed, if this is no key."""
+    return None if key is None or len(key) >= MIN_KEY_LENGTH else f"at least {MIN_KEY_LENGTH} characters"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The section `AuditLog`."""
+
+    key: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": wrong_key,
+            "help": "Of the HMACs, at least 32 characters; null: made, and kept in `audit_log.key` beside the index.",
+        },
+    )
+    path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the log; null: `audit-log` in that of the index."}
+    )
+    watch_requests: bool | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
+    )
+    max_file_size: float = dataclasses.field(
+        default=64, metadata={"minimum": 0.001, "help": "Megabytes after which a new file begins."}
+    )
+    keep_days: float | None = dataclasses.field(
+        default=None,
+        metadata={"minimum": 1, "help": "Days after which files are deleted, and a line says so; null: never."},
+    )
+    durability: str = dataclasses.field(
+        default="normal",
+        metadata={"choices": ("normal", "full"), "help": "`full`: what is written also survives the loss of power."},
+    )
+    state_path: str | None = dataclasses.field(
+        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
+    )
+
+
+def read_or_make_key(path: Path) -> str:
+    """Return the key in a file, which is made if it is not there. Raises OSError."""
+    make_private(path)
+    if not path.exists() or not path.stat().st_size:  # or a full disk has kept it empty
+        with os.fdopen(open_private(path), "r+") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    if wrong_key(key := path.read_text().strip()):
+        raise OSError(f"{path} holds no key of at least {MIN_KEY_LENGTH} characters")
+    return key

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Which requests are written down, and what of them: never what is secret."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from common.answers import one_line
+from common.times import utc
+
+# Routes that give images, or documents, or what they were made from.
+CONTENT = re.compile(
+    r"^/(?:(?:patients|studies|series|instances)/[^/]+/(?:archive|media|file|preview|rendered|image-|frames|pdf|raw|matlab"
+    r"|attachments/[^/]+/(?:data|compressed-data)|content/7fe0-0010|numpy|export|dicom)|dicom-web/studies/|wado"
+    r"|tools/create-archive|tools/create-media|jobs/[^/]+/archive|audit-log$)"
+)
+METHODS = {1: "GET", 2: "POST", 3: "PUT", 4: "DELETE"}  # orthanc.HttpMethod
+GET = 1
+
+
+class SeenRequest(NamedTuple):
+    """A request, as the filter saw it."""
+
+    at: str
+    method: str
+    uri: str
+    ip: str
+    user: str
+    forwarded: str
+    study_uid: str
+
+
+def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRequest | None:
+    """Return what is written down of a request; None for most, which cost a look at their route, and for the script's own."""
+    method = request["method"]
+    if method == GET and not CONTENT.match(uri):
+        return None
+    headers = request["headers"]
+    authorization = headers.get("authorization", "")
+    if own_token and authorization == own_token:
+        return None
+    return SeenRequest(
+        utc(),
+        METHODS.get(method, "?"),
+        uri,
+        request["ip"],
+        user_of(authorization),
+        headers.get("x-forwarded-for", ""),
+        request.get("get", {}).get("studyUID", ""),
+    )
+
+
+def user_of(authorization: str) -> str:
+    """Return the name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""

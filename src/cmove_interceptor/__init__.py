@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Notifies services of each C-MOVE that Orthanc receives, and does the move as Orthanc itself would have done.
+
+Whoever listens to C-MOVE replaces Orthanc's own, so this script does both: notifications by HTTP (before or after the
+move, waited for or delivered later, at least once), and the move, or none, or one of what is first fetched from elsewhere.
+
+    "CMoveInterceptor": {"Notify": [{"Url": "https://ris.example/moves?study={StudyInstanceUID}&to={TargetAET}"}]}
+
+Without the section each request is an entry in the log, and is moved. The routes:
+
+    GET /cmove-interceptor/status
+    GET /cmove-interceptor/requests                       recent ones, with what came of them
+    DELETE /cmove-interceptor/services/{name}             what waits for a service that is not configured any more
+
+Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import orthanc
+
+from common.answers import KEPT_ALIVE, serve, warn_if_open
+from common.settings import SettingsError, is_nearly, read_settings
+from common.version import __version__  # noqa: F401 - the built file has it at its top
+
+from .api import Routes
+from .interceptor import Interceptor
+from .settings import SECTION, Settings, check_settings, holds_moves_back
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings = read_settings(Settings, SECTION, configuration)
+        check_settings(settings)
+        interceptor = Interceptor(settings, configuration, None)
+    except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
+        holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])
+        does = "refuses every C-MOVE" if holds else "moves as Orthanc does and tells nobody"
+        refusal = f"{error}. cmove_interceptor {does} until this is corrected."
+        orthanc.LogError(refusal)
+        return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
+    if settings.tcp_no_delay:
+        os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+    warn_if_open("cmove_interceptor", configuration)
+    if interceptor.refusal:
+        orthanc.LogError(interceptor.refusal)
+    return _listen(interceptor, settings, refuse=holds_moves_back(configuration.get(SECTION)))
+
+
+def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
+    """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
+    routes = Routes(interceptor, settings.mode)
+    serve("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
+    serve("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
+    serve("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
+    if interceptor.refusal and not refuse:
+        return  # not registering leaves Orthanc's own C-MOVE in place
+    KEPT_ALIVE.append(interceptor)
+    if not interceptor.refusal:
+        KEPT_ALIVE.append(interceptor.on_change)
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+    # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
+    if hasattr(orthanc, "RegisterMoveCallback2"):
+        callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)
+        KEPT_ALIVE.extend(callbacks)
+        orthanc.RegisterMoveCallback2(*callbacks)
+    else:
+        KEPT_ALIVE.append(interceptor.move_synchronously)
+        orthanc.RegisterMoveCallback(interceptor.move_synchronously)
+
+
+register()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Delivers the notifications that wait for one service, at least once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line
+from common.ledger import Ledger
+from common.retry import Retry
+from common.worker import Trouble
+
+from .caller import Caller, NotDeliveredError
+
+LOOK_SECONDS = 2.0  # between looks for notifications that are due
+ROWS_PER_LOOK = 100
+
+
+class Delivery:
+    """The thread that delivers to one service what is due, from the ledger's queue of its name."""
+
+    def __init__(self, caller: Caller, ledger: Ledger, retry: Retry) -> None:
+        self._caller, self._ledger, self._retry = caller, ledger, retry
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"cmove-notify {caller.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once for what is due."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """End after the notification that is under way; return at once."""
+        self._stopping.set()
+        self._wake.set()
+
+    def join(self, deadline: float) -> None:
+        """Wait for the end until a time of the monotonic clock."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    # The thread
+
+    def _work(self) -> None:
+        trouble = Trouble("cmove_interceptor (notifications)")
+        while not self._stopping.is_set():
+            try:
+                if self._deliver():
+                    self._measure()
+                else:
+                    self._wake.wait(LOOK_SECONDS)
+                    self._wake.clear()
+                if not self._stopping.is_set():
+                    trouble.is_over()
+            except (sqlite3.Error, OSError) as error:
+                if not self._stopping.is_set():
+                    trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
+                self._stopping.wait(LOOK_SECONDS)
+            except Exception:  # noqa: BLE001 - the next notification is not lost for it
+                orthanc.LogError(f"cmove_interceptor can't deliver, please report this:\n{traceback.format_exc()}")
+                self._stopping.wait(LOOK_SECONDS)
+
+    def _deliver(self) -> bool:
+        """Deliver what is due; return whether there was something."""
+        due = self._ledger.due(self._caller.name, ROWS_PER_LOOK, self._retry.longest)
+        for row in due:
+            if self._stopping.is_set():
+                break
+            self._ledger.start(row["id"])
+            try:
+                self._caller.send(self._prepared(json.loads(row["data"])), self._caller.service.timeout)
+            except NotDeliveredError as error:
+                self._fail(row, str(error))
+            except Exception as error:  # noqa: BLE001 - of this notification alone: the next one is sent
+                self._fail(row, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
+            else:
+                self._ledger.end(row["id"], "done")
+        return bool(due)
+
+    def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return what a row says, for the service as it is configured now; the first version wrote down what it would send."""
+        return data if "Url" in data else self._caller.prepared(data["Values"])
+
+    def _fail(self, row: Mapping[str, Any], error: str) -> None:
+        retry = self._retry
+        state = self._ledger.fail(
+            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
+        )
+        if row["attempts"] == 0 or state == "dead":
+            after = "given up" if state == "dead" else "it goes again"
+            name = self._caller.name
+            orthanc.LogWarning(f"cmove_interceptor: a notification did not reach {name}: {error}; {after}")
+
+    def _measure(self) -> None:
+        """Set Orthanc's metrics of how many notifications are in which state."""
+        for state, count in self._ledger.totals().items():
+            if not self._stopping.is_set():
+                orthanc.SetMetricsValue(
+                    f"cmove_interceptor_notifications_{state}", float(count), orthanc.MetricsType.DEFAULT
+                )

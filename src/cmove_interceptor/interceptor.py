@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What Orthanc calls: a move from its beginning to its end, and the script's own."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import orthanc
+
+from common.answers import one_line
+from common.ledger import Ledger
+from common.loopback import Loopback
+from common.state import state_folder
+from common.worker import Worker
+
+from .archive import Archive
+from .fetcher import Fetcher
+from .jobs import JobEnds, StoreJobs
+from .modes import mode_of
+from .move import Move
+from .move_request import MoveFailed, described, read_fields
+from .notifier import Notifier
+from .planning import Planner
+from .records import TABLES, Records, interrupted_move
+from .sending import Sender
+from .settings import Settings
+
+FORGET_EVERY_SECONDS = 60.0
+
+
+class Interceptor:
+    """The script's callbacks.
+
+    Attributes
+    ----------
+    refusal : why it stays idle until the configuration is corrected, or None.
+    records : the requests, once the worker has opened the ledger.
+    """
+
+    records: Records
+
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
+        self.refusal = refusal
+        self._settings, self._configuration = settings, configuration
+        loopback = Loopback(configuration)
+        if not refusal and not loopback.enabled:
+            self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+        self.notifier, self._job_ends = Notifier(settings), JobEnds()
+        self._archive = Archive(loopback)
+        self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        planner = Planner(self._archive, settings.associations)
+        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
+        self._worker = Worker("cmove_interceptor", self._open, self._turn)
+        self._interrupted: list[dict[str, Any]] = []
+        self._ended: Counter[str] = Counter()
+
+    # From start to stop
+
+    def on_change(self, change: int, _level: int, resource: str) -> None:
+        if change in (orthanc.ChangeType.JOB_SUCCESS, orthanc.ChangeType.JOB_FAILURE):
+            self._job_ends.end(resource, well=change == orthanc.ChangeType.JOB_SUCCESS)
+        elif change == orthanc.ChangeType.ORTHANC_STARTED:
+            if self.refusal:
+                orthanc.LogError(self.refusal)
+            else:
+                self._worker.start()
+        elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+            self._jobs.stopping.set()
+            deadline = time.monotonic() + 2
+            self._worker.end(2)
+            self.notifier.stop(deadline)
+            self._worker.stop(deadline - time.monotonic())
+
+    def unavailable(self) -> str | None:
+        """Return why nothing works, or None."""
+        return self.refusal or self._worker.why_not()
+
+    def _open(self) -> Ledger:
+        folder = state_folder(self._settings.state_path, self._configuration)
+        ledger = self._ledger = Ledger(
+            folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability
+        )
+        try:
+            self.records = Records(ledger)
+            self._interrupted = self.records.interrupted()
+            self.notifier.start(ledger)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _turn(self) -> float:
+        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        while self._interrupted:
+            self._end_interrupted(interrupted_move(self._interrupted[0]))
+            self._interrupted.pop(0)
+        days = self._settings.keep_done_days
+        more = self._ledger.forget_finished(days)
+        more |= self.records.forget(days)
+        return 0.1 if more else FORGET_EVERY_SECONDS
+
+    def _end_interrupted(self, move: Move) -> None:
+        """End a move during which Orthanc was killed."""
+        if move.parts and not self._jobs.synchronous:
+            self._end(move, "submitted")
+            return
+        self._jobs.cancel(*move.jobs)  # Orthanc's own move would have ended there, a job continues
+        self._end(move, "interrupted")
+
+    # A move, by the callbacks of plugin 4.2 and later
+
+    def create(self, **request: Any) -> Move:
+        """Begin a move. What is raised here, the caller gets as 0xC000: unable to process."""
+        fields = read_fields(request)
+        orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
+        if reason := self.unavailable():
+            raise MoveFailed(reason)
+        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
+        try:
+            self.notifier.required.ask(move.values())
+            self.notifier.queue("before", move.values())
+            self._begin(move)
+        except Exception as error:
+            self._jobs.cancel(*move.jobs)
+            move.error = one_line(error)
+            self._end(move, "failed")
+            orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
+            raise
+        return move
+
+    def _begin(self, move: Move) -> None:
+        if move.mode == "notify":
+            return
+        if move.mode == "fetch":
+            move.fetched = self._fetcher.complete(move.fields)
+        resources = self._archive.resources(move.fields)
+        if not resources:
+            raise MoveFailed("nothing here is what the request means")
+        self._sender.begin(move, resources)
+
+    def size(self, move: Move) -> int:
+        """Return how often Orthanc is to call `apply`."""
+        return move.total
+
+    def apply(self, move: Move) -> None:
+        """Wait until one more image is sent; what is raised here ends the move with 0xB000: not all arrived."""
+        move.applied += 1
+        self._sender.follow(move, move.applied)
+
+    def free(self, move: Move) -> None:
+        """End a move: all was sent, it failed, or the caller has gone."""
+        errors = [part.error for part in move.parts if part.ended is False]
+        if not move.parts or (self._jobs.synchronous and move.applied >= move.total == move.sent):
+            state = "done"
+        elif not self._jobs.synchronous:
+            state, move.followed = "submitted", False
+        elif errors:
+            state, move.error = "failed", errors[0]
+        else:
+            self._jobs.cancel(*move.jobs)
+            state, move.error = "abandoned", "the caller went away"
+        if move.fetched and not self._settings.fetch.keep and state != "submitted":
+            self._archive.remove(move.fetched)
+        self._end(move, state)
+
+    def _end(self, move: Move, state: str) -> None:
+        with self._ledger.transaction():  # killed in between, nobody would be notified
+            self.records.end(move, state)
+            self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
+            self._ended[state] += 1
+        count = float(self._ended[state])
+        orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
+
+    # The same for plugin 4.0 and 4.1, which know success and 0xB000 only, and one sub-operation
+
+    def move_synchronously(self, **request: Any) -> None:
+        """Do a move from beginning to end."""
+        move = self.create(**request)
+        try:
+            for _ in range(move.total):
+                self.apply(move)
+        finally:
+            self.free(move)
