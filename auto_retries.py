@@ -1539,7 +1539,7 @@ def orthanc_identifier(*values: str) -> str:
     1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
     """
     digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 
 def is_orthanc_identifier(text: str) -> bool:

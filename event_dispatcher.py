@@ -63,6 +63,12 @@ except ImportError:
     raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
 
 
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
+__version__ = "0.1.0"
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -2785,8 +2791,6 @@ class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 # ---- src/event_dispatcher/__init__.py
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AtLeastOnce",
