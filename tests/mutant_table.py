@@ -30,7 +30,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'for one in report["Success"] if': 'for one in (*report["Success"], {"SOPInstanceUID": "1.2"}) if',
         'if report["Status"] == "Pending" and abs(': "if False and abs(",
         "COMMITTED_WITHIN:\n        return None": "COMMITTED_WITHIN * 99:\n        return None",
-        "return committed & found_by_patient(loopback, name, instances)": "return committed",
+        "return committed & found_by_patient(loopback, name, instances, ours)": "return committed",
         "(proved if ours and patients == {ours} else strange).add(instance)": "proved.add(instance)",
         "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
@@ -100,13 +100,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)': "pass",
         "self._set_back(place)\n": "pass\n",
     },
-<<<<<<< HEAD
-=======
-    ("src/common/feed.py", "tests/unit/test_forwarding_deletion.py"): {
-        'return not page["Done"] or not': "return not",
-        "if any(ledger.rows(arrived, level, some) for level in PLURALS):": "if False:",
-    },
->>>>>>> rooms-forwarding
     ("src/common/json_text.py", "tests/unit/test_answers.py"): {
         "if depth > DEEPEST:": "if False:",
         "if len(found := dict(pairs)) < len(pairs):": "if (found := dict(pairs)) is None:",
@@ -224,7 +217,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/peers.py", "tests/unit/test_guard_proofs.py"): {
         '            if status != http.HTTPStatus.OK:\n                raise ValueError(f"{name} answers {status} when': '            if False:\n                raise ValueError(f"{name} answers {status} when',
-        "return found & set(keys)": "return set(keys)",
+        "return {key for key, uuid in there.items() if uuid}": "return set(instances)",
     },
     ("src/forwarding/routing.py", "tests/unit/test_forwarding_routing.py"): {
         "if found[-1].matched and self._first_only:": "if found[-1].destinations and self._first_only:",
@@ -243,8 +236,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if key in RESERVED_STORE_OPTIONS]": 'if key == "Permissive"]',
     },
     ("src/instance_dump.py", "tests/unit/test_guard_instance_dump.py"): {
-        'if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", instance):': "if False:",
-        "> LARGEST:": "> LARGEST * 99:",
+        "if not is_orthanc_identifier(instance):": "if False:",
+        "> MAX_FILE_BYTES:": "> MAX_FILE_BYTES * 99:",
         "finally:\n            self._callers.release()": "finally:\n            pass",
     },
     ("src/purge_old_studies/archive.py", "tests/unit/test_guard_purge_old_studies.py"): {
@@ -266,21 +259,24 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if due and ahead > CLOCK_JUMP:": "if False:",
         "if reading.doubt:": "if False:",
     },
-    ("src/series_private_tags.py", "tests/unit/test_guard_series_private_tags.py"): {
-        # (f)
+    ("src/series_private_tags/follower.py", "tests/unit/test_guard_series_private_tags.py"): {
         'place_in_log(kept, newest, "series_private_tags") if kept >= 0 else newest': "kept if kept >= 0 else newest",
-        # (l)
+    },
+    ("src/series_private_tags/dicom_file.py", "tests/unit/test_guard_series_private_tags.py"): {
+        "if depth > MAX_SEQUENCE_DEPTH:": "if False:",
         'end_of_sequence(data, start, implicit or vr == b"UN")': "end_of_sequence(data, start, implicit)",
-        # (l)
         'end_of_sequence(data, start, implicit or vr == b"UN", depth + 1)': "end_of_sequence(data, start, implicit, depth + 1)",
-        "if depth > MOST_NESTED:\n        raise": "if False:\n        raise",
+    },
+    ("src/series_private_tags/entries.py", "tests/unit/test_guard_series_private_tags.py"): {
         "found = self._exact.get((group, element)), self._of_creator": "found = self._exact.get((group, element)), None and self._of_creator",
         "if group % 2 == 0:": "if False:",
     },
-    ("src/series_thumbnail.py", "tests/unit/test_guard_series_thumbnail.py"): {
+    ("src/series_thumbnail/drawing.py", "tests/unit/test_guard_series_thumbnail.py"): {
         "if not task.spoiled:\n                    self._cache.put": "if True:\n                    self._cache.put",
         "if picture.count in (None, count):": "if True:",
         "self._cache.drop(resource)": "pass",
-        'if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", resource):': "if False:",
+    },
+    ("src/series_thumbnail/routes.py", "tests/unit/test_guard_series_thumbnail.py"): {
+        "if not is_orthanc_identifier(resource):": "if False:",
     },
 }
