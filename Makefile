@@ -32,6 +32,7 @@ check:  ## Style, types, and whether the built files and the tables of docs/ are
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(PYTHON) tests/sizes.py
 	$(PYTHON) src/build.py --check
 	$(COG) --check $(wildcard docs/*.md)
 

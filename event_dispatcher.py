@@ -937,23 +937,20 @@ class Which:
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
-        if self.subject_glob is not None:
-            parts.append("subject GLOB ?")
-            values.append(self.subject_glob)
-        if self.not_queue is not None:
-            parts.append("queue<>?")
-            values.append(self.not_queue)
         for key, value in self.data.items():
             parts.append("json_extract(data, '$.' || ?)=?")
             values += [key, value]
-        if self.about is not None:
-            parts.append("(subject=? OR json_extract(data, '$.Of')=?)")
-            values += [self.about, self.about]
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
-        if self.job_or_subject is not None:
-            parts.append("(job=? OR subject=?)")
-            values += [self.job_or_subject, self.job_or_subject]
+        for condition, text in (
+            ("subject GLOB ?", self.subject_glob),
+            ("queue<>?", self.not_queue),
+            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
+            ("(job=? OR subject=?)", self.job_or_subject),
+        ):
+            if text is not None:
+                parts.append(condition)
+                values += [text] * condition.count("?")
         return " AND ".join(parts), values
 
 

@@ -113,23 +113,7 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return _read_object(typing.cast("type[Any]", hint), path, found)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
-        shown = {"secret": limits.get("secret")}
-        value: Any = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        value, fits, allowed = tuple(value) if origin is tuple else value, True, ""
-    elif hint is Any:
-        value, fits, allowed = found, True, ""
-    elif origin is dict:
-        value, fits, allowed = found, isinstance(found, dict), "an object of keys and values"
-        if fits and dataclasses.is_dataclass(arguments[1]):
-            paths = {key: f"{path}.{_printable(key)}" for key in found}
-            value = {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}
-    else:
-        # JSON has one kind of number, and true is no number although Python says so.
-        fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-        value, allowed = (float(found) if fits and hint is float else found), KINDS[hint]
+    value, fits, allowed = _typed(hint, limits, path, found)
     if fits and "choices" in limits:
         fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
     if "minimum" in limits:
@@ -141,6 +125,27 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
     if not fits:
         raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
     return value
+
+
+def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
+    """Return a value as its type has it, whether it fits, and what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+        shown = {"secret": limits.get("secret")}
+        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items, True, ""
+    if hint is Any:
+        return found, True, ""
+    if origin is dict:
+        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
+            return found, isinstance(found, dict), "an object of keys and values"
+        paths = {key: f"{path}.{_printable(key)}" for key in found}
+        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    # JSON has one kind of number, and true is no number although Python says so.
+    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
 
 
 def _printable(key: str) -> str:

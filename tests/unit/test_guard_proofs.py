@@ -57,7 +57,33 @@ class Proving:
 @pytest.fixture
 def proving(start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, source: Any) -> Proving:
     rest.answers["POST", "/modalities/PACS/storage-commitment"] = {"ID": "t1"}
+    rest.answers["GET", "/system"] = {"DicomAet": "HERE", "DicomPort": 4242}
+    rest.answers["GET", "/modalities?expand"] = {"PACS": {"AET": "PACS", "Host": "192.0.2.1", "Port": 104}}
     return Proving(start, rest, source)
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ({"AET": "HERE", "Host": "192.0.2.1", "Port": 104}, "PACS has the AE title of this server"),
+        ({"AET": "PACS", "Host": "127.0.0.1", "Port": 4242}, "PACS leads back to this server"),
+    ],
+)
+@pytest.mark.parametrize("proof", ["StorageCommitment", "StorageCommitmentOnly", "C-FIND"])
+def test_a_node_that_leads_back_to_this_server_proves_nothing(
+    proving: Proving, node: dict[str, Any], why: str, proof: str
+) -> None:
+    proving.rest.answers["GET", "/modalities?expand"] = {"PACS": node}
+    proving.hold("1.1", "1.2")
+    proving.report("Success", "1.1", "1.2")
+    with pytest.raises(ValueError, match=why):
+        proving.prove(proof=proof)
+
+
+def test_what_is_to_be_retrieved_from_this_server_is_not_proved(proving: Proving) -> None:
+    proving.hold("1.1", "1.2", RetrieveAETitle="HERE\\OTHER")
+    with pytest.raises(ValueError, match="is to be retrieved from HERE"):
+        proving.prove(proof="C-FIND")
 
 
 def test_a_node_is_asked_once_to_commit_and_its_report_counts(proving: Proving) -> None:
@@ -158,13 +184,14 @@ def test_a_node_is_known_by_its_aet(proving: Proving) -> None:
 
 class Peer(http.server.BaseHTTPRequestHandler):
     has: list[str] = []
+    files = "there"
     status = 200
     seen: list[tuple[str, str, Any]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         Peer.seen.append((self.path, self.headers.get("Authorization", ""), body))
-        content = json.dumps([{"ID": each} for each in Peer.has]).encode()
+        content = json.dumps([{"ID": each, "FileUuid": f"{Peer.files} {each}"} for each in Peer.has]).encode()
         self.send_response(Peer.status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -180,7 +207,7 @@ def peer() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Peer)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    Peer.has, Peer.status, Peer.seen = [], 200, []
+    Peer.has, Peer.status, Peer.seen, Peer.files = [], 200, [], "there"
     yield f"http://127.0.0.1:{server.server_port}/base/"
     server.shutdown()
     thread.join()
@@ -206,7 +233,14 @@ def test_a_peer_proves_what_it_lists(prove: Callable[..., Any]) -> None:
     [(path, credentials, body)] = Peer.seen
     assert path == "/base/tools/bulk-content"
     assert credentials == "Basic YWxpY2U6aGlkZGVu"
-    assert body == {"Resources": ["i1", "i2"], "Short": True}
+    assert body == {"Resources": ["i1", "i2"], "Short": False}
+
+
+def test_a_peer_that_names_the_very_files_that_are_here_proves_nothing(prove: Callable[..., Any]) -> None:
+    Peer.has, Peer.files = ["i1", "i2"], "here"
+    here = {key: {**one, "FileUuid": f"here {key}"} for key, one in INSTANCES.items()}
+    with pytest.raises(ValueError, match="research leads back to this server, or shares its database"):
+        prove(here)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 204, 301])
