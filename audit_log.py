@@ -1770,6 +1770,8 @@ class Worker:
 
     def _take_turn(self) -> float:
         try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
             self._look_at_state()
             wait = self._turn()
             if not self.stopping.is_set():
@@ -1782,7 +1784,6 @@ class Worker:
         except (LoopbackError, sqlite3.Error, OSError) as error:
             why, wait = on_one_line(error), AFTER_FAULT
             text = f"{self.name} goes on when this is over: {why}"
-            self._make_room()
         except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
             why, wait = "an error", AFTER_BUG
             text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"

@@ -167,6 +167,8 @@ class Intake:
     def bring_up_to_date(self) -> int:
         """Apply all that is journaled, if that is possible; return how many lines it was."""
         try:
+            if self._complaint:  # before anything is written: it needs room itself, and gives more than that
+                self.outbox.retention.make_room()
             if self._unwritten:
                 with contextlib.suppress(OSError):  # that is said already
                     self._write_what_was_kept()
@@ -176,7 +178,6 @@ class Intake:
             self._log_once(
                 f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"
             )
-            self.outbox.retention.make_room()
             return 0
         self._complaint = ""
         return number

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._common.ledger import Ledger
+from ._common.ledger import BUSY_SECONDS, Ledger
 from ._common.times import utc
 
 from .acknowledged import ACKNOWLEDGED_TABLES, AcknowledgedInstances
@@ -74,6 +74,7 @@ class Outbox:
         self.on_complete: list[Callable[[], None]] = []  # called after events that can leave
         self.on_incomplete: list[Callable[[], None]] = []  # called after those that are to be completed before
         self._checkpointer = self.reader()
+        self._checkpointer.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
         self.retention = Retention(
             self.ledger, self.places, self.letters, Bounds(most, oldest, refuse), self._checkpointer
         )

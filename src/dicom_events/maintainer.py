@@ -72,13 +72,14 @@ class OutboxMaintainer:
                 if not begun:
                     self._missed.begin()
                     begun = True
+                if self._complaint:  # before anything is written: it needs room itself, and gives more than that
+                    self._outbox.retention.make_room()
                 self._turn()
                 self.problem = self._complaint = ""
             except StoppedError:
                 return
             except (LoopbackError, sqlite3.Error, OSError) as error:
                 self._log_once(f"dicom_events goes on when this is over: {one_line(error)}")
-                self._outbox.retention.make_room()
             except Exception:  # noqa: BLE001 - one bad resource never ends the thread that serves all
                 self._log_once(f"dicom_events met an error, please report it:\n{traceback.format_exc()}")
             # A moment to let more come together, then as soon as there is work.

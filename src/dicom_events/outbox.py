@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.ledger import Ledger
+from common.ledger import BUSY_SECONDS, Ledger
 from common.times import utc
 
 from .acknowledged import ACKNOWLEDGED_TABLES, AcknowledgedInstances
@@ -73,6 +73,7 @@ class Outbox:
         self.on_complete: list[Callable[[], None]] = []  # called after events that can leave
         self.on_incomplete: list[Callable[[], None]] = []  # called after those that are to be completed before
         self._checkpointer = self.reader()
+        self._checkpointer.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
         self.retention = Retention(
             self.ledger, self.places, self.letters, Bounds(most, oldest, refuse), self._checkpointer
         )
