@@ -71,7 +71,7 @@ class Retention:
         while self._delete(settled, found["lowest"] or 0) == ROWS_PER_TRANSACTION:
             pass
         lost = self._drop()
-        self._checkpoint()
+        self.checkpoint()
         self._tidied_at_changes = found["changes"]
         if expired:
             kept = f"what waited for {', '.join(expired)} was kept for KeepOrphanedDays, and is dropped now"
@@ -136,7 +136,8 @@ class Retention:
             "Refused": self._ledger.number("refused") + self.refused,
         }
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file if it is long: what is moved already needs no room on a disk that is full."""
         log = Path(f"{self._ledger.path}-wal")
         size = log.stat().st_size if log.exists() else 0
         if size > CHECKPOINT_BYTES:
