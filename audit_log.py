@@ -166,7 +166,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -177,8 +177,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -186,7 +186,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -194,7 +194,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -206,7 +206,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -234,10 +234,9 @@ def _refuse_half_characters(found: Any) -> None:
 
 
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -258,15 +257,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -281,17 +280,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -323,10 +322,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -350,9 +349,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -414,7 +413,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -614,7 +613,7 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -670,7 +669,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -678,7 +677,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -1308,8 +1307,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1333,8 +1333,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1364,7 +1364,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1383,8 +1383,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1441,22 +1441,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1519,7 +1521,7 @@ class Expiry:
 
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger, self._name = ledger, name
-        self._time, self._since = float(ledger.number("believed") or time.time()), time.monotonic()
+        self._time, self._since = float(ledger.get_value("believed") or time.time()), time.monotonic()
         self._recorded: float | None = None  # monotonic
         self._doubted: float | None = None  # monotonic, since when
         self._said = 0.0
@@ -1539,7 +1541,7 @@ class Expiry:
             return False
         self._time, self._since, self._doubted = now, steady, None
         if self._recorded is None or steady - self._recorded >= RECORD_EVERY:
-            self._ledger.set_number("believed", int(now))
+            self._ledger.set_value("believed", int(now))
             self._recorded = steady
         return True
 
@@ -1666,7 +1668,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1936,7 +1938,7 @@ class Places:
         """Learn the places of some of the studies that were here before the script; return whether there may be more."""
         if self._has_all or not self._loopback.enabled:
             return False
-        since = self._ledger.number("looked_through")
+        since = self._ledger.get_value("looked_through")
         studies = self._loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_REQUEST}") if since >= 0 else []
         with self._ledger.transaction() as db:
             rows = []
@@ -1945,7 +1947,7 @@ class Places:
                 for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
                     rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
             db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
-            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
+            self._ledger.set_value("looked_through", since + len(studies) if studies else -1)
         self._has_all = not studies
         return bool(studies)
 
@@ -2709,7 +2711,7 @@ def register() -> None:
     recorder = Recorder(settings, configuration)
     routes = Routes(recorder)
     for pattern, handler in {"": routes.page, "/newest": routes.newest, "/status": routes.status}.items():
-        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
+        register_route(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

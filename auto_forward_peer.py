@@ -65,6 +65,134 @@ from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
 import orthanc
 
 
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to trust here, and to show; None: plain HTTP."""
+        if self._certificate is None:
+            return None
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
 
 
@@ -168,7 +296,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -179,8 +307,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -188,7 +316,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -196,7 +324,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -208,7 +336,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -230,135 +358,6 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
-
-
-TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
-
-
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def finds_more(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.exchange(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
-
-
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
-        connection.close()
-    HERE.connections = set()
-
-
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -416,7 +415,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -616,7 +615,7 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -672,7 +671,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -680,7 +679,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -1265,8 +1264,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1290,8 +1290,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1321,7 +1321,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1340,8 +1340,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1398,22 +1398,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1503,43 +1505,43 @@ def data_index(key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which rows: those for which all the conditions hold that are given.
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
 
     Attributes
     ----------
-    ids, subjects : it is one of these.
-    queue, subject, job : it is this one.
-    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    ids, resources : it is one of these.
+    queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
-    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
-    job_or_subject : its last attempt is this job, or it is about it.
+    job_or_resource : its last attempt is this job, or it is about it.
     """
 
     ids: Collection[int] | None = None
     queue: str | None = None
     not_queue: str | None = None
-    subject: str | None = None
-    subject_glob: str | None = None
-    subjects: Collection[str] | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
     tried: bool | None = None
-    job_or_subject: str | None = None
+    job_or_resource: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.subjects)):
+        for column, several in (("id", self.ids), ("subject", self.resources)):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
@@ -1556,10 +1558,10 @@ class Which:
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
-            ("subject GLOB ?", self.subject_glob),
+            ("subject GLOB ?", self.resource_glob),
             ("queue<>?", self.not_queue),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_subject),
+            ("(job=? OR subject=?)", self.job_or_resource),
         ):
             if text is not None:
                 parts.append(condition)
@@ -1781,7 +1783,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1939,7 +1941,7 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
 
 
 PAGE = 500  # changes a request
@@ -1968,10 +1970,10 @@ class Feed:
 
     Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
-    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
-    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -1983,31 +1985,31 @@ class Feed:
         stable_age: float,
         reconcile: bool,
         parents: Parents = lambda _instance: None,
-        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
         set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told, self._set_back = told, set_back
+        self._on_change_entry, self._set_back = on_change_entry, set_back
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.number("cursor", -1)
+            kept = self._ledger.get_value("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
             with self._ledger.transaction():
                 if place < kept:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
-                self._ledger.set_number("cursor", place)
+                self._ledger.set_value("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
         """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
@@ -2016,8 +2018,8 @@ class Feed:
             newest = since
         return 0
 
-    def hear(self, change: str, resource: str) -> None:
-        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
             self._arrive([(resource, 0)])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
@@ -2041,7 +2043,7 @@ class Feed:
             self._hand_over_what_is_overdue(level)
 
     def _read_page(self) -> bool:
-        since = self._ledger.number("cursor")
+        since = self._ledger.get_value("cursor")
         page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
         changes: list[Mapping[str, Any]] = page["Changes"]
         self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
@@ -2049,10 +2051,10 @@ class Feed:
         instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
             for change in changes:
-                self._told(change)
+                self._on_change_entry(change)
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_number("cursor", max(since, page["Last"]))
+            self._ledger.set_value("cursor", max(since, page["Last"]))
         return not page["Done"]
 
     def _arrive(self, instances: list[tuple[str, int]]) -> None:
@@ -2149,7 +2151,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in PLURALS):
         return True
-    cursor = ledger.number("cursor", -1)
+    cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
         return False  # Reconcile is false: all that came has been noted at once
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
@@ -2688,7 +2690,7 @@ class Deleter:
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
-        kept = self._work.find(Which(queue=TO_DELETE, subject=resource, states=("waiting", "dead")))
+        kept = self._work.find(Which(queue=TO_DELETE, resource=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
@@ -2700,7 +2702,7 @@ class Deleter:
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
-        if self._work.make_due(Which(queue=TO_DELETE, subject=resource, tried=False)):
+        if self._work.make_due(Which(queue=TO_DELETE, resource=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
@@ -2768,7 +2770,7 @@ class Deleter:
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
-        return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
+        return self._work.has(Which(resources=resources, not_queue=TO_DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -2911,7 +2913,7 @@ class Misconfigured:
             return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
-                self._ledger.set_number(f"right {name}", int(identity.right_at))
+                self._ledger.set_value(f"right {name}", int(identity.right_at))
             if wrong and not was:
                 self._take_back(name)
             if wrong:
@@ -2927,7 +2929,7 @@ class Misconfigured:
         ]
 
     def _take_back(self, name: str) -> None:
-        since = self._ledger.number(f"right {name}", -1)
+        since = self._ledger.get_value(f"right {name}", -1)
         if since >= 0:
             self._work.reopen_done(name, since)
 
@@ -3072,11 +3074,11 @@ class Destinations:
 
     def is_paused(self, name: str) -> bool:
         """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
-        return name in self._held or bool(self._ledger.number(f"paused {name}"))
+        return name in self._held or bool(self._ledger.get_value(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
-        self._ledger.set_number(f"paused {name}", int(paused))
+        self._ledger.set_value(f"paused {name}", int(paused))
         if not paused:
             self._held.discard(name)
 
@@ -3310,7 +3312,7 @@ class Rows:
 
         `None` means all instances that the resource holds when it is sent.
         """
-        same = Which(subject=resource, queue=destination, states=("waiting",), data={"Level": level})
+        same = Which(resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
@@ -3558,7 +3560,7 @@ class Bisection:
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
@@ -4124,7 +4126,7 @@ class Intake:
 
     def _add_unstable(self) -> None:
         """Add a row for each resource of which something arrived since the last time, before it is stable."""
-        since = self._ledger.number("taken")
+        since = self._ledger.get_value("taken")
         groups: dict[tuple[str, str], dict[str, int]] = {}
         for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
@@ -4133,7 +4135,7 @@ class Intake:
             with self._ledger.transaction():
                 for (level, resource), instances in groups.items():
                     self._add_to_route(level, resource, instances, last=False)
-                self._ledger.set_number("taken", since)
+                self._ledger.set_value("taken", since)
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
@@ -4155,7 +4157,7 @@ class Intake:
         What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
         """
         self._sent.forget_numbers(place)
-        self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
+        self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
         for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
@@ -4213,7 +4215,7 @@ class Engine:
             Bisection(ledger, loopback),
         )
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.hear)
+        reports.open(self._intake.feed.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
@@ -4269,7 +4271,7 @@ BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     """Return the studies whose StudyDate is from `first` to `last`, both included."""
-    windows = _months(first, last) if loopback.finds_all else [(first, last)]
+    windows = _months(first, last) if loopback.find_is_unlimited else [(first, last)]
     return [study for window in windows for study in _studies_of(loopback, *window)]
 
 
@@ -4283,7 +4285,7 @@ def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-    found = loopback.post("/tools/find", query) if loopback.finds_all else _all_studies(loopback)
+    found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
     # Orthanc compares dates as text: look at each.
     days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
     return [study for study, day in days if day and first <= day <= last]
@@ -4371,7 +4373,7 @@ class Forwarder:
         }
         path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
         ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
-        if ledger.fresh:
+        if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
             context = Context(
@@ -4406,7 +4408,7 @@ class Forwarder:
 
 
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
-    why = f"was corrupt and is kept as {ledger.moved}" if ledger.moved else "is new"
+    why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
     return (
         f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
@@ -4438,7 +4440,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         "backfill": {"POST": rows.backfill},
     }
     for path, handlers in routes.items():
-        serve(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+        register_route(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
 
 
 class Named:
@@ -4495,7 +4497,7 @@ class DeliveryRoutes:
             states=[query["state"]] if "state" in query else None,
             queue=query.get("destination"),
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
-            subject=query.get("resource"),
+            resource=query.get("resource"),
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
@@ -4768,7 +4770,7 @@ class Peers:
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
-        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
     def instances_of(self, name: str, instances: Collection[str]) -> set[str]:

@@ -162,7 +162,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -173,8 +173,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -182,7 +182,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -190,7 +190,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -202,7 +202,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -230,10 +230,9 @@ def _refuse_half_characters(found: Any) -> None:
 
 
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -254,15 +253,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -277,17 +276,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -319,10 +318,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -346,9 +345,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -410,7 +409,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -610,7 +609,7 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -666,7 +665,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -674,7 +673,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -1088,8 +1087,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1113,8 +1113,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1144,7 +1144,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1163,8 +1163,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1221,22 +1221,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1298,43 +1300,43 @@ def data_index(key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which rows: those for which all the conditions hold that are given.
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
 
     Attributes
     ----------
-    ids, subjects : it is one of these.
-    queue, subject, job : it is this one.
-    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    ids, resources : it is one of these.
+    queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
-    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
-    job_or_subject : its last attempt is this job, or it is about it.
+    job_or_resource : its last attempt is this job, or it is about it.
     """
 
     ids: Collection[int] | None = None
     queue: str | None = None
     not_queue: str | None = None
-    subject: str | None = None
-    subject_glob: str | None = None
-    subjects: Collection[str] | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
     tried: bool | None = None
-    job_or_subject: str | None = None
+    job_or_resource: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.subjects)):
+        for column, several in (("id", self.ids), ("subject", self.resources)):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
@@ -1351,10 +1353,10 @@ class Which:
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
-            ("subject GLOB ?", self.subject_glob),
+            ("subject GLOB ?", self.resource_glob),
             ("queue<>?", self.not_queue),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_subject),
+            ("(job=? OR subject=?)", self.job_or_resource),
         ):
             if text is not None:
                 parts.append(condition)
@@ -1656,7 +1658,7 @@ class Misconfigured:
             return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
-                self._ledger.set_number(f"right {name}", int(identity.right_at))
+                self._ledger.set_value(f"right {name}", int(identity.right_at))
             if wrong and not was:
                 self._take_back(name)
             if wrong:
@@ -1672,7 +1674,7 @@ class Misconfigured:
         ]
 
     def _take_back(self, name: str) -> None:
-        since = self._ledger.number(f"right {name}", -1)
+        since = self._ledger.get_value(f"right {name}", -1)
         if since >= 0:
             self._work.reopen_done(name, since)
 
@@ -1769,7 +1771,7 @@ class Peers:
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
-        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
     def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
@@ -2084,7 +2086,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -3208,9 +3210,10 @@ class Retrier:
         path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
         tables = WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
         self.ledger = Ledger(path, tables, durability=self.settings.durability)
-        if self.ledger.moved:
+        if self.ledger.quarantined_to:
             orthanc.LogWarning(
-                f"{NAME}: the ledger {path} was corrupt and is kept as {self.ledger.moved}; what waited there is not run again"
+                f"{NAME}: the ledger {path} was corrupt and is kept as {self.ledger.quarantined_to}; "
+                "what waited there is not run again"
             )
         if self._configuration.get("JobsHistorySize", 10) == 0:
             orthanc.LogWarning(
@@ -3274,7 +3277,7 @@ class Routes:
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, unavailable)
+            register_route(f"/{NAME}/{path}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, the types it watches, how many jobs are in each state, watched, missed; the last error."""
@@ -3292,7 +3295,7 @@ class Routes:
         """Return a page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
         filters, work = request.parameters, self._retrier.work
         states = (filters["state"],) if "state" in filters else None
-        which = Which(states=states, queue=filters.get("destination"), job_or_subject=filters.get("job"))
+        which = Which(states=states, queue=filters.get("destination"), job_or_resource=filters.get("job"))
         return page_answer(filters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown)
 
     def get_job(self, request: Request) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -172,8 +172,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -181,7 +181,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -189,7 +189,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -201,7 +201,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -229,10 +229,9 @@ def _refuse_half_characters(found: Any) -> None:
 
 
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -253,15 +252,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -276,17 +275,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -318,10 +317,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -345,9 +344,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -409,7 +408,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -609,7 +608,7 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -665,7 +664,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -673,7 +672,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -1253,8 +1252,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1278,8 +1278,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1309,7 +1309,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1328,8 +1328,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1386,22 +1386,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1507,7 +1509,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -2127,7 +2129,7 @@ class Archive:
             return "", {}
 
     def _content(self, path: str) -> bytes:
-        return self.loopback.exchange("GET", path)[1]
+        return self.loopback.request_raw("GET", path)[1]
 
     def values_of(self, series: str) -> dict[str, Any]:
         """Return the values in the metadata of a series; none if it was deleted."""
@@ -2145,9 +2147,9 @@ class Archive:
             orthanc.RestApiPut(path, text.encode())  # takes 0.05 ms in an archive of any size
         except orthanc.OrthancException:
             try:
-                headers, _ = self.loopback.exchange("GET", path)
+                headers, _ = self.loopback.request_raw("GET", path)
                 etag = headers.get("ETag", "")
-                self.loopback.exchange("PUT", path, text.encode(), {"If-Match": etag})  # "CheckRevisions"
+                self.loopback.request_raw("PUT", path, text.encode(), {"If-Match": etag})  # "CheckRevisions"
             except LoopbackError as error:
                 if error.status != 404:
                     raise
@@ -2201,9 +2203,9 @@ class KnownSeries:
         except BaseException:
             self.ledger.close()
             raise
-        if self.ledger.moved:
+        if self.ledger.quarantined_to:
             orthanc.LogWarning(
-                f"series_private_tags: the ledger was corrupt and is kept as {self.ledger.moved}; all is looked at anew"
+                f"series_private_tags: the ledger was corrupt and is kept as {self.ledger.quarantined_to}; all is looked at anew"
             )
         return self.ledger
 
@@ -2212,11 +2214,11 @@ class KnownSeries:
     @property
     def cursor(self) -> int:
         """The last change that was read; -1 in a new ledger."""
-        return self.ledger.number("cursor", -1)
+        return self.ledger.get_value("cursor", -1)
 
     def set_cursor(self, seq: int) -> None:
         """Remember the last change that was read."""
-        self.ledger.set_number("cursor", seq)
+        self.ledger.set_value("cursor", seq)
 
     def add_new(self, series: Sequence[tuple[str, int]], cursor: int) -> None:
         """Remember series that the log calls new, each with its Seq, and how far the log was read, in one transaction.
@@ -2291,7 +2293,7 @@ class KnownSeries:
 
     def is_listed(self) -> bool:
         """Return whether all series were put on the list for the entries that the configuration names."""
-        return self.ledger.number("listed") == self._list
+        return self.ledger.get_value("listed") == self._list
 
     def list_all(self, series: Iterable[str]) -> None:
         """Put series on the list, but for those that were looked at for these entries."""
@@ -2299,7 +2301,7 @@ class KnownSeries:
             db.executemany("INSERT OR IGNORE INTO todo VALUES(?,0)", ((each,) for each in series))
             sql = "DELETE FROM todo WHERE anew=0 AND series IN (SELECT series FROM series WHERE looked=?)"
             db.execute(sql, (self._list,))
-            self.ledger.set_number("listed", self._list)
+            self.ledger.set_value("listed", self._list)
             self._count_todo()
 
     def look_again(self, series: str) -> None:
@@ -2315,7 +2317,7 @@ class KnownSeries:
             self._count_todo()
 
     def _count_todo(self) -> None:
-        self.ledger.set_number("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
+        self.ledger.set_value("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
 
     def next_to_look_at(self) -> tuple[str, dict[str, Entry]] | None:
         """Return a series of the list, and the entries that it lacks by their keys; None: the list is empty."""
@@ -2336,7 +2338,7 @@ class KnownSeries:
         """Return how many series are known, how many are on the list, and how many were when it was made."""
         sql = "SELECT (SELECT COUNT(*) FROM series) series, (SELECT COUNT(*) FROM todo) todo"
         row = self.ledger.rows(sql)[0]
-        return row["series"], row["todo"], max(self.ledger.number("total"), row["todo"])
+        return row["series"], row["todo"], max(self.ledger.get_value("total"), row["todo"])
 
 
 # ---- src/series_private_tags/writer.py: Completes series by the values that they lack: first their metadata, then the ledger.
@@ -2423,7 +2425,7 @@ class Follower:
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
                 is_own = resource in self._writer.written and resource not in own_edits
                 (own_edits if is_own else other_edits).add(resource)
-        if not self._archive.loopback.finds_more:
+        if not self._archive.loopback.has_extended_find:
             self._take_over_edits(other_edits)
         self._known_series.add_new(new_series, last)
         self._taken.difference_update(done)  # now that the place in the log is behind them
@@ -2819,7 +2821,9 @@ class Routes:
         with self._listing():
             if parent:
                 self._must_be_here(PLURAL_OF_PARENT[parent], resource)
-            content = (self._found_list if self._loopback.finds_more else self._expanded_list)(parent, resource, page)
+            content = (self._found_list if self._loopback.has_extended_find else self._expanded_list)(
+                parent, resource, page
+            )
         return Answer(content, mime="application/json")
 
     def _found_list(self, parent: str, resource: str, page: Page) -> bytes:
@@ -2828,7 +2832,7 @@ class Routes:
         query["ResponseContent"] = [*RESPONSE_CONTENT, *(["Children"] if page.instances else [])]
         query |= {f"Parent{parent}": resource} if parent else {}
         query |= {"Limit": page.limit} if page.limit is not None else {}
-        _, listing = self._loopback.exchange("POST", "/tools/find", query)
+        _, listing = self._loopback.request_raw("POST", "/tools/find", query)
         return found_with_tags(listing, self._archive.metadata)
 
     def _expanded_list(self, parent: str, resource: str, page: Page) -> bytes:
@@ -2893,12 +2897,12 @@ def register() -> None:
     def unavailable() -> str | None:
         return refusal or private_tags.worker.why_not()
 
-    serve("/with-private-tags/series", {"GET": routes.series}, unavailable)
-    serve("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
-    serve("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
-    serve("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
-    serve("/with-private-tags/status", {"GET": routes.status}, unavailable)
-    serve("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
+    register_route("/with-private-tags/series", {"GET": routes.series}, unavailable)
+    register_route("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
+    register_route("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
+    register_route("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
+    register_route("/with-private-tags/status", {"GET": routes.status}, unavailable)
+    register_route("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
     if refusal is None:
         KEPT_ALIVE.extend((private_tags.on_stored, private_tags.on_change))
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])

@@ -54,6 +54,134 @@ from typing import Any, TypeAlias, TypeVar
 import orthanc
 
 
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to trust here, and to show; None: plain HTTP."""
+        if self._certificate is None:
+            return None
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
 
 
@@ -157,7 +285,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -168,8 +296,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -177,7 +305,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -185,7 +313,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -197,7 +325,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -219,135 +347,6 @@ def _refuse_half_characters(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
-
-
-TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
-
-
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def finds_more(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.exchange(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
-
-
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
-        connection.close()
-    HERE.connections = set()
-
-
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -405,7 +404,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -605,7 +604,7 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
 # A parameter that only we send, to learn how parameters arrive.
@@ -661,7 +660,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -669,7 +668,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -1597,7 +1596,7 @@ class Renderer:
         side, mime = (box, PNG) if stretch else (options.size, options.mime)
         path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={options.quality or 85}"
         try:
-            _, content = self._loopback.exchange("GET", path, headers={"Accept": mime})
+            _, content = self._loopback.request_raw("GET", path, headers={"Accept": mime})
         except LoopbackError as error:
             if error.status == 0:
                 raise
@@ -1709,13 +1708,13 @@ class Chooser:
 
     def _put(self, path: str, reading: str, content: bytes) -> None:
         try:
-            self._loopback.exchange("PUT", path, content)
+            self._loopback.request_raw("PUT", path, content)
         except LoopbackError as error:
             if error.status != 409:
                 raise
             # With "CheckRevisions" what is there already is replaced only by who has seen it.
-            headers, _ = self._loopback.exchange("GET", reading)
-            self._loopback.exchange("PUT", path, content, {"If-Match": headers.get("ETag", "")})
+            headers, _ = self._loopback.request_raw("GET", reading)
+            self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
         return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
@@ -1723,7 +1722,7 @@ class Chooser:
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""
         try:
-            _, attachment = self._loopback.exchange("GET", f"/series/{series}/attachments/{self._kept}/data")
+            _, attachment = self._loopback.request_raw("GET", f"/series/{series}/attachments/{self._kept}/data")
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -1748,7 +1747,7 @@ class Chooser:
 
     def _instances(self, series: str) -> list[dict[str, Any]]:
         """Return the instances of a series with their main tags, as they arrived."""
-        if not self._loopback.finds_more:
+        if not self._loopback.has_extended_find:
             return list(self._loopback.get(f"/series/{series}/instances?expand"))  # in the order of arrival on 1.10.1
         query = {"Level": "Instance", "Query": {}, "ParentSeries": series, "ResponseContent": ["MainDicomTags"]}
         found = list(self._loopback.post("/tools/find", query))
@@ -1761,7 +1760,7 @@ class Chooser:
 
     def _series_of(self, study: str) -> list[str]:
         """Return the series of a study by their Series Number."""
-        if self._loopback.finds_more:
+        if self._loopback.has_extended_find:
             query = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": ["MainDicomTags"]}
             found = self._loopback.post("/tools/find", query)
         else:
@@ -2187,8 +2186,8 @@ def register() -> None:
 
     handlers = {"series": routes.of_series, "studies": routes.of_study, "instances": routes.of_instance}
     for level, handler in handlers.items():
-        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
-    serve("/series-thumbnail/status", {"GET": routes.status}, unavailable)
+        register_route(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
+    register_route("/series-thumbnail/status", {"GET": routes.status}, unavailable)
     if refusal is None:
         if settings.explorer:
             extend_explorer()

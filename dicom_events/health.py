@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ._common.answers import one_line
+from ._common.routes import one_line
 
 from .events import Event
 

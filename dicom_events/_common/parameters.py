@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Built by `make build` from src/common/parameters.py: edit that, never this file.
-"""The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called."""
+"""The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called."""
 
 import dataclasses
 import datetime

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from common.answers import one_line
+from common.routes import one_line
 
 from .events import Event
 

@@ -40,7 +40,7 @@ class Bisection:
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context

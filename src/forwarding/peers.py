@@ -16,8 +16,8 @@ import urllib.request
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from common.answers import one_line
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from forwarding.identity import MisconfiguredError
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
@@ -109,7 +109,7 @@ class Peers:
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
-        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
     def instances_of(self, name: str, instances: Collection[str]) -> set[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 
 from .clock import Clock
 from .conditions import Conditions

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Refused
+from common.routes import Refused
 from common.times import parse_day
 
 from .clock import DAY_SECONDS, orthanc_time_of

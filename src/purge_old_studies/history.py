@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.answers import one_line
+from common.routes import one_line
 from common.state import must_be_same, open_private
 
 

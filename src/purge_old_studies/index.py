@@ -35,7 +35,7 @@ class Index:
         """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
         # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
         # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._loopback.finds_more)
+        return bool(self._loopback.has_extended_find)
 
     @functools.cached_property
     def has_labels(self) -> bool:
@@ -59,13 +59,13 @@ class Index:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        if self._loopback.finds_all:
+        if self._loopback.find_is_unlimited:
             studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
         else:
             studies = self._loopback.get("/studies")  # `is_meant` looks at each
         for start in range(0, len(studies), PAGE):
             page = self.content("Study", studies[start : start + PAGE])
-            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+            yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
         """Those with a series of a wanted modality: what `is_meant` can't see of a study."""

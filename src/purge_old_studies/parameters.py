@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Request, one_line
 from common.parameters import Flag, OneOf, Text, Texts, TextsByName, WholeNumber
+from common.routes import Request, one_line
 
 MAX_DAYS = 99_999
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import Refused, one_line
 from common.loopback import LoopbackError
+from common.routes import Refused, one_line
 
 from .archive import Archive
 from .conditions import Conditions

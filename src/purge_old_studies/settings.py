@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.answers import Refused
+from common.routes import Refused
 from common.settings import SettingsError, not_empty, read_settings
 
 from .conditions import Conditions, conditions, day_back, is_label

@@ -71,7 +71,7 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -79,7 +79,7 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
