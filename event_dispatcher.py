@@ -29,7 +29,6 @@ import concurrent.futures
 import concurrent.futures.thread
 import contextlib
 import dataclasses
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
 import http.client
@@ -47,6 +46,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,9 +69,68 @@ except ImportError:
 __version__ = "0.1.0"
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -90,18 +149,9 @@ class StateGoneError(StateError):
 
 
 def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
+    """Return the folder in which Orthanc's relative paths begin."""
     base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
@@ -139,7 +189,7 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     StateError : it can't be opened, is a symbolic link, or no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
     except OSError as error:
         _refuse_link(path)
         why = f"{path} can't be written ({error.strerror})"
@@ -152,6 +202,14 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ends_with_line(descriptor: int) -> bool:
+    """Return whether an open file is empty or ends with a whole line."""
+    if size := os.lseek(descriptor, 0, os.SEEK_END):
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1) == b"\n"
+    return True
 
 
 def make_private(path: Path) -> None:
@@ -515,6 +573,8 @@ class Ledger:
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
+
+import_for_small_stacks()
 
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
@@ -2815,7 +2875,7 @@ __all__ = [
 
 
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[OnChange] = []
+CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
     "orthanc": "orthanc_module",
@@ -2912,9 +2972,9 @@ def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
     try:
         orthanc_module.RegisterOnChangeCallback(on_change)
     except RuntimeError:  # it has one
-        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
             raise
         ours[-1].add(dispatcher)
     else:
-        KEPT_ALIVE.append(on_change)
+        CHANGE_CALLBACKS.append(on_change)

@@ -30,7 +30,6 @@ import concurrent.futures
 import dataclasses
 import datetime
 import difflib
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import functools
 import hashlib
 import http
@@ -38,6 +37,7 @@ import http.client
 import io
 import json
 import math
+import os
 import queue
 import re
 import sqlite3
@@ -49,13 +49,73 @@ import types
 import typing
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import orthanc
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
+
+import_for_small_stacks()
 
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
@@ -607,12 +667,7 @@ def row_number(text: str) -> int:
 # ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
-# A parameter that only we send, to learn how parameters arrive.
-PROBE = "arrives-decoded"
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 LARGEST_BODY = 1 << 20  # bytes
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -700,8 +755,7 @@ def register_route(
                 raise Refused(503, reason)
             if len(body := raw.get("body", b"")) > LARGEST_BODY:
                 raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if raw.get("get", {}).keys() == {PROBE}:
-                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
+            if answer_probe(output, raw.get("get", {})):
                 return
             request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
             answer = handler(_with_parameters(request, handler))
@@ -770,15 +824,10 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
 
 
 def _arrives_decoded(uri: str) -> bool:
-    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
-    if not ARRIVAL:
-        try:
-            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
-            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-        except LoopbackError:
-            return False
-    return ARRIVAL[0]
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -792,7 +841,7 @@ def _send(output: Any, answer: Answer) -> None:
     if answer.status == http.HTTPStatus.OK:
         output.AnswerBuffer(content, mime)
     else:
-        _send_status(output, answer.status, content.decode())
+        send_status(output, answer.status, content.decode())
 
 
 def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
@@ -804,15 +853,7 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Method": method,
         "Uri": uri,
     }
-    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-def _send_status(output: Any, status: int, body: str) -> None:
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.

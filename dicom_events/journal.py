@@ -21,6 +21,7 @@ from ._common.state import must_be_same, open_private
 
 LARGE_BYTES = 4 << 20  # from which an empty file is started, once all of it is applied
 CHUNK_BYTES = 256 << 10  # that are applied together
+SYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 GENERATION_SHIFT = 40  # bits of a place below its generation
 
 
@@ -68,7 +69,7 @@ class Journal:
             if written < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             if self._full:
-                os.fdatasync(self._file.fileno())
+                SYNC(self._file.fileno())
             self._end += written
 
     def read(self) -> list[bytes]:
@@ -112,7 +113,7 @@ class Journal:
                 if os.pwrite(file.fileno(), header, 0) < len(header):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(new))
                 if self._full:
-                    os.fdatasync(file.fileno())
+                    SYNC(file.fileno())
                 new.replace(self.path)
             except BaseException:
                 file.close()

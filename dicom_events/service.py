@@ -14,7 +14,8 @@ from typing import Any
 import orthanc
 
 from ._common.loopback import Loopback
-from ._common.routes import KEPT_ALIVE, Refused, one_line, register_route, warn_if_open
+from ._common.quirks import KEPT_ALIVE
+from ._common.routes import Refused, one_line, register_route, warn_if_open
 from ._common.settings import SettingsError, read_settings
 from ._common.state import StateBusyError
 from ._common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble

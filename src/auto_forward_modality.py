@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import encodings.idna  # noqa: F401
 import functools
 import json
 import os

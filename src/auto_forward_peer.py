@@ -25,7 +25,6 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_peer.md
 from __future__ import annotations
 
 import dataclasses
-import encodings.idna  # noqa: F401
 import functools
 import json
 import socket

@@ -13,7 +13,6 @@ Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401
 import functools
 import io
 import json

@@ -18,13 +18,9 @@ from .cross_site import as_command, why_refused
 from .json_text import decoded
 from .loopback import Loopback, LoopbackError, close_connections
 from .parameters import ParameterError, acts_on_get, parameters_of, read_parameters
+from .quirks import ARRIVAL, KEPT_ALIVE, answer_probe, send_status, values_arrive_decoded
 
-# A parameter that only we send, to learn how parameters arrive.
-PROBE = "arrives-decoded"
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 LARGEST_BODY = 1 << 20  # bytes
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -112,8 +108,7 @@ def register_route(
                 raise Refused(503, reason)
             if len(body := raw.get("body", b"")) > LARGEST_BODY:
                 raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if raw.get("get", {}).keys() == {PROBE}:
-                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
+            if answer_probe(output, raw.get("get", {})):
                 return
             request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
             answer = handler(_with_parameters(request, handler))
@@ -182,15 +177,10 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
 
 
 def _arrives_decoded(uri: str) -> bool:
-    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
-    if not ARRIVAL:
-        try:
-            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
-            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-        except LoopbackError:
-            return False
-    return ARRIVAL[0]
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -204,7 +194,7 @@ def _send(output: Any, answer: Answer) -> None:
     if answer.status == http.HTTPStatus.OK:
         output.AnswerBuffer(content, mime)
     else:
-        _send_status(output, answer.status, content.decode())
+        send_status(output, answer.status, content.decode())
 
 
 def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
@@ -216,12 +206,4 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Method": method,
         "Uri": uri,
     }
-    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-def _send_status(output: Any, status: int, body: str) -> None:
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")

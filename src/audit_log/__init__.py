@@ -29,7 +29,8 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 
 import orthanc
 
-from common.routes import KEPT_ALIVE, register_route, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store."""
 
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import functools
 import http.client
 import json
@@ -12,6 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import orthanc
+
+from common.quirks import import_for_small_stacks
+
+import_for_small_stacks()
 
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")

@@ -13,7 +13,8 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback
-from common.routes import KEPT_ALIVE, Refused, one_line, register_route, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.state import StateBusyError
 from common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble

@@ -10,7 +10,7 @@ import orthanc
 
 from common.ledger import Ledger
 from common.loopback import Loopback
-from common.routes import KEPT_ALIVE
+from common.quirks import KEPT_ALIVE
 from common.state import configuration_folder, state_folder
 from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context

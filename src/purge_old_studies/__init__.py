@@ -30,7 +30,8 @@ import json
 
 import orthanc
 
-from common.routes import KEPT_ALIVE, register_route, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route, warn_if_open
 from common.settings import SettingsError
 
 from .api import Purges

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.routes import one_line
-from common.state import must_be_same, open_private
+from common.state import ends_with_line, must_be_same, open_private
 
 
 class History:
@@ -23,9 +23,8 @@ class History:
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path, self._durable, self._lock = path, durable, threading.Lock()
         self._file = open_private(path, os.O_APPEND)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            # What was being written when the power went: the ledger knows it, and it is written anew.
+        if not ends_with_line(self._file):
+            # What was being written when the power failed: the ledger knows it, and it is written again.
             with path.open("rb") as lines:
                 os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
 

@@ -27,7 +27,8 @@ import json
 
 import orthanc
 
-from common.routes import KEPT_ALIVE, register_route
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route
 from common.settings import SettingsError, read_settings
 from common.user_number import user_number
 
