@@ -146,11 +146,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 
 
 def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
     program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
     if sign := _sign_of_another_site(method, headers):
         return 403, sign
@@ -176,7 +176,7 @@ def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
 
 
 def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
     named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     hosts = {_without_port(host.strip().lower()) for host in named} - {""}
     scheme, _, rest = address.strip().lower().partition("://")
@@ -184,12 +184,12 @@ def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
+    """Return a host without the port that its scheme has anyway."""
     return re.sub(r":(80|443)?\Z", "", host)
 
 
 def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
     agent = headers.get("user-agent", "")
     accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
     if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
@@ -213,7 +213,7 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 
 
 def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
     address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
     return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
@@ -344,7 +344,7 @@ class Loopback:
     def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
@@ -394,7 +394,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -499,7 +499,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -636,7 +636,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -661,13 +661,13 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
@@ -711,7 +711,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -726,7 +726,7 @@ ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registere
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
@@ -773,7 +773,7 @@ def register_route(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -793,7 +793,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -876,12 +876,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -1004,7 +1004,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -1026,7 +1026,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 __version__ = "0.1.0"
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
 
 
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
@@ -1077,7 +1077,7 @@ class Arrivals:
             self._known.pop(next(iter(self._known)), None)
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
         arrival = self._known.get(instance)
         return arrival.parents if arrival and arrival.parents else None
 
@@ -1089,7 +1089,7 @@ class Arrivals:
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
     if not all(uid.isascii() for uid in uids):
         return {}
     found = {}
@@ -1347,7 +1347,7 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
     the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
     open it.
 
@@ -1392,7 +1392,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1458,7 +1458,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1554,7 +1554,7 @@ RECORD_EVERY = 3600.0  # seconds
 
 
 class Expiry:
-    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+    """Compares the clock with the newest time that the ledger has, plus the seconds that have passed since.
 
     A time that is doubted is not recorded, so that a restart does not make it right.
     """
@@ -1608,7 +1608,7 @@ class Inbox(Generic[Report]):
         self.lost = 0
 
     def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
         self._is_open = True
 
     def add(self, report: Report) -> bool:

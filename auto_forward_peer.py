@@ -179,7 +179,7 @@ class Loopback:
     def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
@@ -229,7 +229,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -278,11 +278,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 
 
 def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
     program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
     if sign := _sign_of_another_site(method, headers):
         return 403, sign
@@ -308,7 +308,7 @@ def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
 
 
 def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
     named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     hosts = {_without_port(host.strip().lower()) for host in named} - {""}
     scheme, _, rest = address.strip().lower().partition("://")
@@ -316,12 +316,12 @@ def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
+    """Return a host without the port that its scheme has anyway."""
     return re.sub(r":(80|443)?\Z", "", host)
 
 
 def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
     agent = headers.get("user-agent", "")
     accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
     if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
@@ -345,7 +345,7 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 
 
 def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
     address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
     return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
@@ -501,7 +501,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -638,7 +638,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -663,13 +663,13 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
@@ -713,7 +713,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -728,7 +728,7 @@ ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registere
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
@@ -775,7 +775,7 @@ def register_route(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -795,7 +795,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -878,12 +878,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -1006,7 +1006,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -1304,7 +1304,7 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
     the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
     open it.
 
@@ -1349,7 +1349,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1415,7 +1415,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1588,7 +1588,7 @@ class Which:
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
@@ -2048,7 +2048,7 @@ class Feed:
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
@@ -2102,7 +2102,7 @@ class Feed:
         for instance, seq in instances:
             parents = self._parents(instance) or {}
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
             "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
             " resource=COALESCE(excluded.resource, resource)"
@@ -2111,7 +2111,7 @@ class Feed:
             db.executemany(sql, rows)
 
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
             return self._instances_of(level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
@@ -2217,7 +2217,7 @@ def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
     return [one if isinstance(one, str) else one["ID"] for one in found]  # 1.10.1 knows no expand=false
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
 
 
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
@@ -2268,7 +2268,7 @@ class Arrivals:
             self._known.pop(next(iter(self._known)), None)
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
         arrival = self._known.get(instance)
         return arrival.parents if arrival and arrival.parents else None
 
@@ -2280,7 +2280,7 @@ class Arrivals:
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
     if not all(uid.isascii() for uid in uids):
         return {}
     found = {}
@@ -2296,14 +2296,14 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
 def matches_pattern(value: str, pattern: str) -> bool:
     """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
     at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
     while position < len(value):
         if at < len(pattern) and pattern[at] == "*":
             star, resume = at, position
             at += 1
         elif at < len(pattern) and pattern[at] in ("?", value[position]):
             at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` stands for one character more
+        elif star >= 0:  # the last `*` matches one character more
             resume += 1
             at, position = star + 1, resume
         else:
@@ -2316,7 +2316,7 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
-# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+# ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
@@ -2401,7 +2401,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What goes where."""
+    """What is sent where."""
 
     name: str = dataclasses.field(
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
@@ -2426,7 +2426,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+    """Hours of a destination, in the server's local time; one that ends before it begins spans midnight."""
 
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS,
@@ -2633,9 +2633,9 @@ def wrong_with_settings(
 
 
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
-# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
 Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't know.
 Has = Callable[[str, Collection[str]], set[str]]
 
 
@@ -2717,7 +2717,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 class Deleter:
     """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
 
-    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
@@ -3589,14 +3589,14 @@ class Bisection:
         with self._ledger.transaction():
             for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
                 data = json.loads(row["data"])
-                # What failed although the destination is there: its content is what it minds.
+                # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
                     self._halve(row, data)
                 elif not data.get("Refused"):
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
+        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
@@ -3899,7 +3899,7 @@ class Jobs:
     def reconcile(self) -> None:
         """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
 
-        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        Orthanc continues unfinished jobs after a restart: not to know them would send everything twice.
         """
         rows = self._work.find(Which(states=("sending",)))
         jobs = self._loopback.get("/jobs?expand") if rows else []
@@ -4046,7 +4046,7 @@ class Inbox(Generic[Report]):
         self.lost = 0
 
     def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
         self._is_open = True
 
     def add(self, report: Report) -> bool:
@@ -4859,7 +4859,7 @@ class Peers:
 
         Raises
         ------
-        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
         ValueError : Orthanc does not know it.
         """
         public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
@@ -4923,7 +4923,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()

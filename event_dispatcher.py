@@ -374,7 +374,7 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
     the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
     open it.
 
@@ -419,7 +419,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -485,7 +485,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -629,7 +629,7 @@ class Loopback:
     def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
@@ -679,7 +679,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -785,7 +785,7 @@ class Feed:
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
@@ -839,7 +839,7 @@ class Feed:
         for instance, seq in instances:
             parents = self._parents(instance) or {}
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
             "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
             " resource=COALESCE(excluded.resource, resource)"
@@ -848,7 +848,7 @@ class Feed:
             db.executemany(sql, rows)
 
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
             return self._instances_of(level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
@@ -995,7 +995,7 @@ class Which:
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
@@ -1616,7 +1616,7 @@ class OrthancLog(logging.Handler):
 class Call:
     """One handler's turn with one event. What it raises is logged.
 
-    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody wants its result.
+    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
     __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
@@ -2510,7 +2510,7 @@ class OnChange:
         self._dispatchers: list[Dispatcher] = []
 
     def add(self, dispatcher: Dispatcher) -> None:
-        """Let a dispatcher hear of events too, after the others.
+        """Let a dispatcher get events too, after the others.
 
         Raises
         ------
@@ -2791,7 +2791,7 @@ def create_internal_client(*arguments: Any, **options: Any) -> Any:
         client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
-    Statuses are those that Orthanc's error codes stand for; an answer has no headers.
+    Statuses are those that Orthanc's error codes mean; an answer has no headers.
 
     Parameters
     ----------
@@ -2966,7 +2966,7 @@ def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[
 
 
 def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
-    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    """Let a dispatcher get changes: Orthanc grants one callback, which all dispatchers share."""
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:

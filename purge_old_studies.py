@@ -145,11 +145,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 
 
 def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
     program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
     if sign := _sign_of_another_site(method, headers):
         return 403, sign
@@ -175,7 +175,7 @@ def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
 
 
 def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
     named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     hosts = {_without_port(host.strip().lower()) for host in named} - {""}
     scheme, _, rest = address.strip().lower().partition("://")
@@ -183,12 +183,12 @@ def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
+    """Return a host without the port that its scheme has anyway."""
     return re.sub(r":(80|443)?\Z", "", host)
 
 
 def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
     agent = headers.get("user-agent", "")
     accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
     if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
@@ -212,7 +212,7 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 
 
 def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
     address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
     return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
@@ -343,7 +343,7 @@ class Loopback:
     def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
@@ -393,7 +393,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -498,7 +498,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -635,7 +635,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -660,13 +660,13 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
@@ -710,7 +710,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -725,7 +725,7 @@ ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registere
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
@@ -772,7 +772,7 @@ def register_route(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -792,7 +792,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -875,12 +875,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -1003,7 +1003,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -1267,7 +1267,7 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` says that
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
     the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
     open it.
 
@@ -1312,7 +1312,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1378,7 +1378,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1704,7 +1704,7 @@ class Reading:
 
 
 class Clock:
-    """The clock of this server, compared with the newest time that the ledger has plus what went by since.
+    """The clock of this server, compared with the newest time that the ledger has plus the time since.
 
     A time that is doubted is never recorded. So a clock that fell back to 1970 is believed again once it is set right. What
     comes in while the clock is behind bears a date of long ago; `arrival` knows better.
@@ -1887,7 +1887,7 @@ def shown(value: object) -> str:
 
 
 def wants_json(found: Mapping[str, Any], request: Request) -> bool:
-    """Whether `format`, else `Accept`, asks for JSON."""
+    """Return whether `format`, else `Accept`, asks for JSON."""
     chosen = found.get("format")
     return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
 
@@ -1932,7 +1932,7 @@ class Conditions:
 
 
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    """Return which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
@@ -1959,7 +1959,7 @@ def received_until(days: float, now: float) -> str:
 
 
 def is_label(text: str) -> bool:
-    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    """Return whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
     return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
 
 
@@ -1983,7 +1983,7 @@ def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
 
 
 def day_back(age: str, today: datetime.date) -> datetime.date | None:
-    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
+    """Return the day that is so many days, calendar months or years before `today`; None if that is no age or no day.
 
     Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
     """
@@ -2045,7 +2045,7 @@ class Study:
     instances: int = 0  # 0: not counted
 
     def day(self, by: str) -> datetime.date | None:
-        """The day that counts; None if there is none that a calendar knows."""
+        """Return the day that counts; None if there is none that a calendar knows."""
         if by == "StudyDate":
             return _day(self.tags.get("StudyDate", ""))
         with contextlib.suppress(ValueError, OverflowError, OSError):
@@ -2060,17 +2060,17 @@ def _day(text: str) -> datetime.date | None:
 
 
 def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, and it did not come in too lately for them."""
+    """Return whether the conditions name this study, and it did not come in too lately for them."""
     return fits(study, asked) and not came_lately(study, asked)
 
 
 def came_lately(study: Study, asked: Conditions) -> bool:
-    """Whether something of this study came in after `received_until`, or may have."""
+    """Return whether something of this study came in after `received_until`, or may have."""
     return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
 
 
 def fits(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, whenever it came in.
+    """Return whether the conditions name this study, whenever it came in.
 
     What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
     before 20000101 to it) and names without regard to case.
@@ -2105,7 +2105,7 @@ def identifiers(study: Study) -> dict[str, str]:
 
 
 def facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
+    """Return what is written down of a study that is to be deleted."""
     return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
 
 
@@ -2132,7 +2132,7 @@ class Index:
     def is_extended(self) -> bool:
         """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
         # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
-        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
+        # archive. Before, a single one is quick, and a page costs in proportion to what precedes it.
         return bool(self._loopback.has_extended_find)
 
     @functools.cached_property
@@ -2166,7 +2166,7 @@ class Index:
             yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
-        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        """Return those with a series of a wanted modality: what `is_meant` can't see of a study."""
         if not wanted:
             return studies
         series = self.content("Series", [study["ID"] for study in studies])
@@ -2203,7 +2203,7 @@ class Index:
         return self.search(find)
 
     def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self.is_extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
         instances = self.children("Instance", studies.values(), ["Attachments"])
@@ -2215,7 +2215,7 @@ class Index:
 
 
 def if_there(path: str) -> Any:
-    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+    """Return what Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
 
     Any other error is raised: who can't see whether a study is protected does not delete it.
     """
@@ -2254,7 +2254,7 @@ def _undated(value: object) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One entry of `Rules`: what goes by itself."""
+    """One entry of `Rules`: what is deleted by itself."""
 
     name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
     older_than: str = dataclasses.field(
@@ -2340,7 +2340,7 @@ class Settings:
 
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """What a rule means on a day. Raises `Refused` as a request would."""
+    """Return what a rule means on a day. Raises `Refused` as a request would."""
     found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
@@ -2350,7 +2350,7 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
-    """What the types don't say. Raises `SettingsError`."""
+    """Check what the types don't say. Raises `SettingsError`."""
     known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
     for name in settings.keep_metadata:
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):
@@ -2404,7 +2404,7 @@ class Archive:
         self._tells_protection = True  # until it says that it does not
 
     def chosen(self, asked: Conditions) -> list[Study]:
-        """The studies that are to go, the oldest first, undated ones last."""
+        """Return the studies that are to be deleted, the oldest first, undated ones last."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -2426,7 +2426,7 @@ class Archive:
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
-        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+        """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
@@ -2461,9 +2461,9 @@ class Archive:
         )
 
     def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
-        """Whether the patients of some studies are protected, as far as one question tells; of others `why_kept` asks.
+        """Return whether the patients of some studies are protected, as far as one question shows; `why_kept` asks for others.
 
-        Orthanc 1.13.0 tells; there, asking for one patient at a time takes time in proportion to the archive.
+        Orthanc 1.13.0 shows it; there, asking for one patient at a time takes time in proportion to the archive.
         """
         patients = {study.tags.get("PatientID", "") for study in studies} - {""}
         asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
@@ -2480,7 +2480,7 @@ class Archive:
         return {each["ID"]: each["IsProtected"] for each in found}
 
     def why_kept(self, study: Study, protection: Mapping[str, bool]) -> str | None:
-        """Why this study is never purged, or None; `protection` as `protection` tells."""
+        """Return why this study is never purged, or None; `protection` as `protection` returns it."""
         if held := study.labels.intersection(self._settings.keep_labels):
             return f"it has the label {', '.join(sorted(held))}"
         if held := study.metadata.intersection(self._settings.keep_metadata):
@@ -2518,7 +2518,7 @@ class Archive:
                         return False
                     self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
         except LoopbackError:
-            pass  # deleting the whole tells
+            pass  # deleting the whole study shows it
         return True
 
 
@@ -2558,7 +2558,7 @@ class History:
                     yield json.loads(line)
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
-        """The lines after number `since`, of all purges or of one."""
+        """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
         for number, line in enumerate(self.lines(), 1):
@@ -2580,7 +2580,7 @@ def now_utc() -> str:
 def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell a script the address of a caller.
+    The plugin does not give a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None
@@ -2599,7 +2599,7 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances of the first request that deletes
 # Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
-# notice, for at the end of each much goes on at once.
+# notice, for at the end of each much happens at once.
 BATCH_SECONDS = 0.15
 # A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
 # `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
@@ -2609,7 +2609,7 @@ Outcome = dict[str, list[tuple[dict[str, Any], str]]]
 
 
 class Purge:
-    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+    """One purge under way: each study is in the ledger before it is deleted, in the history before it counts as deleted."""
 
     def __init__(
         self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
@@ -2619,7 +2619,7 @@ class Purge:
         self.stopping = self.cancelled = False
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
-        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
         self._at_once = float(min(BATCH, PIECE))
 
     @property
@@ -2647,7 +2647,7 @@ class Purge:
         return self.stopping or self.cancelled
 
     def _windows(self) -> Iterator[list[dict[str, Any]]]:
-        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        """Yield what waits, in the order of deletion: a purge may be of a million studies."""
         last = -1
         while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
             yield rows
@@ -2665,11 +2665,11 @@ class Purge:
         return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
 
     def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
-        """What the studies of some rows are now."""
+        """Return what the studies of some rows are now."""
         return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
 
     def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
-        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        """Delete what still fits: since it was chosen it may be gone, or have grown, another date or protection."""
         looked_at, found = -math.inf, dict[str, Study]()
         while rows and not self._halted():
             if time.monotonic() - looked_at > STALE:
@@ -2743,7 +2743,7 @@ class Purge:
             self._mark([row for row, why in rows if why == reason], state, reason)
 
     def complete_record(self) -> None:
-        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
         lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
@@ -2756,7 +2756,7 @@ class Purge:
         self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
-        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         why = self._why_not(row, self._look([row]).get(row["study"]), {})
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
@@ -2766,13 +2766,13 @@ class Purge:
 
 
 def batch_length(instances: Iterable[int], most: float) -> int:
-    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    """Return how many studies with so many instances, from the first on, fit a request of `most`; a larger one is alone."""
     together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
     return max(1, len(together))
 
 
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
-    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    """Return how many a study has, counted now or when it was chosen (none came since); else `PIECE`: it is alone."""
     return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
 
 
@@ -2973,14 +2973,14 @@ class Runner:
     def _run(self, purge: Purge) -> None:
         try:
             state = self._patiently(purge)
-        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is logged
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
         row = self._jobs.row(purge.number)
         if state == "interrupted" and self.stopping.is_set() and row["continues"]:
-            return  # the next start goes on
+            return  # the next start continues it
         try:
-            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            purge.complete_record()  # where something was raised: a batch that was deleted meanwhile
             self._end(purge.number, state)
         except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
             # It counts as going on: the next start completes its record.
@@ -3011,7 +3011,7 @@ class Runner:
         )
 
     def _is_still_wanted(self, row: Mapping[str, Any], asked: Conditions) -> bool:
-        """Whether the rule that began a purge still says so: whoever took it out, or narrowed it, has stopped the purge."""
+        """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
         if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
@@ -3026,7 +3026,7 @@ class Runner:
         return False
 
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
-        """After a restart: what was asynchronous, or of a rule that still says so, goes on; of others the record is completed."""
+        """Continue, after a restart, what was asynchronous, or of a rule that still says so; complete the record of others."""
         try:
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])
@@ -3054,12 +3054,12 @@ CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rul
 
 
 def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
-    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    """Return whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
     return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
 
 
 def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
-    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    """Return the seconds until the next time of any of the rules, by the clock on the wall."""
     moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
     return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
 
@@ -3248,7 +3248,7 @@ class Purges:
         return self._answer(purge.number, asked, as_json=as_json)
 
     def _running(self) -> Runner:
-        assert self._runner  # `unavailable` has told
+        assert self._runner  # `unavailable` has said so
         return self._runner
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:

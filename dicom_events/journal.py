@@ -101,7 +101,7 @@ class Journal:
         The new one replaces the old in one step, with its generation in it, and no line can come in between. Killed
         before that step, the old one is found, all of it below the place that the outbox knows: nothing is applied
         again. Killed after it, the new one is found, all of it beyond that place: each of its lines is applied, whether
-        or not the outbox had heard of this generation.
+        or not the outbox knew of this generation.
         """
         with self._lock:
             if self._read_to < self._end:

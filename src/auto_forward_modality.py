@@ -149,7 +149,7 @@ def raise_if_here(loopback: Loopback, name: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is, by one of its addresses, the machine that this runs on: only its own ones can be bound."""
+    """Return whether a host is, by one of its addresses, the machine that this runs on: only its own can be bound."""
     for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
             one.bind(where)

@@ -57,7 +57,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -72,7 +72,7 @@ ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registere
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
@@ -119,7 +119,7 @@ def register_route(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -139,7 +139,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(

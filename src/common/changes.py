@@ -74,7 +74,7 @@ class Feed:
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
@@ -128,7 +128,7 @@ class Feed:
         for instance, seq in instances:
             parents = self._parents(instance) or {}
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
             "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
             " resource=COALESCE(excluded.resource, resource)"
@@ -137,7 +137,7 @@ class Feed:
             db.executemany(sql, rows)
 
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
             return self._instances_of(level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"

@@ -14,7 +14,7 @@ RECORD_EVERY = 3600.0  # seconds
 
 
 class Expiry:
-    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+    """Compares the clock with the newest time that the ledger has, plus the seconds that have passed since.
 
     A time that is doubted is not recorded, so that a restart does not make it right.
     """

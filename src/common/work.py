@@ -65,7 +65,7 @@ class Which:
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states

@@ -158,7 +158,7 @@ def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[
 
 
 def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
-    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    """Let a dispatcher get changes: Orthanc grants one callback, which all dispatchers share."""
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:

@@ -31,7 +31,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 class Deleter:
     """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
 
-    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 

@@ -142,7 +142,7 @@ class Jobs:
     def reconcile(self) -> None:
         """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
 
-        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        Orthanc continues unfinished jobs after a restart: not to know them would send everything twice.
         """
         rows = self._work.find(Which(states=("sending",)))
         jobs = self._loopback.get("/jobs?expand") if rows else []

@@ -158,7 +158,7 @@ class Peers:
 
         Raises
         ------
-        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
         ValueError : Orthanc does not know it.
         """
         public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
@@ -222,7 +222,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()

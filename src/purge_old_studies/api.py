@@ -111,7 +111,7 @@ class Purges:
         return self._answer(purge.number, asked, as_json=as_json)
 
     def _running(self) -> Runner:
-        assert self._runner  # `unavailable` has told
+        assert self._runner  # `unavailable` has said so
         return self._runner
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:

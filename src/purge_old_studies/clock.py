@@ -53,7 +53,7 @@ class Reading:
 
 
 class Clock:
-    """The clock of this server, compared with the newest time that the ledger has plus what went by since.
+    """The clock of this server, compared with the newest time that the ledger has plus the time since.
 
     A time that is doubted is never recorded. So a clock that fell back to 1970 is believed again once it is set right. What
     comes in while the clock is behind bears a date of long ago; `arrival` knows better.

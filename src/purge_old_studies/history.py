@@ -50,7 +50,7 @@ class History:
                     yield json.loads(line)
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
-        """The lines after number `since`, of all purges or of one."""
+        """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
         for number, line in enumerate(self.lines(), 1):
@@ -72,7 +72,7 @@ def now_utc() -> str:
 def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell a script the address of a caller.
+    The plugin does not give a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None

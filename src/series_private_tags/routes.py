@@ -88,7 +88,7 @@ class Routes:
 
     @contextlib.contextmanager
     def _listing(self) -> Iterator[None]:
-        """Wait until Orthanc has threads for one more list. Raises `Refused` for what goes wrong inside, too."""
+        """Wait until Orthanc has threads for one more list. Raises `Refused` for what fails inside, too."""
         if not self._listings.acquire(timeout=LIST_TIMEOUT_SECONDS):
             raise Refused(503, "Too many lists are asked for at once; try again in a second")
         try:
