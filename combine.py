@@ -7,7 +7,7 @@
 Orthanc's Python plugin loads one script and grants one callback of each kind; a second registration ends the
 server. The combined file embeds each script unchanged, loads each as the module that it is alone, and hands
 every event to each script that asked for it. It works on scripts that know nothing of it. The scripts come back
-byte for byte with ``--extract``. ``docs/combine.md`` tells the rules and what differs from running alone.
+byte for byte with ``--extract``. ``docs/combine.md`` gives the rules and what differs from running alone.
 
 It needs Python 3.11 or newer and nothing else; copy this one file wherever it is wanted.
 """
@@ -99,7 +99,7 @@ def example(pattern: str) -> str:
 
 
 def collide(first: str, second: str) -> bool:
-    """Tell whether two routes take one path: the same pattern, or the path that one stands for is the other's."""
+    """Return whether two routes take one path: the same pattern, or the only path that one matches is the other's."""
     return first == second or any(
         matches(a, example(a)) and matches(b, example(a)) for a, b in ((first, second), (second, first))
     )
@@ -144,7 +144,7 @@ class Source:
 def parse(data: bytes, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the script's own affair, told when it loads
+            warnings.simplefilter("ignore")  # the script's own affair, logged when it loads
             compile(data, name, "exec", dont_inherit=True)
             return ast.parse(data, name)
     except SyntaxError as error:
@@ -326,7 +326,7 @@ def place(sources: list[Source], allow_conflict: bool) -> None:
 
 @dataclass(frozen=True)
 class Registration:
-    """A call of `orthanc.Register…` as it stands in a script, with the route where it is a constant."""
+    """A call of `orthanc.Register…` as a script has it, with the route where it is a constant."""
 
     function: str
     route: str | None
@@ -334,7 +334,7 @@ class Registration:
 
 
 def reachable(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what stands under `if __name__ == "__main__"`, which Orthanc never runs."""
+    """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
@@ -521,7 +521,7 @@ def wanted_metadata(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def check_dictionary(configuration: dict[str, Any]) -> Iterator[str]:
-    """Check that private tags which are listed by name have an entry in Dictionary, which tells their number and VR."""
+    """Check that private tags which are listed by name have an entry in Dictionary, which gives their number and VR."""
     entries, listed = configuration.get("Dictionary", {}), configuration.get(PRIVATE_TAGS, [])
     known = [entry[1:2] for entry in entries.values() if isinstance(entry, list)] if isinstance(entries, dict) else []
     for name in listed if isinstance(listed, list) else []:
@@ -746,7 +746,7 @@ def share_connections() -> None:
     vars(sqlite3)["connect"] = vars(sqlite3.dbapi2)["connect"] = connect
 
 
-# ---- src/combine/runtime/log.py: What the runtime and the scripts write into Orthanc's log, and how an error is told there.
+# ---- src/combine/runtime/log.py: What the runtime and the scripts write into Orthanc's log, and how an error is logged there.
 
 
 class Log:
@@ -1081,7 +1081,7 @@ class Registry:
 
 
 class Modules:
-    """What stands between a script and the module `orthanc`: its own functions that register and log."""
+    """What is between a script and the module `orthanc`: its own functions that register and log."""
 
     def __init__(
         self, real: Any, functions: Mapping[str, Any], owners: Mapping[int, Script], log: Log, registry: Registry
@@ -1091,7 +1091,7 @@ class Modules:
     def install(self, scripts: list[Script]) -> None:
         """Give each script its `orthanc`, and let whoever asks for it find the right one.
 
-        The real module stays in `sys.modules`: the plugin reads its own state from what stands there.
+        The real module stays in `sys.modules`: the plugin reads its own state from what is there.
         """
         for script in scripts:
             vars(script.orthanc).update(self.functions)
@@ -1189,11 +1189,11 @@ def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Runtime:
-    """What stands between Orthanc and the scripts of a combined file."""
+    """What is between Orthanc and the scripts of a combined file."""
 
     def __init__(self, real: Any, scripts: list[Script], allow_conflict: bool) -> None:
         self.scripts = scripts
-        # The functions as they are now: what scripts get in their place stands in `real` too (see Modules.install).
+        # The functions as they are now: what scripts get in their place is in `real` too (see Modules.install).
         self.functions: dict[str, Any] = dict(vars(real))
         self.owners: dict[int, Script] = {}
         self.kept: list[Any] = []

@@ -2,7 +2,7 @@
 # Built by `make build` from src/dicom_events/__init__.py: edit that, never this file.
 """Tells other software what happens here: series become stable, images are stored, studies are deleted.
 
-Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
+Each event is on disk before Orthanc continues, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
 in order for each series, after `kill -9`, restarts, and days without a broker. Without a section in the configuration the
 events go to the file `dicom_events.jsonl` beside Orthanc's index.
 

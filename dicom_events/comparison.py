@@ -10,9 +10,9 @@ import time
 import traceback
 from collections.abc import Callable
 
-from ._common.answers import one_line
 from ._common.identifiers import PLURAL, UID_TAG_OF
 from ._common.loopback import LoopbackError
+from ._common.routes import one_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError

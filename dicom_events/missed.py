@@ -52,16 +52,16 @@ class MissedEvents:
     def begin(self) -> None:
         """Find the place in /changes at which to read on."""
         newest = self._newest_at_start = int(self._archive.get("/changes?last")["Last"])
-        place = self._outbox.ledger.number("cursor", -1)
+        place = self._outbox.ledger.get_value("cursor", -1)
         if place < 0:
             place = self._place_of_new(newest)
         self._read_to = place_in_log(place, newest, "dicom_events")
-        self._outbox.ledger.set_number("cursor", self._read_to)
+        self._outbox.ledger.set_value("cursor", self._read_to)
 
     def _place_of_new(self, newest: int) -> int:
         """Return where a new outbox begins: at what came since Orthanc, or this script, was started; a page at most."""
         begin = max(0, newest - CHANGES_PER_PAGE)
-        made = datetime.datetime.fromtimestamp(self._outbox.ledger.number("made", 2**32), datetime.UTC)
+        made = datetime.datetime.fromtimestamp(self._outbox.ledger.get_value("made", 2**32), datetime.UTC)
         page = self._archive.get(f"/changes?since={begin}&limit={CHANGES_PER_PAGE}")["Changes"]
         return int(max((each["Seq"] for each in page if each["Date"] < orthanc_time(made)), default=begin))
 
@@ -77,7 +77,7 @@ class MissedEvents:
         self._settle_suspects()
         place = min((each.sequence - 1 for each in self._suspects.values()), default=self._read_to)
         if place != self._followed_to:
-            self._outbox.ledger.set_number("cursor", place)
+            self._outbox.ledger.set_value("cursor", place)
             self._followed_to = place
         if place >= self._newest_at_start:
             self.caught_up.set()

@@ -10,7 +10,7 @@ import re
 import urllib.parse
 from typing import Any
 
-from ._common.answers import one_line
+from ._common.routes import one_line
 from ._common.settings import S, SettingsError, key_of, read_settings, wrong_keys
 
 from .broker_settings import CONFIGS, TYPES, BrokerSettings, FileConfig

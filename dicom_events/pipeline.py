@@ -128,9 +128,9 @@ class Pipeline:
 
 
 def _said_of_new(outbox: Outbox) -> list[str]:
-    if not outbox.ledger.fresh:
+    if not outbox.ledger.is_new:
         return []
-    moved = outbox.ledger.moved
+    moved = outbox.ledger.quarantined_to
     why = f"was corrupt and is kept as {moved}" if moved else "is new"
     return [
         f"the outbox {outbox.path} {why}; what happens from now on is published, nothing that the archive "

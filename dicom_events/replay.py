@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from ._common.answers import one_line
 from ._common.identifiers import PLURAL
 from ._common.loopback import Loopback, LoopbackError
+from ._common.routes import one_line
 from ._common.times import orthanc_time
 
 from .applier import Applier

@@ -8,10 +8,10 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._common.answers import Answer, Refused, Request, one_line
 from ._common.json_text import decoded
 from ._common.loopback import LoopbackError
 from ._common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
+from ._common.routes import Answer, Refused, Request, one_line
 from ._common.times import utc
 
 from .pipeline import Pipeline

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import encodings.idna  # noqa: F401
 import functools
 import json
 import os
@@ -38,8 +37,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line, warn_if_open
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
@@ -150,7 +149,7 @@ def raise_if_here(loopback: Loopback, name: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host is, by one of its addresses, the machine that this runs on: only its own ones can be bound."""
+    """Return whether a host is, by one of its addresses, the machine that this runs on: only its own can be bound."""
     for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
             one.bind(where)

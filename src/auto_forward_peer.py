@@ -25,7 +25,6 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_peer.md
 from __future__ import annotations
 
 import dataclasses
-import encodings.idna  # noqa: F401
 import functools
 import json
 import socket
@@ -35,8 +34,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line, warn_if_open
 from common.loopback import Loopback
+from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes

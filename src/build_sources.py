@@ -171,7 +171,7 @@ def _lines_of(node: ast.stmt) -> range:
 
 
 def _is_for_types(node: ast.stmt) -> bool:
-    """Whether it is `if TYPE_CHECKING:`, which is for mypy alone."""
+    """Return whether it is `if TYPE_CHECKING:`, which is for mypy alone."""
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 

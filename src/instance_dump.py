@@ -13,7 +13,6 @@ Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401
 import functools
 import io
 import json
@@ -33,10 +32,10 @@ except ImportError:
     pydicom = None
 
 from common.accept import preferred_type
-from common.answers import Answer, Refused, Request, one_line, serve
 from common.identifiers import is_orthanc_identifier
 from common.loopback import Loopback, LoopbackError
 from common.parameters import OneOf, takes
+from common.routes import Answer, Refused, Request, one_line, register_route
 from common.version import __version__  # noqa: F401
 
 MAX_VALUE_CHARACTERS = 256  # of a value in the text
@@ -185,7 +184,7 @@ class Dump:
         try:
             if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > MAX_FILE_BYTES:
                 raise Refused(413, f"The file has {size} bytes, allowed: {MAX_FILE_BYTES}")
-            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+            return self._loopback.request_raw("GET", f"/instances/{instance}/file")[1]
         except LoopbackError as error:
             if error.status == 404:
                 raise Refused(404, f"There is no instance {instance!r}") from None
@@ -236,7 +235,7 @@ def register() -> None:
         for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
-    serve("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
+    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
 
 
 register()

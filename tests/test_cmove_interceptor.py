@@ -505,7 +505,7 @@ def test_many_images_arrive_the_same_by_several_associations(
 class Answers:
     """A loopback that answers as an Orthanc with so many images does, and holds one series of 500."""
 
-    finds_more = True
+    has_extended_find = True
 
     def __init__(self, archive: int, system: dict[str, Any]) -> None:
         self.answers = {"/system": system, "/statistics": {"CountInstances": archive}}

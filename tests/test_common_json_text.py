@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.json_text import DEEPEST, decoded, is_too_deep
+from common.json_text import MAX_JSON_DEPTH, decoded, is_too_deep
 
 MEBIBYTE = 1 << 20
 MOST_SECONDS = (
@@ -38,7 +38,7 @@ NASTY = {
     "lists one after the other": filled(b"[", b"[],"),
     "lists without commas": filled(b"[", b"[]"),
     "objects one after the other": filled(b"[", b"{},"),
-    "just below the bound": filled(b"[" * (DEEPEST - 1), b"[],"),
+    "just below the bound": filled(b"[" * (MAX_JSON_DEPTH - 1), b"[],"),
     "texts of brackets": filled(b"[", b'"[[[",'),
     "texts beside brackets": filled(b"[", b'"["[],'),
     "empty texts": filled(b"[", b'"",'),
@@ -101,8 +101,8 @@ def test_twice_as_much_takes_about_twice_as_long(name: str) -> None:
         (b'{"a": 1, "a": 1}', "twice"),
         (rb'{"a": 1, "\u0061": 1}', "twice"),
         (b"9" * 5000, "4300"),
-        (b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1), "nested"),
-        (b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1), "nested"),
+        (b"[" * (MAX_JSON_DEPTH + 1) + b"]" * (MAX_JSON_DEPTH + 1), "nested"),
+        (b'{"a":' * (MAX_JSON_DEPTH + 1) + b"1" + b"}" * (MAX_JSON_DEPTH + 1), "nested"),
         (b"", "Expecting value"),
         (b"{", "Expecting"),
         (b"'a'", "Expecting"),
@@ -119,7 +119,7 @@ def test_what_is_no_json_is_a_value_error_that_says_why(content: bytes, reason: 
         b'{"a": "\xc3\xa9"}',
         b"\xef\xbb\xbf{}",
         rb'"\ud83d\ude00"',
-        b"[" * DEEPEST + b"]" * DEEPEST,
+        b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH,
         rb'"\\\"[[[{{{"',
         b' "[" ',
     ],
@@ -143,7 +143,7 @@ def depth_of(content: str) -> int:
     return deepest
 
 
-@given(st.text(st.sampled_from('[]{}"\\,:a '), max_size=400).map(lambda text: "[" * (DEEPEST - 5) + text))
+@given(st.text(st.sampled_from('[]{}"\\,:a '), max_size=400).map(lambda text: "[" * (MAX_JSON_DEPTH - 5) + text))
 def test_nothing_that_a_decoder_would_go_too_deep_for_gets_past_the_scan(text: str) -> None:
     if not is_too_deep(text.encode()):
         deep = depth_of(text)
@@ -151,7 +151,7 @@ def test_nothing_that_a_decoder_would_go_too_deep_for_gets_past_the_scan(text: s
             json.loads(text)
         except ValueError as error:
             deep = depth_of(text[: getattr(error, "pos", len(text)) + 1])
-        assert deep <= DEEPEST
+        assert deep <= MAX_JSON_DEPTH
 
 
 ANY_JSON = st.recursive(
@@ -181,7 +181,7 @@ def test_the_deepest_that_is_let_through_fits_on_the_stack_of_an_http_thread() -
     before = threading.stack_size(96 << 10)
     try:
         thread = threading.Thread(
-            target=lambda: done.append(decoded(b'{"a":[' * (DEEPEST // 2) + b"]}" * (DEEPEST // 2)))
+            target=lambda: done.append(decoded(b'{"a":[' * (MAX_JSON_DEPTH // 2) + b"]}" * (MAX_JSON_DEPTH // 2)))
         )
         thread.start()
     finally:

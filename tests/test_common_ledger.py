@@ -46,10 +46,10 @@ def fail(ledger: Any, row: int, **more: float) -> str:
 def test_a_new_ledger_says_so_and_only_its_owner_may_read_it(piece: ModuleType, path: Path) -> None:
     ledger = piece.Ledger(path)
     ledger.add("q", "s", {})
-    assert ledger.fresh
+    assert ledger.is_new
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     ledger.close()
-    assert not piece.Ledger(path).fresh
+    assert not piece.Ledger(path).is_new
 
 
 @pytest.mark.parametrize("content", [bytes(range(256)) * 40, b"SQLite format 3\0" + b"\xff" * 9000])
@@ -57,8 +57,8 @@ def test_a_corrupt_file_is_moved_aside_and_a_new_one_made(piece: ModuleType, pat
     path.parent.mkdir()
     path.write_bytes(content)
     ledger = piece.Ledger(path)
-    assert ledger.fresh
-    assert ledger.moved.read_bytes() == content
+    assert ledger.is_new
+    assert ledger.quarantined_to.read_bytes() == content
     assert ledger.add("q", "s", {}) == 1
 
 
@@ -187,6 +187,6 @@ def test_it_opens_and_works_where_cursors_outlive_their_lines(
     row = ledger.add("queue", "subject", {})
     ledger.start(row)
     assert fail(ledger, row) == "waiting"
-    ledger.set_number("n", 1)
-    assert ledger.number("n") == 1
+    ledger.set_value("n", 1)
+    assert ledger.get_value("n") == 1
     ledger.close()

@@ -29,7 +29,7 @@ SRC = Path(__file__).parent.parent / "src"
 
 @pytest.fixture
 def common(orthanc_standin: StandIn) -> Iterator[Any]:
-    names = ("state", "ledger", "worker", "inbox", "answers")
+    names = ("state", "ledger", "worker", "inbox", "routes")
     yield SimpleNamespace(**{name: importlib.import_module(f"common.{name}") for name in names})
     for name in [name for name in sys.modules if name.startswith("common.")]:
         del sys.modules[name]
@@ -557,7 +557,7 @@ def test_a_route_whose_state_can_not_be_used_answers_503_with_the_reason(
     def handler(_request: Any) -> None:
         raise fault
 
-    common.answers.serve("/x", {"GET": handler}, lambda: None)
+    common.routes.register_route("/x", {"GET": handler}, lambda: None)
     answer = orthanc_standin.http("GET", "/x")
     assert answer.status == 503
     assert str(fault) in answer.json()["Message"]

@@ -42,7 +42,7 @@ class Knows:
         assert path == "/peers?expand"
         return self.public
 
-    def exchange(self, method: str, path: str) -> tuple[None, bytes]:
+    def request_raw(self, method: str, path: str) -> tuple[None, bytes]:
         assert (method, path) == ("GET", "/peers/PEER/system")
         self.asked += 1
         return None, self.system

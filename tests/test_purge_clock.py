@@ -166,7 +166,7 @@ def test_a_ledger_that_takes_nothing_neither_stops_the_guard_nor_fills_the_log(
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(machine.ledger, "set_number", full)
+    monkeypatch.setattr(machine.ledger, "set_value", full)
     for _ in range(10):
         assert not machine.is_doubted()
         machine.passes(20)

@@ -797,7 +797,7 @@ def _told(exchange):
     return told
 
 
-Loopback.exchange = _told(Loopback.exchange)
+Loopback.request_raw = _told(Loopback.request_raw)
 """
 
 

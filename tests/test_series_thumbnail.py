@@ -560,11 +560,11 @@ ASKED = f"""
 import json, sys
 sys.path.insert(0, {str(ROOT)!r})
 import orthanc, series_thumbnail
-exchange, asked = series_thumbnail.Loopback.exchange, []
+exchange, asked = series_thumbnail.Loopback.request_raw, []
 def counted(self, method, path, *more, **named):
     asked.append(path)
     return exchange(self, method, path, *more, **named)
-series_thumbnail.Loopback.exchange = counted
+series_thumbnail.Loopback.request_raw = counted
 def give(output, uri, **request):
     series_thumbnail.QUICK_SECONDS = float(request["get"].get("quick", series_thumbnail.QUICK_SECONDS))
     output.AnswerBuffer(json.dumps(asked), "application/json")
@@ -836,7 +836,7 @@ def _count(request):
     _loopback.get("/system")
     return [_mine.calls, closed]
 
-serve("/count", {"GET": _count}, lambda: None)
+register_route("/count", {"GET": _count}, lambda: None)
 """
 
 

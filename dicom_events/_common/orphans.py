@@ -56,5 +56,5 @@ class Orphans:
         return [row["name"] for row in self._ledger.rows("SELECT name FROM orphan WHERE seconds>=?", self._days * DAY)]
 
     def forget(self, name: str) -> None:
-        """What waited for it is gone."""
+        """Drop what waited for it."""
         self._ledger.run("DELETE FROM orphan WHERE name=?", name)

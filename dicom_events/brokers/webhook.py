@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import base64
-import encodings.idna  # noqa: F401 - http.client needs it, and imports it where it is late for that
 import hashlib
 import hmac
 import http.client

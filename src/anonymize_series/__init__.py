@@ -37,7 +37,8 @@ except ImportError:
 from anonymize_series.anonymizer import Anonymizer
 from anonymize_series.routes import Routes
 from anonymize_series.settings import MIN_SECRET_CHARACTERS, NAME, SECTION, Settings, wrong_with_settings
-from common.answers import KEPT_ALIVE, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - of the built file
 

@@ -18,7 +18,7 @@ from anonymize_series.re_identifying import ReIdentifying
 from anonymize_series.sending import Sending
 from anonymize_series.settings import FROM_RULES, NAME, RE_IDENTIFY, SECTION, Settings
 from common.arrivals import Arrivals
-from common.feed import FEED_TABLES, Feed
+from common.changes import FEED_TABLES, Feed
 from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
@@ -57,7 +57,7 @@ class Anonymizer:
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
         self._changed = threading.Event()
-        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.hear(*report))
+        self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
 
@@ -94,9 +94,9 @@ class Anonymizer:
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
         self.ledger = Ledger(path, FEED_TABLES + REGISTER_TABLES, durability=self.settings.durability)
-        if self.ledger.moved:
+        if self.ledger.quarantined_to:
             orthanc.LogError(
-                f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.moved}; "
+                f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.quarantined_to}; "
                 "what comes back for copies that were made before can't be taken back"
             )
         self.work, self.register = Work(self.ledger), Register(self.ledger)

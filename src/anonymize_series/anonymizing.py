@@ -86,5 +86,5 @@ class Anonymizing:
         }
         if recipe.dicom_version:
             body["DicomVersion"] = recipe.dicom_version
-        made = self._loopback.exchange("POST", f"/instances/{instance}/anonymize", body)[1]
+        made = self._loopback.request_raw("POST", f"/instances/{instance}/anonymize", body)[1]
         return de_identified(made, original, recipe, self._pseudonyms)

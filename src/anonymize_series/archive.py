@@ -14,7 +14,7 @@ class Archive:
     def file(self, instance: str) -> bytes | None:
         """Return the file of an instance, or None if it was deleted."""
         try:
-            return self._loopback.exchange("GET", f"/instances/{instance}/file")[1]
+            return self._loopback.request_raw("GET", f"/instances/{instance}/file")[1]
         except LoopbackError as error:
             if error.status != 404:
                 raise

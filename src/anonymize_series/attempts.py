@@ -12,10 +12,10 @@ from typing import Any
 import orthanc
 
 from anonymize_series.settings import NAME
-from common.answers import one_line
 from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.retry import Retry
+from common.routes import one_line
 from common.work import Work
 
 ROWS_PER_LOOK = 10

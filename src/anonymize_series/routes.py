@@ -9,11 +9,11 @@ from anonymize_series.anonymizer import Anonymizer
 from anonymize_series.archive import Archive
 from anonymize_series.patient_register import STUDY_CONDITIONS
 from anonymize_series.settings import FROM_RULES, NAME, RE_IDENTIFY, SECTION, names_of
-from common.answers import Refused, Request, serve
 from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
+from common.routes import Refused, Request, register_route
 from common.times import utc
 from common.work import Which
 
@@ -40,7 +40,7 @@ class Routes:
             f"{identifier}/re-identify": {"POST": self.re_identify},
         }
         for pattern, handlers in routes.items():
-            serve(f"/{NAME}/{pattern}", handlers, unavailable)
+            register_route(f"/{NAME}/{pattern}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""

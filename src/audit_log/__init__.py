@@ -29,7 +29,8 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, serve, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 
@@ -53,7 +54,7 @@ def register() -> None:
     recorder = Recorder(settings, configuration)
     routes = Routes(recorder)
     for pattern, handler in {"": routes.page, "/newest": routes.newest, "/status": routes.status}.items():
-        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
+        register_route(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Request
 from common.parameters import Text, WholeNumber, takes
+from common.routes import Request
 from common.times import parse_time, utc
 
 from .lines import entries_since

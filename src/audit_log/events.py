@@ -9,8 +9,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.arrivals import Arrival
+from common.routes import one_line
 
 from .places import Places
 from .watching import SeenRequest

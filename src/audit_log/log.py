@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.state import StateLock, make_private, must_be_same, open_private
+from common.state import StateLock, ends_with_line, make_private, must_be_same, open_private
 from common.times import utc
 
 from .lines import entries_of, log_files, mac_of, parse_line
@@ -62,7 +62,7 @@ class Log:
                 broken = broken or raw
             if self.number:
                 break
-        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+        if not ends_with_line(self._file):
             self._write(b"\n")
         if broken:
             self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])

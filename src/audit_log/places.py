@@ -77,7 +77,7 @@ class Places:
         """Learn the places of some of the studies that were here before the script; return whether there may be more."""
         if self._has_all or not self._loopback.enabled:
             return False
-        since = self._ledger.number("looked_through")
+        since = self._ledger.get_value("looked_through")
         studies = self._loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_REQUEST}") if since >= 0 else []
         with self._ledger.transaction() as db:
             rows = []
@@ -86,6 +86,6 @@ class Places:
                 for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
                     rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
             db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
-            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
+            self._ledger.set_value("looked_through", since + len(studies) if studies else -1)
         self._has_all = not studies
         return bool(studies)

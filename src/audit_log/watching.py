@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from common.answers import one_line
+from common.routes import one_line
 from common.times import utc
 
 # Routes that give images, or documents, or what they were made from.

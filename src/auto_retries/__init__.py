@@ -28,7 +28,8 @@ import orthanc
 from auto_retries.retrier import Retrier
 from auto_retries.routes import Routes
 from auto_retries.settings import SECTION, Settings
-from common.answers import KEPT_ALIVE, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - of the built file
 

@@ -9,8 +9,8 @@ import orthanc
 
 from auto_retries.recipes import destination_of
 from auto_retries.settings import NAME, JobRetry
-from common.answers import one_line
 from common.ledger import Ledger
+from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.answers import one_line
+from common.routes import one_line
 
 Destinations = Mapping[str, Mapping[str, Any]]  # /modalities?expand or /peers?expand: names and their settings
 

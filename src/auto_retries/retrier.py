@@ -78,9 +78,10 @@ class Retrier:
         path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
         tables = WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
         self.ledger = Ledger(path, tables, durability=self.settings.durability)
-        if self.ledger.moved:
+        if self.ledger.quarantined_to:
             orthanc.LogWarning(
-                f"{NAME}: the ledger {path} was corrupt and is kept as {self.ledger.moved}; what waited there is not run again"
+                f"{NAME}: the ledger {path} was corrupt and is kept as {self.ledger.quarantined_to}; "
+                "what waited there is not run again"
             )
         if self._configuration.get("JobsHistorySize", 10) == 0:
             orthanc.LogWarning(

@@ -7,10 +7,10 @@ from typing import Any
 
 from auto_retries.retrier import Retrier
 from auto_retries.settings import NAME
-from common.answers import Refused, Request, serve
 from common.ledger import STATES
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
+from common.routes import Refused, Request, register_route
 from common.times import utc
 from common.work import Which
 
@@ -33,7 +33,7 @@ class Routes:
             "jobs/retry": {"POST": self.retry_jobs},
         }
         for path, handlers in routes.items():
-            serve(f"/{NAME}/{path}", handlers, unavailable)
+            register_route(f"/{NAME}/{path}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, the types it watches, how many jobs are in each state, watched, missed; the last error."""
@@ -51,7 +51,7 @@ class Routes:
         """Return a page of the jobs that failed, oldest first: `since`, `limit`, and filters."""
         filters, work = request.parameters, self._retrier.work
         states = (filters["state"],) if "state" in filters else None
-        which = Which(states=states, queue=filters.get("destination"), job_or_subject=filters.get("job"))
+        which = Which(states=states, queue=filters.get("destination"), job_or_resource=filters.get("job"))
         return page_answer(filters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown)
 
     def get_job(self, request: Request) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import os
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, serve, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, is_nearly, read_settings
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 
@@ -56,9 +57,9 @@ def register() -> None:
 def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
     """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
     routes = Routes(interceptor, settings.mode)
-    serve("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
-    serve("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
-    serve("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
+    register_route("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
+    register_route("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
+    register_route("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
     if interceptor.refusal and not refuse:
         return  # not registering leaves Orthanc's own C-MOVE in place
     KEPT_ALIVE.append(interceptor)

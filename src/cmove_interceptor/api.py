@@ -8,8 +8,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Refused, Request, one_line
 from common.parameters import PAGE_PARAMETERS, Text, takes
+from common.routes import Refused, Request, one_line
 from common.times import utc, utc_or_none
 from common.version import __version__
 

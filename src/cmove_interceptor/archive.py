@@ -62,7 +62,7 @@ class Archive:
     def series(self, level: str, resource: str) -> dict[str, list[str]]:
         """Return the series of a patient or study, or the series itself, each with its images."""
         # A quarter of the time: without it, reading one resource costs in proportion to the archive there.
-        if self._loopback.finds_more:
+        if self._loopback.has_extended_find:
             find = {"Query": {}, f"Parent{LEVELS[level]}": resource}
             if level == "SERIES":
                 return {resource: self._loopback.post("/tools/find", {**find, "Level": "Instance"})}

@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import one_line
+from common.routes import one_line
 
 from .service_http import headers_for, open_connection, tls_context
 from .settings import Service, name_of

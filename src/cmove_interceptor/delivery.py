@@ -13,9 +13,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.ledger import Ledger
 from common.retry import Retry
+from common.routes import one_line
 from common.worker import Trouble
 
 from .caller import Caller, NotDeliveredError

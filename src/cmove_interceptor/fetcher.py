@@ -12,9 +12,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 
 from .archive import Archive
 from .jobs import StoreJobs

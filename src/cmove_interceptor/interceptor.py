@@ -11,9 +11,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.routes import one_line
 from common.state import state_folder
 from common.worker import Worker
 

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from common.answers import one_line
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 
 from .move_request import Fields, MoveFailed
 

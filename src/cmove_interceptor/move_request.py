@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from common.answers import one_line
 from common.identifiers import UID_TAG_OF
+from common.routes import one_line
 
 FIELDS = (
     "Level", "PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",

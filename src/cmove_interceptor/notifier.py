@@ -12,9 +12,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.ledger import Ledger
 from common.orphans import LOOK_EVERY, Orphans
+from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
 
@@ -79,7 +79,7 @@ class Notifier:
         """Return what services were notified of a request, or will be."""
         return [
             {"Service": row["queue"], "State": row["state"], "Attempts": row["attempts"], "Error": row["error"]}
-            for row in self._work.find(Which(subject=name))
+            for row in self._work.find(Which(resource=name))
         ]
 
     def services(self) -> dict[str, dict[str, Any]]:
@@ -133,7 +133,7 @@ def bind_by_name(ledger: Ledger, callers: list[Caller]) -> None:
     work = Work(ledger)
     queued = [caller for caller in callers if not caller.service.required]
     with ledger.transaction():
-        rows = [row for row in work.find(Which(subject_glob="[0-9]* *")) if row["subject"].split(" ")[0].isdigit()]
+        rows = [row for row in work.find(Which(resource_glob="[0-9]* *")) if row["subject"].split(" ")[0].isdigit()]
         positions = {(row["queue"], int(row["subject"].split(" ")[0])) for row in rows}
         for row in rows:
             target, (position, _, subject) = row["queue"], row["subject"].partition(" ")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.answers import one_line
+from common.routes import one_line
 
 from .caller import Caller, NotDeliveredError
 

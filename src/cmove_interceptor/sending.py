@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 
 from .jobs import JOB_LOOK_SECONDS, StoreJobs
 from .move import Move, Part

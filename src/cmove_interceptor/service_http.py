@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import encodings.idna  # noqa: F401
 import http.client
 import ssl
 

@@ -5,7 +5,7 @@
 Orthanc's Python plugin loads one script and grants one callback of each kind; a second registration ends the
 server. The combined file embeds each script unchanged, loads each as the module that it is alone, and hands
 every event to each script that asked for it. It works on scripts that know nothing of it. The scripts come back
-byte for byte with ``--extract``. ``docs/combine.md`` tells the rules and what differs from running alone.
+byte for byte with ``--extract``. ``docs/combine.md`` gives the rules and what differs from running alone.
 
 It needs Python 3.11 or newer and nothing else; copy this one file wherever it is wanted.
 """

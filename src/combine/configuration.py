@@ -121,7 +121,7 @@ def wanted_metadata(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def check_dictionary(configuration: dict[str, Any]) -> Iterator[str]:
-    """Check that private tags which are listed by name have an entry in Dictionary, which tells their number and VR."""
+    """Check that private tags which are listed by name have an entry in Dictionary, which gives their number and VR."""
     entries, listed = configuration.get("Dictionary", {}), configuration.get(PRIVATE_TAGS, [])
     known = [entry[1:2] for entry in entries.values() if isinstance(entry, list)] if isinstance(entries, dict) else []
     for name in listed if isinstance(listed, list) else []:

@@ -14,7 +14,7 @@ from combine.sources import Source
 
 @dataclass(frozen=True)
 class Registration:
-    """A call of `orthanc.Register…` as it stands in a script, with the route where it is a constant."""
+    """A call of `orthanc.Register…` as a script has it, with the route where it is a constant."""
 
     function: str
     route: str | None
@@ -22,7 +22,7 @@ class Registration:
 
 
 def reachable(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what stands under `if __name__ == "__main__"`, which Orthanc never runs."""
+    """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':

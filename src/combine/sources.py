@@ -48,7 +48,7 @@ class Source:
 def parse(data: bytes, name: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the script's own affair, told when it loads
+            warnings.simplefilter("ignore")  # the script's own affair, logged when it loads
             compile(data, name, "exec", dont_inherit=True)
             return ast.parse(data, name)
     except SyntaxError as error:

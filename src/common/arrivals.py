@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive."""
+"""What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ class Arrivals:
             self._known.pop(next(iter(self._known)), None)
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
         arrival = self._known.get(instance)
         return arrival.parents if arrival and arrival.parents else None
 
@@ -69,7 +69,7 @@ class Arrivals:
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
     if not all(uid.isascii() for uid in uids):
         return {}
     found = {}

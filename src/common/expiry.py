@@ -14,14 +14,14 @@ RECORD_EVERY = 3600.0  # seconds
 
 
 class Expiry:
-    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+    """Compares the clock with the newest time that the ledger has, plus the seconds that have passed since.
 
     A time that is doubted is not recorded, so that a restart does not make it right.
     """
 
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger, self._name = ledger, name
-        self._time, self._since = float(ledger.number("believed") or time.time()), time.monotonic()
+        self._time, self._since = float(ledger.get_value("believed") or time.time()), time.monotonic()
         self._recorded: float | None = None  # monotonic
         self._doubted: float | None = None  # monotonic, since when
         self._said = 0.0
@@ -41,6 +41,6 @@ class Expiry:
             return False
         self._time, self._since, self._doubted = now, steady, None
         if self._recorded is None or steady - self._recorded >= RECORD_EVERY:
-            self._ledger.set_number("believed", int(now))
+            self._ledger.set_value("believed", int(now))
             self._recorded = steady
         return True

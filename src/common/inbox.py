@@ -26,7 +26,7 @@ class Inbox(Generic[Report]):
         self.lost = 0
 
     def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
         self._is_open = True
 
     def add(self, report: Report) -> bool:

@@ -9,7 +9,7 @@ from common.settings import SettingsError, check_section_name, is_nearly
 
 
 def user_number(configuration: Mapping[str, Any], section: str, name: str, number: int) -> tuple[str, str | None]:
-    """How Orthanc's routes and answers call our metadata (`UserMetadata`) or attachment (`UserContentType`).
+    """Return how Orthanc's routes and answers call our metadata (`UserMetadata`) or attachment (`UserContentType`).
 
     Returns
     -------

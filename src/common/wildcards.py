@@ -7,14 +7,14 @@ from collections.abc import Iterable
 def matches_pattern(value: str, pattern: str) -> bool:
     """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
     at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
     while position < len(value):
         if at < len(pattern) and pattern[at] == "*":
             star, resume = at, position
             at += 1
         elif at < len(pattern) and pattern[at] in ("?", value[position]):
             at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` stands for one character more
+        elif star >= 0:  # the last `*` matches one character more
             resume += 1
             at, position = star + 1, resume
         else:

@@ -22,50 +22,50 @@ def data_index(key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which rows: those for which all the conditions hold that are given.
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
 
     Attributes
     ----------
-    ids, subjects : it is one of these.
-    queue, subject, job : it is this one.
-    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    ids, resources : it is one of these.
+    queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
-    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
-    job_or_subject : its last attempt is this job, or it is about it.
+    job_or_resource : its last attempt is this job, or it is about it.
     """
 
     ids: Collection[int] | None = None
     queue: str | None = None
     not_queue: str | None = None
-    subject: str | None = None
-    subject_glob: str | None = None
-    subjects: Collection[str] | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
     tried: bool | None = None
-    job_or_subject: str | None = None
+    job_or_resource: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.subjects)):
+        for column, several in (("id", self.ids), ("subject", self.resources)):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
@@ -75,10 +75,10 @@ class Which:
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
-            ("subject GLOB ?", self.subject_glob),
+            ("subject GLOB ?", self.resource_glob),
             ("queue<>?", self.not_queue),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_subject),
+            ("(job=? OR subject=?)", self.job_or_resource),
         ):
             if text is not None:
                 parts.append(condition)

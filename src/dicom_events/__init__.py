@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Tells other software what happens here: series become stable, images are stored, studies are deleted.
 
-Each event is on disk before Orthanc goes on, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
+Each event is on disk before Orthanc continues, and reaches RabbitMQ, SNS, NATS, Kafka, a webhook or a file at least once,
 in order for each series, after `kill -9`, restarts, and days without a broker. Without a section in the configuration the
 events go to the file `dicom_events.jsonl` beside Orthanc's index.
 

@@ -9,9 +9,9 @@ import time
 import traceback
 from collections.abc import Callable
 
-from common.answers import one_line
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
+from common.routes import one_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from common.answers import one_line
+from common.routes import one_line
 
 from .events import Event
 
@@ -16,13 +16,13 @@ LONGEST_ERROR = 2000  # characters
 
 
 class Health:
-    """Whether a broker is connected, how fast it takes events, and what went wrong last. `secrets` are never shown."""
+    """Whether a broker is connected, how fast it takes events, and its last error. `secrets` are never shown."""
 
     def __init__(self, name: str, say: Callable[[str, str], None], secrets: Sequence[str]) -> None:
         self._name, self._say, self._secrets = name, say, [each for each in secrets if each]
         self.is_connected, self.last_error, self._away_since = False, "", 0.0
         self._rate, self._rated_at = 0.0, time.monotonic()
-        self._unsaid, self._say_dead_at = 0, 0.0  # events that went to the dead letters
+        self._unsaid, self._say_dead_at = 0, 0.0  # events that became dead letters
 
     def hidden(self, error: object) -> str:
         """Return the text of an error in one line, without secrets."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
+from common.routes import one_line
 
 from .applier import STORED, Applier
 from .changes import CHANGES

@@ -9,8 +9,8 @@ import time
 import traceback
 from collections.abc import Callable
 
-from common.answers import one_line
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError

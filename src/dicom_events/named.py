@@ -9,7 +9,7 @@ import re
 import urllib.parse
 from typing import Any
 
-from common.answers import one_line
+from common.routes import one_line
 from common.settings import S, SettingsError, key_of, read_settings, wrong_keys
 
 from .broker_settings import CONFIGS, TYPES, BrokerSettings, FileConfig

@@ -8,13 +8,13 @@ import math
 import re
 from typing import Any
 
-from common.json_text import DEEPEST
+from common.json_text import MAX_JSON_DEPTH
 
 MOST_TEXT_BYTES = 255  # of a type (a routing key of AMQP 0-9-1) and of a subject, in UTF-8
 MOST_DATA_BYTES = 16 << 20  # bytes of JSON: what RabbitMQ takes, others take less
 TYPE = f"words of ASCII letters, digits, _ and - with dots between, not below dicom. or orthanc., at most {MOST_TEXT_BYTES} bytes"
 DATA = (
-    f"objects with texts as keys, lists, texts, finite numbers, true, false, null, nested at most {DEEPEST} deep, "
+    f"objects with texts as keys, lists, texts, finite numbers, true, false, null, nested at most {MAX_JSON_DEPTH} deep, "
     f"at most {MOST_DATA_BYTES >> 20} MiB as JSON"
 )
 
@@ -58,7 +58,7 @@ def _complaint(data: Any) -> str | None:
     Without recursion: this may be called in a thread of Orthanc's with a small stack.
     """
     level = [data]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_JSON_DEPTH + 1):
         inner: list[Any] = []
         for each in level:
             if isinstance(each, dict):

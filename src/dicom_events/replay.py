@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from common.answers import one_line
 from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from common.times import orthanc_time
 
 from .applier import Applier

@@ -7,10 +7,10 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.answers import Answer, Refused, Request, one_line
 from common.json_text import decoded
 from common.loopback import LoopbackError
 from common.parameters import PAGE_PARAMETERS, Moment, Text, row_number, takes
+from common.routes import Answer, Refused, Request, one_line
 from common.times import utc
 
 from .pipeline import Pipeline

@@ -12,8 +12,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, Refused, one_line, serve, warn_if_open
 from common.loopback import Loopback
+from common.quirks import KEPT_ALIVE
+from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.state import StateBusyError
 from common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble
@@ -68,7 +69,7 @@ class Service:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         for path, handlers in ROUTES.items():
             bound = {method: types.MethodType(handler, self._routes) for method, handler in handlers.items()}
-            serve(path, bound, lambda: self._unavailable or self._closed)
+            register_route(path, bound, lambda: self._unavailable or self._closed)
         if self._unavailable is None:
             warn_if_open("dicom_events", self._configuration)
             for named in self._brokers:

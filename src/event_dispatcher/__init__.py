@@ -21,7 +21,6 @@ test your handlers without a server: docs/event_dispatcher.md.
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ __all__ = [
 
 
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[OnChange] = []
+CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
     "orthanc": "orthanc_module",
@@ -159,15 +158,15 @@ def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[
 
 
 def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
-    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    """Let a dispatcher get changes: Orthanc grants one callback, which all dispatchers share."""
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
         orthanc_module.RegisterOnChangeCallback(on_change)
     except RuntimeError:  # it has one
-        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
             raise
         ours[-1].add(dispatcher)
     else:
-        KEPT_ALIVE.append(on_change)
+        CHANGE_CALLBACKS.append(on_change)

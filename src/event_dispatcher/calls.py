@@ -17,7 +17,7 @@ from event_dispatcher.logs import LOG
 class Call:
     """One handler's turn with one event. What it raises is logged.
 
-    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody wants its result.
+    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
     __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")

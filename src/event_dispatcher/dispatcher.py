@@ -103,7 +103,7 @@ class OnChange:
         self._dispatchers: list[Dispatcher] = []
 
     def add(self, dispatcher: Dispatcher) -> None:
-        """Let a dispatcher hear of events too, after the others.
+        """Let a dispatcher get events too, after the others.
 
         Raises
         ------

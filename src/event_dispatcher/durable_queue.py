@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.feed import FEED_TABLES, Feed
+from common.changes import FEED_TABLES, Feed
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import state_folder
@@ -77,7 +77,7 @@ class DurableQueue:
     def _on_event(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
         if self._feed and (change.startswith("STABLE_") or change == "NEW_INSTANCE"):
-            self._feed.hear(in_camel_case(change), event.resource_id)
+            self._feed.on_event(in_camel_case(change), event.resource_id)
         if not change.startswith("STABLE_"):
             self._add(change, level, event.resource_id)
 
@@ -118,9 +118,11 @@ class DurableQueue:
         except BaseException:
             ledger.close()
             raise
-        if ledger.moved:
+        if ledger.quarantined_to:
             LOG.warning(
-                "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
+                "the ledger %s was corrupt and is kept as %s; what waited there is not handled",
+                path,
+                ledger.quarantined_to,
             )
         queues = {name for name, totals in work.totals_by_queue().items() if any(totals.values())}
         if unknown := sorted(queues - self._subscriptions.handlers.keys()):
@@ -134,7 +136,7 @@ class DurableQueue:
             levels,
             float(self._configuration.get("StableAge", 60)),
             self._kept.reconcile,
-            told=self._on_change_entry,
+            on_change_entry=self._on_change_entry,
         )
         self._ledger = ledger
         self._writer.start()

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, ov
 
 import httpx
 
-from common.feed import PLURALS
+from common.changes import PLURALS
 from event_dispatcher.events import ChangeEvent
 
 Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier

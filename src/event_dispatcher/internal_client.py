@@ -36,7 +36,7 @@ def create_internal_client(*arguments: Any, **options: Any) -> Any:
         client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
-    Statuses are those that Orthanc's error codes stand for; an answer has no headers.
+    Statuses are those that Orthanc's error codes mean; an answer has no headers.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from common.loopback import KEEP, Loopback
+from common.loopback import KEEP_ALIVE_SECONDS, Loopback
 
 SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
@@ -73,7 +73,7 @@ def create_session(
     address = httpx.URL(f"{'http' if tls is None else 'https'}://{host}:{loopback.port}")
     # Each connection takes one of Orthanc's HTTP threads while it is open.
     most = max(1, int(configuration.get("HttpThreadsCount", 50)) // 2)
-    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP)
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE_SECONDS)
     ours = OwnAsyncTransport if issubclass(client_type, httpx.AsyncClient) else OwnTransport
     mounts: Any = {str(address): ours(verify=tls or True, limits=limits)}
     token = Token(address, orthanc.GenerateRestApiAuthorizationToken())

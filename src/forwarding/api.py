@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.answers import Answer, Refused, Request, one_line, serve
 from common.identifiers import PLURAL
 from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
+from common.routes import Answer, Refused, Request, one_line, register_route
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
@@ -43,7 +43,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         "backfill": {"POST": rows.backfill},
     }
     for path, handlers in routes.items():
-        serve(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+        register_route(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
 
 
 class Named:
@@ -100,7 +100,7 @@ class DeliveryRoutes:
             states=[query["state"]] if "state" in query else None,
             queue=query.get("destination"),
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
-            subject=query.get("resource"),
+            resource=query.get("resource"),
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from common.feed import PAGE
+from common.changes import PAGE
 from common.identifiers import PLURAL
 from common.loopback import Loopback
 

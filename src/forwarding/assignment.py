@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from common.arrivals import Arrivals
-from common.feed import PAGE
+from common.changes import PAGE
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Work

@@ -16,7 +16,7 @@ BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     """Return the studies whose StudyDate is from `first` to `last`, both included."""
-    windows = _months(first, last) if loopback.finds_all else [(first, last)]
+    windows = _months(first, last) if loopback.find_is_unlimited else [(first, last)]
     return [study for window in windows for study in _studies_of(loopback, *window)]
 
 
@@ -30,7 +30,7 @@ def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-    found = loopback.post("/tools/find", query) if loopback.finds_all else _all_studies(loopback)
+    found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
     # Orthanc compares dates as text: look at each.
     days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
     return [study for study, day in days if day and first <= day <= last]

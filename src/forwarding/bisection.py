@@ -29,18 +29,18 @@ class Bisection:
         with self._ledger.transaction():
             for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
                 data = json.loads(row["data"])
-                # What failed although the destination is there: its content is what it minds.
+                # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
                     self._halve(row, data)
                 elif not data.get("Refused"):
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
+        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:

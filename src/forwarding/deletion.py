@@ -12,11 +12,11 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
-from common.feed import PAGE, is_arriving
+from common.changes import PAGE, is_arriving
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.retry import Retry
+from common.routes import one_line
 from common.work import Which, Work
 from common.worker import Trouble
 from forwarding.rules import LEVELS
@@ -31,7 +31,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 class Deleter:
     """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
 
-    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
@@ -44,7 +44,7 @@ class Deleter:
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
-        kept = self._work.find(Which(queue=TO_DELETE, subject=resource, states=("waiting", "dead")))
+        kept = self._work.find(Which(queue=TO_DELETE, resource=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
@@ -56,7 +56,7 @@ class Deleter:
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
-        if self._work.make_due(Which(queue=TO_DELETE, subject=resource, tried=False)):
+        if self._work.make_due(Which(queue=TO_DELETE, resource=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
@@ -124,7 +124,7 @@ class Deleter:
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
-        return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
+        return self._work.has(Which(resources=resources, not_queue=TO_DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""

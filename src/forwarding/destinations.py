@@ -9,8 +9,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 from common.work import WorkView
 from forwarding.context import Context
 from forwarding.identity import Identity
@@ -154,11 +154,11 @@ class Destinations:
 
     def is_paused(self, name: str) -> bool:
         """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
-        return name in self._held or bool(self._ledger.number(f"paused {name}"))
+        return name in self._held or bool(self._ledger.get_value(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
-        self._ledger.set_number(f"paused {name}", int(paused))
+        self._ledger.set_value(f"paused {name}", int(paused))
         if not paused:
             self._held.discard(name)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from common.feed import FEED_TABLES
+from common.changes import FEED_TABLES
 from common.work import Work
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
@@ -72,7 +72,7 @@ class Engine:
             Bisection(ledger, loopback),
         )
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.hear)
+        reports.open(self._intake.feed.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""

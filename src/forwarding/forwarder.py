@@ -8,9 +8,9 @@ from typing import Any
 
 import orthanc
 
-from common.answers import KEPT_ALIVE
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.quirks import KEPT_ALIVE
 from common.state import configuration_folder, state_folder
 from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context
@@ -85,7 +85,7 @@ class Forwarder:
         }
         path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
         ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
-        if ledger.fresh:
+        if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
             context = Context(
@@ -120,7 +120,7 @@ class Forwarder:
 
 
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
-    why = f"was corrupt and is kept as {ledger.moved}" if ledger.moved else "is new"
+    why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
     return (
         f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"

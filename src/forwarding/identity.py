@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from common.answers import one_line
 from common.ledger import Ledger
+from common.routes import one_line
 from common.work import Work
 
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
@@ -101,7 +101,7 @@ class Misconfigured:
             return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
-                self._ledger.set_number(f"right {name}", int(identity.right_at))
+                self._ledger.set_value(f"right {name}", int(identity.right_at))
             if wrong and not was:
                 self._take_back(name)
             if wrong:
@@ -117,6 +117,6 @@ class Misconfigured:
         ]
 
     def _take_back(self, name: str) -> None:
-        since = self._ledger.number(f"right {name}", -1)
+        since = self._ledger.get_value(f"right {name}", -1)
         if since >= 0:
             self._work.reopen_done(name, since)

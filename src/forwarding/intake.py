@@ -10,7 +10,7 @@ from typing import Any
 import orthanc
 
 from common.arrivals import Arrivals
-from common.feed import Feed, arrived_since
+from common.changes import Feed, arrived_since
 from common.inbox import Inbox
 from common.work import Which, Work
 from forwarding.context import Context
@@ -95,7 +95,7 @@ class Intake:
 
     def _add_unstable(self) -> None:
         """Add a row for each resource of which something arrived since the last time, before it is stable."""
-        since = self._ledger.number("taken")
+        since = self._ledger.get_value("taken")
         groups: dict[tuple[str, str], dict[str, int]] = {}
         for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
@@ -104,7 +104,7 @@ class Intake:
             with self._ledger.transaction():
                 for (level, resource), instances in groups.items():
                     self._add_to_route(level, resource, instances, last=False)
-                self._ledger.set_number("taken", since)
+                self._ledger.set_value("taken", since)
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
@@ -126,7 +126,7 @@ class Intake:
         What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
         """
         self._sent.forget_numbers(place)
-        self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
+        self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
         for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}

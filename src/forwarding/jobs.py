@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
@@ -142,7 +142,7 @@ class Jobs:
     def reconcile(self) -> None:
         """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
 
-        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        Orthanc continues unfinished jobs after a restart: not to know them would send everything twice.
         """
         rows = self._work.find(Which(states=("sending",)))
         jobs = self._loopback.get("/jobs?expand") if rows else []

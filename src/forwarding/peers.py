@@ -16,8 +16,8 @@ import urllib.request
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from common.answers import one_line
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from forwarding.identity import MisconfiguredError
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
@@ -109,7 +109,7 @@ class Peers:
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
-        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
     def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
@@ -158,7 +158,7 @@ class Peers:
 
         Raises
         ------
-        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
         ValueError : Orthanc does not know it.
         """
         public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
@@ -222,7 +222,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.answers import one_line
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from common.wildcards import matches_any
 from forwarding.rules import ANSWERED, Rule, has_origin
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
+from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
 from forwarding.context import Context
@@ -34,7 +34,7 @@ class Rows:
 
         `None` means all instances that the resource holds when it is sent.
         """
-        same = Which(subject=resource, queue=destination, states=("waiting",), data={"Level": level})
+        same = Which(resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}

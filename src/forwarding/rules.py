@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc."""
+"""Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc."""
 
 import dataclasses
 import datetime
@@ -91,7 +91,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What goes where."""
+    """What is sent where."""
 
     name: str = dataclasses.field(
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
@@ -116,7 +116,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+    """Hours of a destination, in the server's local time; one that ends before it begins spans midnight."""
 
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS,

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.answers import one_line
 from common.retry import Retry
+from common.routes import one_line
 from common.settings import not_empty, wrong_keys
 from forwarding.rules import Rule, Window, wrong_with
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from common.answers import one_line
+from common.routes import one_line
 from common.work import Work
 from forwarding.archive import still_here
 from forwarding.context import Context

@@ -30,7 +30,8 @@ import json
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, serve, warn_if_open
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route, warn_if_open
 from common.settings import SettingsError
 
 from .api import Purges
@@ -52,13 +53,13 @@ def register() -> None:
         warn_if_open("purge_old_studies", configuration)
     purges = Purges(settings, configuration, refusal, __version__)
     route = "/purge-old-studies"
-    serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
-    serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
-    serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
-    serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
-    serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
-    serve(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
-    serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    register_route(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
+    register_route(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
+    register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
+    register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
+    register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

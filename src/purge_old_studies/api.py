@@ -11,10 +11,10 @@ from typing import Any
 
 import orthanc
 
-from common.answers import Answer, Refused, Request, one_line
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
+from common.routes import Answer, Refused, Request, one_line
 from common.state import state_folder
 from common.worker import STOPS_WITHIN, Worker
 
@@ -111,7 +111,7 @@ class Purges:
         return self._answer(purge.number, asked, as_json=as_json)
 
     def _running(self) -> Runner:
-        assert self._runner  # `unavailable` has told
+        assert self._runner  # `unavailable` has said so
         return self._runner
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:

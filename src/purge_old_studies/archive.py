@@ -13,8 +13,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
 from common.loopback import LoopbackError
+from common.routes import one_line
 
 from .clock import Clock
 from .conditions import Conditions
@@ -35,7 +35,7 @@ class Archive:
         self._tells_protection = True  # until it says that it does not
 
     def chosen(self, asked: Conditions) -> list[Study]:
-        """The studies that are to go, the oldest first, undated ones last."""
+        """Return the studies that are to be deleted, the oldest first, undated ones last."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -57,7 +57,7 @@ class Archive:
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
-        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+        """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
@@ -92,9 +92,9 @@ class Archive:
         )
 
     def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
-        """Whether the patients of some studies are protected, as far as one question tells; of others `why_kept` asks.
+        """Return whether the patients of some studies are protected, as far as one question shows; `why_kept` asks for others.
 
-        Orthanc 1.13.0 tells; there, asking for one patient at a time takes time in proportion to the archive.
+        Orthanc 1.13.0 shows it; there, asking for one patient at a time takes time in proportion to the archive.
         """
         patients = {study.tags.get("PatientID", "") for study in studies} - {""}
         asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
@@ -111,7 +111,7 @@ class Archive:
         return {each["ID"]: each["IsProtected"] for each in found}
 
     def why_kept(self, study: Study, protection: Mapping[str, bool]) -> str | None:
-        """Why this study is never purged, or None; `protection` as `protection` tells."""
+        """Return why this study is never purged, or None; `protection` as `protection` returns it."""
         if held := study.labels.intersection(self._settings.keep_labels):
             return f"it has the label {', '.join(sorted(held))}"
         if held := study.metadata.intersection(self._settings.keep_metadata):
@@ -149,5 +149,5 @@ class Archive:
                         return False
                     self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
         except LoopbackError:
-            pass  # deleting the whole tells
+            pass  # deleting the whole study shows it
         return True

@@ -15,7 +15,7 @@ from typing import Any
 
 import orthanc
 
-from common.answers import one_line
+from common.routes import one_line
 
 DAY_SECONDS = 86400.0
 MAX_AHEAD_SECONDS = DAY_SECONDS  # a clock further ahead of the time to be expected is doubted,
@@ -53,7 +53,7 @@ class Reading:
 
 
 class Clock:
-    """The clock of this server, compared with the newest time that the ledger has plus what went by since.
+    """The clock of this server, compared with the newest time that the ledger has plus the time since.
 
     A time that is doubted is never recorded. So a clock that fell back to 1970 is believed again once it is set right. What
     comes in while the clock is behind bears a date of long ago; `arrival` knows better.
@@ -69,7 +69,7 @@ class Clock:
     ) -> None:
         self._ledger, self._wall, self._steady = ledger, wall, steady or steady_seconds
         self._lock = threading.Lock()
-        recorded = ledger.number("clock")
+        recorded = ledger.get_value("clock")
         self._time, self._since = float(recorded or FIRST_POSSIBLE_TIME), self._steady()
         self._max_ahead = MAX_AHEAD_AT_START_SECONDS if recorded else math.inf
         self._recorded = self._complained = -math.inf  # when, by the steady clock
@@ -118,7 +118,7 @@ class Clock:
         """
         now, steady = self._wall(), self._steady()
         with self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
+            self._ledger.set_value("clock", int(now))
             self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
         self._behind = self._ledger.rows(SPANS)
         with self._lock:
@@ -146,7 +146,7 @@ class Clock:
         if not ended and self._steady() - self._recorded < RECORD_SECONDS:
             return
         with self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
+            self._ledger.set_value("clock", int(now))
             self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time_of(now))
         self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Refused
+from common.routes import Refused
 from common.times import parse_day
 
 from .clock import DAY_SECONDS, orthanc_time_of
@@ -55,7 +55,7 @@ class Conditions:
 
 
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    """Return which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
@@ -82,7 +82,7 @@ def received_until(days: float, now: float) -> str:
 
 
 def is_label(text: str) -> bool:
-    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    """Return whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
     return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
 
 
@@ -106,7 +106,7 @@ def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
 
 
 def day_back(age: str, today: datetime.date) -> datetime.date | None:
-    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
+    """Return the day that is so many days, calendar months or years before `today`; None if that is no age or no day.
 
     Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
     """

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.answers import one_line
-from common.state import must_be_same, open_private
+from common.routes import one_line
+from common.state import ends_with_line, must_be_same, open_private
 
 
 class History:
@@ -23,9 +23,8 @@ class History:
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path, self._durable, self._lock = path, durable, threading.Lock()
         self._file = open_private(path, os.O_APPEND)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            # What was being written when the power went: the ledger knows it, and it is written anew.
+        if not ends_with_line(self._file):
+            # What was being written when the power failed: the ledger knows it, and it is written again.
             with path.open("rb") as lines:
                 os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
 
@@ -51,7 +50,7 @@ class History:
                     yield json.loads(line)
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
-        """The lines after number `since`, of all purges or of one."""
+        """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
         for number, line in enumerate(self.lines(), 1):
@@ -73,7 +72,7 @@ def now_utc() -> str:
 def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell a script the address of a caller.
+    The plugin does not give a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None

@@ -34,8 +34,8 @@ class Index:
     def is_extended(self) -> bool:
         """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
         # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
-        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._loopback.finds_more)
+        # archive. Before, a single one is quick, and a page costs in proportion to what precedes it.
+        return bool(self._loopback.has_extended_find)
 
     @functools.cached_property
     def has_labels(self) -> bool:
@@ -59,16 +59,16 @@ class Index:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        if self._loopback.finds_all:
+        if self._loopback.find_is_unlimited:
             studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
         else:
             studies = self._loopback.get("/studies")  # `is_meant` looks at each
         for start in range(0, len(studies), PAGE):
             page = self.content("Study", studies[start : start + PAGE])
-            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+            yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
-        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        """Return those with a series of a wanted modality: what `is_meant` can't see of a study."""
         if not wanted:
             return studies
         series = self.content("Series", [study["ID"] for study in studies])
@@ -105,7 +105,7 @@ class Index:
         return self.search(find)
 
     def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self.is_extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
         instances = self.children("Instance", studies.values(), ["Attachments"])
@@ -117,7 +117,7 @@ class Index:
 
 
 def if_there(path: str) -> Any:
-    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+    """Return what Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
 
     Any other error is raised: who can't see whether a study is protected does not delete it.
     """

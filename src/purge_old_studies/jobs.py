@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Refused
 from common.ledger import FORGOTTEN_AT_ONCE
+from common.routes import Refused
 
 from .clock import CLOCK_TABLES, utc_time
 from .purge import UNFINISHED

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Request, one_line
 from common.parameters import Flag, OneOf, Text, Texts, TextsByName, WholeNumber
+from common.routes import Request, one_line
 
 MAX_DAYS = 99_999
 
@@ -47,6 +47,6 @@ def shown(value: object) -> str:
 
 
 def wants_json(found: Mapping[str, Any], request: Request) -> bool:
-    """Whether `format`, else `Accept`, asks for JSON."""
+    """Return whether `format`, else `Accept`, asks for JSON."""
     chosen = found.get("format")
     return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))

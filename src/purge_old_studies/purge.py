@@ -22,7 +22,7 @@ from .studies import IDENTIFIERS, Study, is_meant
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances of the first request that deletes
 # Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
-# notice, for at the end of each much goes on at once.
+# notice, for at the end of each much happens at once.
 BATCH_SECONDS = 0.15
 # A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
 # `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
@@ -32,7 +32,7 @@ Outcome = dict[str, list[tuple[dict[str, Any], str]]]
 
 
 class Purge:
-    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+    """One purge under way: each study is in the ledger before it is deleted, in the history before it counts as deleted."""
 
     def __init__(
         self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
@@ -42,7 +42,7 @@ class Purge:
         self.stopping = self.cancelled = False
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
-        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
         self._at_once = float(min(BATCH, PIECE))
 
     @property
@@ -70,7 +70,7 @@ class Purge:
         return self.stopping or self.cancelled
 
     def _windows(self) -> Iterator[list[dict[str, Any]]]:
-        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        """Yield what waits, in the order of deletion: a purge may be of a million studies."""
         last = -1
         while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
             yield rows
@@ -88,11 +88,11 @@ class Purge:
         return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
 
     def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
-        """What the studies of some rows are now."""
+        """Return what the studies of some rows are now."""
         return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
 
     def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
-        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        """Delete what still fits: since it was chosen it may be gone, or have grown, another date or protection."""
         looked_at, found = -math.inf, dict[str, Study]()
         while rows and not self._halted():
             if time.monotonic() - looked_at > STALE:
@@ -166,7 +166,7 @@ class Purge:
             self._mark([row for row, why in rows if why == reason], state, reason)
 
     def complete_record(self) -> None:
-        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
         lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
@@ -179,7 +179,7 @@ class Purge:
         self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
-        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         why = self._why_not(row, self._look([row]).get(row["study"]), {})
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
@@ -189,13 +189,13 @@ class Purge:
 
 
 def batch_length(instances: Iterable[int], most: float) -> int:
-    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    """Return how many studies with so many instances, from the first on, fit a request of `most`; a larger one is alone."""
     together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
     return max(1, len(together))
 
 
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
-    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    """Return how many a study has, counted now or when it was chosen (none came since); else `PIECE`: it is alone."""
     return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
 
 

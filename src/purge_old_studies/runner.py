@@ -15,8 +15,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import Refused, one_line
 from common.loopback import LoopbackError
+from common.routes import Refused, one_line
 
 from .archive import Archive
 from .conditions import Conditions
@@ -123,14 +123,14 @@ class Runner:
     def _run(self, purge: Purge) -> None:
         try:
             state = self._patiently(purge)
-        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is logged
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
         row = self._jobs.row(purge.number)
         if state == "interrupted" and self.stopping.is_set() and row["continues"]:
-            return  # the next start goes on
+            return  # the next start continues it
         try:
-            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            purge.complete_record()  # where something was raised: a batch that was deleted meanwhile
             self._end(purge.number, state)
         except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
             # It counts as going on: the next start completes its record.
@@ -161,7 +161,7 @@ class Runner:
         )
 
     def _is_still_wanted(self, row: Mapping[str, Any], asked: Conditions) -> bool:
-        """Whether the rule that began a purge still says so: whoever took it out, or narrowed it, has stopped the purge."""
+        """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
         if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
@@ -176,7 +176,7 @@ class Runner:
         return False
 
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
-        """After a restart: what was asynchronous, or of a rule that still says so, goes on; of others the record is completed."""
+        """Continue, after a restart, what was asynchronous, or of a rule that still says so; complete the record of others."""
         try:
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])

@@ -12,8 +12,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import Refused, one_line
 from common.loopback import LoopbackError
+from common.routes import Refused, one_line
 
 from .archive import Archive
 from .clock import Clock, Reading
@@ -26,12 +26,12 @@ CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rul
 
 
 def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
-    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    """Return whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
     return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
 
 
 def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
-    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    """Return the seconds until the next time of any of the rules, by the clock on the wall."""
     moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
     return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.answers import Refused
+from common.routes import Refused
 from common.settings import SettingsError, not_empty, read_settings
 
 from .conditions import Conditions, conditions, day_back, is_label
@@ -40,7 +40,7 @@ def _undated(value: object) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One entry of `Rules`: what goes by itself."""
+    """One entry of `Rules`: what is deleted by itself."""
 
     name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
     older_than: str = dataclasses.field(
@@ -126,7 +126,7 @@ class Settings:
 
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """What a rule means on a day. Raises `Refused` as a request would."""
+    """Return what a rule means on a day. Raises `Refused` as a request would."""
     found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
@@ -136,7 +136,7 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
-    """What the types don't say. Raises `SettingsError`."""
+    """Check what the types don't say. Raises `SettingsError`."""
     known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
     for name in settings.keep_metadata:
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):

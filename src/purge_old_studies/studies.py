@@ -36,7 +36,7 @@ class Study:
     instances: int = 0  # 0: not counted
 
     def day(self, by: str) -> datetime.date | None:
-        """The day that counts; None if there is none that a calendar knows."""
+        """Return the day that counts; None if there is none that a calendar knows."""
         if by == "StudyDate":
             return _day(self.tags.get("StudyDate", ""))
         with contextlib.suppress(ValueError, OverflowError, OSError):
@@ -51,17 +51,17 @@ def _day(text: str) -> datetime.date | None:
 
 
 def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, and it did not come in too lately for them."""
+    """Return whether the conditions name this study, and it did not come in too lately for them."""
     return fits(study, asked) and not came_lately(study, asked)
 
 
 def came_lately(study: Study, asked: Conditions) -> bool:
-    """Whether something of this study came in after `received_until`, or may have."""
+    """Return whether something of this study came in after `received_until`, or may have."""
     return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
 
 
 def fits(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, whenever it came in.
+    """Return whether the conditions name this study, whenever it came in.
 
     What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
     before 20000101 to it) and names without regard to case.
@@ -96,5 +96,5 @@ def identifiers(study: Study) -> dict[str, str]:
 
 
 def facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
+    """Return what is written down of a study that is to be deleted."""
     return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}

@@ -27,7 +27,8 @@ import json
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, serve
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route
 from common.settings import SettingsError, read_settings
 from common.user_number import user_number
 
@@ -61,12 +62,12 @@ def register() -> None:
     def unavailable() -> str | None:
         return refusal or private_tags.worker.why_not()
 
-    serve("/with-private-tags/series", {"GET": routes.series}, unavailable)
-    serve("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
-    serve("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
-    serve("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
-    serve("/with-private-tags/status", {"GET": routes.status}, unavailable)
-    serve("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
+    register_route("/with-private-tags/series", {"GET": routes.series}, unavailable)
+    register_route("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
+    register_route("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
+    register_route("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
+    register_route("/with-private-tags/status", {"GET": routes.status}, unavailable)
+    register_route("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
     if refusal is None:
         KEPT_ALIVE.extend((private_tags.on_stored, private_tags.on_change))
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-2])

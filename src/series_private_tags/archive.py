@@ -75,7 +75,7 @@ class Archive:
             return "", {}
 
     def _content(self, path: str) -> bytes:
-        return self.loopback.exchange("GET", path)[1]
+        return self.loopback.request_raw("GET", path)[1]
 
     def values_of(self, series: str) -> dict[str, Any]:
         """Return the values in the metadata of a series; none if it was deleted."""
@@ -93,9 +93,9 @@ class Archive:
             orthanc.RestApiPut(path, text.encode())  # takes 0.05 ms in an archive of any size
         except orthanc.OrthancException:
             try:
-                headers, _ = self.loopback.exchange("GET", path)
+                headers, _ = self.loopback.request_raw("GET", path)
                 etag = headers.get("ETag", "")
-                self.loopback.exchange("PUT", path, text.encode(), {"If-Match": etag})  # "CheckRevisions"
+                self.loopback.request_raw("PUT", path, text.encode(), {"If-Match": etag})  # "CheckRevisions"
             except LoopbackError as error:
                 if error.status != 404:
                     raise

@@ -71,7 +71,7 @@ class Follower:
             elif change["ChangeType"] == "UpdatedMetadata" and change["ResourceType"] == "Series":
                 is_own = resource in self._writer.written and resource not in own_edits
                 (own_edits if is_own else other_edits).add(resource)
-        if not self._archive.loopback.finds_more:
+        if not self._archive.loopback.has_extended_find:
             self._take_over_edits(other_edits)
         self._known_series.add_new(new_series, last)
         self._taken.difference_update(done)  # now that the place in the log is behind them

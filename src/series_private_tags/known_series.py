@@ -61,9 +61,9 @@ class KnownSeries:
         except BaseException:
             self.ledger.close()
             raise
-        if self.ledger.moved:
+        if self.ledger.quarantined_to:
             orthanc.LogWarning(
-                f"series_private_tags: the ledger was corrupt and is kept as {self.ledger.moved}; all is looked at anew"
+                f"series_private_tags: the ledger was corrupt and is kept as {self.ledger.quarantined_to}; all is looked at anew"
             )
         return self.ledger
 
@@ -72,11 +72,11 @@ class KnownSeries:
     @property
     def cursor(self) -> int:
         """The last change that was read; -1 in a new ledger."""
-        return self.ledger.number("cursor", -1)
+        return self.ledger.get_value("cursor", -1)
 
     def set_cursor(self, seq: int) -> None:
         """Remember the last change that was read."""
-        self.ledger.set_number("cursor", seq)
+        self.ledger.set_value("cursor", seq)
 
     def add_new(self, series: Sequence[tuple[str, int]], cursor: int) -> None:
         """Remember series that the log calls new, each with its Seq, and how far the log was read, in one transaction.
@@ -151,7 +151,7 @@ class KnownSeries:
 
     def is_listed(self) -> bool:
         """Return whether all series were put on the list for the entries that the configuration names."""
-        return self.ledger.number("listed") == self._list
+        return self.ledger.get_value("listed") == self._list
 
     def list_all(self, series: Iterable[str]) -> None:
         """Put series on the list, but for those that were looked at for these entries."""
@@ -159,7 +159,7 @@ class KnownSeries:
             db.executemany("INSERT OR IGNORE INTO todo VALUES(?,0)", ((each,) for each in series))
             sql = "DELETE FROM todo WHERE anew=0 AND series IN (SELECT series FROM series WHERE looked=?)"
             db.execute(sql, (self._list,))
-            self.ledger.set_number("listed", self._list)
+            self.ledger.set_value("listed", self._list)
             self._count_todo()
 
     def look_again(self, series: str) -> None:
@@ -175,7 +175,7 @@ class KnownSeries:
             self._count_todo()
 
     def _count_todo(self) -> None:
-        self.ledger.set_number("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
+        self.ledger.set_value("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
 
     def next_to_look_at(self) -> tuple[str, dict[str, Entry]] | None:
         """Return a series of the list, and the entries that it lacks by their keys; None: the list is empty."""
@@ -196,4 +196,4 @@ class KnownSeries:
         """Return how many series are known, how many are on the list, and how many were when it was made."""
         sql = "SELECT (SELECT COUNT(*) FROM series) series, (SELECT COUNT(*) FROM todo) todo"
         row = self.ledger.rows(sql)[0]
-        return row["series"], row["todo"], max(self.ledger.number("total"), row["todo"])
+        return row["series"], row["todo"], max(self.ledger.get_value("total"), row["todo"])

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.answers import Answer, Refused, Request, one_line
 from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import Text, takes
+from common.routes import Answer, Refused, Request, one_line
 from common.version import __version__
 
 from .entries import Wanted
@@ -88,7 +88,7 @@ class Routes:
 
     @contextlib.contextmanager
     def _listing(self) -> Iterator[None]:
-        """Wait until Orthanc has threads for one more list. Raises `Refused` for what goes wrong inside, too."""
+        """Wait until Orthanc has threads for one more list. Raises `Refused` for what fails inside, too."""
         if not self._listings.acquire(timeout=LIST_TIMEOUT_SECONDS):
             raise Refused(503, "Too many lists are asked for at once; try again in a second")
         try:
@@ -108,7 +108,9 @@ class Routes:
         with self._listing():
             if parent:
                 self._must_be_here(PLURAL_OF_PARENT[parent], resource)
-            content = (self._found_list if self._loopback.finds_more else self._expanded_list)(parent, resource, page)
+            content = (self._found_list if self._loopback.has_extended_find else self._expanded_list)(
+                parent, resource, page
+            )
         return Answer(content, mime="application/json")
 
     def _found_list(self, parent: str, resource: str, page: Page) -> bytes:
@@ -117,7 +119,7 @@ class Routes:
         query["ResponseContent"] = [*RESPONSE_CONTENT, *(["Children"] if page.instances else [])]
         query |= {f"Parent{parent}": resource} if parent else {}
         query |= {"Limit": page.limit} if page.limit is not None else {}
-        _, listing = self._loopback.exchange("POST", "/tools/find", query)
+        _, listing = self._loopback.request_raw("POST", "/tools/find", query)
         return found_with_tags(listing, self._archive.metadata)
 
     def _expanded_list(self, parent: str, resource: str, page: Page) -> bytes:

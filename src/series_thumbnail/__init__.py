@@ -27,8 +27,9 @@ import json
 
 import orthanc
 
-from common.answers import KEPT_ALIVE, serve
 from common.loopback import Loopback
+from common.quirks import KEPT_ALIVE
+from common.routes import register_route
 from common.settings import SettingsError, read_settings
 from common.user_number import user_number
 
@@ -62,8 +63,8 @@ def register() -> None:
 
     handlers = {"series": routes.of_series, "studies": routes.of_study, "instances": routes.of_instance}
     for level, handler in handlers.items():
-        serve(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
-    serve("/series-thumbnail/status", {"GET": routes.status}, unavailable)
+        register_route(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
+    register_route("/series-thumbnail/status", {"GET": routes.status}, unavailable)
     if refusal is None:
         if settings.explorer:
             extend_explorer()

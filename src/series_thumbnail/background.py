@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import orthanc
 
-from common.answers import Refused, one_line
 from common.loopback import LoopbackError
+from common.routes import Refused, one_line
 
 from .pictures import Picture
 

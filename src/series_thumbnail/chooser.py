@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from common.answers import Refused
 from common.loopback import Loopback, LoopbackError
+from common.routes import Refused
 
 from .options import RenderOptions
 from .pictures import Picture, make_picture, with_note, without_note
@@ -95,13 +95,13 @@ class Chooser:
 
     def _put(self, path: str, reading: str, content: bytes) -> None:
         try:
-            self._loopback.exchange("PUT", path, content)
+            self._loopback.request_raw("PUT", path, content)
         except LoopbackError as error:
             if error.status != 409:
                 raise
             # With "CheckRevisions" what is there already is replaced only by who has seen it.
-            headers, _ = self._loopback.exchange("GET", reading)
-            self._loopback.exchange("PUT", path, content, {"If-Match": headers.get("ETag", "")})
+            headers, _ = self._loopback.request_raw("GET", reading)
+            self._loopback.request_raw("PUT", path, content, {"If-Match": headers.get("ETag", "")})
 
     def _note(self, instance: str, count: int, last_update: str) -> str:
         return f"thumbnail 1 {self.kept_options.size} {self.kept_options.quality} {instance} {count} {last_update}"
@@ -109,7 +109,7 @@ class Chooser:
     def _kept_picture(self, series: str, chosen: str, last_update: str) -> Picture | None:
         """Return the attachment, if it was made of the series as it is now."""
         try:
-            _, attachment = self._loopback.exchange("GET", f"/series/{series}/attachments/{self._kept}/data")
+            _, attachment = self._loopback.request_raw("GET", f"/series/{series}/attachments/{self._kept}/data")
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -134,7 +134,7 @@ class Chooser:
 
     def _instances(self, series: str) -> list[dict[str, Any]]:
         """Return the instances of a series with their main tags, as they arrived."""
-        if not self._loopback.finds_more:
+        if not self._loopback.has_extended_find:
             return list(self._loopback.get(f"/series/{series}/instances?expand"))  # in the order of arrival on 1.10.1
         query = {"Level": "Instance", "Query": {}, "ParentSeries": series, "ResponseContent": ["MainDicomTags"]}
         found = list(self._loopback.post("/tools/find", query))
@@ -147,7 +147,7 @@ class Chooser:
 
     def _series_of(self, study: str) -> list[str]:
         """Return the series of a study by their Series Number."""
-        if self._loopback.finds_more:
+        if self._loopback.has_extended_find:
             query = {"Level": "Series", "Query": {}, "ParentStudy": study, "ResponseContent": ["MainDicomTags"]}
             found = self._loopback.post("/tools/find", query)
         else:

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 
-from common.answers import Refused
+from common.routes import Refused
 
 from .archive import Archive
 from .background import Background

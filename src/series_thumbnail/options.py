@@ -8,8 +8,8 @@ import functools
 from typing import Any
 
 from common.accept import preferred_type
-from common.answers import Refused, one_line
 from common.parameters import Flag, OneOf, WholeNumber
+from common.routes import Refused, one_line
 
 from .settings import JPEG, MAX_SIZE, MIN_SIZE, PNG, Settings
 

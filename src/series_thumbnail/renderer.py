@@ -9,8 +9,8 @@ from typing import Any
 
 import orthanc
 
-from common.answers import Refused, one_line
 from common.loopback import Loopback, LoopbackError
+from common.routes import Refused, one_line
 
 from .icons import draw_icon, stretched
 from .options import RenderOptions
@@ -71,7 +71,7 @@ class Renderer:
         side, mime = (box, PNG) if stretch else (options.size, options.mime)
         path = f"/instances/{instance}{frame}/rendered?width={side}&height={side}&quality={options.quality or 85}"
         try:
-            _, content = self._loopback.exchange("GET", path, headers={"Accept": mime})
+            _, content = self._loopback.request_raw("GET", path, headers={"Accept": mime})
         except LoopbackError as error:
             if error.status == 0:
                 raise

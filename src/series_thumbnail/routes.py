@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from common.answers import Answer, Refused, Request, one_line
 from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import takes
+from common.routes import Answer, Refused, Request, one_line
 from common.version import __version__
 
 from .archive import Archive

@@ -129,10 +129,10 @@ class FakeOrthanc:
 
     # What a script asks
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[Message, bytes]:
-        """As `Loopback.exchange`."""
+        """As `Loopback.request_raw`."""
         self.requests.append((method, path, body))
         answer = self._answer(method, path, body)
         if isinstance(answer, Exception):
@@ -244,7 +244,9 @@ def rest(source: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -
     """What every script's loopback reaches."""
     loopback = source("common.loopback")
     fake = FakeOrthanc(loopback.LoopbackError)
-    monkeypatch.setattr(loopback.Loopback, "exchange", lambda _, *arguments, **more: fake.exchange(*arguments, **more))
+    monkeypatch.setattr(
+        loopback.Loopback, "request_raw", lambda _, *arguments, **more: fake.request_raw(*arguments, **more)
+    )
     return fake
 
 

@@ -22,10 +22,10 @@ class Deletion:
 
     def __init__(self, source: Any, rest: FakeOrthanc, folder: Path) -> None:
         self.rest = rest
-        module, feed = source("forwarding.deletion"), source("common.feed")
+        module, feed = source("forwarding.deletion"), source("common.changes")
         loopback = source("common.loopback").Loopback({})
         self.ledger = source("common.ledger").Ledger(folder / "x.sqlite", feed.FEED_TABLES)
-        self.ledger.set_number("cursor", 0)
+        self.ledger.set_value("cursor", 0)
         self.prove: Callable[..., Any] = lambda _name, instances, _asked: set(instances)
         self.looks = 0
         self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, RETRY)
@@ -109,7 +109,7 @@ def test_what_comes_again_between_two_requests_stays(deletion: Deletion) -> None
 
 def test_what_has_arrived_and_is_not_stable_yet_stays(deletion: Deletion) -> None:
     """Also where the log of changes is not read (Reconcile is false)."""
-    deletion.ledger.set_number("cursor", -1)
+    deletion.ledger.set_value("cursor", -1)
     deletion.ledger.run("INSERT INTO arrived VALUES('Study','i007',0,0,'a1')")
     deletion.deleter.note("Study", "a1", ["PACS"])
     deletion.put_off()

@@ -99,4 +99,4 @@ def test_a_row_is_found_by_its_subject_and_by_the_job_of_its_attempt(source: Sou
     row = ledger.add("PACS", "j1", {})
     work.claim(row, "j2")
     which = source("common.work").Which
-    assert [work.count(which(job_or_subject=job)) for job in ("j1", "j2", "j3")] == [1, 1, 0]
+    assert [work.count(which(job_or_resource=job)) for job in ("j1", "j2", "j3")] == [1, 1, 0]

@@ -20,8 +20,8 @@ class Rows:
         module = source("common.work")
         self.which, self.work = module.Which, module.Work(self.ledger)
 
-    def add(self, queue: str, subject: str, state: str = "waiting", **data: Any) -> int:
-        row: int = self.ledger.add(queue, subject, data)
+    def add(self, queue: str, resource: str, state: str = "waiting", **data: Any) -> int:
+        row: int = self.ledger.add(queue, resource, data)
         if state == "sending":
             self.ledger.start(row)
         elif state != "waiting":
@@ -47,8 +47,8 @@ def test_rows_are_found_by_each_condition_and_by_all_of_them_together(rows: Rows
     assert rows.found() == [one, two, three]
     assert rows.found(queue="PACS") == [one, three]
     assert rows.found(not_queue="PACS") == [two]
-    assert rows.found(subject="a1", states=("sending", "dead")) == [two]
-    assert rows.found(subjects=["i1", "i2"]) == [three]
+    assert rows.found(resource="a1", states=("sending", "dead")) == [two]
+    assert rows.found(resources=["i1", "i2"]) == [three]
     assert rows.found(ids=[one, three], states=("waiting",)) == [one]
     assert rows.found(ids=[]) == rows.found(states=()) == []
     assert rows.found(job="j2") == [two]
@@ -142,7 +142,7 @@ def test_totals_are_counted_by_queue_and_the_age_without_one_of_them(rows: Rows,
 
 
 @pytest.mark.parametrize(
-    "named", [{"ids": [1]}, {"ids": [1, 2]}, {"subjects": ["a1"]}, {"subjects": ["a1", "b2"], "not_queue": "/delete"}]
+    "named", [{"ids": [1]}, {"ids": [1, 2]}, {"resources": ["a1"]}, {"resources": ["a1", "b2"], "not_queue": "/delete"}]
 )
 def test_named_rows_are_looked_up_one_by_one_however_many_wait(rows: Rows, named: dict[str, Any]) -> None:
     condition, values = rows.which(**named, states=("waiting", "sending", "dead")).condition()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the runtime and the scripts write into Orthanc's log, and how an error is told there."""
+"""What the runtime and the scripts write into Orthanc's log, and how an error is logged there."""
 
 from __future__ import annotations
 

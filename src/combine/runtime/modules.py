@@ -19,7 +19,7 @@ from combine.runtime.script import Script, share_connections
 
 
 class Modules:
-    """What stands between a script and the module `orthanc`: its own functions that register and log."""
+    """What is between a script and the module `orthanc`: its own functions that register and log."""
 
     def __init__(
         self, real: Any, functions: Mapping[str, Any], owners: Mapping[int, Script], log: Log, registry: Registry
@@ -29,7 +29,7 @@ class Modules:
     def install(self, scripts: list[Script]) -> None:
         """Give each script its `orthanc`, and let whoever asks for it find the right one.
 
-        The real module stays in `sys.modules`: the plugin reads its own state from what stands there.
+        The real module stays in `sys.modules`: the plugin reads its own state from what is there.
         """
         for script in scripts:
             vars(script.orthanc).update(self.functions)

@@ -48,7 +48,7 @@ def example(pattern: str) -> str:
 
 
 def collide(first: str, second: str) -> bool:
-    """Tell whether two routes take one path: the same pattern, or the path that one stands for is the other's."""
+    """Return whether two routes take one path: the same pattern, or the only path that one matches is the other's."""
     return first == second or any(
         matches(a, example(a)) and matches(b, example(a)) for a, b in ((first, second), (second, first))
     )

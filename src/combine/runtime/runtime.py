@@ -44,11 +44,11 @@ def read_settings(functions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Runtime:
-    """What stands between Orthanc and the scripts of a combined file."""
+    """What is between Orthanc and the scripts of a combined file."""
 
     def __init__(self, real: Any, scripts: list[Script], allow_conflict: bool) -> None:
         self.scripts = scripts
-        # The functions as they are now: what scripts get in their place stands in `real` too (see Modules.install).
+        # The functions as they are now: what scripts get in their place is in `real` too (see Modules.install).
         self.functions: dict[str, Any] = dict(vars(real))
         self.owners: dict[int, Script] = {}
         self.kept: list[Any] = []

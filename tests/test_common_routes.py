@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""common/answers.py: in which order a request is checked, with a script that has a route that deletes; and on a real Orthanc."""
+"""common/routes.py: in which order a request is checked, with a script that has a route that deletes; and on a real Orthanc."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_get_that_changes_nothing_is_answered_to_everybody(orthanc_standin: St
 
 
 SMALL = """
-from common.answers import serve
+from common.routes import register_route
 from common.parameters import Flag, takes
 
 @takes({"yes": Flag()})
@@ -75,9 +75,9 @@ def shortcut(output, uri, raw):
 def acting(request):
     return "acted"
 
-serve("/plain", {"GET": handler, "POST": handler}, lambda: None)
-serve("/short", {"GET": handler, "POST": handler}, lambda: None, shortcut)
-serve("/acting", {"GET": acting}, lambda: None, shortcut)
+register_route("/plain", {"GET": handler, "POST": handler}, lambda: None)
+register_route("/short", {"GET": handler, "POST": handler}, lambda: None, shortcut)
+register_route("/acting", {"GET": acting}, lambda: None, shortcut)
 """
 
 
@@ -115,7 +115,7 @@ def test_a_body_is_an_object_of_the_parameters_that_the_handler_takes(small: Sta
 
 
 def test_what_is_too_large_is_not_looked_at(small: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["common.answers"], "decoded", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(sys.modules["common.routes"], "decoded", lambda _: pytest.fail("it was decoded"))
     assert small.http("POST", "/plain", body=b"[" * (MEBIBYTE + 1)).status == 413
 
 

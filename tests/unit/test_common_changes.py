@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""common/feed.py: what became stable is handed over once, with what is new of it, whatever came between."""
+"""common/changes.py: what became stable is handed over once, with what is new of it, whatever came between."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reading:
     def open(self, *levels: str, reconcile: bool = True, begin: bool = True, parents: Any = None) -> Any:
         if self.ledger:
             self.ledger.close()
-        module = self._source("common.feed")
+        module = self._source("common.changes")
         self.ledger = self._source("common.ledger").Ledger(self._path, module.FEED_TABLES)
         loopback = self._source("common.loopback").Loopback({})
         feed = module.Feed(
@@ -274,9 +274,9 @@ def test_without_the_log_what_was_heard_is_handed_over_once(reading: Reading, re
     rest.receive("a1", "i1", "i2")
     rest.receive("b2", "i3")  # another server's
     for instance in ("i1", "i2"):
-        feed.hear("NewInstance", instance)
-    feed.hear("StableSeries", "a1-5e")  # no level of ours
-    feed.hear("StableStudy", "a1")
+        feed.on_event("NewInstance", instance)
+    feed.on_event("StableSeries", "a1-5e")  # no level of ours
+    feed.on_event("StableStudy", "a1")
     feed.poll()
     feed.poll()
     assert reading.taken() == [("a1", ["i1", "i2"])]
@@ -286,8 +286,8 @@ def test_without_the_log_what_was_heard_is_handed_over_once(reading: Reading, re
 def test_without_the_log_what_was_heard_survives_a_kill(reading: Reading, rest: FakeOrthanc) -> None:
     feed = reading.open(reconcile=False)
     rest.receive("a1", "i1")
-    feed.hear("NewInstance", "i1")
-    feed.hear("StableStudy", "a1")
+    feed.on_event("NewInstance", "i1")
+    feed.on_event("StableStudy", "a1")
     reading.open(reconcile=False).poll()
     assert reading.taken() == [("a1", ["i1"])]
 
@@ -297,8 +297,8 @@ def test_with_the_log_what_is_heard_besides_counts_for_nothing(
 ) -> None:
     feed = reading.open()
     rest.studies["a1"] = ["i1"]
-    feed.hear("NewInstance", "i1")
-    feed.hear("StableStudy", "a1")
+    feed.on_event("NewInstance", "i1")
+    feed.on_event("StableStudy", "a1")
     for _ in range(2):
         feed.poll()
         clock.advance(STABLE_AGE + 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""common/answers.py: what routes answer, and who may act through them."""
+"""common/routes.py: what routes answer, and who may act through them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64)"
 
 
 @pytest.fixture
-def answers(source: Callable[[str], ModuleType], rest: FakeOrthanc) -> Any:
-    return source("common.answers")
+def routes(source: Callable[[str], ModuleType], rest: FakeOrthanc) -> Any:
+    return source("common.routes")
 
 
 @pytest.fixture
-def ask(answers: Any, source: Callable[[str], ModuleType], orthanc_standin: StandIn) -> Callable[..., Answer]:
+def ask(routes: Any, source: Callable[[str], ModuleType], orthanc_standin: StandIn) -> Callable[..., Answer]:
     """Send a request to a route that gives back what it was given."""
 
     parameters = source("common.parameters")
@@ -31,7 +31,7 @@ def ask(answers: Any, source: Callable[[str], ModuleType], orthanc_standin: Stan
 
     echo = parameters.takes({"name": parameters.Text()})(handler)
     methods = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), echo)
-    answers.serve("/echo/([a-z]*)", methods, lambda: None)
+    routes.register_route("/echo/([a-z]*)", methods, lambda: None)
 
     def send(method: str, headers: dict[str, str] | None = None, **more: Any) -> Answer:
         return orthanc_standin.http(method, "/echo/x", headers=headers, **more)
@@ -98,11 +98,11 @@ def test_what_a_form_of_any_page_can_send_is_refused(ask: Callable[..., Answer],
     assert ask("POST", {**headers, "content-type": "Application/JSON; charset=utf-8"}, body="{}").status == 200
 
 
-def test_a_server_that_stands_open_is_told_once(answers: Any, orthanc_standin: StandIn) -> None:
+def test_a_server_that_stands_open_is_told_once(routes: Any, orthanc_standin: StandIn) -> None:
     for configuration in ({}, {"RemoteAccessAllowed": True}, {"AuthenticationEnabled": False}):
-        answers.warn_if_open("x", configuration)
+        routes.warn_if_open("x", configuration)
     orthanc_standin.assert_not_logged()
-    answers.warn_if_open("x", {"RemoteAccessAllowed": True, "AuthenticationEnabled": False})
+    routes.warn_if_open("x", {"RemoteAccessAllowed": True, "AuthenticationEnabled": False})
     orthanc_standin.assert_logged("x: whoever reaches this server may use its routes", "warning")
 
 
@@ -133,15 +133,15 @@ def test_a_body_that_is_no_object_of_parameters_is_a_400(ask: Callable[..., Answ
     assert why in answer.json()["Message"]
 
 
-def test_what_stands_in_a_text_nests_nothing(answers: Any) -> None:
-    assert answers.decoded('{"a": "' + "[" * 99 + '\\"{"}') == {"a": "[" * 99 + '"{'}
-    assert answers.decoded(b"[" * 50 + b"]" * 50) is not None
+def test_what_stands_in_a_text_nests_nothing(routes: Any) -> None:
+    assert routes.decoded('{"a": "' + "[" * 99 + '\\"{"}') == {"a": "[" * 99 + '"{'}
+    assert routes.decoded(b"[" * 50 + b"]" * 50) is not None
 
 
-def test_half_of_a_surrogate_pair_is_no_text(answers: Any) -> None:
-    assert answers.decoded(r'{"a": "\ud83d\ude00"}')["a"] == "😀"
+def test_half_of_a_surrogate_pair_is_no_text(routes: Any) -> None:
+    assert routes.decoded(r'{"a": "\ud83d\ude00"}')["a"] == "😀"
     with pytest.raises(ValueError, match="half of a surrogate pair"):
-        answers.decoded(r'{"a": "\ud800"}')
+        routes.decoded(r'{"a": "\ud800"}')
 
 
 @pytest.mark.parametrize(("arrives", "found"), [(b"A", "a%20b"), (b"%41", "a b")])
@@ -172,13 +172,13 @@ def test_the_probe_of_how_parameters_arrive_is_answered_as_it_came(
 # What is answered
 
 
-def route(answers: Any, answer: Any, **more: Any) -> None:
+def route(routes: Any, answer: Any, **more: Any) -> None:
     def handler(_request: Any) -> Any:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    answers.serve("/route", {"GET": handler}, more.pop("unavailable", lambda: None), **more)
+    routes.register_route("/route", {"GET": handler}, more.pop("unavailable", lambda: None), **more)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def route(answers: Any, answer: Any, **more: Any) -> None:
     ],
 )
 def test_a_value_becomes_json_or_text_or_stays_bytes(
-    answers: Any, orthanc_standin: StandIn, value: Any, body: bytes, mime: str
+    routes: Any, orthanc_standin: StandIn, value: Any, body: bytes, mime: str
 ) -> None:
-    route(answers, value)
+    route(routes, value)
     answer = orthanc_standin.http("GET", "/route")
     assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, body, mime)
 
@@ -202,16 +202,16 @@ def test_a_value_becomes_json_or_text_or_stays_bytes(
 def test_status_and_headers_are_as_said_and_no_header_is_made_up(version: str, request: pytest.FixtureRequest) -> None:
     request.node.add_marker(pytest.mark.plugin_version(version))
     source, standin = request.getfixturevalue("source"), request.getfixturevalue("orthanc_standin")
-    answers = source("common.answers")
-    route(answers, answers.Answer({"é": 1}, 202, headers={"X-What": "a\r\nSet-Cookie: b"}))
+    routes = source("common.routes")
+    route(routes, routes.Answer({"é": 1}, 202, headers={"X-What": "a\r\nSet-Cookie: b"}))
     answer = standin.http("GET", "/route")
     assert (answer.status, answer.json()) == (202, {"é": 1})
     assert answer.headers["X-What"] == "a Set-Cookie: b"
     assert ("Content-Type" in answer.headers) == (version == "4.0")  # from 1.12.7 on Orthanc adds one by itself
 
 
-def test_a_refusal_has_the_shape_of_orthancs_own_errors(answers: Any, orthanc_standin: StandIn) -> None:
-    route(answers, answers.Refused(409, "not\nnow", Purge=3))
+def test_a_refusal_has_the_shape_of_orthancs_own_errors(routes: Any, orthanc_standin: StandIn) -> None:
+    route(routes, routes.Refused(409, "not\nnow", Purge=3))
     answer = orthanc_standin.http("GET", "/route")
     assert answer.status == 409
     assert answer.json() == {
@@ -224,27 +224,27 @@ def test_a_refusal_has_the_shape_of_orthancs_own_errors(answers: Any, orthanc_st
     }
 
 
-def test_a_bug_is_a_500_whose_reason_is_in_the_log_alone(answers: Any, orthanc_standin: StandIn) -> None:
-    route(answers, RuntimeError("of patient Doe"))
+def test_a_bug_is_a_500_whose_reason_is_in_the_log_alone(routes: Any, orthanc_standin: StandIn) -> None:
+    route(routes, RuntimeError("of patient Doe"))
     answer = orthanc_standin.http("GET", "/route")
     assert answer.status == 500
     assert "Doe" not in answer.text
     orthanc_standin.assert_logged("RuntimeError: of patient Doe", "error")
 
 
-def test_while_it_is_unavailable_every_method_is_a_503_with_the_reason(answers: Any, orthanc_standin: StandIn) -> None:
-    route(answers, {}, unavailable=lambda: "it has not started yet")
+def test_while_it_is_unavailable_every_method_is_a_503_with_the_reason(routes: Any, orthanc_standin: StandIn) -> None:
+    route(routes, {}, unavailable=lambda: "it has not started yet")
     answer = orthanc_standin.http("GET", "/route")
     assert (answer.status, answer.json()["Message"]) == (503, "it has not started yet")
 
 
-def test_other_methods_are_405_and_name_the_right_ones(answers: Any, orthanc_standin: StandIn) -> None:
-    route(answers, {})
+def test_other_methods_are_405_and_name_the_right_ones(routes: Any, orthanc_standin: StandIn) -> None:
+    route(routes, {})
     answer = orthanc_standin.http("DELETE", "/route")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET")
 
 
-def test_a_shortcut_answers_first_or_leaves_it(answers: Any, orthanc_standin: StandIn) -> None:
+def test_a_shortcut_answers_first_or_leaves_it(routes: Any, orthanc_standin: StandIn) -> None:
     taken = []
 
     def shortcut(output: Any, uri: str, raw: Any) -> bool:
@@ -253,16 +253,16 @@ def test_a_shortcut_answers_first_or_leaves_it(answers: Any, orthanc_standin: St
             output.AnswerBuffer(b"short", "text/plain")
         return len(taken) == 1
 
-    route(answers, "long", shortcut=shortcut)
+    route(routes, "long", shortcut=shortcut)
     assert [orthanc_standin.http("GET", "/route").text for _ in range(2)] == ["short", "long"]
     assert taken == [("/route", "GET")] * 2
 
 
-def test_what_orthanc_calls_lives_as_long_as_the_process(answers: Any, orthanc_standin: StandIn) -> None:
-    route(answers, {})
-    assert orthanc_standin.registered["RegisterRestCallback"][-1][1] in answers.KEPT_ALIVE
-    assert [*answers.ROUTES] == ["/route"]
+def test_what_orthanc_calls_lives_as_long_as_the_process(routes: Any, orthanc_standin: StandIn) -> None:
+    route(routes, {})
+    assert orthanc_standin.registered["RegisterRestCallback"][-1][1] in routes.KEPT_ALIVE
+    assert [*routes.ROUTES] == ["/route"]
 
 
-def test_text_from_outside_is_one_line(answers: Any) -> None:
-    assert answers.one_line("\ta\r\nb\x00\x1b[1mc\x7f ") == "a b [1mc"
+def test_text_from_outside_is_one_line(routes: Any) -> None:
+    assert routes.one_line("\ta\r\nb\x00\x1b[1mc\x7f ") == "a b [1mc"
