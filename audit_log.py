@@ -30,7 +30,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
 import hashlib
@@ -63,6 +62,63 @@ if __name__ == "__main__":  # the built file as a program: to verify a log takes
 import orthanc
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
 
 
@@ -90,11 +146,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 
 
 def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
     program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
     if sign := _sign_of_another_site(method, headers):
         return 403, sign
@@ -120,7 +176,7 @@ def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
 
 
 def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
     named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     hosts = {_without_port(host.strip().lower()) for host in named} - {""}
     scheme, _, rest = address.strip().lower().partition("://")
@@ -128,12 +184,12 @@ def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
+    """Return a host without the port that its scheme has anyway."""
     return re.sub(r":(80|443)?\Z", "", host)
 
 
 def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
     agent = headers.get("user-agent", "")
     accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
     if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
@@ -157,7 +213,7 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 
 
 def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
     address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
     return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
@@ -166,7 +222,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -177,8 +233,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -186,7 +242,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -194,7 +250,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -206,7 +262,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -233,11 +289,12 @@ def _refuse_half_characters(found: Any) -> None:
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
+import_for_small_stacks()
+
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -258,15 +315,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -281,17 +338,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -323,10 +380,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -337,7 +394,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -350,9 +407,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -414,7 +471,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -442,7 +499,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -579,7 +636,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -604,25 +661,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
-# A parameter that only we send, to learn how parameters arrive.
-PROBE = "arrives-decoded"
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 LARGEST_BODY = 1 << 20  # bytes
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -659,7 +711,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -670,15 +722,15 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -710,8 +762,7 @@ def serve(
                 raise Refused(503, reason)
             if len(body := raw.get("body", b"")) > LARGEST_BODY:
                 raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if raw.get("get", {}).keys() == {PROBE}:
-                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
+            if answer_probe(output, raw.get("get", {})):
                 return
             request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
             answer = handler(_with_parameters(request, handler))
@@ -722,7 +773,7 @@ def serve(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -742,7 +793,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -780,15 +831,10 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
 
 
 def _arrives_decoded(uri: str) -> bool:
-    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
-    if not ARRIVAL:
-        try:
-            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
-            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-        except LoopbackError:
-            return False
-    return ARRIVAL[0]
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -802,7 +848,7 @@ def _send(output: Any, answer: Answer) -> None:
     if answer.status == http.HTTPStatus.OK:
         output.AnswerBuffer(content, mime)
     else:
-        _send_status(output, answer.status, content.decode())
+        send_status(output, answer.status, content.decode())
 
 
 def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
@@ -814,15 +860,7 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Method": method,
         "Uri": uri,
     }
-    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-def _send_status(output: Any, status: int, body: str) -> None:
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -838,12 +876,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -966,7 +1004,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -988,7 +1026,7 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 __version__ = "0.1.0"
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
 
 
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
@@ -1039,7 +1077,7 @@ class Arrivals:
             self._known.pop(next(iter(self._known)), None)
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
         arrival = self._known.get(instance)
         return arrival.parents if arrival and arrival.parents else None
 
@@ -1051,7 +1089,7 @@ class Arrivals:
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
     if not all(uid.isascii() for uid in uids):
         return {}
     found = {}
@@ -1064,6 +1102,8 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -1082,18 +1122,9 @@ class StateGoneError(StateError):
 
 
 def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
+    """Return the folder in which Orthanc's relative paths begin."""
     base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
@@ -1131,7 +1162,7 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     StateError : it can't be opened, is a symbolic link, or no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
     except OSError as error:
         _refuse_link(path)
         why = f"{path} can't be written ({error.strerror})"
@@ -1144,6 +1175,14 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ends_with_line(descriptor: int) -> bool:
+    """Return whether an open file is empty or ends with a whole line."""
+    if size := os.lseek(descriptor, 0, os.SEEK_END):
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1) == b"\n"
+    return True
 
 
 def make_private(path: Path) -> None:
@@ -1308,8 +1347,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1333,8 +1373,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1352,7 +1392,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1364,7 +1404,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1383,8 +1423,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1418,7 +1458,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1441,22 +1481,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1512,14 +1554,14 @@ RECORD_EVERY = 3600.0  # seconds
 
 
 class Expiry:
-    """Compares the clock with the newest time that the ledger has, plus the seconds that went by since.
+    """Compares the clock with the newest time that the ledger has, plus the seconds that have passed since.
 
     A time that is doubted is not recorded, so that a restart does not make it right.
     """
 
     def __init__(self, ledger: Ledger, name: str) -> None:
         self._ledger, self._name = ledger, name
-        self._time, self._since = float(ledger.number("believed") or time.time()), time.monotonic()
+        self._time, self._since = float(ledger.get_value("believed") or time.time()), time.monotonic()
         self._recorded: float | None = None  # monotonic
         self._doubted: float | None = None  # monotonic, since when
         self._said = 0.0
@@ -1539,7 +1581,7 @@ class Expiry:
             return False
         self._time, self._since, self._doubted = now, steady, None
         if self._recorded is None or steady - self._recorded >= RECORD_EVERY:
-            self._ledger.set_number("believed", int(now))
+            self._ledger.set_value("believed", int(now))
             self._recorded = steady
         return True
 
@@ -1566,7 +1608,7 @@ class Inbox(Generic[Report]):
         self.lost = 0
 
     def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
         self._is_open = True
 
     def add(self, report: Report) -> bool:
@@ -1666,7 +1708,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1937,7 +1979,7 @@ class Places:
         """Learn the places of some of the studies that were here before the script; return whether there may be more."""
         if self._has_all or not self._loopback.enabled:
             return False
-        since = self._ledger.number("looked_through")
+        since = self._ledger.get_value("looked_through")
         studies = self._loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_REQUEST}") if since >= 0 else []
         with self._ledger.transaction() as db:
             rows = []
@@ -1946,7 +1988,7 @@ class Places:
                 for resource in (study["ID"], study["ParentPatient"], *study["Series"]):
                     rows.append((resource, values["Study"], values["StudyInstanceUID"], values["Patient"]))
             db.executemany("INSERT OR IGNORE INTO places VALUES(?,?,?,?)", rows)
-            self._ledger.set_number("looked_through", since + len(studies) if studies else -1)
+            self._ledger.set_value("looked_through", since + len(studies) if studies else -1)
         self._has_all = not studies
         return bool(studies)
 
@@ -2089,7 +2131,7 @@ class Log:
                 broken = broken or raw
             if self.number:
                 break
-        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
+        if not ends_with_line(self._file):
             self._write(b"\n")
         if broken:
             self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
@@ -2710,7 +2752,7 @@ def register() -> None:
     recorder = Recorder(settings, configuration)
     routes = Routes(recorder)
     for pattern, handler in {"": routes.page, "/newest": routes.newest, "/status": routes.status}.items():
-        serve(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
+        register_route(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

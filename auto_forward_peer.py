@@ -33,7 +33,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
 import hashlib
@@ -65,181 +64,72 @@ from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
 import orthanc
 
 
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 
 
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
     """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
+    import encodings.idna  # noqa: F401
 
 
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
 
 
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
 
 
-def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
 
 
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
 
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
     """
     try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > DEEPEST:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
+import_for_small_stacks()
+
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -260,15 +150,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -283,17 +173,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -325,10 +215,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -339,7 +229,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -352,13 +242,180 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -416,7 +473,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -444,7 +501,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -581,7 +638,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -606,25 +663,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
-# A parameter that only we send, to learn how parameters arrive.
-PROBE = "arrives-decoded"
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 LARGEST_BODY = 1 << 20  # bytes
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -661,7 +713,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -672,15 +724,15 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -712,8 +764,7 @@ def serve(
                 raise Refused(503, reason)
             if len(body := raw.get("body", b"")) > LARGEST_BODY:
                 raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if raw.get("get", {}).keys() == {PROBE}:
-                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
+            if answer_probe(output, raw.get("get", {})):
                 return
             request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
             answer = handler(_with_parameters(request, handler))
@@ -724,7 +775,7 @@ def serve(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -744,7 +795,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -782,15 +833,10 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
 
 
 def _arrives_decoded(uri: str) -> bool:
-    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
-    if not ARRIVAL:
-        try:
-            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
-            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-        except LoopbackError:
-            return False
-    return ARRIVAL[0]
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -804,7 +850,7 @@ def _send(output: Any, answer: Answer) -> None:
     if answer.status == http.HTTPStatus.OK:
         output.AnswerBuffer(content, mime)
     else:
-        _send_status(output, answer.status, content.decode())
+        send_status(output, answer.status, content.decode())
 
 
 def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
@@ -816,15 +862,7 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Method": method,
         "Uri": uri,
     }
-    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-def _send_status(output: Any, status: int, body: str) -> None:
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -840,12 +878,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -968,7 +1006,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -1021,6 +1059,8 @@ def is_orthanc_identifier(text: str) -> bool:
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -1039,18 +1079,9 @@ class StateGoneError(StateError):
 
 
 def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
+    """Return the folder in which Orthanc's relative paths begin."""
     base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
@@ -1088,7 +1119,7 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     StateError : it can't be opened, is a symbolic link, or no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
     except OSError as error:
         _refuse_link(path)
         why = f"{path} can't be written ({error.strerror})"
@@ -1101,6 +1132,14 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ends_with_line(descriptor: int) -> bool:
+    """Return whether an open file is empty or ends with a whole line."""
+    if size := os.lseek(descriptor, 0, os.SEEK_END):
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1) == b"\n"
+    return True
 
 
 def make_private(path: Path) -> None:
@@ -1265,8 +1304,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1290,8 +1330,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1309,7 +1349,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1321,7 +1361,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1340,8 +1380,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1375,7 +1415,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1398,22 +1438,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1503,50 +1545,50 @@ def data_index(key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which rows: those for which all the conditions hold that are given.
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
 
     Attributes
     ----------
-    ids, subjects : it is one of these.
-    queue, subject, job : it is this one.
-    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    ids, resources : it is one of these.
+    queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
-    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
-    job_or_subject : its last attempt is this job, or it is about it.
+    job_or_resource : its last attempt is this job, or it is about it.
     """
 
     ids: Collection[int] | None = None
     queue: str | None = None
     not_queue: str | None = None
-    subject: str | None = None
-    subject_glob: str | None = None
-    subjects: Collection[str] | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
     tried: bool | None = None
-    job_or_subject: str | None = None
+    job_or_resource: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.subjects)):
+        for column, several in (("id", self.ids), ("subject", self.resources)):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
@@ -1556,10 +1598,10 @@ class Which:
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
-            ("subject GLOB ?", self.subject_glob),
+            ("subject GLOB ?", self.resource_glob),
             ("queue<>?", self.not_queue),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_subject),
+            ("(job=? OR subject=?)", self.job_or_resource),
         ):
             if text is not None:
                 parts.append(condition)
@@ -1781,7 +1823,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1940,7 +1982,7 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
 
 
 PAGE = 500  # changes a request
@@ -1969,10 +2011,10 @@ class Feed:
 
     Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
-    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
-    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -1984,31 +2026,31 @@ class Feed:
         stable_age: float,
         reconcile: bool,
         parents: Parents = lambda _instance: None,
-        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
         set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told, self._set_back = told, set_back
+        self._on_change_entry, self._set_back = on_change_entry, set_back
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.number("cursor", -1)
+            kept = self._ledger.get_value("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
             with self._ledger.transaction():
                 if place < kept:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
-                self._ledger.set_number("cursor", place)
+                self._ledger.set_value("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
@@ -2017,8 +2059,8 @@ class Feed:
             newest = since
         return 0
 
-    def hear(self, change: str, resource: str) -> None:
-        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
             self._arrive([(resource, 0)])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
@@ -2042,7 +2084,7 @@ class Feed:
             self._hand_over_what_is_overdue(level)
 
     def _read_page(self) -> bool:
-        since = self._ledger.number("cursor")
+        since = self._ledger.get_value("cursor")
         page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
         changes: list[Mapping[str, Any]] = page["Changes"]
         self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
@@ -2050,10 +2092,10 @@ class Feed:
         instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
             for change in changes:
-                self._told(change)
+                self._on_change_entry(change)
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_number("cursor", max(since, page["Last"]))
+            self._ledger.set_value("cursor", max(since, page["Last"]))
         return not page["Done"]
 
     def _arrive(self, instances: list[tuple[str, int]]) -> None:
@@ -2061,7 +2103,7 @@ class Feed:
         for instance, seq in instances:
             parents = self._parents(instance) or {}
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
             "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
             " resource=COALESCE(excluded.resource, resource)"
@@ -2070,7 +2112,7 @@ class Feed:
             db.executemany(sql, rows)
 
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
             return self._instances_of(level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
@@ -2150,7 +2192,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in PLURALS):
         return True
-    cursor = ledger.number("cursor", -1)
+    cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
         return False  # Reconcile is false: all that came has been noted at once
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
@@ -2176,7 +2218,7 @@ def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
     return [one if isinstance(one, str) else one["ID"] for one in found]  # 1.10.1 knows no expand=false
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance tells of an instance, kept in memory: reading it later gets slower with the archive.
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
 
 
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
@@ -2227,7 +2269,7 @@ class Arrivals:
             self._known.pop(next(iter(self._known)), None)
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
-        """The Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
         arrival = self._known.get(instance)
         return arrival.parents if arrival and arrival.parents else None
 
@@ -2239,7 +2281,7 @@ class Arrivals:
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
     if not all(uid.isascii() for uid in uids):
         return {}
     found = {}
@@ -2255,14 +2297,14 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
 def matches_pattern(value: str, pattern: str) -> bool:
     """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
     at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it stands for ends
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
     while position < len(value):
         if at < len(pattern) and pattern[at] == "*":
             star, resume = at, position
             at += 1
         elif at < len(pattern) and pattern[at] in ("?", value[position]):
             at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` stands for one character more
+        elif star >= 0:  # the last `*` matches one character more
             resume += 1
             at, position = star + 1, resume
         else:
@@ -2275,7 +2317,7 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
-# ---- src/forwarding/rules.py: Which destinations a resource goes to, and when a destination may be sent to: decisions, without Orthanc.
+# ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
@@ -2360,7 +2402,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What goes where."""
+    """What is sent where."""
 
     name: str = dataclasses.field(
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
@@ -2385,7 +2427,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Hours of a destination, in the server's local time; one that ends before it begins goes on over midnight."""
+    """Hours of a destination, in the server's local time; one that ends before it begins spans midnight."""
 
     days: tuple[str, ...] = dataclasses.field(
         default=DAYS,
@@ -2592,9 +2634,9 @@ def wrong_with_settings(
 
 
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
-# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't tell.
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
 Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't tell.
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't know.
 Has = Callable[[str, Collection[str]], set[str]]
 
 
@@ -2676,7 +2718,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 class Deleter:
     """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
 
-    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing goes while
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
@@ -2689,7 +2731,7 @@ class Deleter:
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
-        kept = self._work.find(Which(queue=TO_DELETE, subject=resource, states=("waiting", "dead")))
+        kept = self._work.find(Which(queue=TO_DELETE, resource=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
@@ -2701,7 +2743,7 @@ class Deleter:
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
-        if self._work.make_due(Which(queue=TO_DELETE, subject=resource, tried=False)):
+        if self._work.make_due(Which(queue=TO_DELETE, resource=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
@@ -2769,7 +2811,7 @@ class Deleter:
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
-        return self._work.has(Which(subjects=resources, not_queue=TO_DELETE, states=states))
+        return self._work.has(Which(resources=resources, not_queue=TO_DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -2912,7 +2954,7 @@ class Misconfigured:
             return None
         with self._ledger.transaction():
             if identity.right_at > right_at:
-                self._ledger.set_number(f"right {name}", int(identity.right_at))
+                self._ledger.set_value(f"right {name}", int(identity.right_at))
             if wrong and not was:
                 self._take_back(name)
             if wrong:
@@ -2928,7 +2970,7 @@ class Misconfigured:
         ]
 
     def _take_back(self, name: str) -> None:
-        since = self._ledger.number(f"right {name}", -1)
+        since = self._ledger.get_value(f"right {name}", -1)
         if since >= 0:
             self._work.reopen_done(name, since)
 
@@ -3073,11 +3115,11 @@ class Destinations:
 
     def is_paused(self, name: str) -> bool:
         """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
-        return name in self._held or bool(self._ledger.number(f"paused {name}"))
+        return name in self._held or bool(self._ledger.get_value(f"paused {name}"))
 
     def pause(self, name: str, paused: bool) -> None:
         """Hold back what waits for a destination, or send it again; also over restarts."""
-        self._ledger.set_number(f"paused {name}", int(paused))
+        self._ledger.set_value(f"paused {name}", int(paused))
         if not paused:
             self._held.discard(name)
 
@@ -3311,7 +3353,7 @@ class Rows:
 
         `None` means all instances that the resource holds when it is sent.
         """
-        same = Which(subject=resource, queue=destination, states=("waiting",), data={"Level": level})
+        same = Which(resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
@@ -3548,18 +3590,18 @@ class Bisection:
         with self._ledger.transaction():
             for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
                 data = json.loads(row["data"])
-                # What failed although the destination is there: its content is what it minds.
+                # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
                     self._halve(row, data)
                 elif not data.get("Refused"):
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-        """Return False for what is alone in its row, and where many are and none got through: then it minds them all."""
+        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
         if data.get("Refused"):
             return False
         parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], subject=row["subject"], states=("done",))
+        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
@@ -3858,7 +3900,7 @@ class Jobs:
     def reconcile(self) -> None:
         """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
 
-        Orthanc goes on with unfinished jobs after a restart: not to know them would send everything twice.
+        Orthanc continues unfinished jobs after a restart: not to know them would send everything twice.
         """
         rows = self._work.find(Which(states=("sending",)))
         jobs = self._loopback.get("/jobs?expand") if rows else []
@@ -4005,7 +4047,7 @@ class Inbox(Generic[Report]):
         self.lost = 0
 
     def open(self) -> None:
-        """From now on there is something to write to. Reports that came before wait for `flush`."""
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
         self._is_open = True
 
     def add(self, report: Report) -> bool:
@@ -4125,7 +4167,7 @@ class Intake:
 
     def _add_unstable(self) -> None:
         """Add a row for each resource of which something arrived since the last time, before it is stable."""
-        since = self._ledger.number("taken")
+        since = self._ledger.get_value("taken")
         groups: dict[tuple[str, str], dict[str, int]] = {}
         for row in arrived_since(self._ledger, since):
             groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
@@ -4134,7 +4176,7 @@ class Intake:
             with self._ledger.transaction():
                 for (level, resource), instances in groups.items():
                     self._add_to_route(level, resource, instances, last=False)
-                self._ledger.set_number("taken", since)
+                self._ledger.set_value("taken", since)
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
@@ -4156,7 +4198,7 @@ class Intake:
         What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
         """
         self._sent.forget_numbers(place)
-        self._ledger.set_number("taken", min(place, self._ledger.number("taken")))
+        self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
         for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
@@ -4214,7 +4256,7 @@ class Engine:
             Bisection(ledger, loopback),
         )
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.hear)
+        reports.open(self._intake.feed.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
@@ -4270,7 +4312,7 @@ BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     """Return the studies whose StudyDate is from `first` to `last`, both included."""
-    windows = _months(first, last) if loopback.finds_all else [(first, last)]
+    windows = _months(first, last) if loopback.find_is_unlimited else [(first, last)]
     return [study for window in windows for study in _studies_of(loopback, *window)]
 
 
@@ -4284,7 +4326,7 @@ def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
     query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
-    found = loopback.post("/tools/find", query) if loopback.finds_all else _all_studies(loopback)
+    found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
     # Orthanc compares dates as text: look at each.
     days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
     return [study for study, day in days if day and first <= day <= last]
@@ -4372,7 +4414,7 @@ class Forwarder:
         }
         path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
         ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
-        if ledger.fresh:
+        if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
             context = Context(
@@ -4407,7 +4449,7 @@ class Forwarder:
 
 
 def _about_new_ledger(name: str, ledger: Ledger) -> str:
-    why = f"was corrupt and is kept as {ledger.moved}" if ledger.moved else "is new"
+    why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
     return (
         f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
         f"nothing that the archive holds already (POST /{name}/backfill does that)"
@@ -4439,7 +4481,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         "backfill": {"POST": rows.backfill},
     }
     for path, handlers in routes.items():
-        serve(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+        register_route(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
 
 
 class Named:
@@ -4496,7 +4538,7 @@ class DeliveryRoutes:
             states=[query["state"]] if "state" in query else None,
             queue=query.get("destination"),
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
-            subject=query.get("resource"),
+            resource=query.get("resource"),
             about=query.get("study"),
         )
         total, totals = engine.work.count(which), engine.ledger.totals()
@@ -4769,7 +4811,7 @@ class Peers:
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
-        content = self._loopback.exchange("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
     def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
@@ -4818,7 +4860,7 @@ class Peers:
 
         Raises
         ------
-        OnlyOrthancCanAskError : Orthanc knows more than it tells, or than we can do.
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
         ValueError : Orthanc does not know it.
         """
         public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
@@ -4882,7 +4924,7 @@ class Peers:
         return tunnel
 
     def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """Return the proxy that Orthanc goes through: `HttpProxy`, else what the environment says, as curl reads it."""
+        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
         if urllib.request.proxy_bypass(url.hostname or ""):
             return None
         inherited = urllib.request.getproxies()

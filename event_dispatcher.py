@@ -29,7 +29,6 @@ import concurrent.futures
 import concurrent.futures.thread
 import contextlib
 import dataclasses
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
 import http.client
@@ -47,6 +46,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,9 +69,68 @@ except ImportError:
 __version__ = "0.1.0"
 
 
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -90,18 +149,9 @@ class StateGoneError(StateError):
 
 
 def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
+    """Return the folder in which Orthanc's relative paths begin."""
     base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
@@ -139,7 +189,7 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     StateError : it can't be opened, is a symbolic link, or no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
     except OSError as error:
         _refuse_link(path)
         why = f"{path} can't be written ({error.strerror})"
@@ -152,6 +202,14 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ends_with_line(descriptor: int) -> bool:
+    """Return whether an open file is empty or ends with a whole line."""
+    if size := os.lseek(descriptor, 0, os.SEEK_END):
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1) == b"\n"
+    return True
 
 
 def make_private(path: Path) -> None:
@@ -316,8 +374,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -341,8 +400,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -360,7 +419,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -372,7 +431,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -391,8 +450,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -426,7 +485,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -449,22 +508,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -513,11 +574,12 @@ class Ledger:
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
+import_for_small_stacks()
+
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -538,15 +600,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -561,17 +623,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -603,10 +665,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -617,7 +679,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -630,9 +692,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -656,7 +718,7 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/feed.py: What became stable, once each, also when a restart swallowed it: Orthanc's log of changes, read from a kept place.
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
 
 
 PAGE = 500  # changes a request
@@ -685,10 +747,10 @@ class Feed:
 
     Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
     `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is left alone: only what this
-    process was told through `hear` counts. `told` gets each entry of the log, once, in the transaction that remembers it.
-    `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same transaction:
-    numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
     """
 
     def __init__(
@@ -700,31 +762,31 @@ class Feed:
         stable_age: float,
         reconcile: bool,
         parents: Parents = lambda _instance: None,
-        told: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
         set_back: Callable[[int], None] = lambda _place: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._told, self._set_back = told, set_back
+        self._on_change_entry, self._set_back = on_change_entry, set_back
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
         """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
         if self._reconcile:
             newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.number("cursor", -1)
+            kept = self._ledger.get_value("cursor", -1)
             place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
             with self._ledger.transaction():
                 if place < kept:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
-                self._ledger.set_number("cursor", place)
+                self._ledger.set_value("cursor", place)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
-        """The last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.number("began", int(LOADED))))
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
@@ -733,8 +795,8 @@ class Feed:
             newest = since
         return 0
 
-    def hear(self, change: str, resource: str) -> None:
-        """What OnChange tells, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
             self._arrive([(resource, 0)])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
@@ -758,7 +820,7 @@ class Feed:
             self._hand_over_what_is_overdue(level)
 
     def _read_page(self) -> bool:
-        since = self._ledger.number("cursor")
+        since = self._ledger.get_value("cursor")
         page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
         changes: list[Mapping[str, Any]] = page["Changes"]
         self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
@@ -766,10 +828,10 @@ class Feed:
         instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
         with self._ledger.transaction():
             for change in changes:
-                self._told(change)
+                self._on_change_entry(change)
             for change in stable:
                 self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_number("cursor", max(since, page["Last"]))
+            self._ledger.set_value("cursor", max(since, page["Last"]))
         return not page["Done"]
 
     def _arrive(self, instances: list[tuple[str, int]]) -> None:
@@ -777,7 +839,7 @@ class Feed:
         for instance, seq in instances:
             parents = self._parents(instance) or {}
             rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived anew; a page that is read again changes nothing.
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
         sql = (
             "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
             " resource=COALESCE(excluded.resource, resource)"
@@ -786,7 +848,7 @@ class Feed:
             db.executemany(sql, rows)
 
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Its instances that arrived; asks Orthanc only if there are some whose parents we don't know."""
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
             return self._instances_of(level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
@@ -866,7 +928,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     some = json.dumps(sorted(wanted))
     if any(ledger.rows(arrived, level, some) for level in PLURALS):
         return True
-    cursor = ledger.number("cursor", -1)
+    cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
         return False  # Reconcile is false: all that came has been noted at once
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
@@ -890,50 +952,50 @@ def data_index(key: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Which:
-    """Which rows: those for which all the conditions hold that are given.
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
 
     Attributes
     ----------
-    ids, subjects : it is one of these.
-    queue, subject, job : it is this one.
-    subject_glob : its subject fits this pattern of SQLite's GLOB.
+    ids, resources : it is one of these.
+    queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
     not_queue : it is in another queue.
     states : it is in one of these states.
     data : its data has these values, by key.
-    about : this is its subject, or what its data calls `Of`: the resource of which its subject is a part.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
     tried : it was attempted before, or it was not.
-    job_or_subject : its last attempt is this job, or it is about it.
+    job_or_resource : its last attempt is this job, or it is about it.
     """
 
     ids: Collection[int] | None = None
     queue: str | None = None
     not_queue: str | None = None
-    subject: str | None = None
-    subject_glob: str | None = None
-    subjects: Collection[str] | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
     states: Collection[str] | None = None
     job: str | None = None
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str | None = None
     tried: bool | None = None
-    job_or_subject: str | None = None
+    job_or_resource: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.subject), ("job", self.job)):
+        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
         by_state = "state"
-        for column, several in (("id", self.ids), ("subject", self.subjects)):
+        for column, several in (("id", self.ids), ("subject", self.resources)):
             if several is not None and len(several) == 1:
                 parts.append(f"{column}=?")
                 values += several
             elif several is not None:
                 parts.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps([*several]))
-                by_state = "+state"  # SQLite would look at all rows in these states, as it can't tell how few are named
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
         if self.states is not None:
             parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
             values += self.states
@@ -943,10 +1005,10 @@ class Which:
         if self.tried is not None:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
-            ("subject GLOB ?", self.subject_glob),
+            ("subject GLOB ?", self.resource_glob),
             ("queue<>?", self.not_queue),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
-            ("(job=? OR subject=?)", self.job_or_subject),
+            ("(job=? OR subject=?)", self.job_or_resource),
         ):
             if text is not None:
                 parts.append(condition)
@@ -1168,7 +1230,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1555,7 +1617,7 @@ class OrthancLog(logging.Handler):
 class Call:
     """One handler's turn with one event. What it raises is logged.
 
-    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody wants its result.
+    Hundreds of thousands may wait while a handler hangs: one has no future (1.6 KB) unless somebody needs its result.
     """
 
     __slots__ = ("began", "event", "future", "handler", "is_canceled", "is_coroutine", "is_over", "session")
@@ -1886,7 +1948,7 @@ class DurableQueue:
     def _on_event(self, event: ChangeEvent) -> None:
         change, level = str(event.change_type), str(event.resource_type).capitalize()
         if self._feed and (change.startswith("STABLE_") or change == "NEW_INSTANCE"):
-            self._feed.hear(in_camel_case(change), event.resource_id)
+            self._feed.on_event(in_camel_case(change), event.resource_id)
         if not change.startswith("STABLE_"):
             self._add(change, level, event.resource_id)
 
@@ -1927,9 +1989,11 @@ class DurableQueue:
         except BaseException:
             ledger.close()
             raise
-        if ledger.moved:
+        if ledger.quarantined_to:
             LOG.warning(
-                "the ledger %s was corrupt and is kept as %s; what waited there is not handled", path, ledger.moved
+                "the ledger %s was corrupt and is kept as %s; what waited there is not handled",
+                path,
+                ledger.quarantined_to,
             )
         queues = {name for name, totals in work.totals_by_queue().items() if any(totals.values())}
         if unknown := sorted(queues - self._subscriptions.handlers.keys()):
@@ -1943,7 +2007,7 @@ class DurableQueue:
             levels,
             float(self._configuration.get("StableAge", 60)),
             self._kept.reconcile,
-            told=self._on_change_entry,
+            on_change_entry=self._on_change_entry,
         )
         self._ledger = ledger
         self._writer.start()
@@ -2447,7 +2511,7 @@ class OnChange:
         self._dispatchers: list[Dispatcher] = []
 
     def add(self, dispatcher: Dispatcher) -> None:
-        """Let a dispatcher hear of events too, after the others.
+        """Let a dispatcher get events too, after the others.
 
         Raises
         ------
@@ -2653,7 +2717,7 @@ def create_session(
     address = httpx.URL(f"{'http' if tls is None else 'https'}://{host}:{loopback.port}")
     # Each connection takes one of Orthanc's HTTP threads while it is open.
     most = max(1, int(configuration.get("HttpThreadsCount", 50)) // 2)
-    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP)
+    limits = httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE_SECONDS)
     ours = OwnAsyncTransport if issubclass(client_type, httpx.AsyncClient) else OwnTransport
     mounts: Any = {str(address): ours(verify=tls or True, limits=limits)}
     token = Token(address, orthanc.GenerateRestApiAuthorizationToken())
@@ -2728,7 +2792,7 @@ def create_internal_client(*arguments: Any, **options: Any) -> Any:
         client.get("/system").json()["Version"]
 
     Only for what Orthanc answers at once: such a call holds Python's lock, and with it every other script and store.
-    Statuses are those that Orthanc's error codes stand for; an answer has no headers.
+    Statuses are those that Orthanc's error codes mean; an answer has no headers.
 
     Parameters
     ----------
@@ -2812,7 +2876,7 @@ __all__ = [
 
 
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[OnChange] = []
+CHANGE_CALLBACKS: list[OnChange] = []
 OTHER_NAMES = {
     "handlers": "event_handlers",
     "orthanc": "orthanc_module",
@@ -2903,15 +2967,15 @@ def _listed(handlers: Mapping[int, Handler | Iterable[Handler]], known: Mapping[
 
 
 def _listen(orthanc_module: Any, dispatcher: Dispatcher) -> None:
-    """Let a dispatcher hear of changes: Orthanc grants one callback, which all dispatchers share."""
+    """Let a dispatcher get changes: Orthanc grants one callback, which all dispatchers share."""
     on_change = OnChange(orthanc_module)
     on_change.add(dispatcher)
     try:
         orthanc_module.RegisterOnChangeCallback(on_change)
     except RuntimeError:  # it has one
-        ours = [each for each in KEPT_ALIVE if each.orthanc is orthanc_module]
+        ours = [each for each in CHANGE_CALLBACKS if each.orthanc is orthanc_module]
         if not ours:
             raise
         ours[-1].add(dispatcher)
     else:
-        KEPT_ALIVE.append(on_change)
+        CHANGE_CALLBACKS.append(on_change)

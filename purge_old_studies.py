@@ -33,7 +33,6 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import encodings.idna  # noqa: F401 - http.client needs it in threads whose stack is too small to import it (Python 3.14)
 import errno
 import functools
 import http
@@ -60,6 +59,63 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orthanc
+
+
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
 # ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
@@ -89,11 +145,11 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain
 
 
 def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Why a request that acts is not let through, as a status and a reason; None: it was sent on purpose.
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
 
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it goes through for a
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
     program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be told from one that another page leads.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
     if sign := _sign_of_another_site(method, headers):
         return 403, sign
@@ -119,7 +175,7 @@ def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
 
 
 def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
     named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
     hosts = {_without_port(host.strip().lower()) for host in named} - {""}
     scheme, _, rest = address.strip().lower().partition("://")
@@ -127,12 +183,12 @@ def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """A host without the port that its scheme has anyway."""
+    """Return a host without the port that its scheme has anyway."""
     return re.sub(r":(80|443)?\Z", "", host)
 
 
 def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """What shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
     agent = headers.get("user-agent", "")
     accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
     if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
@@ -156,7 +212,7 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 
 
 def as_command(headers: Mapping[str, str], path: str) -> str:
-    """The command line that does on purpose what a GET asked for, to be read by a person; `path` is encoded as in a URL."""
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
     address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
     return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
@@ -165,7 +221,7 @@ def as_command(headers: Mapping[str, str], path: str) -> str:
 
 
 # Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-DEEPEST = 50
+MAX_JSON_DEPTH = 50
 QUOTE = ord('"')
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
@@ -176,8 +232,8 @@ def decoded(text: str | bytes) -> Any:
 
     Raises
     ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `DEEPEST` deep, names something twice, or
-        holds half of a surrogate pair, which is no character.
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -185,7 +241,7 @@ def decoded(text: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("it is not in UTF-8") from None
     if is_too_deep(content):
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
     found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
     if "\\u" in text:
         _refuse_half_characters(found)
@@ -193,7 +249,7 @@ def decoded(text: str | bytes) -> Any:
 
 
 def is_too_deep(content: bytes) -> bool:
-    """Whether the decoder of JSON would go down more than `DEEPEST` lists and objects, before or after it finds an error.
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
 
     Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
     written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
@@ -205,7 +261,7 @@ def is_too_deep(content: bytes) -> bool:
             inside = not inside
         elif not inside:
             depth += STEPS[byte]
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return True
             if depth <= 0:  # all that was opened is closed: the decoder ends here
                 return False
@@ -232,11 +288,12 @@ def _refuse_half_characters(found: Any) -> None:
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
+import_for_small_stacks()
+
 TIMEOUT = 60.0  # seconds; of one request
-# Orthanc closes a kept connection after a second without a request ("KeepAliveTimeout").
-KEEP = 0.5
-HERE = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-HARMLESS_TWICE = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
 
 
 class LoopbackError(Exception):
@@ -257,15 +314,15 @@ class Loopback:
         self.port = int(configuration.get("HttpPort", 8042))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.finds_all = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
         self._local = threading.local()
         self._token = ""
 
     @functools.cached_property
-    def finds_more(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.finds_all and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)
@@ -280,17 +337,17 @@ class Loopback:
         ------
         LoopbackError : the status is 400 or more, or there is no answer.
         """
-        headers, content = self.exchange(method, path, body)
+        headers, content = self.request_raw(method, path, body)
         return json.loads(content) if _is_json(headers) and content else content
 
-    def exchange(
+    def request_raw(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """As `request`, with headers of one's own; return those of the answer, and its bytes as they came."""
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in HARMLESS_TWICE else 1
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
         while True:
             connection = self._connection()
             try:
@@ -322,10 +379,10 @@ class Loopback:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP:
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
             connection.close()
         if connection.sock is None:  # it is opened now
-            HERE.connections = {*getattr(HERE, "connections", ()), connection}
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
         self._local.used = time.monotonic()
         return connection
 
@@ -336,7 +393,7 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """What to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP."""
         if self._certificate is None:
             return None
         # The server's own certificate is the one to trust here, whatever name it is made out to.
@@ -349,9 +406,9 @@ class Loopback:
 
 def close_connections() -> None:
     """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(HERE, "connections", ()):
+    for connection in getattr(_open_connections, "connections", ()):
         connection.close()
-    HERE.connections = set()
+    _open_connections.connections = set()
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -413,7 +470,7 @@ def orthanc_time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
 
 
-# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes, and `answers.serve` checks names and types before it is called.
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
 
 
 MOST_ROWS = 1000  # of a page
@@ -441,7 +498,7 @@ class Text:
         return value
 
     def from_query(self, text: str) -> Any:
-        """Return the value that a text in a query stands for. Raises ValueError: it is not allowed."""
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
         return self.from_body(text)
 
 
@@ -578,7 +635,7 @@ def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
 
 
 def acts_on_get(handler: Callable[..., Any]) -> bool:
-    """Whether a GET to a handler changes anything."""
+    """Return whether a GET to a handler changes anything."""
     return bool(getattr(handler, "get_acts", False))
 
 
@@ -603,25 +660,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
 
 
 def shown_value(value: Any) -> str:
-    """A value of a request, as it may stand in one line of an answer or of the log."""
+    """Return a value of a request as one line of an answer or of the log may hold it."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def row_number(text: str) -> int:
-    """The number of a row in a path; -1, which no row has, if there can't be such a row."""
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/answers.py: Routes that answer alike on every version of the plugin, and who may act through them.
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
-# A parameter that only we send, to learn how parameters arrive.
-PROBE = "arrives-decoded"
-ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
 LARGEST_BODY = 1 << 20  # bytes
-# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
-KEPT_ALIVE: list[Any] = []
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -658,7 +710,7 @@ class Request:
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
-        """The body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
         try:
             found = decoded(self.body or b"{}")
         except ValueError as error:
@@ -669,15 +721,15 @@ class Request:
 
 
 Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what serve() registered, for the documentation
+ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
     return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
 
 
-def serve(
+def register_route(
     pattern: str,
     handlers: Mapping[str, Handler],
     unavailable: Callable[[], str | None],
@@ -709,8 +761,7 @@ def serve(
                 raise Refused(503, reason)
             if len(body := raw.get("body", b"")) > LARGEST_BODY:
                 raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
-            if raw.get("get", {}).keys() == {PROBE}:
-                output.AnswerBuffer(b"A" if raw["get"][PROBE] == "A" else b"%41", "text/plain")
+            if answer_probe(output, raw.get("get", {})):
                 return
             request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
             answer = handler(_with_parameters(request, handler))
@@ -721,7 +772,7 @@ def serve(
             _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
         except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
             _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
-        except Exception:  # noqa: BLE001 - the caller gets a 500, the log tells why, Orthanc goes on
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
             orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
             _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
         finally:
@@ -741,7 +792,7 @@ def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str],
 
 
 def _encoded_query(raw: Mapping[str, Any]) -> str:
-    """A query as it stands in a URL. Nothing is asked or decoded for a stranger: where it is not known yet, it came as it was."""
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
     as_it_was = "" if ARRIVAL == [True] else "%+"
     pairs = raw.get("get", {}).items()
     return "&".join(
@@ -779,15 +830,10 @@ def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
 
 
 def _arrives_decoded(uri: str) -> bool:
-    # Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
-    # 13's hand them over raw, forky's decoded), not on a version that could be asked for. So ask this very route, once.
-    if not ARRIVAL:
-        try:
-            loopback = Loopback(json.loads(orthanc.GetConfiguration()))
-            ARRIVAL.append(loopback.get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
-        except LoopbackError:
-            return False
-    return ARRIVAL[0]
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
 
 
 def _send(output: Any, answer: Answer) -> None:
@@ -801,7 +847,7 @@ def _send(output: Any, answer: Answer) -> None:
     if answer.status == http.HTTPStatus.OK:
         output.AnswerBuffer(content, mime)
     else:
-        _send_status(output, answer.status, content.decode())
+        send_status(output, answer.status, content.decode())
 
 
 def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
@@ -813,15 +859,7 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Method": method,
         "Uri": uri,
     }
-    _send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
-
-
-def _send_status(output: Any, status: int, body: str) -> None:
-    try:
-        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
-    except TypeError:
-        output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(status, body, len(body.encode()))  # plugin 4.0 and 4.1 want the length in bytes
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -837,12 +875,12 @@ class SettingsError(ValueError):
 
 
 def not_empty(values: Any) -> str | None:
-    """A `check` of lists: an empty one means nothing, never everything, and where nothing makes no sense it is refused."""
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:
-    """The key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
 
 
@@ -965,7 +1003,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
 
 
 def _printable(key: str) -> str:
-    """A key as it may stand in a line of the log."""
+    """Return a key as a line of the log may hold it."""
     key = key if key.isprintable() else json.dumps(key)[1:-1]
     return key if len(key) <= 60 else key[:57] + "..."
 
@@ -984,6 +1022,8 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 OTHERS = 0o077  # the bits of a mode that let somebody else in
 # What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
@@ -1002,18 +1042,9 @@ class StateGoneError(StateError):
 
 
 def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin.
-
-    Where the configuration is given as a folder without a slash at its end, `GetConfigurationPath()` names its parent, so
-    the command line has to tell.
-    """
+    """Return the folder in which Orthanc's relative paths begin."""
     base = Path(orthanc.GetConfigurationPath()).absolute()
-    if base.is_file():
-        base = base.parent
-    else:
-        words = [Path(os.fsdecode(word)) for word in Path("/proc/self/cmdline").read_bytes().split(b"\0") if word]
-        base = next((word.absolute() for word in words if word.is_dir() and word.absolute().parent == base), base)
-    return base
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
 
 
 def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
@@ -1051,7 +1082,7 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     StateError : it can't be opened, is a symbolic link, or no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
     except OSError as error:
         _refuse_link(path)
         why = f"{path} can't be written ({error.strerror})"
@@ -1064,6 +1095,14 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def ends_with_line(descriptor: int) -> bool:
+    """Return whether an open file is empty or ends with a whole line."""
+    if size := os.lseek(descriptor, 0, os.SEEK_END):
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        return os.read(descriptor, 1) == b"\n"
+    return True
 
 
 def make_private(path: Path) -> None:
@@ -1228,8 +1267,9 @@ DELETE FROM work WHERE id IN (
 class Ledger:
     """One SQLite file of rows of work, for any number of threads.
 
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `fresh` tells that
-    the file was made now, `moved` where a corrupt one was moved to. As long as it is open, no other process can open it.
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
 
     Parameters
     ----------
@@ -1253,8 +1293,8 @@ class Ledger:
         key: str = "StatePath",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
-        self.moved: Path | None = None
-        self.fresh = False
+        self.quarantined_to: Path | None = None
+        self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
         self._held = StateLock(path, key)
         try:
@@ -1272,7 +1312,7 @@ class Ledger:
     def _open(self, tables: str, durability: str, version: int, key: str) -> None:
         for suffix in ("-wal", "-shm"):
             make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it tells whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
         self._file = open_private(self.path, key=key)
         self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
         try:
@@ -1284,7 +1324,7 @@ class Ledger:
             self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
             self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.fresh = found == 0
+            self.is_new = found == 0
             if found > version:
                 raise sqlite3.OperationalError(
                     f"{self.path} is of version {found}, made by a newer script than this one"
@@ -1303,8 +1343,8 @@ class Ledger:
         self._file = -1
 
     def _move_aside(self) -> None:
-        self.moved = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.moved)
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -1338,7 +1378,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is written inside is there after it, or nothing of it. May be nested."""
+        """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
             if self._db.in_transaction:
                 yield self._db
@@ -1361,22 +1401,24 @@ class Ledger:
         with self.transaction() as db:
             return db.execute(sql, parameters).rowcount
 
-    def number(self, name: str, default: int = 0) -> int:
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
         return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
 
-    def set_number(self, name: str, value: int) -> None:
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, subject: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """A new row, `waiting` and due now, before those of a lower priority; gives its id."""
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, subject, json.dumps(data), now, now, priority)
+            values = (queue, resource, json.dumps(data), now, now, priority)
             sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
     def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """The next rows of a queue, of each subject only the oldest unfinished one, so that order holds.
+        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
@@ -1482,7 +1524,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
@@ -1663,7 +1705,7 @@ class Reading:
 
 
 class Clock:
-    """The clock of this server, compared with the newest time that the ledger has plus what went by since.
+    """The clock of this server, compared with the newest time that the ledger has plus the time since.
 
     A time that is doubted is never recorded. So a clock that fell back to 1970 is believed again once it is set right. What
     comes in while the clock is behind bears a date of long ago; `arrival` knows better.
@@ -1679,7 +1721,7 @@ class Clock:
     ) -> None:
         self._ledger, self._wall, self._steady = ledger, wall, steady or steady_seconds
         self._lock = threading.Lock()
-        recorded = ledger.number("clock")
+        recorded = ledger.get_value("clock")
         self._time, self._since = float(recorded or FIRST_POSSIBLE_TIME), self._steady()
         self._max_ahead = MAX_AHEAD_AT_START_SECONDS if recorded else math.inf
         self._recorded = self._complained = -math.inf  # when, by the steady clock
@@ -1728,7 +1770,7 @@ class Clock:
         """
         now, steady = self._wall(), self._steady()
         with self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
+            self._ledger.set_value("clock", int(now))
             self._ledger.run("DELETE FROM behind WHERE open=1")  # it was right all the time
         self._behind = self._ledger.rows(SPANS)
         with self._lock:
@@ -1756,7 +1798,7 @@ class Clock:
         if not ended and self._steady() - self._recorded < RECORD_SECONDS:
             return
         with self._ledger.transaction():
-            self._ledger.set_number("clock", int(now))
+            self._ledger.set_value("clock", int(now))
             self._ledger.run("UPDATE behind SET until=?, open=0 WHERE open=1", orthanc_time_of(now))
         self._behind, self._recorded = self._ledger.rows(SPANS), self._steady()
 
@@ -1846,7 +1888,7 @@ def shown(value: object) -> str:
 
 
 def wants_json(found: Mapping[str, Any], request: Request) -> bool:
-    """Whether `format`, else `Accept`, asks for JSON."""
+    """Return whether `format`, else `Accept`, asks for JSON."""
     chosen = found.get("format")
     return chosen == "json" or (chosen is None and "application/json" in request.headers.get("accept", ""))
 
@@ -1891,7 +1933,7 @@ class Conditions:
 
 
 def conditions(found: Mapping[str, Any], today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """Which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
+    """Return which studies are meant. Raises `Refused` (400), saying what is wrong and what is allowed."""
     by, constraint = found.get("by", "StudyDate"), found.get("LabelsConstraint", "All")
     if "LabelsConstraint" in found and "Labels" not in found:
         raise Refused(400, "LabelsConstraint needs Labels")
@@ -1918,7 +1960,7 @@ def received_until(days: float, now: float) -> str:
 
 
 def is_label(text: str) -> bool:
-    """Whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
+    """Return whether Orthanc can have such a label: a misspelt one would restrict nothing, or protect nothing."""
     return re.fullmatch("[A-Za-z0-9_-]{1,64}", text) is not None
 
 
@@ -1942,7 +1984,7 @@ def _last_day(found: Mapping[str, Any], today: datetime.date) -> datetime.date:
 
 
 def day_back(age: str, today: datetime.date) -> datetime.date | None:
-    """The day that lies so many days, calendar months or years before `today`; None if that is no age or no day.
+    """Return the day that is so many days, calendar months or years before `today`; None if that is no age or no day.
 
     Where a month has no such day, its last one: a month before 31 March is 28 or 29 February.
     """
@@ -2004,7 +2046,7 @@ class Study:
     instances: int = 0  # 0: not counted
 
     def day(self, by: str) -> datetime.date | None:
-        """The day that counts; None if there is none that a calendar knows."""
+        """Return the day that counts; None if there is none that a calendar knows."""
         if by == "StudyDate":
             return _day(self.tags.get("StudyDate", ""))
         with contextlib.suppress(ValueError, OverflowError, OSError):
@@ -2019,17 +2061,17 @@ def _day(text: str) -> datetime.date | None:
 
 
 def is_meant(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, and it did not come in too lately for them."""
+    """Return whether the conditions name this study, and it did not come in too lately for them."""
     return fits(study, asked) and not came_lately(study, asked)
 
 
 def came_lately(study: Study, asked: Conditions) -> bool:
-    """Whether something of this study came in after `received_until`, or may have."""
+    """Return whether something of this study came in after `received_until`, or may have."""
     return bool(asked.received_until) and not "" < study.arrived <= asked.received_until
 
 
 def fits(study: Study, asked: Conditions) -> bool:
-    """Whether the conditions name this study, whenever it came in.
+    """Return whether the conditions name this study, whenever it came in.
 
     What Orthanc found is judged here once more: it compares dates as text (an empty one, `1999`, `1999.12.31` and `19991301` are
     before 20000101 to it) and names without regard to case.
@@ -2064,7 +2106,7 @@ def identifiers(study: Study) -> dict[str, str]:
 
 
 def facts(study: Study) -> dict[str, Any]:
-    """What is written down of a study that is to go."""
+    """Return what is written down of a study that is to be deleted."""
     return {**identifiers(study), "LastUpdate": study.received, "Instances": study.instances}
 
 
@@ -2091,8 +2133,8 @@ class Index:
     def is_extended(self) -> bool:
         """Whether one question gives all that is asked of a list, from Orthanc 1.12.5."""
         # Then a list is read in pages, with all that is asked of it; there, reading one study costs in proportion to the
-        # archive. Before, a single one is quick, and a page costs in proportion to what stands before it.
-        return bool(self._loopback.finds_more)
+        # archive. Before, a single one is quick, and a page costs in proportion to what precedes it.
+        return bool(self._loopback.has_extended_find)
 
     @functools.cached_property
     def has_labels(self) -> bool:
@@ -2116,16 +2158,16 @@ class Index:
                 return
 
     def _before_pages(self, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]:
-        if self._loopback.finds_all:
+        if self._loopback.find_is_unlimited:
             studies = self._loopback.post("/tools/find", self.find(query, Expand=False))
         else:
             studies = self._loopback.get("/studies")  # `is_meant` looks at each
         for start in range(0, len(studies), PAGE):
             page = self.content("Study", studies[start : start + PAGE])
-            yield page if self._loopback.finds_all else self._of_modality(page, query.get("ModalitiesInStudy"))
+            yield page if self._loopback.find_is_unlimited else self._of_modality(page, query.get("ModalitiesInStudy"))
 
     def _of_modality(self, studies: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
-        """Those with a series of a wanted modality: what `is_meant` can't see of a study."""
+        """Return those with a series of a wanted modality: what `is_meant` can't see of a study."""
         if not wanted:
             return studies
         series = self.content("Series", [study["ID"] for study in studies])
@@ -2162,7 +2204,7 @@ class Index:
         return self.search(find)
 
     def bytes_of(self, studies: Mapping[str, Study]) -> int:
-        """Bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
+        """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self.is_extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
         instances = self.children("Instance", studies.values(), ["Attachments"])
@@ -2174,7 +2216,7 @@ class Index:
 
 
 def if_there(path: str) -> Any:
-    """What Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
+    """Return what Orthanc says of one resource (through the SDK: microseconds); None if it is not there.
 
     Any other error is raised: who can't see whether a study is protected does not delete it.
     """
@@ -2213,7 +2255,7 @@ def _undated(value: object) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One entry of `Rules`: what goes by itself."""
+    """One entry of `Rules`: what is deleted by itself."""
 
     name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
     older_than: str = dataclasses.field(
@@ -2299,7 +2341,7 @@ class Settings:
 
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:
-    """What a rule means on a day. Raises `Refused` as a request would."""
+    """Return what a rule means on a day. Raises `Refused` as a request would."""
     found: dict[str, Any] = {"older-than": rule.older_than, "by": rule.by, "Query": rule.query, "undated": rule.undated}
     if rule.limit is not None:
         found["limit"] = rule.limit
@@ -2309,7 +2351,7 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
 
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
-    """What the types don't say. Raises `SettingsError`."""
+    """Check what the types don't say. Raises `SettingsError`."""
     known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
     for name in settings.keep_metadata:
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):
@@ -2363,7 +2405,7 @@ class Archive:
         self._tells_protection = True  # until it says that it does not
 
     def chosen(self, asked: Conditions) -> list[Study]:
-        """The studies that are to go, the oldest first, undated ones last."""
+        """Return the studies that are to be deleted, the oldest first, undated ones last."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
         if asked.by == "StudyDate" and not asked.undated:
@@ -2385,7 +2427,7 @@ class Archive:
         return [found[name] for *_, name in aged[: asked.limit]]
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
-        """What some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
+        """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
 
         Over HTTP alone: a call of the SDK would wait for what is being deleted, and hold the interpreter meanwhile.
         """
@@ -2420,9 +2462,9 @@ class Archive:
         )
 
     def protection(self, studies: Iterable[Study]) -> dict[str, bool]:
-        """Whether the patients of some studies are protected, as far as one question tells; of others `why_kept` asks.
+        """Return whether the patients of some studies are protected, as far as one question shows; `why_kept` asks for others.
 
-        Orthanc 1.13.0 tells; there, asking for one patient at a time takes time in proportion to the archive.
+        Orthanc 1.13.0 shows it; there, asking for one patient at a time takes time in proportion to the archive.
         """
         patients = {study.tags.get("PatientID", "") for study in studies} - {""}
         asked = [patient for patient in patients if not re.search(r"[*?\\]", patient)]  # no wildcards, no lists
@@ -2439,7 +2481,7 @@ class Archive:
         return {each["ID"]: each["IsProtected"] for each in found}
 
     def why_kept(self, study: Study, protection: Mapping[str, bool]) -> str | None:
-        """Why this study is never purged, or None; `protection` as `protection` tells."""
+        """Return why this study is never purged, or None; `protection` as `protection` returns it."""
         if held := study.labels.intersection(self._settings.keep_labels):
             return f"it has the label {', '.join(sorted(held))}"
         if held := study.metadata.intersection(self._settings.keep_metadata):
@@ -2477,7 +2519,7 @@ class Archive:
                         return False
                     self._loopback.post("/tools/bulk-delete", {"Resources": instances[start : start + PIECE]})
         except LoopbackError:
-            pass  # deleting the whole tells
+            pass  # deleting the whole study shows it
         return True
 
 
@@ -2490,9 +2532,8 @@ class History:
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path, self._durable, self._lock = path, durable, threading.Lock()
         self._file = open_private(path, os.O_APPEND)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            # What was being written when the power went: the ledger knows it, and it is written anew.
+        if not ends_with_line(self._file):
+            # What was being written when the power failed: the ledger knows it, and it is written again.
             with path.open("rb") as lines:
                 os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
 
@@ -2518,7 +2559,7 @@ class History:
                     yield json.loads(line)
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
-        """The lines after number `since`, of all purges or of one."""
+        """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
         for number, line in enumerate(self.lines(), 1):
@@ -2540,7 +2581,7 @@ def now_utc() -> str:
 def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return who is behind a request: its user, and where a proxy says that it comes from.
 
-    The plugin does not tell a script the address of a caller.
+    The plugin does not give a script the address of a caller.
     """
     kind, _, credentials = headers.get("authorization", "").partition(" ")
     user = None
@@ -2559,7 +2600,7 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
 STALE = 0.5  # seconds; what was looked at longer ago is looked at again
 BATCH = 60  # instances of the first request that deletes
 # Seconds that one should take: a store in between waits for it. The fewer there are, the faster a purge, and the less others
-# notice, for at the end of each much goes on at once.
+# notice, for at the end of each much happens at once.
 BATCH_SECONDS = 0.15
 # A study of a purge is `waiting`, then `deleting` or, where that takes several requests, `pieces`; in the end `deleted`,
 # `gone` (somebody else was quicker), `kept` (it does not fit any more) or `failed`.
@@ -2569,7 +2610,7 @@ Outcome = dict[str, list[tuple[dict[str, Any], str]]]
 
 
 class Purge:
-    """One purge that is going on: each study stands in the ledger before it goes, and in the history before it counts as gone."""
+    """One purge under way: each study is in the ledger before it is deleted, in the history before it counts as deleted."""
 
     def __init__(
         self, number: int, asked: Conditions, ledger: Any, history: History, archive: Archive, who: Any
@@ -2579,7 +2620,7 @@ class Purge:
         self.stopping = self.cancelled = False
         self.done = threading.Event()
         self._began, self._settled = time.monotonic(), 0
-        # Instances a request; never so many that one which goes in pieces goes beside others, which then counted as begun.
+        # Instances a request; never so many that a study deleted in pieces shares one with others, which then counted as begun.
         self._at_once = float(min(BATCH, PIECE))
 
     @property
@@ -2607,7 +2648,7 @@ class Purge:
         return self.stopping or self.cancelled
 
     def _windows(self) -> Iterator[list[dict[str, Any]]]:
-        """What waits, in the order in which it goes: a purge may be of a million studies."""
+        """Yield what waits, in the order of deletion: a purge may be of a million studies."""
         last = -1
         while not self._halted() and (rows := self._rows("waiting", after=last, limit=WINDOW)):
             yield rows
@@ -2625,11 +2666,11 @@ class Purge:
         return int(self._ledger.rows(sql, self.number, *states)[0]["n"])
 
     def _look(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Study]:
-        """What the studies of some rows are now."""
+        """Return what the studies of some rows are now."""
         return self._archive.again([(row["study"], row["facts"]["StudyInstanceUID"]) for row in rows])
 
     def _window(self, rows: list[dict[str, Any]]) -> Iterator[Outcome]:
-        """Delete what still fits: since it was chosen it may have gone, grown, been dated anew or put under protection."""
+        """Delete what still fits: since it was chosen it may be gone, or have grown, another date or protection."""
         looked_at, found = -math.inf, dict[str, Study]()
         while rows and not self._halted():
             if time.monotonic() - looked_at > STALE:
@@ -2703,7 +2744,7 @@ class Purge:
             self._mark([row for row, why in rows if why == reason], state, reason)
 
     def complete_record(self) -> None:
-        """What was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
+        """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
         lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
@@ -2716,7 +2757,7 @@ class Purge:
         self._mark([row for row in rows if row["study"] in there and row["state"] == "deleting"], "waiting")
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
-        """Half a study is worse than none: one begun goes, unless it has been received anew."""
+        """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
         why = self._why_not(row, self._look([row]).get(row["study"]), {})
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
@@ -2726,13 +2767,13 @@ class Purge:
 
 
 def batch_length(instances: Iterable[int], most: float) -> int:
-    """How many studies with so many instances, from the first on, go in one request of `most`; a larger one goes alone."""
+    """Return how many studies with so many instances, from the first on, fit a request of `most`; a larger one is alone."""
     together = list(itertools.takewhile(lambda total: total <= most, itertools.accumulate(instances)))
     return max(1, len(together))
 
 
 def _instances(row: Mapping[str, Any], study: Study | None) -> int:
-    """How many a study has, counted now or when it was chosen: it has received none since. Not at all: it goes alone."""
+    """Return how many a study has, counted now or when it was chosen (none came since); else `PIECE`: it is alone."""
     return (study.instances if study else 0) or row["facts"].get("Instances") or PIECE
 
 
@@ -2933,14 +2974,14 @@ class Runner:
     def _run(self, purge: Purge) -> None:
         try:
             state = self._patiently(purge)
-        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is told
+        except Exception:  # noqa: BLE001 - whatever it was: nothing more is deleted, and it is logged
             state = "interrupted"
             orthanc.LogError(f"purge_old_studies: purge {purge.number} was interrupted:\n{traceback.format_exc()}")
         row = self._jobs.row(purge.number)
         if state == "interrupted" and self.stopping.is_set() and row["continues"]:
-            return  # the next start goes on
+            return  # the next start continues it
         try:
-            purge.complete_record()  # where something was raised: a batch that went meanwhile
+            purge.complete_record()  # where something was raised: a batch that was deleted meanwhile
             self._end(purge.number, state)
         except (OSError, sqlite3.Error, LoopbackError, orthanc.OrthancException) as error:
             # It counts as going on: the next start completes its record.
@@ -2971,7 +3012,7 @@ class Runner:
         )
 
     def _is_still_wanted(self, row: Mapping[str, Any], asked: Conditions) -> bool:
-        """Whether the rule that began a purge still says so: whoever took it out, or narrowed it, has stopped the purge."""
+        """Return whether the rule that began a purge still says so: who took it out, or narrowed it, has stopped the purge."""
         if (name := json.loads(row["asked"]).get("Rule")) is None:
             return True
         if (rule := next((rule for rule in self._settings.rules if rule.name == name), None)) is not None:
@@ -2986,7 +3027,7 @@ class Runner:
         return False
 
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
-        """After a restart: what was asynchronous, or of a rule that still says so, goes on; of others the record is completed."""
+        """Continue, after a restart, what was asynchronous, or of a rule that still says so; complete the record of others."""
         try:
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])
@@ -3014,12 +3055,12 @@ CLOCK_JUMP = 600.0  # seconds; a clock set further ahead than this starts no rul
 
 
 def is_due(rule: Rule, before: datetime.datetime, now: datetime.datetime) -> bool:
-    """Whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
+    """Return whether the time of the rule passed after `before`, until `now` (local times without a zone, as clocks on walls)."""
     return any(before < moment <= now for moment in _moments(rule, before.date(), now.date()))
 
 
 def seconds_until(rules: Iterable[Rule], now: datetime.datetime) -> float:
-    """Seconds until the next time of any of the rules, by the clock on the wall."""
+    """Return the seconds until the next time of any of the rules, by the clock on the wall."""
     moments = [moment for rule in rules for moment in _moments(rule, now.date(), now.date() + datetime.timedelta(7))]
     return min(((moment - now).total_seconds() for moment in moments if moment > now), default=86400.0)
 
@@ -3208,7 +3249,7 @@ class Purges:
         return self._answer(purge.number, asked, as_json=as_json)
 
     def _running(self) -> Runner:
-        assert self._runner  # `unavailable` has told
+        assert self._runner  # `unavailable` has said so
         return self._runner
 
     def _conditions(self, found: Mapping[str, Any], reading: Reading) -> Conditions:
@@ -3331,13 +3372,13 @@ def register() -> None:
         warn_if_open("purge_old_studies", configuration)
     purges = Purges(settings, configuration, refusal, __version__)
     route = "/purge-old-studies"
-    serve(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
-    serve(f"{route}/status", {"GET": purges.status}, purges.unavailable)
-    serve(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
-    serve(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
-    serve(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
-    serve(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
-    serve(f"{route}/history", {"GET": purges.history}, purges.unavailable)
+    register_route(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
+    register_route(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
+    register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
+    register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)
+    register_route(f"{route}/confirm-clock", {"POST": purges.confirm_clock}, purges.unavailable)
+    register_route(f"{route}/history", {"GET": purges.history}, purges.unavailable)
     if refusal is None:
         KEPT_ALIVE.append(purges.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])

@@ -16,7 +16,7 @@ from typing import Any
 
 import orthanc
 
-from ._common.answers import one_line
+from ._common.routes import one_line
 
 from .applier import STORED, Applier
 from .changes import CHANGES

@@ -10,8 +10,8 @@ import time
 import traceback
 from collections.abc import Callable
 
-from ._common.answers import one_line
 from ._common.loopback import Loopback, LoopbackError
+from ._common.routes import one_line
 
 from .applier import Applier
 from .archive import Archive, StoppedError

@@ -62,8 +62,8 @@ class Outbox:
     ) -> None:
         self.ledger = Ledger(path, TABLES, durability=durability, version=VERSION)
         self.places, self.letters = Places(self.ledger, keep_orphaned), Letters(self.ledger)
-        if self.ledger.fresh:
-            self.ledger.set_number("made", int(LOADED))
+        if self.ledger.is_new:
+            self.ledger.set_value("made", int(LOADED))
         # Checkpoints wait for the disk: always in a thread of their own (`Retention.tidy`).
         self.ledger.rows("PRAGMA wal_autocheckpoint=0")
         newest = self.ledger.rows(
@@ -163,11 +163,11 @@ class Outbox:
     @property
     def place(self) -> int | None:
         """Up to where the journal is applied; None: this outbox is new, and what the journal holds was another's."""
-        return None if self.ledger.fresh else self.ledger.number("journal")
+        return None if self.ledger.is_new else self.ledger.get_value("journal")
 
     def set_place(self, place: int) -> None:
         """Note, inside the transaction that applied it, up to where the journal is applied."""
-        self.ledger.set_number("journal", place)
+        self.ledger.set_value("journal", place)
 
     # Brokers
 

@@ -97,12 +97,12 @@ class Retention:
             dropped += self._delete_until_there_is_room("1")
         if dropped:
             self._letters.remove_without_event()
-            self._ledger.set_number("dropped", self._ledger.number("dropped") + dropped)
+            self._ledger.set_value("dropped", self._ledger.get_value("dropped") + dropped)
             return f"{dropped} events were dropped unpublished: the outbox is beyond its bounds (DicomEvents.Outbox)"
         with self._counting:
             refused, self.refused = self.refused, 0
         if refused:
-            self._ledger.set_number("refused", self._ledger.number("refused") + refused)
+            self._ledger.set_value("refused", self._ledger.get_value("refused") + refused)
             return f"{refused} events were refused: the outbox is full (DicomEvents.Outbox)"
         return None
 
@@ -132,8 +132,8 @@ class Retention:
         return {
             "Bytes": self.size(),
             "Full": self.is_full,
-            "Dropped": self._ledger.number("dropped"),
-            "Refused": self._ledger.number("refused") + self.refused,
+            "Dropped": self._ledger.get_value("dropped"),
+            "Refused": self._ledger.get_value("refused") + self.refused,
         }
 
     def checkpoint(self) -> None:

@@ -72,7 +72,7 @@ class Worker:
     --------
     >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
     >>> worker.start()  # at ORTHANC_STARTED
-    >>> serve("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
     >>> worker.stop()  # at ORTHANC_STOPPED
     """
 
