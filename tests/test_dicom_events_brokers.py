@@ -975,7 +975,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "kafka": "confluent-kafka",
     }
     for name, package in packages.items():
-        server.wait_for_log(f"broker {name} is off: the Python package {package} is missing")
+        server.wait_for_log(f"broker {name} is off: it needs the Python package {package}, ")
     server.store(make_study(instances=2))
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] == 2)
     assert brokers_of(server)["binary"]["State"] == "away"  # the binary form needs no package
