@@ -75,8 +75,15 @@ class DebianOrthanc(OrthancServer):
 
     @property
     def log(self) -> str:
-        files = [self.folder / "orthanc.log", self.folder / "var/log/orthanc/Orthanc.log"]
+        files = [self.folder / "orthanc.log", *sorted((self.folder / "var/log/orthanc").glob("*.log"))[:1]]
         return "".join(path.read_text(errors="replace") for path in files if path.exists())
+
+    def start(self) -> DebianOrthanc:
+        super().start()
+        named = self.folder / "var/log/orthanc/Orthanc.log"
+        if not named.exists():  # an unpacked tree's program is its loader, and Orthanc names the log by its program
+            named.symlink_to(next(named.parent.glob("*.log")))
+        return self
 
     def _launch(self) -> None:
         command = [orthanc_executable(), f"--logdir={self.folder}/var/log/orthanc", str(self.etc)]

@@ -8,6 +8,7 @@ import abc
 import contextlib
 import dataclasses
 import importlib
+import importlib.metadata
 import queue
 import threading
 from collections.abc import Callable
@@ -200,6 +201,12 @@ class ThreadedBroker(Broker):
             self._work.put(None)
 
 
+def _too_old(package: str, least: str, debian: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it works without its metadata too
+        return package_problem(package, least, importlib.metadata.version(package), debian)
+    return None
+
+
 def maker(
     named: Named, source: str, default_form: str, folder: Path, say: Callable[[str, str], None]
 ) -> Callable[[], Broker]:
@@ -217,6 +224,8 @@ def maker(
         except ImportError as error:
             package, least, debian = PACKAGES.get(settings.type, (str(error.name), "0", ""))
             raise BrokerUnusableError(str(package_problem(package, least, None, debian))) from None
+        if settings.type in PACKAGES and (problem := _too_old(*PACKAGES[settings.type])):
+            raise BrokerUnusableError(problem)
         broker: Broker = module.make(form, named.config, folder, say)
         return broker
 
