@@ -21,7 +21,7 @@ To look at and to act on, with curl:
     GET  /anonymize-series/status                 and /jobs?state=dead  /jobs/{id}  /held  /register?patient=
     POST /anonymize-series/jobs/{id}/retry        and DELETE /anonymize-series/jobs/{id}
 
-Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All keys: docs/anonymize_series.md.
+Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md says. All keys: docs/anonymize_series.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import hmac
 import http
 import http.client
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -2480,21 +2481,27 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """Return the function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
+
+    The latter is `/tmp` in images that generate their configuration.
 
     Raises
     ------
     ValueError : it can't be loaded, with the reason.
     """
-    path, _, name = spec.rpartition(":")
+    text, _, name = spec.rpartition(":")
+    own = Path(__file__).absolute().parent / text
+    path = own if own.exists() else folder / text
+    if path == own and (folder / text).exists() and not own.samefile(folder / text):
+        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
     try:
-        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
         assert found and found.loader  # noqa: PT018 - the name ends with .py
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
         matcher: Matcher = getattr(module, name)
     except Exception as error:
-        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+        raise ValueError(f"{path} can't be loaded: {error!r}") from error
     return matcher
 
 
@@ -3116,6 +3123,36 @@ def page_answer(
     return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
 
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
 # ---- src/common/version.py: The version of the collection, the same for all scripts.
 
 
@@ -3482,7 +3519,8 @@ def written(dataset: Any) -> bytes:
     for tag in [tag for tag in dataset.file_meta.keys() if tag.element not in KEPT_META_ELEMENTS]:  # noqa: SIM118
         del dataset.file_meta[tag]
     buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
+    whole_file = "enforce_file_format" in inspect.signature(dataset.save_as).parameters  # from pydicom 3 on
+    dataset.save_as(buffer, **({"enforce_file_format": True} if whole_file else {"write_like_original": False}))
     return buffer.getvalue()
 
 
@@ -4376,7 +4414,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 # ---- src/anonymize_series/__init__.py
 
 
-MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+PROBLEM = package_problem("pydicom", "2.3", pydicom and pydicom.__version__, "python3-pydicom")
 
 
 def register() -> None:
@@ -4389,8 +4427,8 @@ def register() -> None:
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:
             raise SettingsError(f"{SECTION}.Secret: found none, allowed: at least {MIN_SECRET_CHARACTERS} characters")
-        if pydicom is None:
-            raise SettingsError(MISSING)
+        if PROBLEM:
+            raise SettingsError(f"{NAME} stays idle: {PROBLEM}")
     except SettingsError as error:
         refusal = f"{error}. anonymize_series is idle until this is corrected."
         orthanc.LogError(refusal)

@@ -17,8 +17,8 @@ Put this file beside your script, which Orthanc loads. Handlers may be plain fun
 they run on threads and an event loop of their own, so that Orthanc never waits for them. What one raises is logged with its
 name. With `at_least_once="my_script"` an event is on disk until its handlers have ended without an error.
 
-It registers nothing by itself, and needs the package httpx (pip install httpx; the Dockerfile has it). All of it, and how to
-test your handlers without a server: docs/event_dispatcher.md.
+It registers nothing by itself, and needs the package httpx, 0.23 or newer (apt install python3-httpx, or as docs/install.md
+says). All of it, and how to test your handlers without a server: docs/event_dispatcher.md.
 """
 
 from __future__ import annotations
@@ -60,7 +60,40 @@ except ImportError:  # a test without a server, which gives `register_event_hand
 try:
     import httpx
 except ImportError:
-    raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
+    raise ImportError(
+        "event_dispatcher.py needs the Python package httpx, 0.23 or newer (found none). Install it: apt install python3-httpx, "
+        'or a virtual environment as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    ) from None
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts.
@@ -2570,7 +2603,8 @@ def for_both_sessions(
     @for_both_sessions
     def study_of(event: ChangeEvent) -> Asking[str]:
         series = yield f"/series/{event.resource_id}"
-        return series.raise_for_status().json()["ParentStudy"]
+        series.raise_for_status()
+        return series.json()["ParentStudy"]
     """
 
     @functools.wraps(ask)
@@ -2605,7 +2639,7 @@ def first_instance(event: ChangeEvent | str) -> Asking[str]:
 
     path = f"/instances/{first_instance(event, session)}/preview"
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     return str(series["Instances"][0])
 
 
@@ -2615,9 +2649,9 @@ def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str |
 
     if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
-    return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
+    return None if found.status_code == http.HTTPStatus.NOT_FOUND else _checked(found).text
 
 
 @for_both_sessions
@@ -2626,9 +2660,9 @@ def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
 
     modality = first_instance_tags(event, session).get("Modality")
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    found: dict[str, Any] = tags.raise_for_status().json()
+    found: dict[str, Any] = _checked(tags).json()
     return found
 
 
@@ -2644,9 +2678,14 @@ def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
         found[level] = identifier
         if level != "Patient":
             above = levels[levels.index(level) - 1]
-            resource = (yield f"/{PLURALS.get(level, 'instances')}/{identifier}").raise_for_status().json()
+            resource = _checked((yield f"/{PLURALS.get(level, 'instances')}/{identifier}")).json()
             identifier = resource[f"Parent{above}"]
     return found
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    answer.raise_for_status()  # which gives the answer back from httpx 0.25 on only
+    return answer
 
 
 def _identifier(event: ChangeEvent | str) -> str:
@@ -2874,6 +2913,8 @@ __all__ = [
     "register_event_handlers",
 ]
 
+if HTTPX_PROBLEM := package_problem("httpx", "0.23", httpx.__version__, "python3-httpx"):
+    raise ImportError(f"event_dispatcher.py stays idle: {HTTPX_PROBLEM}")
 
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 CHANGE_CALLBACKS: list[OnChange] = []

@@ -9,7 +9,7 @@ A text as pydicom prints it, with names for the private tags that pydicom or Ort
     curl http://127.0.0.1:8042/pydicom/{instance id}
     curl http://127.0.0.1:8042/pydicom/{instance id}?format=json
 
-Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More: docs/instance_dump.md.
+Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md says. More: docs/instance_dump.md.
 """
 
 from __future__ import annotations
@@ -283,6 +283,36 @@ def close_connections() -> None:
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 # ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
@@ -921,9 +951,8 @@ BYTES = re.compile("O[BDFLVW]|UN")  # VRs whose values pydicom gives as bytes, a
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a UI, which pydicom prints as it is
 PIXELS = 0x7FE0  # the group of pixel data
 FORMATS = {"text": "text/plain", "json": "application/json", "dicom+json": "application/dicom+json"}
-MISSING = (
-    "instance_dump stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
-)
+PROBLEM = package_problem("pydicom", "2.3", pydicom and pydicom.__version__, "python3-pydicom")
+REFUSAL = PROBLEM and f"instance_dump stays idle: {PROBLEM}"
 
 
 # What is shown
@@ -1099,13 +1128,13 @@ def _in_a_thread(work: Callable[[], Answer]) -> Answer:
 def register() -> None:
     """Add the private tags that Orthanc knows to pydicom's dictionary, and register the route."""
     configuration = json.loads(orthanc.GetConfiguration())
-    if pydicom is None:
-        orthanc.LogError(MISSING)
+    if REFUSAL:
+        orthanc.LogError(REFUSAL)
     else:
         for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
-    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
+    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: REFUSAL)
 
 
 register()

@@ -19,7 +19,7 @@ To look at:
     GET /instances/{id}/thumbnail    of several frames, the middle one
     GET /series-thumbnail/status
 
-Icons, and images whose pixels are no squares, need Pillow (pip install pillow; the Dockerfile has it). All keys:
+Icons, and images whose pixels are no squares, need Pillow (apt install python3-pil, or see docs/install.md). All keys:
 docs/series_thumbnail.md.
 """
 
@@ -1065,6 +1065,36 @@ def preferred_type(accept: str | None, offered: Sequence[str]) -> str | None:
     return best if quality_of(best) > 0 else None
 
 
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
@@ -1664,7 +1694,7 @@ class Renderer:
         except ImportError as error:
             raise Refused(
                 503,
-                f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
+                f"series_thumbnail can't draw this picture ({error}): {package_problem('pillow', '9.4', None, 'python3-pil')}",
             ) from None
 
 

@@ -7,7 +7,7 @@ A text as pydicom prints it, with names for the private tags that pydicom or Ort
     curl http://127.0.0.1:8042/pydicom/{instance id}
     curl http://127.0.0.1:8042/pydicom/{instance id}?format=json
 
-Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. More: docs/instance_dump.md.
+Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md says. More: docs/instance_dump.md.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ except ImportError:
 from common.accept import preferred_type
 from common.identifiers import is_orthanc_identifier
 from common.loopback import Loopback, LoopbackError
+from common.packages import package_problem
 from common.parameters import OneOf, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.version import __version__  # noqa: F401
@@ -51,9 +52,8 @@ BYTES = re.compile("O[BDFLVW]|UN")  # VRs whose values pydicom gives as bytes, a
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a UI, which pydicom prints as it is
 PIXELS = 0x7FE0  # the group of pixel data
 FORMATS = {"text": "text/plain", "json": "application/json", "dicom+json": "application/dicom+json"}
-MISSING = (
-    "instance_dump stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
-)
+PROBLEM = package_problem("pydicom", "2.3", pydicom and pydicom.__version__, "python3-pydicom")
+REFUSAL = PROBLEM and f"instance_dump stays idle: {PROBLEM}"
 
 
 # What is shown
@@ -229,13 +229,13 @@ def _in_a_thread(work: Callable[[], Answer]) -> Answer:
 def register() -> None:
     """Add the private tags that Orthanc knows to pydicom's dictionary, and register the route."""
     configuration = json.loads(orthanc.GetConfiguration())
-    if pydicom is None:
-        orthanc.LogError(MISSING)
+    if REFUSAL:
+        orthanc.LogError(REFUSAL)
     else:
         for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
-    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: MISSING if pydicom is None else None)
+    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: REFUSAL)
 
 
 register()

@@ -32,7 +32,7 @@ from moto.server import ThreadedMotoServer
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
-from testing.server import OrthancServer
+from testing.server import OrthancServer, site_packages
 from tests.brokers import NatsServer, RabbitServer, wait_until
 from tests.test_dicom_events import NEVER_STABLE, SCRIPT, check, of_type
 
@@ -975,8 +975,24 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "kafka": "confluent-kafka",
     }
     for name, package in packages.items():
-        server.wait_for_log(f"broker {name} is off: the Python package {package} is missing")
+        server.wait_for_log(f"broker {name} is off: it needs the Python package {package}, ")
     server.store(make_study(instances=2))
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] == 2)
     assert brokers_of(server)["binary"]["State"] == "away"  # the binary form needs no package
+    assert "Traceback" not in server.log
+
+
+def test_a_package_that_is_too_old_is_named_in_one_line_and_the_others_go_on(
+    start_orthanc: StartOrthanc, tmp_path: Path
+) -> None:
+    (tmp_path / "pika-1.1.0.dist-info").mkdir()
+    (tmp_path / "pika-1.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: pika\nVersion: 1.1.0\n")
+    path = f"{tmp_path}:{site_packages()}"
+    brokers = {"rabbit": {"Type": "rabbitmq", "RabbitConfig": {"URL": "amqp://127.0.0.1:1/"}}, "file": {"Type": "file"}}
+    server = start_orthanc(
+        SCRIPT, {"DicomEvents": {"Brokers": brokers}}, environment={"PYTHONPATH": path, "ORTHANC_SITE": path}
+    )
+    server.wait_for_log("broker rabbit is off: it needs the Python package pika, 1.2 or newer (found 1.1.0)")
+    server.store(make_study(instances=2))
+    server.wait_until(lambda: brokers_of(server)["file"]["Published"] >= 2)
     assert "Traceback" not in server.log

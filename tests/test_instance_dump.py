@@ -269,7 +269,7 @@ def test_without_pydicom_one_line_names_it_and_orthanc_runs(start_orthanc: Start
     instance = server.store(make_study())[0]["ID"]
     answer = server.request("GET", f"/pydicom/{instance}")
     assert answer.status_code == 503
-    assert "pip install pydicom" in answer.json()["Message"]
+    assert "apt install python3-pydicom," in answer.json()["Message"]
     assert server.log.count("instance_dump stays idle: it needs the Python package pydicom") == 1
     assert "Traceback" not in server.log
 

@@ -805,7 +805,7 @@ def test_without_pillow_images_are_drawn_and_icons_name_what_is_missing(
     report = server.store(next(path for path in pydicom_files() if path.name == "test-SR.dcm"))[0]["ParentSeries"]
     answer = server.request("GET", f"/series/{report}/thumbnail")
     assert answer.status_code == 503
-    assert "pip install pillow" in answer.json()["Message"]
+    assert "apt install python3-pil," in answer.json()["Message"]
 
 
 def test_more_callers_than_orthanc_has_threads_all_get_their_picture(start_orthanc: StartOrthanc) -> None:

@@ -8,11 +8,14 @@ import abc
 import contextlib
 import dataclasses
 import importlib
+import importlib.metadata
 import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from .._common.packages import package_problem
 
 from ..events import Event, Form
 from ..named import Named
@@ -27,7 +30,12 @@ MODULES = {
     "file": "lines",
     "log": "log",
 }
-PACKAGES = {"rabbitmq": "pika", "sqs-sns": "boto3", "nats": "nats-py", "kafka": "confluent-kafka"}
+PACKAGES = {  # for pip, the oldest version that works, for apt
+    "rabbitmq": ("pika", "1.2", "python3-pika"),
+    "sqs-sns": ("boto3", "1.26", "python3-boto3"),
+    "nats": ("nats-py", "2.16", ""),
+    "kafka": ("confluent-kafka", "1.7", "python3-confluent-kafka"),
+}
 
 
 class BrokerAwayError(Exception):
@@ -193,6 +201,12 @@ class ThreadedBroker(Broker):
             self._work.put(None)
 
 
+def _too_old(package: str, least: str, debian: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it works without its metadata too
+        return package_problem(package, least, importlib.metadata.version(package), debian)
+    return None
+
+
 def maker(
     named: Named, source: str, default_form: str, folder: Path, say: Callable[[str, str], None]
 ) -> Callable[[], Broker]:
@@ -208,10 +222,10 @@ def maker(
         try:
             module = importlib.import_module(f".{MODULES[settings.type]}", __name__)
         except ImportError as error:
-            package = PACKAGES.get(settings.type, error.name)
-            raise BrokerUnusableError(
-                f"the Python package {package} is missing: pip install -r dicom_events/requirements.txt, as the Dockerfile does"
-            ) from None
+            package, least, debian = PACKAGES.get(settings.type, (str(error.name), "0", ""))
+            raise BrokerUnusableError(str(package_problem(package, least, None, debian))) from None
+        if settings.type in PACKAGES and (problem := _too_old(*PACKAGES[settings.type])):
+            raise BrokerUnusableError(problem)
         broker: Broker = module.make(form, named.config, folder, say)
         return broker
 

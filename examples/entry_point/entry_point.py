@@ -16,7 +16,9 @@ from event_dispatcher import create_session, pipeline, register_event_handlers
 
 
 def hello(event: Any, session: Any) -> dict[str, Any]:
-    system = session.get("/system").raise_for_status().json()
+    answer = session.get("/system")
+    answer.raise_for_status()
+    system = answer.json()
     logging.warning("Hello: %s, this is Orthanc %s", event, system["Version"])
     return {"change": str(event.change_type), "version": system["Version"], "name": system["Name"]}
 

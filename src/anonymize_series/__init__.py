@@ -19,7 +19,7 @@ To look at and to act on, with curl:
     GET  /anonymize-series/status                 and /jobs?state=dead  /jobs/{id}  /held  /register?patient=
     POST /anonymize-series/jobs/{id}/retry        and DELETE /anonymize-series/jobs/{id}
 
-Needs pydicom: pip install pydicom, or the image that the Dockerfile makes. All keys: docs/anonymize_series.md.
+Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md says. All keys: docs/anonymize_series.md.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ except ImportError:
 from anonymize_series.anonymizer import Anonymizer
 from anonymize_series.routes import Routes
 from anonymize_series.settings import MIN_SECRET_CHARACTERS, NAME, SECTION, Settings, wrong_with_settings
+from common.packages import package_problem
 from common.quirks import KEPT_ALIVE
 from common.routes import warn_if_open
 from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - of the built file
 
-MISSING = f"{NAME} stays idle: it needs the Python package pydicom (pip install pydicom; the Dockerfile installs it)"
+PROBLEM = package_problem("pydicom", "2.3", pydicom and pydicom.__version__, "python3-pydicom")
 
 
 def register() -> None:
@@ -55,8 +56,8 @@ def register() -> None:
             raise SettingsError(f"{SECTION}.{wrong}")
         if settings.secret is None and SECTION in configuration:
             raise SettingsError(f"{SECTION}.Secret: found none, allowed: at least {MIN_SECRET_CHARACTERS} characters")
-        if pydicom is None:
-            raise SettingsError(MISSING)
+        if PROBLEM:
+            raise SettingsError(f"{NAME} stays idle: {PROBLEM}")
     except SettingsError as error:
         refusal = f"{error}. anonymize_series is idle until this is corrected."
         orthanc.LogError(refusal)

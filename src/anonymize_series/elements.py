@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The elements of a data set: their values as texts, their UIDs, and the file that they become."""
 
+import inspect
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -61,5 +62,6 @@ def written(dataset: Any) -> bytes:
     for tag in [tag for tag in dataset.file_meta.keys() if tag.element not in KEPT_META_ELEMENTS]:  # noqa: SIM118
         del dataset.file_meta[tag]
     buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
+    whole_file = "enforce_file_format" in inspect.signature(dataset.save_as).parameters  # from pydicom 3 on
+    dataset.save_as(buffer, **({"enforce_file_format": True} if whole_file else {"write_like_original": False}))
     return buffer.getvalue()

@@ -15,8 +15,8 @@ Put this file beside your script, which Orthanc loads. Handlers may be plain fun
 they run on threads and an event loop of their own, so that Orthanc never waits for them. What one raises is logged with its
 name. With `at_least_once="my_script"` an event is on disk until its handlers have ended without an error.
 
-It registers nothing by itself, and needs the package httpx (pip install httpx; the Dockerfile has it). All of it, and how to
-test your handlers without a server: docs/event_dispatcher.md.
+It registers nothing by itself, and needs the package httpx, 0.23 or newer (apt install python3-httpx, or as docs/install.md
+says). All of it, and how to test your handlers without a server: docs/event_dispatcher.md.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ except ImportError:  # a test without a server, which gives `register_event_hand
 try:
     import httpx
 except ImportError:
-    raise ImportError("event_dispatcher.py needs the package httpx: pip install httpx; the Dockerfile has it") from None
+    raise ImportError(
+        "event_dispatcher.py needs the Python package httpx, 0.23 or newer (found none). Install it: apt install python3-httpx, "
+        'or a virtual environment as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    ) from None
 
+from common.packages import package_problem
 from common.version import __version__  # noqa: F401
 from event_dispatcher.at_least_once import AtLeastOnce
 from event_dispatcher.dispatcher import Dispatcher, OnChange
@@ -65,6 +69,8 @@ __all__ = [
     "register_event_handlers",
 ]
 
+if HTTPX_PROBLEM := package_problem("httpx", "0.23", httpx.__version__, "python3-httpx"):
+    raise ImportError(f"event_dispatcher.py stays idle: {HTTPX_PROBLEM}")
 
 # What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
 CHANGE_CALLBACKS: list[OnChange] = []

@@ -42,7 +42,8 @@ def for_both_sessions(
     @for_both_sessions
     def study_of(event: ChangeEvent) -> Asking[str]:
         series = yield f"/series/{event.resource_id}"
-        return series.raise_for_status().json()["ParentStudy"]
+        series.raise_for_status()
+        return series.json()["ParentStudy"]
     """
 
     @functools.wraps(ask)
@@ -77,7 +78,7 @@ def first_instance(event: ChangeEvent | str) -> Asking[str]:
 
     path = f"/instances/{first_instance(event, session)}/preview"
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     return str(series["Instances"][0])
 
 
@@ -87,9 +88,9 @@ def first_instance_metadata(event: ChangeEvent | str, name: str) -> Asking[str |
 
     if first_instance_metadata(event, session, "RemoteAET") == "CT1": ...
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     found = yield f"/instances/{series['Instances'][0]}/metadata/{name}"
-    return None if found.status_code == http.HTTPStatus.NOT_FOUND else found.raise_for_status().text
+    return None if found.status_code == http.HTTPStatus.NOT_FOUND else _checked(found).text
 
 
 @for_both_sessions
@@ -98,9 +99,9 @@ def first_instance_tags(event: ChangeEvent | str) -> Asking[dict[str, Any]]:
 
     modality = first_instance_tags(event, session).get("Modality")
     """
-    series = (yield f"/series/{_identifier(event)}").raise_for_status().json()
+    series = _checked((yield f"/series/{_identifier(event)}")).json()
     tags = yield f"/instances/{series['Instances'][0]}/simplified-tags"
-    found: dict[str, Any] = tags.raise_for_status().json()
+    found: dict[str, Any] = _checked(tags).json()
     return found
 
 
@@ -116,9 +117,14 @@ def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
         found[level] = identifier
         if level != "Patient":
             above = levels[levels.index(level) - 1]
-            resource = (yield f"/{PLURALS.get(level, 'instances')}/{identifier}").raise_for_status().json()
+            resource = _checked((yield f"/{PLURALS.get(level, 'instances')}/{identifier}")).json()
             identifier = resource[f"Parent{above}"]
     return found
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    answer.raise_for_status()  # which gives the answer back from httpx 0.25 on only
+    return answer
 
 
 def _identifier(event: ChangeEvent | str) -> str:

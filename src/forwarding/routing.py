@@ -41,21 +41,27 @@ class Verdict:
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
-    """Return the function of `module.py:function`, the path relative to the configuration's folder.
+    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
+
+    The latter is `/tmp` in images that generate their configuration.
 
     Raises
     ------
     ValueError : it can't be loaded, with the reason.
     """
-    path, _, name = spec.rpartition(":")
+    text, _, name = spec.rpartition(":")
+    own = Path(__file__).absolute().parent / text
+    path = own if own.exists() else folder / text
+    if path == own and (folder / text).exists() and not own.samefile(folder / text):
+        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
     try:
-        found = importlib.util.spec_from_file_location(f"matcher_{Path(path).stem}", folder / path)
+        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
         assert found and found.loader  # noqa: PT018 - the name ends with .py
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
         matcher: Matcher = getattr(module, name)
     except Exception as error:
-        raise ValueError(f"{folder / path} can't be loaded: {error!r}") from error
+        raise ValueError(f"{path} can't be loaded: {error!r}") from error
     return matcher
 
 

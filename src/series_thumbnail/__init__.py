@@ -17,7 +17,7 @@ To look at:
     GET /instances/{id}/thumbnail    of several frames, the middle one
     GET /series-thumbnail/status
 
-Icons, and images whose pixels are no squares, need Pillow (pip install pillow; the Dockerfile has it). All keys:
+Icons, and images whose pixels are no squares, need Pillow (apt install python3-pil, or see docs/install.md). All keys:
 docs/series_thumbnail.md.
 """
 

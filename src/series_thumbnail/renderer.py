@@ -10,6 +10,7 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback, LoopbackError
+from common.packages import package_problem
 from common.routes import Refused, one_line
 
 from .icons import draw_icon, stretched
@@ -98,5 +99,5 @@ class Renderer:
         except ImportError as error:
             raise Refused(
                 503,
-                f"series_thumbnail needs the package pillow for this picture ({error}): pip install pillow, see the Dockerfile",
+                f"series_thumbnail can't draw this picture ({error}): {package_problem('pillow', '9.4', None, 'python3-pil')}",
             ) from None

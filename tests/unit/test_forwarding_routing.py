@@ -167,6 +167,31 @@ def test_a_matcher_is_loaded_beside_the_configuration(routing: Routing, tmp_path
     assert routing.module.load_matcher("m.py:f", tmp_path)({"x": 3}) == 3
 
 
+@pytest.fixture
+def beside_the_script(routing: Routing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    monkeypatch.setattr(routing.module, "__file__", str(folder / "script.py"))
+    (folder / "m.py").write_text("def f(described):\n    return 'beside the script'\n")
+    return folder
+
+
+def test_a_matcher_is_loaded_beside_the_script_first(routing: Routing, tmp_path: Path, beside_the_script: Path) -> None:
+    assert routing.module.load_matcher("m.py:f", tmp_path)({}) == "beside the script"
+    assert routing.module.load_matcher("m.py:f", beside_the_script)({}) == "beside the script"
+    assert routing.module.load_matcher(f"{beside_the_script}/m.py:f", tmp_path)({}) == "beside the script"
+
+
+def test_two_files_of_one_name_are_not_chosen_between(
+    routing: Routing, tmp_path: Path, beside_the_script: Path
+) -> None:
+    (tmp_path / "m.py").write_text("def f(described):\n    return 'beside the configuration'\n")
+    with pytest.raises(
+        ValueError, match=rf"there are {beside_the_script}/m\.py and {tmp_path}/m\.py: give the whole path"
+    ):
+        routing.module.load_matcher("m.py:f", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "spec"), [("f = 1 +", "m.py:f"), ("", "m.py:f"), ("", "absent.py:f"), ("1/0", "m.py:f")]
 )
