@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from tests.privileges import AS_ROOT
 
 SCRIPT = Path(__file__).parent.parent / "dicom_events" / "__init__.py"
 MOST = 48 << 20  # bytes
@@ -22,9 +22,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run([shutil.which("mount") or "mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], check=True)
     yield folder
-    subprocess.run([shutil.which("umount") or "umount", "--lazy", folder], check=True)
+    subprocess.run([*AS_ROOT, "umount", "--lazy", folder], check=True)
 
 
 def test_what_is_written_ahead_is_bounded_and_empty_in_the_end(start_orthanc: StartOrthanc, tmp_path: Path) -> None:

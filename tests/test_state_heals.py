@@ -20,6 +20,7 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.privileges import AS_ROOT
 
 ROOT = Path(__file__).parent.parent
 SECRET = "0123456789abcdef" * 2
@@ -155,7 +156,7 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def full(folder: Path) -> Iterator[None]:
     """A disk of its own for the folder, full."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
     ballast = folder / "ballast"
     try:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -169,11 +170,11 @@ def full(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """A disk of its own for the folder, that can't be written."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=8m", "tmpfs", folder], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "ro,size=8m", "tmpfs", folder], check=True)
     try:
         yield
     finally:
-        subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+        subprocess.run([*AS_ROOT, "mount", "-o", "remount,rw", folder], check=True)
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "state"
     folder.mkdir()
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run([*AS_ROOT, "umount", "--lazy", folder], check=False, stderr=subprocess.DEVNULL)
 
 
 def with_state(case: Case, state: Path) -> Case:
@@ -291,7 +292,7 @@ def test_while_the_ledger_is_locked_or_full_routes_answer_soon_and_never_with_50
 ) -> None:
     if not case.route:
         return
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state], check=True)
     case = with_state(case, state)
     server = server_of(case, start_briefly).start()
     server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
@@ -362,7 +363,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 def test_the_audit_log_has_a_line_for_each_arrival_on_a_full_disk(start_briefly: StartOrthanc, state: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
     case = with_state(next(case for case in CASES if case.name == "audit_log"), state)
     server = server_of(case, start_briefly).start()
     server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
@@ -378,7 +379,7 @@ def test_the_audit_log_has_a_line_for_each_arrival_on_a_full_disk(start_briefly:
 
 
 def test_private_tags_come_back_at_once_after_a_full_disk(start_briefly: StartOrthanc, state: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", state], check=True)
     case = with_state(next(case for case in CASES if case.name == "series_private_tags"), state)
     server = server_of(case, start_briefly).start()
     server.wait_until(lambda: server.request("GET", case.route).status_code == 200, what="start")
