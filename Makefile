@@ -17,7 +17,9 @@ dev:  ## An Orthanc to write a script with: make dev SCRIPT=path.py; it starts a
 	@testing/install demo
 	@$(PYTHON) -m testing.dev $(or $(SCRIPT),$(error say which: make dev SCRIPT=path.py)) $(DEV_ARGS)
 
+# First, whether all test modules can be imported: one that can't would be in neither of the two runs.
 test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
+	@$(PYTHON) -m pytest --collect-only -qq >/dev/null || $(PYTHON) -m pytest --collect-only -q $(TEST_ARGS)
 	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS) || $(PYTHON) -m pytest $(TEST_ARGS) $(ALONE)
 
 test-all: check  ## Everything, on three versions of Orthanc

@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from common.packages import package_problem
 from testing.pytest_plugin import StartOrthanc
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "src"))
-
-from common.packages import package_problem  # noqa: E402
-
 OLD = "__version__ = '2.2.0'\n"
 
 
