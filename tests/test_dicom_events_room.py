@@ -60,4 +60,4 @@ def test_a_full_disk_that_gets_a_little_room_is_enough_to_go_on(start_orthanc: S
         lines = (small_disk / "dicom_events.jsonl").read_text().splitlines()
         return len({line for line in lines if '"dicom.instance.stored"' in line})
 
-    server.wait_until(lambda: stored() >= 420, timeout=10, what="publish all")
+    server.wait_until(lambda: stored() >= 420, timeout=60, what="publish all")
