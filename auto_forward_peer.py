@@ -2364,7 +2364,6 @@ ANSWERED = {
     },
 }
 LEVELS = ("Patient", "Study", "Series")
-UID_TAG = {"Patient": "PatientID", "Study": "StudyInstanceUID", "Series": "SeriesInstanceUID"}
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
@@ -3624,6 +3623,23 @@ class Bisection:
             self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
 
 
@@ -3778,8 +3794,6 @@ class Verification:
 
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
 
-
-UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 
 # Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
 JOBS_TABLE = """

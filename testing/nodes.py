@@ -15,6 +15,7 @@ attribute: a test changes it whenever it likes, also while the node is being tal
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.server
 import json
@@ -44,11 +45,12 @@ KEYS_OF_LEVEL = {
 }
 
 
-class _Node:
+class _Node(abc.ABC):
     """What both kinds share: `with node:` closes it."""
 
+    @abc.abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """End it, and give its port back."""
 
     def __enter__(self) -> Any:
         return self

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from common.jobs import UNFINISHED_JOBS
 from common.loopback import LoopbackError
 from common.routes import one_line
 from common.work import Which, Work
@@ -14,8 +15,6 @@ from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
 from forwarding.verification import Verification
-
-UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still send
 
 # Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
 JOBS_TABLE = """
