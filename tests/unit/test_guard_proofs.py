@@ -233,7 +233,7 @@ def test_a_peer_proves_what_it_lists(prove: Callable[..., Any]) -> None:
     [(path, credentials, body)] = Peer.seen
     assert path == "/base/tools/bulk-content"
     assert credentials == "Basic YWxpY2U6aGlkZGVu"
-    assert body == {"Resources": ["i1", "i2"], "Short": False}
+    assert body == {"Resources": ["i1", "i2"], "Short": False, "Metadata": False}
 
 
 def test_a_peer_that_names_the_very_files_that_are_here_proves_nothing(prove: Callable[..., Any]) -> None:
