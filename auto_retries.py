@@ -9,7 +9,7 @@ until a person retries it. The jobs of the forward scripts, and those that someb
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
 
-    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"First": 60, "GiveUpHours": 24}}
+    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"GiveUpHours": 24}}
 
 To look at and to act on, with curl:
 
@@ -53,7 +53,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -862,21 +862,25 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={"minimum": 0, "help": "Hours after which no more is tried: it is `dead` until somebody retries it."},
+    )
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -2325,14 +2329,16 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
@@ -2366,11 +2372,24 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
@@ -2381,7 +2400,7 @@ def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
+    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
         raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
@@ -2587,32 +2606,31 @@ NAME = "auto-retries"
 class JobRetry(Retry):
     """When a job that failed is run again."""
 
-    max_attempts: int = dataclasses.field(
-        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxAttempts": "the script decides that itself now (a job is run again until GiveUpHours have passed)",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `AutoRetries`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxConcurrent": "the script decides that itself now (ConcurrentJobs less one run at a time)",
+        "KeepDoneDays": "jobs that were run again with success stay in the list for 30 days",
+    }
+
     types: tuple[str, ...] = dataclasses.field(
         default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
     retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
-    max_concurrent: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
-    )
     durability: str = dataclasses.field(
         default="normal",
         metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
     )
 
 
@@ -2687,8 +2705,7 @@ class Failures:
         retry, data = self._retry, json.loads(row["data"])
         entry = {"Time": utc(), "Job": row["job"], "Error": one_line(error)}
         data["History"] = [*data.get("History", []), entry][-ATTEMPTS_REMEMBERED:]
-        is_last = for_ever or row["attempts"] >= retry.max_attempts
-        give_up_after = GIVE_UP_AT_ONCE_SECONDS if is_last else retry.give_up_hours * 3600
+        give_up_after = GIVE_UP_AT_ONCE_SECONDS if for_ever else retry.give_up_hours * 3600
         with self._ledger.transaction():
             self._work.change(row["id"], data=data)
             delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
@@ -3200,6 +3217,7 @@ class Watcher:
 
 # Between two turns of the thread, which an event cuts short: while a row waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+KEEP_FINISHED_DAYS = 30.0  # in the list
 LOOK_EVERY_SECONDS = 30.0  # at all jobs: one that is canceled before it began gives no event
 EVENTS = (
     *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
@@ -3279,7 +3297,7 @@ class Retrier:
         self._inbox.flush()
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
-            self.ledger.forget_finished(self.settings.keep_done_days)
+            self.ledger.forget_finished(KEEP_FINISHED_DAYS)
             self.failures.measure()
             self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
         is_asking = self._watcher.settle_ended(self.worker.stopping)
@@ -3293,7 +3311,7 @@ class Retrier:
     def _max_concurrent(self) -> int:
         """Return how many attempts may run at a time: a slot is left to the jobs of others."""
         slots = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        return self.settings.max_concurrent or max(1, slots - 1)
+        return max(1, slots - 1)
 
 
 # ---- src/auto_retries/routes.py: The routes `/auto-retries/…`.

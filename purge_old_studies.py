@@ -56,7 +56,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orthanc
 
@@ -891,14 +891,16 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
@@ -932,11 +934,24 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
@@ -947,7 +962,7 @@ def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
     fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
+    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
         raise SettingsError(complaint)
     hints = typing.get_type_hints(cls)
     values = {
@@ -2301,6 +2316,10 @@ class Rule:
 class Settings:
     """The section `PurgeOldStudies`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "KeepDoneDays": "finished purges stay in the list for 30 days, and in the history for ever",
+    }
+
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
     )
@@ -2334,9 +2353,6 @@ class Settings:
     durability: str = dataclasses.field(
         default="normal",
         metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
     )
 
 
@@ -3167,6 +3183,7 @@ def summary(index: Index, studies: Sequence[Study], asked: Conditions, now: floa
 # ---- src/purge_old_studies/api.py: The routes of the script.
 
 
+KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
 
 
@@ -3219,8 +3236,8 @@ class Purges:
         return ledger
 
     def _forget_old(self) -> float:
-        """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
-        before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
+        """Forget some of what ended long ago; return the seconds until more of it may go."""
+        before = self._clock.read().earliest - KEEP_FINISHED_DAYS * DAY_SECONDS
         return 0.1 if self._jobs.forget_some(before) else FORGET_EVERY
 
     # A purge, from request to end

@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import urllib.parse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ._common.wildcards import matches_pattern
 
@@ -56,6 +57,10 @@ def _headers(headers: dict[str, Any]) -> str | None:
 class RabbitConfig:
     """A topic exchange of a RabbitMQ server; the routing key is the type."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Heartbeat": "the script decides that itself now (30 s, or what the URL says: amqp://…/?heartbeat=10)",
+    }
+
     url: str = dataclasses.field(
         default="",
         metadata={"key": "URL", "secret": True, "check": _url("amqp", "amqps"), "help": "`amqp://USER:PASSWORD@HOST/`"},
@@ -77,9 +82,6 @@ class RabbitConfig:
         },
     )
     passive: bool = switch(False, "True: the exchange must be there; it is not declared.")
-    heartbeat: int = dataclasses.field(
-        default=30, metadata={"minimum": 1, "maximum": 3600, "help": "Seconds between two heartbeats."}
-    )
     ca_certificate: str | None = _ca_certificate("amqps")
     certificate: str | None = path_or_null("Ours, for the server (PEM).")
     certificate_key: str | None = path_or_null("Its key (PEM); null: it is in the same file.")
@@ -88,6 +90,10 @@ class RabbitConfig:
 @dataclasses.dataclass(frozen=True)
 class SNSConfig:
     """A topic of Amazon SNS; credentials are found the AWS way (environment, ~/.aws, the machine's role)."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Region": "the region is that of TopicArn now; where that names none, that of AWS_DEFAULT_REGION",
+    }
 
     topic_arn: str = dataclasses.field(
         default="",
@@ -99,10 +105,6 @@ class SNSConfig:
     endpoint_url: str | None = dataclasses.field(
         default=None,
         metadata={"key": "EndpointURL", "check": _url("http", "https"), "help": "Another service that speaks SNS."},
-    )
-    region: str | None = dataclasses.field(
-        default=None,
-        metadata={**whole_text("[a-z0-9-]{1,63}", "a region, as eu-west-1"), "help": "Null: that of the topic."},
     )
 
 
@@ -172,6 +174,10 @@ class KafkaConfig:
 class WebhookConfig:
     """A server that takes each event as the body of a POST."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Connections": "the script decides that itself now (4 POSTs at a time, of one series one)",
+    }
+
     url: str = dataclasses.field(
         default="",
         metadata={"key": "URL", "secret": True, "check": _url("http", "https"), "help": "Never followed elsewhere."},
@@ -185,7 +191,6 @@ class WebhookConfig:
     timeout: float = dataclasses.field(
         default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds for one answer."}
     )
-    connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
     ca_certificate: str | None = _ca_certificate("https")
 
 
@@ -233,6 +238,10 @@ def _patterns(values: tuple[str, ...]) -> str | None:
 class BrokerSettings:
     """What each broker has, whatever its type."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Tries": "the script decides that itself now (what the broker refuses is tried 5 times, then it is a dead letter)",
+    }
+
     type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Which kind it is."})
     name: str | None = dataclasses.field(
         default=None, metadata={"help": "Of `Broker` alone; null: `broker`. What waits is bound to it."}
@@ -242,8 +251,4 @@ class BrokerSettings:
     )
     format: str | None = dataclasses.field(
         default=None, metadata={"choices": FORMATS, "help": "Another `Format` than that of the section."}
-    )
-    tries: int = dataclasses.field(
-        default=5,
-        metadata={"minimum": 1, "help": "How often what it refuses is tried, before it goes to the dead letters."},
     )

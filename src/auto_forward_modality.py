@@ -33,7 +33,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orthanc
 
@@ -75,6 +75,10 @@ class DestinationOptions(SendOptions):
 class Settings(ForwardingSettings):
     """The section `AutoForwardModality`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY"
+    }
+
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
         metadata={"help": "Names from `DicomModalities`; null: every node that Orthanc knows, also later; `[]`: none."},
@@ -87,9 +91,6 @@ class Settings(ForwardingSettings):
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
-    )
-    tcp_no_delay: bool = dataclasses.field(
-        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
 
 
@@ -261,8 +262,7 @@ def register() -> None:
     register_routes(forwarder, refusal)
     if refusal is None:
         warn_if_open("auto_forward_modality", configuration)
-        if settings.tcp_no_delay:
-            os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+        os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions
         forwarder.register()
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from common.state import make_private, open_private
 
@@ -23,6 +25,10 @@ def wrong_key(key: str | None) -> str | None:
 class Settings:
     """The section `AuditLog`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxFileSize": "the script decides that itself now (a new file begins after 64 MB)",
+    }
+
     key: str | None = dataclasses.field(
         default=None,
         metadata={
@@ -37,9 +43,6 @@ class Settings:
     watch_requests: bool | None = dataclasses.field(
         default=None,
         metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
-    )
-    max_file_size: float = dataclasses.field(
-        default=64, metadata={"minimum": 0.001, "help": "Megabytes after which a new file begins."}
     )
     keep_days: float | None = dataclasses.field(
         default=None,

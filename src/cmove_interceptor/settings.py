@@ -8,7 +8,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.retry import Retry
 from common.settings import SettingsError, is_nearly, not_empty
@@ -19,6 +19,7 @@ from .templates import RESULTS, placeholders, texts_of, wrong_template
 SECTION = "CMoveInterceptor"
 MOVES = ("move", "notify", "fetch")
 MIN_IMAGES_FOR_SECOND_ASSOCIATION = 100  # fewer are sent as fast by one
+FIRST_NOTIFICATION_DELAY_SECONDS = 10.0  # until the second attempt
 
 
 def _url(template: str) -> str | None:
@@ -156,12 +157,20 @@ class Fetch:
 class NotificationRetry(Retry):
     """When a notification that failed is sent again: sooner than other work, for it is small."""
 
-    first: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds until the second attempt."})
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 10 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_NOTIFICATION_DELAY_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `CMoveInterceptor`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY",
+    }
 
     mode: str = dataclasses.field(
         default="move",
@@ -202,9 +211,6 @@ class Settings:
             "minimum": 0,
             "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
         },
-    )
-    tcp_no_delay: bool = dataclasses.field(
-        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
 
 

@@ -8,7 +8,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.routes import Refused
 from common.settings import SettingsError, not_empty, read_settings
@@ -86,6 +86,10 @@ class Rule:
 class Settings:
     """The section `PurgeOldStudies`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "KeepDoneDays": "finished purges stay in the list for 30 days, and in the history for ever",
+    }
+
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
     )
@@ -119,9 +123,6 @@ class Settings:
     durability: str = dataclasses.field(
         default="normal",
         metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
     )
 
 

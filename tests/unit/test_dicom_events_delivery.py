@@ -16,9 +16,9 @@ from tests.unit.fakes import Clock
 class Broker:
     """One delivery, and what it says of it."""
 
-    def __init__(self, source: Callable[[str], ModuleType], path: Path, **settings: Any) -> None:
+    def __init__(self, source: Callable[[str], ModuleType], path: Path) -> None:
         self._source, self.said = source, list[str]()
-        self.settings = source("dicom_events.broker_settings").BrokerSettings(**settings)
+        self.settings = source("dicom_events.broker_settings").BrokerSettings()
         self.outbox = source("dicom_events.outbox").Outbox(
             path, durability="normal", most=10**9, oldest=0, refuse=False
         )
@@ -46,8 +46,9 @@ class Broker:
 
 
 @pytest.fixture
-def broker(source: Any, clock: Clock, tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(source, tmp_path / "x.sqlite", tries=2)
+def broker(source: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setattr(source("dicom_events.delivery"), "TRIES_OF_REFUSED", 2)
+    made = Broker(source, tmp_path / "x.sqlite")
     yield made
     made.delivery.close()
     made.outbox.close()
