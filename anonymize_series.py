@@ -305,7 +305,13 @@ class Retry:
 
     give_up_hours: float = dataclasses.field(
         default=72,
-        metadata={"minimum": 0, "help": "Hours after which no more is tried: it is `dead` until somebody retries it."},
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
     )
 
 
@@ -351,6 +357,8 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -405,13 +413,35 @@ def wrong_keys(
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -597,7 +627,7 @@ class Rule:
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
     )
     level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -607,9 +637,16 @@ class Rule:
         default_factory=dict,
         metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
     )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
     matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
@@ -622,7 +659,7 @@ class Window:
         default=DAYS,
         metadata={
             "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
+            "help": "Days of the week on which it begins.",
         },
     )
     start: str = dataclasses.field(
@@ -630,12 +667,16 @@ class Window:
         metadata={
             "key": "From",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
+            "help": "When it begins, in the server's local time.",
         },
     )
     end: str = dataclasses.field(
         default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends; before `From`: on the next day.",
+        },
     )
 
 
@@ -3267,14 +3308,25 @@ class Recipe:
     remove: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
-    keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
+    keep_private_tags: bool = dataclasses.field(
+        default=False, metadata={"help": "Private tags stay, where the analysis needs them. They may hold names."}
+    )
     dicom_version: str | None = dataclasses.field(
-        default=None, metadata={"help": "Of PS3.15 whose profile Orthanc follows (`2021b`, …); null: its newest."}
+        default=None,
+        metadata={
+            "help": (
+                "Edition of DICOM PS3.15 whose profile Orthanc applies (`2021b`, …), if a protocol names one; "
+                "null: its newest."
+            )
+        },
     )
     allow_burned_in: bool = dataclasses.field(
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
-    allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
+    allow_non_images: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Also what has no pixels: reports, documents, plans. It may hold names as text."},
+    )
     modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
     peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
@@ -3294,39 +3346,66 @@ class Settings:
         metadata={
             "secret": True,
             "check": wrong_secret,
-            "help": "Of UIDs and pseudonyms, at least 32 characters. Keep it: with another one, everything gets others.",
+            "help": (
+                "Text of at least 32 characters, from which UIDs and pseudonyms are made. Keep it: another one "
+                "makes others."
+            ),
         },
     )
     recipes: dict[str, Recipe] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: how, and where to (below)."}
+        default_factory=dict,
+        metadata={"help": "How something is de-identified and where the copy is sent, by name (below)."},
     )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is de-identified by itself; `Destinations` are names of recipes."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches makes its copies.",
+        },
     )
     pseudonym_prefix: str = dataclasses.field(
         default="ANON-", metadata={"help": "What PatientID and PatientName of copies begin with."}
     )
     re_identify: bool = dataclasses.field(
-        default=False, metadata={"help": "Whether results may be taken back, and the register be read over HTTP."}
+        default=False,
+        metadata={
+            "help": "Allow results to be taken back into the original study, and the register to be read over HTTP."
+        },
     )
     results: Origin | None = dataclasses.field(
         default=None,
-        metadata={"help": "Origin of results that are taken back by themselves, when their series is stable."},
+        metadata={
+            "help": (
+                'Where results come from that are taken back by themselves: `{"RemoteAET": ["AI"]}`; null: from '
+                "nowhere."
+            )
+        },
     )
     delete_results: bool = dataclasses.field(
-        default=False, metadata={"help": "Delete a result as it came, when it is in the original study."}
+        default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When what failed is tried again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the register also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
+                "for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}

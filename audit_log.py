@@ -905,6 +905,8 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -959,13 +961,35 @@ def wrong_keys(
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2388,7 +2412,10 @@ class Settings:
         metadata={
             "secret": True,
             "check": wrong_key,
-            "help": "Of the HMACs, at least 32 characters; null: made, and kept in `audit_log.key` beside the index.",
+            "help": (
+                "Secret of the checksums (HMAC), at least 32 characters. null: one is made and kept in "
+                "`audit_log.key` beside the index."
+            ),
         },
     )
     path: str | None = dataclasses.field(
@@ -2396,7 +2423,12 @@ class Settings:
     )
     watch_requests: bool | None = dataclasses.field(
         default=None,
-        metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
+        metadata={
+            "help": (
+                "Also write down who asks for images over HTTP. null: from plugin 5.0 on; the filter of older "
+                "ones leaks memory."
+            )
+        },
     )
     keep_days: float | None = dataclasses.field(
         default=None,
@@ -2404,7 +2436,13 @@ class Settings:
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: what is written also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: what is written survives a crash. `full`: also the loss of power, but each write "
+                "waits for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -879,7 +879,13 @@ class Retry:
 
     give_up_hours: float = dataclasses.field(
         default=72,
-        metadata={"minimum": 0, "help": "Hours after which no more is tried: it is `dead` until somebody retries it."},
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
     )
 
 
@@ -2342,6 +2348,8 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -2396,13 +2404,35 @@ def wrong_keys(
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2624,10 +2654,18 @@ class Settings:
         default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
-    retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
+    retry: JobRetry = dataclasses.field(
+        default=JobRetry(), metadata={"help": "For how long a failed job is run again."}
+    )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
@@ -3371,7 +3409,7 @@ class Routes:
         return _shown(row)
 
     def retry_job(self, request: Request) -> dict[str, Any]:
-        """Run one that is dead, or waits, again now, with all attempts and the whole time."""
+        """Run one that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._row(request)
         if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")

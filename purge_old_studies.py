@@ -904,6 +904,8 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -958,13 +960,35 @@ def wrong_keys(
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2297,7 +2321,8 @@ class Rule:
         default=(), metadata={"check": not_empty, "help": "Labels that a study must have; without the key: any study."}
     )
     labels_constraint: str = dataclasses.field(
-        default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
+        default="All",
+        metadata={"choices": ("All", "Any", "None"), "help": "Whether a study must have all, any or none of `Labels`."},
     )
     limit: int | None = dataclasses.field(
         default=None, metadata={"minimum": 1, "help": "The most studies of one run, the oldest first; null: no limit."}
@@ -2345,14 +2370,22 @@ class Settings:
             "help": "A rule never takes a study of which something came in within so many days.",
         },
     )
-    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What is deleted by itself, and when (below)."}
+    )
     state_path: str | None = dataclasses.field(
         default=None,
         metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: ledger and history survive a crash. `full`: also the loss of power, but each step "
+                "waits for the disk."
+            ),
+        },
     )
 
 

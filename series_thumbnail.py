@@ -898,6 +898,8 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -952,13 +954,35 @@ def wrong_keys(
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -1229,10 +1253,19 @@ class Settings:
 
     size: int = dataclasses.field(
         default=128,
-        metadata={"minimum": MIN_SIZE, "maximum": MAX_SIZE, "help": "Pixels of the longer side, without `?size=`."},
+        metadata={
+            "minimum": MIN_SIZE,
+            "maximum": MAX_SIZE,
+            "help": "Pixels of the longer side of a picture, without `?size=`.",
+        },
     )
     make_ahead: bool = dataclasses.field(
-        default=True, metadata={"help": "Draw each series when it becomes stable; false: when somebody asks for it."}
+        default=True,
+        metadata={
+            "help": (
+                "Draw each series when it becomes stable, so that the first answer is quick. False: when somebody asks."
+            )
+        },
     )
     explorer: bool = dataclasses.field(default=True, metadata={"help": "Show the pictures in Orthanc Explorer."})
 

@@ -62,12 +62,12 @@ class DestinationOptions(SendOptions):
         default="StorageCommitment",
         metadata={
             "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
-            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
+            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Of `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
 
@@ -90,7 +90,7 @@ class Settings(ForwardingSettings):
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
 
 

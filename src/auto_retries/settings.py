@@ -33,10 +33,18 @@ class Settings:
         default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
-    retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
+    retry: JobRetry = dataclasses.field(
+        default=JobRetry(), metadata={"help": "For how long a failed job is run again."}
+    )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

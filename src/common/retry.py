@@ -22,5 +22,11 @@ class Retry:
 
     give_up_hours: float = dataclasses.field(
         default=72,
-        metadata={"minimum": 0, "help": "Hours after which no more is tried: it is `dead` until somebody retries it."},
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
     )

@@ -27,9 +27,18 @@ class Settings:
 
     size: int = dataclasses.field(
         default=128,
-        metadata={"minimum": MIN_SIZE, "maximum": MAX_SIZE, "help": "Pixels of the longer side, without `?size=`."},
+        metadata={
+            "minimum": MIN_SIZE,
+            "maximum": MAX_SIZE,
+            "help": "Pixels of the longer side of a picture, without `?size=`.",
+        },
     )
     make_ahead: bool = dataclasses.field(
-        default=True, metadata={"help": "Draw each series when it becomes stable; false: when somebody asks for it."}
+        default=True,
+        metadata={
+            "help": (
+                "Draw each series when it becomes stable, so that the first answer is quick. False: when somebody asks."
+            )
+        },
     )
     explorer: bool = dataclasses.field(default=True, metadata={"help": "Show the pictures in Orthanc Explorer."})

@@ -16,9 +16,9 @@ from tests.unit.fakes import Clock
 class Broker:
     """One delivery, and what it says of it."""
 
-    def __init__(self, source: Callable[[str], ModuleType], path: Path) -> None:
+    def __init__(self, source: Callable[[str], ModuleType], path: Path, **settings: Any) -> None:
         self._source, self.said = source, list[str]()
-        self.settings = source("dicom_events.broker_settings").BrokerSettings()
+        self.settings = source("dicom_events.broker_settings").BrokerSettings(**settings)
         self.outbox = source("dicom_events.outbox").Outbox(
             path, durability="normal", most=10**9, oldest=0, refuse=False
         )
