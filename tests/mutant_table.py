@@ -113,8 +113,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self.lost += 1": "pass",
     },
     ("src/common/ledger.py", "tests/test_common_ledger.py"): {
-        "OR next_attempt>?) AND NOT": "OR next_attempt>?+9e9) AND NOT",
+        'OR next_attempt>?) "': 'OR next_attempt>?+9e9) "',
         "state IN ('done','gone') AND": "state IN ('done','gone','dead') AND",
+    },
+    ("src/common/ledger.py", "tests/unit/test_ledger_tasks.py"): {
+        "DROP TABLE IF EXISTS work_counts;": "",
+        "DROP INDEX IF EXISTS work_by_state;": "",
+        "o.task=w.task AND": "",
+        "WHERE task=? AND queue=? AND state='waiting'": "WHERE ?<>'' AND queue=? AND state='waiting'",
+        "AFTER UPDATE OF task, queue, state ON work": "AFTER UPDATE OF state ON work",
+        'f"BEGIN IMMEDIATE; {sql} COMMIT;"': "sql",
     },
     ("src/common/loopback.py", "tests/test_common_loopback.py"): {
         "{path.partition('?')[0]}: {reason}": "{path}: {reason}",
@@ -201,10 +209,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/destinations.py", "tests/unit/test_forwarding_destinations.py"): {
         # (j)
-        "self._delay = min(PROBE_LONGEST_SECONDS, self._delay * 2)": "pass",
+        "self._probe_pauses.next()": "1.0",
         "return not self.away or": "return True or",
         "self.away, self.error, self.answered = True, error, False": "self.away, self.error = True, error",
-        "self._trial_delay = min(self._longest, self._trial_delay * 2)": "pass",
+        "if self.away:\n            self._next_trial = time.monotonic() + self._trial_pauses.next()": "",
     },
     ("src/forwarding/dispatcher.py", "tests/unit/test_forwarding_forwarder.py"): {
         "if self._destinations.is_paused(name) or not": "if not",

@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from common.retry import Retry
+
 
 @dataclasses.dataclass(frozen=True)
 class AtLeastOnce:
@@ -33,6 +35,11 @@ class AtLeastOnce:
     reconcile: bool = True
     folder: str | None = None
     durability: str = "normal"
+
+    @property
+    def retry(self) -> Retry:
+        """When a handler that failed is tried again."""
+        return Retry(self.first, self.longest, self.give_up_hours)
 
     def check(self) -> None:
         """Raise ValueError for a name or a durability that can't be."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.jobs import UNFINISHED_JOBS
+from common.ledger import SEND
 from common.loopback import LoopbackError
 from common.routes import one_line
 from common.work import Which, Work
@@ -127,7 +128,7 @@ class Jobs:
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
-        for row in self._work.find(Which(queue=destination, states=("sending",))):
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("sending",))):
             if row["job"] is None:
                 continue
             try:
