@@ -32,6 +32,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -57,6 +58,7 @@ import typing
 import urllib.parse
 import urllib.request
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
@@ -2009,10 +2011,24 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
 
 
 def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
@@ -2024,6 +2040,51 @@ def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
             raise
         return None
     return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
@@ -3877,9 +3938,6 @@ class Register:
 # ---- src/anonymize_series/sending.py: Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end.
 
 
-FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-
-
 class Sending:
     """Submits copies, and ends the rows whose job has ended."""
 
@@ -3891,10 +3949,12 @@ class Sending:
         ledger: Ledger,
         register: Register,
         attempts: Attempts,
+        ends: JobEnds,
     ) -> None:
         self._recipes, self._loopback, self._peers = recipes, loopback, peers
-        self._ledger, self._register, self._attempts = ledger, register, attempts
+        self._ledger, self._register, self._attempts, self._ends = ledger, register, attempts, ends
         self._work, self._archive = Work(ledger), Archive(loopback)
+        self._forgotten: dict[str, float] = {}  # since when (monotonic) Orthanc does not know a job any more
 
     def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
         """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
@@ -3922,13 +3982,49 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
-            if job["State"] in UNFINISHED_JOBS:
+            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"])
+            ending, why = ending_of(job, self._ends.get(row["job"]))
+            if ending is Ending.RUNNING:
                 continue
-            if why := why_not_all(job, data["Copies"]):
+            if ending is Ending.FORGOTTEN:
+                self._on_forgotten(row, data)
+                continue
+            if job:
+                why = why_not_all(job, data["Copies"])
+            if why:
                 self._attempts.fail(row, f"the job of sending failed: {why}")
             else:
                 self._on_arrived(row, data)
+
+    def _on_forgotten(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Look for what a job should have sent that ended somehow; send it again if it is not known to be there.
+
+        Twice is harmless: it has the same identifiers.
+        """
+        since = self._forgotten.setdefault(row["job"], time.monotonic())
+        if time.monotonic() - since < END_EVENT_SECONDS:
+            return  # its end may still be reported
+        self._forgotten.pop(row["job"])
+        label = f"{NAME}: Orthanc has forgotten how job {row['job']} ended (JobsHistorySize)"
+        if self._all_there(self._recipes.get(row["queue"], Recipe()), data["Copies"]):
+            orthanc.LogInfo(f"{label}; {row['queue']} has what it was to send")
+            self._on_arrived(row, data)
+        else:
+            orthanc.LogInfo(f"{label}; what it was to send is sent again")
+            self._work.wait_again(row["id"])
+
+    def _all_there(self, recipe: Recipe, copies: Sequence[str]) -> bool:
+        """Return whether the destination says that it has these copies, in files of its own; only a peer can be asked."""
+        if recipe.peer is None:
+            return False
+        found = self._loopback.post("/tools/bulk-content", {"Resources": list(copies), "Metadata": True})
+        here = {each["ID"]: each for each in found}
+        try:
+            return here.keys() == set(copies) == self._peers.copies_of(recipe.peer, here)
+        except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            return False
 
     def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self._recipes.get(row["queue"], Recipe()).delete_copy:
@@ -4202,7 +4298,7 @@ class Anonymizer:
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
-        self._changed = threading.Event()
+        self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
@@ -4223,6 +4319,7 @@ class Anonymizer:
         elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
+            self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
             self._inbox.add(("NewInstance", resource))
@@ -4258,7 +4355,9 @@ class Anonymizer:
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
-        self._sending = Sending(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts)
+        self._sending = Sending(
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+        )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results
         )

@@ -33,6 +33,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -56,7 +57,7 @@ import typing
 import urllib.parse
 import urllib.request
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
@@ -3672,10 +3673,24 @@ class Bisection:
             self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
 
 
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
 
 
 def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
@@ -3687,6 +3702,51 @@ def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
             raise
         return None
     return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -3940,13 +4000,7 @@ class Jobs:
             elif not self._verification.begin(row):
                 self._rows.end_delivered(row)
             return
-        try:
-            job = self._loopback.get(f"/jobs/{row['job']}")
-            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
         # Whoever could not be reached had nothing against the content.
         data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
@@ -3985,8 +4039,9 @@ class Jobs:
                 continue
             taken.add(job["ID"])
             self._note(row["id"], job["ID"])
-            if job["State"] not in UNFINISHED_JOBS:
-                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+            ending, _ = ending_of(job)
+            if ending is not Ending.RUNNING:
+                self._settle({**row, "job": job["ID"]}, ending is Ending.SUCCESS)
         self.is_one_in_doubt = False
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -29,6 +29,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -50,7 +51,7 @@ import typing
 import urllib.parse
 import urllib.request
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, TypedDict, Unpack
@@ -1608,6 +1609,82 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
@@ -1634,23 +1711,6 @@ def orthanc_identifier(*values: str) -> str:
 def is_orthanc_identifier(text: str) -> bool:
     """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
-
-
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
-
-
-UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
-
-
-def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
-    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
-    try:
-        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return None
-    return found
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
@@ -2765,7 +2825,7 @@ def label_of(row: Mapping[str, Any]) -> str:
 # ---- src/auto_retries/jobs.py: Jobs as Orthanc shows them in a callback, and how they ended.
 
 
-CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
+INTERNAL_ERROR = -1  # Orthanc's error code that a store job gives which misses an instance
 
 
 def read_job(job: str) -> dict[str, Any] | None:
@@ -2777,13 +2837,10 @@ def read_job(job: str) -> dict[str, Any] | None:
     return found
 
 
-def ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
+def ending_of_failed(job: Mapping[str, Any] | None) -> tuple[str, str]:
     """Return state and error of a job that did not succeed; None is one that Orthanc has forgotten."""
-    if job is None:
-        return "Failure", "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-    if job["ErrorCode"] == CANCELED_JOB:
-        return "canceled", "it was canceled"
-    return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    ending, why = ending_of(job, reported=False)
+    return ending, "it was canceled" if ending is Ending.CANCELED else why
 
 
 # ---- src/auto_retries/known_destinations.py: The nodes and peers that Orthanc knows.
@@ -2972,11 +3029,12 @@ class Attempts:
     def _attempt(self, row: dict[str, Any]) -> None:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
-        if job and job["State"] in UNFINISHED_JOBS:  # a person was quicker
+        ending, _ = ending_of(job)
+        if ending is Ending.RUNNING:  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return
-        if job and job["State"] == "Success":
+        if ending is Ending.SUCCESS:
             self._ledger.end(row["id"], "done")
             return
         body, recipe = data["Body"], RECIPES.get(data["Type"])
@@ -3154,7 +3212,7 @@ class Watcher:
         if event == "JOB_SUBMITTED":
             self._on_submitted(job, found)
             return
-        state, error = ending(found) if event == "JOB_FAILURE" else ("Success", "")
+        state, error = ending_of_failed(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
             if self._watched.end(job, state, error) or self._watched.is_ignored(job):
                 return
@@ -3197,10 +3255,11 @@ class Watcher:
 
     def _look_at(self, name: str, job: Mapping[str, Any] | None) -> None:
         if job is not None:
-            if job["State"] == "Success":
-                self._watched.end(name, "Success", "")
-            elif job["State"] not in UNFINISHED_JOBS:
-                self._watched.end(name, *ending(job))
+            ending, _ = ending_of(job)
+            if ending is Ending.SUCCESS:
+                self._watched.end(name, ending, "")
+            elif ending is not Ending.RUNNING:
+                self._watched.end(name, *ending_of_failed(job))
         elif not self.has_begun:
             # Run again what may have arrived: once more is harmless, lost is not.
             self._watched.end(name, "Failure", "its end was missed while Orthanc was down")

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -1016,6 +1017,82 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 
 
 __version__ = "0.1.0"
+
+
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off, for work with jitter and an end.
@@ -2223,33 +2300,9 @@ def _normalized(value: str) -> str:
 
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-END_EVENT_SECONDS = 5.0  # until a job that is not listed any more counts as failed, unless its end was reported
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
-ENDED_JOBS_IN_MEMORY = 1000
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
-
-
-class JobEnds:
-    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
-
-    def __init__(self) -> None:
-        self._ended: OrderedDict[str, bool] = OrderedDict()
-        self._changed = threading.Condition()
-
-    def end(self, job: str, *, well: bool) -> None:
-        """Take the end of a job."""
-        with self._changed:
-            self._ended[job] = well
-            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
-
-    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
-        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
-            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 class StoreJobs:
@@ -2289,23 +2342,18 @@ class StoreJobs:
 
     def look(self, job: str) -> tuple[int, bool | None, str]:
         """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
-        if self._ends.wait([job], 0).get(job):
+        if self._ends.get(job):
             return 100, True, ""
-        try:
-            state = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
+        if (state := get_job(self._loopback, job)) is None:
+            # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
             return 100 * well, well, "" if well else "the job is not known any more"
-        if state["State"] == "Success":
+        ending, why = ending_of(state)
+        if ending is Ending.SUCCESS:
             return 100, True, ""
-        failed = state["State"] in ("Failure", "Paused")
-        return (
-            state["Progress"],
-            False if failed else None,
-            state.get("ErrorDetails") or state["ErrorDescription"],
-        )
+        if ending is Ending.RUNNING and state["State"] != "Paused":
+            return state["Progress"], None, ""
+        return state["Progress"], False, why or state["ErrorDescription"]
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""

@@ -15,7 +15,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if burned != "NO" and PRONE': "if burned and PRONE",
     },
     ("src/anonymize_series/sending.py", "tests/unit/test_guard_anonymize_series.py"): {
-        'if why := why_not_all(job, data["Copies"]):': 'if why := "":',
+        'why = why_not_all(job, data["Copies"])': 'why = ""',
     },
     ("src/audit_log/recorder.py", "tests/unit/test_guard_audit_log.py"): {
         "if lost := self._inbox.lost:": "if lost := 0:",
@@ -43,8 +43,19 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'addresses == data["Addresses"]': "True",
         'return bool(count == job["Content"].get("InstancesCount"))': "return True",
     },
-    ("src/auto_retries/jobs.py", "tests/unit/test_guard_auto_retries.py"): {
-        'if job["ErrorCode"] == CANCELED_JOB:': "if False:",
+    ("src/anonymize_series/sending.py", "tests/unit/test_forgotten_jobs.py"): {
+        "< END_EVENT_SECONDS:": "< 0:",
+        "self._on_forgotten(row, data)\n": 'self._attempts.fail(row, "")\n',
+        "here.keys() == set(copies) == self._peers": "self._peers",
+        "if recipe.peer is None:\n            return False": "if recipe.peer is None:\n            return True",
+        "self._ends.get(row": "(lambda _: None)(row",
+    },
+    ("src/common/jobs.py", "tests/unit/test_forgotten_jobs.py"): {
+        "if reported is None else (Ending.FAILURE": "if True else (Ending.FAILURE",
+        "if reported is None and job[": "if job[",
+    },
+    ("src/common/jobs.py", "tests/unit/test_guard_auto_retries.py"): {
+        'job.get("ErrorCode") == CANCELED_JOB': "False",
     },
     ("src/auto_retries/recipes.py", "tests/unit/test_guard_auto_retries.py"): {
         "if len({address(known[name]) for name in names}) > 1:": "if False:",

@@ -21,6 +21,7 @@ from anonymize_series.tasks import ANONYMIZE, FIRST_TASKS, NO_RECIPE, RE_IDENTIF
 from common.arrivals import Arrivals
 from common.changes import FEED_TABLES, Feed
 from common.inbox import Inbox
+from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import configuration_folder, state_folder
@@ -57,7 +58,7 @@ class Anonymizer:
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
-        self._changed = threading.Event()
+        self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
@@ -78,6 +79,7 @@ class Anonymizer:
         elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
+            self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
             self._inbox.add(("NewInstance", resource))
@@ -113,7 +115,9 @@ class Anonymizer:
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
-        self._sending = Sending(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts)
+        self._sending = Sending(
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+        )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results
         )
