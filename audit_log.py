@@ -1223,14 +1223,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     return descriptor
 
 
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
-
-
 def make_private(path: Path) -> None:
     """Let only the owner read a state file, if it is there.
 
@@ -1917,6 +1909,138 @@ class Worker:
             self._ledger.checkpoint()
 
 
+# ---- src/common/requester.py: Who sends a request, as its headers say.
+
+
+def user_of(authorization: str) -> str:
+    """Return the name in an `Authorization` header (RFC 7617), else its kind in brackets; never what is secret in it.
+
+    "" where there is none, or what can't be read.
+    """
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""
+
+
+# ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
+
+
+SYNC = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+CHUNK_BYTES = 65536  # of a last line that is looked for backwards
+
+
+class AppendOnly:
+    """A file to which one process appends lines, one thread at a time.
+
+    What a crash or a full disk left of a last line is cut off when it is opened. Only its owner may read it, and it is never
+    opened through a link.
+
+    Parameters
+    ----------
+    synced : what is appended survives the loss of power too.
+    keep_torn : end the last line instead of cutting it off, where it is evidence.
+    empty : whatever it holds is of no use any more.
+    is_ours : False, where a person may have set its mode, put a link in its place, or have other programs that rotate it.
+
+    Raises
+    ------
+    OSError : it can't be made or opened.
+    """
+
+    def __init__(
+        self, path: Path, *, synced: bool = False, keep_torn: bool = False, empty: bool = False, is_ours: bool = True
+    ) -> None:
+        self.path, self._synced, self._is_ours = path, synced, is_ours
+        flags = os.O_TRUNC if empty else 0
+        if is_ours:
+            self._file = open_private(path, flags)
+        else:
+            binary = NO_LINK_NO_TEXT & ~getattr(os, "O_NOFOLLOW", 0)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | binary | flags, 0o600)
+        try:
+            self._end = os.lseek(self._file, 0, os.SEEK_END)
+            if (whole := _end_of_whole_lines(self._file, self._end)) < self._end:
+                if keep_torn:
+                    self.append(b"\n")
+                else:
+                    os.ftruncate(self._file, whole)
+                    self._end = whole
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """The bytes of its whole lines."""
+        return self._end if self._is_ours else os.fstat(self._file).st_size
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file was deleted or replaced: what is written now would be lost."""
+        must_be_same(self._file, self.path)
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines, all or none. Raises OSError: the disk is full, the file was deleted, or the like."""
+        if self._is_ours:
+            self.check()
+        there = os.fstat(self._file).st_size
+        place = there if not self._is_ours else min(self._end, there)
+        if there > place:
+            os.ftruncate(self._file, place)  # what a failure left that could not be cut off then
+        try:
+            if _write_at(self._file, lines, place) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if self._synced:
+                SYNC(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, place)
+            raise
+        self._end = place + len(lines)
+
+    def read(self, size: int, place: int) -> bytes:
+        """Return at most so many bytes from a place on."""
+        return os.pread(self._file, size, place)
+
+    def move(self, path: Path) -> None:
+        """Put it in the place of another file, in one step."""
+        self.path.replace(path)
+        self.path = path
+
+    def sync(self) -> None:
+        """Wait until all of it survives the loss of power."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Write no more."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _end_of_whole_lines(descriptor: int, size: int) -> int:
+    """Return where the last whole line of a file of this size ends."""
+    position = size
+    while position > 0:
+        start = max(0, position - CHUNK_BYTES)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        newline = os.read(descriptor, position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, place)
+    os.lseek(descriptor, place, os.SEEK_SET)  # Windows
+    return os.write(descriptor, data)
+
+
 # ---- src/audit_log/lines.py: The lines of a log, and the files that hold them.
 
 
@@ -2105,17 +2229,6 @@ def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRe
     )
 
 
-def user_of(authorization: str) -> str:
-    """Return the name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
-    kind, _, credentials = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return f"({one_line(kind)[:20]})" if credentials else ""
-    try:
-        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    except (ValueError, binascii.Error):
-        return ""
-
-
 # ---- src/audit_log/coalescer.py: Many events of one kind become two lines: the first of them, and how many they were.
 
 
@@ -2162,7 +2275,8 @@ class Log:
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac, self._file = 0, "", -1
+        self.number, self.mac = 0, ""
+        self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
         try:
             if files := log_files(folder):
@@ -2177,11 +2291,11 @@ class Log:
             raise
 
     def _open(self, path: Path) -> None:
-        file = open_private(path, os.O_APPEND)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._path = file, path
-        self._size = os.fstat(self._file).st_size
+        # Half a line stays: cut off, it would look as if somebody had changed the file.
+        file = AppendOnly(path, synced=self._sync, keep_torn=True)
+        if self._file:
+            self._file.close()
+        self._file = file
 
     def _begin_file(self) -> None:
         self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
@@ -2198,16 +2312,15 @@ class Log:
                 broken = broken or raw
             if self.number:
                 break
-        if not ends_with_line(self._file):
-            self._write(b"\n")
         if broken:
             self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
-        must_be_same(self._file, self._path)
+        assert self._file
+        self._file.check()
         self._lock.check()
-        if self._size >= self._max_bytes:
+        if self._file.size >= self._max_bytes:
             self._begin_file()
             entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
@@ -2215,19 +2328,8 @@ class Log:
             text = json.dumps({"Number": number, **entry}).encode()[:-1]
             mac = mac_of(self._key, mac, text)
             data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._write(b"".join(data))
+        self._file.append(b"".join(data))
         self.number, self.mac = number, mac
-
-    def _write(self, data: bytes) -> None:
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError("the disk is full")
-            if self._sync:
-                os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
-            raise
-        self._size += len(data)
 
     def drop_before(self, at: str) -> None:
         """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
@@ -2239,9 +2341,9 @@ class Log:
 
     def close(self) -> None:
         """Write no more, and let another process write."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file:
+            self._file.close()
+            self._file = None
         self._lock.close()
 
 

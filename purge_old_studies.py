@@ -29,6 +29,7 @@ Needs nothing but Python's standard library. All keys: docs/purge_old_studies.md
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import dataclasses
 import datetime
@@ -1143,14 +1144,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     return descriptor
 
 
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
-
-
 def make_private(path: Path) -> None:
     """Let only the owner read a state file, if it is there.
 
@@ -1731,6 +1724,138 @@ class Worker:
         assert self._ledger
         with contextlib.suppress(sqlite3.Error, OSError):
             self._ledger.checkpoint()
+
+
+# ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
+
+
+SYNC = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+CHUNK_BYTES = 65536  # of a last line that is looked for backwards
+
+
+class AppendOnly:
+    """A file to which one process appends lines, one thread at a time.
+
+    What a crash or a full disk left of a last line is cut off when it is opened. Only its owner may read it, and it is never
+    opened through a link.
+
+    Parameters
+    ----------
+    synced : what is appended survives the loss of power too.
+    keep_torn : end the last line instead of cutting it off, where it is evidence.
+    empty : whatever it holds is of no use any more.
+    is_ours : False, where a person may have set its mode, put a link in its place, or have other programs that rotate it.
+
+    Raises
+    ------
+    OSError : it can't be made or opened.
+    """
+
+    def __init__(
+        self, path: Path, *, synced: bool = False, keep_torn: bool = False, empty: bool = False, is_ours: bool = True
+    ) -> None:
+        self.path, self._synced, self._is_ours = path, synced, is_ours
+        flags = os.O_TRUNC if empty else 0
+        if is_ours:
+            self._file = open_private(path, flags)
+        else:
+            binary = NO_LINK_NO_TEXT & ~getattr(os, "O_NOFOLLOW", 0)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | binary | flags, 0o600)
+        try:
+            self._end = os.lseek(self._file, 0, os.SEEK_END)
+            if (whole := _end_of_whole_lines(self._file, self._end)) < self._end:
+                if keep_torn:
+                    self.append(b"\n")
+                else:
+                    os.ftruncate(self._file, whole)
+                    self._end = whole
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """The bytes of its whole lines."""
+        return self._end if self._is_ours else os.fstat(self._file).st_size
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file was deleted or replaced: what is written now would be lost."""
+        must_be_same(self._file, self.path)
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines, all or none. Raises OSError: the disk is full, the file was deleted, or the like."""
+        if self._is_ours:
+            self.check()
+        there = os.fstat(self._file).st_size
+        place = there if not self._is_ours else min(self._end, there)
+        if there > place:
+            os.ftruncate(self._file, place)  # what a failure left that could not be cut off then
+        try:
+            if _write_at(self._file, lines, place) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if self._synced:
+                SYNC(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, place)
+            raise
+        self._end = place + len(lines)
+
+    def read(self, size: int, place: int) -> bytes:
+        """Return at most so many bytes from a place on."""
+        return os.pread(self._file, size, place)
+
+    def move(self, path: Path) -> None:
+        """Put it in the place of another file, in one step."""
+        self.path.replace(path)
+        self.path = path
+
+    def sync(self) -> None:
+        """Wait until all of it survives the loss of power."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Write no more."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _end_of_whole_lines(descriptor: int, size: int) -> int:
+    """Return where the last whole line of a file of this size ends."""
+    position = size
+    while position > 0:
+        start = max(0, position - CHUNK_BYTES)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        newline = os.read(descriptor, position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, place)
+    os.lseek(descriptor, place, os.SEEK_SET)  # Windows
+    return os.write(descriptor, data)
+
+
+# ---- src/common/requester.py: Who sends a request, as its headers say.
+
+
+def user_of(authorization: str) -> str:
+    """Return the name in an `Authorization` header (RFC 7617), else its kind in brackets; never what is secret in it.
+
+    "" where there is none, or what can't be read.
+    """
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""
 
 
 # ---- src/purge_old_studies/clock.py: Whether the clock of this server can be believed: every age is counted from it.
@@ -2597,27 +2722,15 @@ class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
-        self._path, self._durable, self._lock = path, durable, threading.Lock()
-        self._file = open_private(path, os.O_APPEND)
-        if not ends_with_line(self._file):
-            # What was being written when the power failed: the ledger knows it, and it is written again.
-            with path.open("rb") as lines:
-                os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
+        self._path, self._lock = path, threading.Lock()
+        # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
+        self._file = AppendOnly(path, synced=durable)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
-            must_be_same(self._file, self._path)
-            size = os.fstat(self._file).st_size
-            try:
-                if os.write(self._file, text) < len(text):
-                    raise OSError("the disk is full")
-                if self._durable:
-                    os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, size)
-                raise
+            self._file.append(text)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         with self._path.open("rb") as lines:
@@ -2638,7 +2751,7 @@ class History:
         return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
 
 
 def now_utc() -> str:
@@ -2650,12 +2763,7 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
 
     The plugin does not give a script the address of a caller.
     """
-    kind, _, credentials = headers.get("authorization", "").partition(" ")
-    user = None
-    if kind.lower() == "basic":
-        with contextlib.suppress(ValueError):
-            user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    found: dict[str, Any] = {"User": user}
+    found: dict[str, Any] = {"User": user_of(headers.get("authorization", "")) or None}
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found
