@@ -1057,6 +1057,31 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off, for work with jitter and an end.
 
 
@@ -2059,7 +2084,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -2138,7 +2163,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -2176,18 +2201,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -2212,7 +2228,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -2233,7 +2249,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -2252,7 +2268,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
@@ -2260,24 +2276,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
     new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
     return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances."""
-    found = loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
-    return [one if isinstance(one, str) else one["ID"] for one in found]  # 1.10.1 knows no expand=false
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -3443,6 +3441,18 @@ class Rows:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
 
 
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.

@@ -31,6 +31,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import hashlib
 import http.client
 import inspect
 import json
@@ -148,6 +149,34 @@ def doubled(first: float, longest: float, attempts: int) -> float:
     return min(longest, first * 2.0 ** min(attempts - 1, 40))
 
 
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
@@ -203,6 +232,161 @@ def folder_on_command_line(parent: Path) -> Path | None:
         return None
     folders = (Path(os.fsdecode(word)) for word in words if word)
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+import_for_small_stacks()
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            found = json.loads(content) if _is_json(response.headers) and content else {}
+            reason = found.get("Details") or found.get("Message") or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what to trust here, and to show; None: plain HTTP."""
+        if self._certificate is None:
+            return None
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -664,136 +848,6 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
-
-
-import_for_small_stacks()
-
-TIMEOUT = 60.0  # seconds; of one request
-KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
-_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
-
-
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def has_extended_find(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.request_raw(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def request_raw(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
-
-
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(_open_connections, "connections", ()):
-        connection.close()
-    _open_connections.connections = set()
-
-
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
-
-
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -826,7 +880,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -905,7 +959,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -943,18 +997,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -979,7 +1024,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -1000,7 +1045,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -1019,7 +1064,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
@@ -2743,7 +2788,7 @@ def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
         found[level] = identifier
         if level != "Patient":
             above = levels[levels.index(level) - 1]
-            resource = _checked((yield f"/{PLURALS.get(level, 'instances')}/{identifier}")).json()
+            resource = _checked((yield f"/{PLURAL.get(level, 'instances')}/{identifier}")).json()
             identifier = resource[f"Parent{above}"]
     return found
 

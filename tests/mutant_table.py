@@ -183,7 +183,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/dicom_events/journal.py", "tests/unit/test_guard_dicom_events.py"): {
         "if self._read_to < self._end:\n                return": "if False:\n                return",
-        "self._end = self._file.size if self._generation else 0": "self._end = self._file.size",
+        "AppendOnly(path, synced=full)": "AppendOnly(path, synced=full, keep_torn=True)",
     },
     ("src/dicom_events/letters.py", "tests/unit/test_guard_dicom_events.py"): {
         # (k)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.archive import instances_of
 from common.identifiers import PLURAL
 from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
@@ -14,7 +15,6 @@ from common.routes import Answer, Refused, Request, one_line, register_route
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
-from forwarding.archive import instances_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
 from forwarding.routing import Batch

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from common.archive import instances_of
 from common.ledger import SEND, Ledger
 from common.loopback import Loopback
 from common.work import Which, Work
-from forwarding.archive import instances_of
 
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
 
