@@ -50,7 +50,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -1095,7 +1095,54 @@ class JobEnds:
             return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off, for work with jitter and an end.
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1112,33 +1159,7 @@ class Retry:
 
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
-
-
-class Backoff:
-    """The pauses of one thread that tries one thing until it succeeds. Only one tries: without jitter.
-
-    Parameters
-    ----------
-    first, longest : seconds.
-    """
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._failed = first, longest, 0
-
-    def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one: twice those of the last time."""
-        self._failed += 1
-        return doubled(self._first, self._longest, self._failed)
-
-    def reset(self) -> None:
-        """Begin again with the first pause: it has succeeded."""
-        self._failed = 0
-
-
-def doubled(first: float, longest: float, attempts: int) -> float:
-    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
-    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -1574,7 +1595,7 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, retry: Retry, *, give_up: bool = False) -> str:
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
         """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
@@ -1729,7 +1750,7 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
             self.stopping.wait(pauses.next())
         while not self.stopping.is_set():

@@ -103,39 +103,29 @@ def _numbers(version: str) -> list[int]:
 __version__ = "0.1.0"
 
 
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off, for work with jitter and an end.
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    first: float
+    longest: float
 
     def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
         return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
 
 
-class Backoff:
-    """The pauses of one thread that tries one thing until it succeeds. Only one tries: without jitter.
-
-    Parameters
-    ----------
-    first, longest : seconds.
-    """
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
 
     def __init__(self, first: float, longest: float) -> None:
         self._first, self._longest, self._failed = first, longest, 0
 
     def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one: twice those of the last time."""
+        """Count a try that has failed, and return the seconds until the next one."""
         self._failed += 1
         return doubled(self._first, self._longest, self._failed)
 
@@ -387,6 +377,37 @@ def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
 def identifiers_in(listed: Iterable[Any]) -> list[str]:
     """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
     return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
+    longest: float = dataclasses.field(
+        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
+    )
+    give_up_hours: float = dataclasses.field(
+        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -822,7 +843,7 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, retry: Retry, *, give_up: bool = False) -> str:
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
         """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
@@ -1439,7 +1460,7 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
             self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
@@ -1541,10 +1562,9 @@ class AtLeastOnce:
     folder: str | None = None
     durability: str = "normal"
 
-    @property
-    def retry(self) -> Retry:
-        """When a handler that failed is tried again."""
-        return Retry(self.first, self.longest, self.give_up_hours)
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until a handler is tried again that has failed so often."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
     def check(self) -> None:
         """Raise ValueError for a name or a durability that can't be."""
@@ -2003,9 +2023,8 @@ class HandOver:
         if error is None:
             work.remove(row)
         else:
-            retry = self._kept.retry
-            if ledger.fail(row, repr_of(error), retry) == "dead":
-                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], retry.give_up_hours)
+            if ledger.fail(row, repr_of(error), self._kept) == "dead":
+                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], self._kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 
     def hand_over(self, ledger: Ledger) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import orthanc
 
+from ._common.backoff import Pauses
 from ._common.loopback import Loopback
 from ._common.quirks import KEPT_ALIVE
-from ._common.retry import Backoff
 from ._common.routes import Refused, one_line, register_route, warn_if_open
 from ._common.settings import SettingsError, read_settings
 from ._common.state import StateBusyError
@@ -164,7 +164,7 @@ class Service:
 
     def _open_later(self) -> None:
         """Open the outbox when it can be opened: instances that were missed are found in /changes, changes were kept."""
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self._ending.wait(pauses.next()):
             with self._opening:
                 if not self._try_to_open():

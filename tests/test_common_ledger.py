@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +41,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def fail(ledger: Any, row: int, give_up_hours: float = NEVER, **more: bool) -> str:
-    retry = importlib.import_module("common.retry").Retry(10, 100, give_up_hours)
+    backoff = importlib.import_module("common.backoff").Backoff(10, 100)
+    retry = types.SimpleNamespace(delay=backoff.delay, give_up_hours=give_up_hours)
     return str(ledger.fail(row, "away", retry, **more))
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import orthanc
 
+from .backoff import Pauses
 from .ledger import Ledger
 from .loopback import LoopbackError
-from .retry import Backoff
 from .state import StateBusyError, StateGoneError
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
@@ -142,7 +142,7 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
             self.stopping.wait(pauses.next())
         while not self.stopping.is_set():

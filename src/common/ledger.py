@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.retry import Retry
+from common.retry import RetryPolicy
 from common.state import StateLock, make_private, must_be_same, open_private
 
 SEND = "send"  # the task of a row, where its script has no other
@@ -250,7 +250,7 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, retry: Retry, *, give_up: bool = False) -> str:
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
         """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]

@@ -1,8 +1,21 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""When what failed is tried again: exponential back-off, for work with jitter and an end."""
+"""When what failed is tried again: exponential back-off with jitter, and an end."""
 
 import dataclasses
-import random
+from typing import Protocol
+
+from common.backoff import Backoff
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,30 +32,4 @@ class Retry:
 
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
-
-
-class Backoff:
-    """The pauses of one thread that tries one thing until it succeeds. Only one tries: without jitter.
-
-    Parameters
-    ----------
-    first, longest : seconds.
-    """
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._failed = first, longest, 0
-
-    def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one: twice those of the last time."""
-        self._failed += 1
-        return doubled(self._first, self._longest, self._failed)
-
-    def reset(self) -> None:
-        """Begin again with the first pause: it has succeeded."""
-        self._failed = 0
-
-
-def doubled(first: float, longest: float, attempts: int) -> float:
-    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
-    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+        return Backoff(self.first, self.longest).delay(attempts)

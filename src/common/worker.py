@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import orthanc
 
+from common.backoff import Pauses
 from common.ledger import Ledger
 from common.loopback import LoopbackError
-from common.retry import Backoff
 from common.state import StateBusyError, StateGoneError
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
@@ -141,7 +141,7 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
             self.stopping.wait(pauses.next())
         while not self.stopping.is_set():

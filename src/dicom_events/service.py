@@ -12,9 +12,9 @@ from typing import Any
 
 import orthanc
 
+from common.backoff import Pauses
 from common.loopback import Loopback
 from common.quirks import KEPT_ALIVE
-from common.retry import Backoff
 from common.routes import Refused, one_line, register_route, warn_if_open
 from common.settings import SettingsError, read_settings
 from common.state import StateBusyError
@@ -163,7 +163,7 @@ class Service:
 
     def _open_later(self) -> None:
         """Open the outbox when it can be opened: instances that were missed are found in /changes, changes were kept."""
-        pauses = Backoff(FIRST_RETRY, LONGEST_RETRY)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self._ending.wait(pauses.next()):
             with self._opening:
                 if not self._try_to_open():

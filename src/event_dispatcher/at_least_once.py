@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from common.retry import Retry
+from common.backoff import Backoff
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,9 @@ class AtLeastOnce:
     folder: str | None = None
     durability: str = "normal"
 
-    @property
-    def retry(self) -> Retry:
-        """When a handler that failed is tried again."""
-        return Retry(self.first, self.longest, self.give_up_hours)
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until a handler is tried again that has failed so often."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
     def check(self) -> None:
         """Raise ValueError for a name or a durability that can't be."""

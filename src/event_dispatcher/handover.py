@@ -65,9 +65,8 @@ class HandOver:
         if error is None:
             work.remove(row)
         else:
-            retry = self._kept.retry
-            if ledger.fail(row, repr_of(error), retry) == "dead":
-                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], retry.give_up_hours)
+            if ledger.fail(row, repr_of(error), self._kept) == "dead":
+                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], self._kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 
     def hand_over(self, ledger: Ledger) -> None:

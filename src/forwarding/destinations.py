@@ -9,8 +9,8 @@ from typing import Any
 
 import orthanc
 
+from common.backoff import Pauses
 from common.loopback import LoopbackError
-from common.retry import Backoff
 from common.routes import one_line
 from common.work import WorkView
 from forwarding.context import Context
@@ -42,8 +42,8 @@ class Destination:
         self.was_silent = False  # a probe since then had no answer
         self._probe, self._wake = probe, wake
         self._probing: threading.Thread | None = None
-        self._probe_pauses, self._next_probe = Backoff(1.0, PROBE_LONGEST_SECONDS), 0.0
-        self._trial_pauses, self._next_trial = Backoff(first, longest), 0.0
+        self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
+        self._trial_pauses, self._next_trial = Pauses(first, longest), 0.0
 
     def failed(self, error: str) -> None:
         """Hold all jobs back, since one has failed, and ask whether it is there."""

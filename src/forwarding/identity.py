@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from common.backoff import Pauses
 from common.ledger import Ledger
-from common.retry import Backoff
 from common.routes import one_line
 from common.work import Work
 
@@ -32,7 +32,7 @@ class Identity:
         self._name, self._check, self._wake = name, check, wake
         self._thread = threading.Thread()
         self._counts_until = self._next = self._doubted = 0.0  # monotonic
-        self._pauses = Backoff(1.0, CHECK_SECONDS)  # while it can't be asked
+        self._pauses = Pauses(1.0, CHECK_SECONDS)  # while it can't be asked
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:

@@ -26,7 +26,7 @@ class Deletion:
         self.ledger.set_value("cursor", 0)
         self.prove: Callable[..., Any] = lambda _name, instances, _asked: set(instances)
         self.looks = 0
-        retry = source("common.retry").Retry(first=30.0, longest=3600.0, give_up_hours=72.0)
+        retry = source("common.retry").Retry()
         self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, retry)
         self.task = module.DELETE
         self.feed = feed.Feed(self.ledger, loopback, lambda *_: None, ["Study"], 60.0, True)
