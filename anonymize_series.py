@@ -4003,14 +4003,15 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"])
-            ending, why = ending_of(job, self._ends.get(row["job"]))
+            data, reported = json.loads(row["data"]), self._ends.get(row["job"])
+            job = get_job(self._loopback, row["job"])  # after that: what has ended is shown as it ended
+            ending, why = ending_of(job, reported)
             if ending is Ending.RUNNING:
                 continue
             if ending is Ending.FORGOTTEN:
                 self._on_forgotten(row, data)
                 continue
-            if job:
+            if job and job["State"] not in UNFINISHED_JOBS:
                 why = why_not_all(job, data["Copies"])
             if why:
                 self._attempts.fail(row, f"the job of sending failed: {why}")

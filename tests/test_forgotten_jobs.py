@@ -15,12 +15,11 @@ from testing.server import OrthancServer
 
 SCRIPT = Path(__file__).parent.parent / "anonymize_series.py"
 SECRET = "a secret for the tests, which nobody knows"  # noqa: S105
-RETRY = {"First": 60, "Longest": 60}  # what is counted as failed is not sent again within the test
 AT_ONCE = 6
 
 
 def start(start_orthanc: StartOrthanc, there: OrthancServer, recipe: dict[str, Any], history: int) -> OrthancServer:
-    section = {"Secret": SECRET, "Recipes": {"out": {**recipe, "DeleteCopy": True}}, "Retry": RETRY}
+    section = {"Secret": SECRET, "Recipes": {"out": {**recipe, "DeleteCopy": True}}}
     destinations = {"DicomModalities": {"node": there.as_modality()}, "OrthancPeers": {"peer": there.as_peer()}}
     configuration = {"JobsHistorySize": history, "AnonymizeSeries": section, "StableAge": 60, **destinations}
     return start_orthanc(SCRIPT, configuration)

@@ -46,7 +46,7 @@ def rows(server: OrthancServer) -> dict[str, list[tuple[str, int]]]:
 def test_what_waited_is_sent_and_deleted_and_what_was_sent_is_not_sent_again(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(None)
     peers = {"OrthancPeers": {"DEST": destination.as_peer()}}
-    section = {"Destinations": ["DEST"], "DeleteAfterForward": True, "Retry": {"First": 1, "Longest": 2}}
+    section = {"Destinations": ["DEST"], "DeleteAfterForward": True}
     source = start_orthanc(ROOT / "auto_forward_peer.py", {**peers, "AutoForwardPeer": section})
     source.store_scu(make_study(patient_id="SENT"))
     source.wait_until(lambda: rows(source).get("delete") == [("done", 0)], what="send and delete")
@@ -57,7 +57,9 @@ def test_what_waited_is_sent_and_deleted_and_what_was_sent_is_not_sent_again(sta
     make_version_1_of(source.folder / "storage" / "auto_forward_peer.sqlite")
     destination.start()
     source.start()
-    source.wait_until(lambda: [state for state, _ in rows(source)["delete"]] == ["done"] * 2, what="send, delete")
+    source.wait_until(
+        lambda: [state for state, _ in rows(source)["delete"]] == ["done"] * 2, what="send, delete", timeout=90
+    )
     assert [state for state, _ in rows(source)["send"]] == ["done", "done"]
     assert rows(source)["send"][0] == ("done", 1)
     assert len(destination.get("/instances")) == 3

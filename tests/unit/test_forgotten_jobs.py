@@ -119,6 +119,16 @@ def test_the_report_of_the_end_may_come_after_the_job_is_forgotten(sent: Sent) -
     assert sent.look()["state"] == "done"
 
 
+def test_a_job_that_ends_while_it_is_asked_for_has_not_failed(sent: Sent, rest: FakeOrthanc) -> None:
+    def shown_too_early(_path: str, _body: Any) -> Any:
+        sent.ends.end("j1", well=True)
+        return {"State": "Running", "ErrorCode": 0, "ErrorDescription": "Success"}
+
+    rest.answers["GET", "/jobs/j1"] = shown_too_early
+    row = sent.look()
+    assert (row["state"], row["error"]) == ("done", "")
+
+
 def test_what_a_peer_has_is_done_although_nobody_reported_the_end(sent: Sent, rest: FakeOrthanc) -> None:
     sent.there = {"c1", "c2"}
     assert sent.look(6)["state"] == "done"
