@@ -32,6 +32,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -57,9 +58,10 @@ import typing
 import urllib.parse
 import urllib.request
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
 
 try:
     import pydicom
@@ -285,24 +287,110 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
     give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
     )
 
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -334,17 +422,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -375,24 +467,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -578,7 +705,7 @@ class Rule:
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
     )
     level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -588,9 +715,16 @@ class Rule:
         default_factory=dict,
         metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
     )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
     matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
@@ -603,7 +737,7 @@ class Window:
         default=DAYS,
         metadata={
             "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
+            "help": "Days of the week on which it begins.",
         },
     )
     start: str = dataclasses.field(
@@ -611,12 +745,16 @@ class Window:
         metadata={
             "key": "From",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
+            "help": "When it begins, in the server's local time.",
         },
     )
     end: str = dataclasses.field(
         default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends; before `From`: on the next day.",
+        },
     )
 
 
@@ -744,14 +882,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     return descriptor
 
 
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
-
-
 def make_private(path: Path) -> None:
     """Let only the owner read a state file, if it is there.
 
@@ -871,32 +1001,47 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
 
 
-WORK_TABLES = """
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
 CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
 CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
 END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
@@ -921,6 +1066,7 @@ class Ledger:
     Parameters
     ----------
     tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
     key : what a person sets to choose another folder, for errors.
 
     Raises
@@ -936,13 +1082,15 @@ class Ledger:
         tables: str = "",
         *,
         durability: str = "normal",
-        version: int = 1,
+        version: int = VERSION,
         key: str = "StatePath",
+        first_tasks: str = "",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
         self._held = StateLock(path, key)
         try:
             try:
@@ -978,10 +1126,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
         except BaseException:
             self._close_files()
             raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
 
     def _close_files(self) -> None:
         self._db.close()
@@ -1056,24 +1210,24 @@ class Ledger:
         """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
         )
 
     def start(self, row: int) -> None:
@@ -1083,17 +1237,14 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
             sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
             return state
 
     def totals(self) -> dict[str, int]:
@@ -1101,9 +1252,10 @@ class Ledger:
         found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
         return {row["queue"]: row["n"] for row in rows}
 
     def forget_finished(self, days: float) -> bool:
@@ -1729,7 +1881,7 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 
 
 OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
 
@@ -1746,9 +1898,9 @@ class Which:
     Attributes
     ----------
     ids, resources : it is one of these.
-    queue, resource, job : it is this one.
+    task, queue, resource, job : it is this one.
     resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_queue : it is in another queue.
+    not_task : it is another task.
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
@@ -1757,8 +1909,9 @@ class Which:
     """
 
     ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
     queue: str | None = None
-    not_queue: str | None = None
     resource: str | None = None
     resource_glob: str | None = None
     resources: Collection[str] | None = None
@@ -1772,7 +1925,8 @@ class Which:
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
@@ -1795,7 +1949,7 @@ class Which:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
             ("subject GLOB ?", self.resource_glob),
-            ("queue<>?", self.not_queue),
+            ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
         ):
@@ -1808,6 +1962,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    task: str
     queue: str
     subject: str
     attempts: int
@@ -1848,37 +2003,37 @@ class WorkView:
         sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
         return self._ledger.rows(sql, *values, since, limit)
 
-    def totals_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows in each state, by queue."""
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
         found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
             found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
         return found
 
-    def oldest_unfinished(self, not_queue: str) -> float | None:
-        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
 
     def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
         """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
-    def unfinished_listing(self, key: str) -> dict[str, int]:
-        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
         sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
 
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
             "ORDER BY next_attempt, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            *(SEND, queue, time.time(), time.time() + longest, limit),
         )
 
 
@@ -1934,18 +2089,17 @@ class Work(WorkView):
         return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
 
     def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        self._ledger.run(sql, time.time(), queue, since)
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
-        )
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
         if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, error, queue, after)
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
         return max(after, int(last))
 
     def remove(self, row: int, states: Collection[str] = STATES) -> bool:
@@ -1959,10 +2113,24 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
 
 
 def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
@@ -1974,6 +2142,51 @@ def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
             raise
         return None
     return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 # ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
@@ -2001,7 +2214,7 @@ class Identity:
         self._name, self._check, self._wake = name, check, wake
         self._thread = threading.Thread()
         self._counts_until = self._next = self._doubted = 0.0  # monotonic
-        self._delay = 1.0
+        self._pauses = Pauses(1.0, CHECK_SECONDS)  # while it can't be asked
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:
@@ -2036,18 +2249,20 @@ class Identity:
     def _ask(self, check: Callable[[str], None]) -> None:
         begun, at = time.monotonic(), time.time()
         used, self._used = self._used, False
-        wait, delay = CHECK_SECONDS, 1.0
+        wait = CHECK_SECONDS
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
             self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
+            wait = self._pauses.next()
         else:
             self.wrong = self.silent = ""
             self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
-        self._delay, self._next = delay, time.monotonic() + wait
+        if not self.silent:
+            self._pauses.reset()
+        self._next = time.monotonic() + wait
         if begun < self._doubted:  # it was about what it was before
             self._counts_until = self._next = 0.0
         self._wake.set()
@@ -2629,7 +2844,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -2708,7 +2923,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -2746,18 +2961,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -2782,7 +2988,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -2803,7 +3009,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -2822,7 +3028,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
@@ -3023,10 +3229,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()
@@ -3192,15 +3397,7 @@ class Archive:
 
     def instances(self, level: str, resource: str) -> list[str]:
         """Return the instances of a resource, none if it was deleted."""
-        if level == "Instance":
-            return [resource]
-        try:
-            found = self._loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+        return instances_of(self._loopback, level, resource)
 
     def tag(self, level: str, resource: str, keyword: str) -> str:
         """Return a main DICOM tag of a resource, "" if it has none."""
@@ -3230,7 +3427,7 @@ class Archive:
 SECTION = "AnonymizeSeries"
 NAME = "anonymize-series"
 MIN_SECRET_CHARACTERS = 32
-FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
+RE_IDENTIFY_NAME = "(re-identify)"  # where a recipe would be named: no recipe can be called so
 
 
 def wrong_secret(secret: str | None) -> str | None:
@@ -3250,14 +3447,25 @@ class Recipe:
     remove: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
-    keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
+    keep_private_tags: bool = dataclasses.field(
+        default=False, metadata={"help": "Private tags stay, where the analysis needs them. They may hold names."}
+    )
     dicom_version: str | None = dataclasses.field(
-        default=None, metadata={"help": "Of PS3.15 whose profile Orthanc follows (`2021b`, …); null: its newest."}
+        default=None,
+        metadata={
+            "help": (
+                "Edition of DICOM PS3.15 whose profile Orthanc applies (`2021b`, …), if a protocol names one; "
+                "null: its newest."
+            )
+        },
     )
     allow_burned_in: bool = dataclasses.field(
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
-    allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
+    allow_non_images: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Also what has no pixels: reports, documents, plans. It may hold names as text."},
+    )
     modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
     peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
@@ -3277,39 +3485,66 @@ class Settings:
         metadata={
             "secret": True,
             "check": wrong_secret,
-            "help": "Of UIDs and pseudonyms, at least 32 characters. Keep it: with another one, everything gets others.",
+            "help": (
+                "Text of at least 32 characters, from which UIDs and pseudonyms are made. Keep it: another one "
+                "makes others."
+            ),
         },
     )
     recipes: dict[str, Recipe] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: how, and where to (below)."}
+        default_factory=dict,
+        metadata={"help": "How something is de-identified and where the copy is sent, by name (below)."},
     )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is de-identified by itself; `Destinations` are names of recipes."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches makes its copies.",
+        },
     )
     pseudonym_prefix: str = dataclasses.field(
         default="ANON-", metadata={"help": "What PatientID and PatientName of copies begin with."}
     )
     re_identify: bool = dataclasses.field(
-        default=False, metadata={"help": "Whether results may be taken back, and the register be read over HTTP."}
+        default=False,
+        metadata={
+            "help": "Allow results to be taken back into the original study, and the register to be read over HTTP."
+        },
     )
     results: Origin | None = dataclasses.field(
         default=None,
-        metadata={"help": "Origin of results that are taken back by themselves, when their series is stable."},
+        metadata={
+            "help": (
+                'Where results come from that are taken back by themselves: `{"RemoteAET": ["AI"]}`; null: from '
+                "nowhere."
+            )
+        },
     )
     delete_results: bool = dataclasses.field(
-        default=False, metadata={"help": "Delete a result as it came, when it is in the original study."}
+        default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When what failed is tried again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the register also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
+                "for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}
@@ -3346,7 +3581,7 @@ def _wrong_with_rule(path: str, rule: Rule, extra_tags: Iterable[str], recipes: 
 
 
 def _wrong_with_recipe(name: str, recipe: Recipe) -> str | None:
-    if not name or name == RE_IDENTIFY:
+    if not name or name == RE_IDENTIFY_NAME:
         return f"Recipes: found {json.dumps(name)}, allowed: another name"
     if len(places := [each for each in (recipe.modality, recipe.peer, recipe.stow) if each is not None]) > 1:
         return f"Recipes.{name}: found {' and '.join(places)}, allowed: one of Modality, Peer, Stow"
@@ -3387,6 +3622,23 @@ def _is_uid(tag: str) -> bool:
     return False
 
 
+# ---- src/anonymize_series/tasks.py: What is to be done with a row of the ledger, and what a person sees of that.
+
+
+# The queue of a row to be anonymized has the name of its recipe; the others have none.
+ROUTE, ANONYMIZE, RE_IDENTIFY = "route", "anonymize", "re-identify"
+NO_RECIPE = ""
+FIRST_TASKS = f"""
+UPDATE work SET task=CASE queue WHEN '' THEN '{ROUTE}' WHEN '{RE_IDENTIFY_NAME}' THEN '{RE_IDENTIFY}' ELSE '{ANONYMIZE}' END,
+    queue=CASE queue WHEN '{RE_IDENTIFY_NAME}' THEN '{NO_RECIPE}' ELSE queue END;
+"""  # of a ledger whose rows had no task, but a queue that no recipe was called
+
+
+def recipe_or_task(row: Mapping[str, Any]) -> str:
+    """Return what the routes and the log call it: the recipe, or what is done instead; "" while the rules are applied."""
+    return str({ROUTE: "", RE_IDENTIFY: RE_IDENTIFY_NAME}.get(row["task"], row["queue"]))
+
+
 # ---- src/anonymize_series/attempts.py: Attempts at rows of work: each is done, fails and is tried again, or is given up.
 
 
@@ -3408,14 +3660,14 @@ class Attempts:
     def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event) -> None:
         self._ledger, self._work, self._retry, self._stopping = ledger, work, retry, stopping
 
-    def work_off(self, queue: str, step: Step) -> None:
-        """Do the rows of a queue that are due, one after the other.
+    def work_off(self, task: str, recipe: str, step: Step) -> None:
+        """Do the rows of a task and recipe that are due, one after the other.
 
         Raises
         ------
         Stopping, sqlite3.Error, OSError, LoopbackError : what was under way is done again later.
         """
-        while rows := self._ledger.due(queue, ROWS_PER_LOOK, self._retry.longest):
+        while rows := self._ledger.due(recipe, ROWS_PER_LOOK, self._retry.longest, task):
             for row in rows:
                 self.go_on()
                 self._ledger.start(row["id"])
@@ -3444,12 +3696,8 @@ class Attempts:
 
     def fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
         """Write down that an attempt has failed, and log it the first and the last time."""
-        retry = self._retry
-        hours = 0.0 if give_up else retry.give_up_hours
-        state = self._ledger.fail(
-            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
-        )
-        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=give_up)
+        text = f"{NAME}: {recipe_or_task(row) or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
         elif row["attempts"] <= 1:
@@ -3815,9 +4063,6 @@ class Register:
 # ---- src/anonymize_series/sending.py: Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end.
 
 
-FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
-
-
 class Sending:
     """Submits copies, and ends the rows whose job has ended."""
 
@@ -3829,10 +4074,12 @@ class Sending:
         ledger: Ledger,
         register: Register,
         attempts: Attempts,
+        ends: JobEnds,
     ) -> None:
         self._recipes, self._loopback, self._peers = recipes, loopback, peers
-        self._ledger, self._register, self._attempts = ledger, register, attempts
+        self._ledger, self._register, self._attempts, self._ends = ledger, register, attempts, ends
         self._work, self._archive = Work(ledger), Archive(loopback)
+        self._forgotten: dict[str, float] = {}  # since when (monotonic) Orthanc does not know a job any more
 
     def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
         """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
@@ -3860,13 +4107,50 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
-            if job["State"] in UNFINISHED_JOBS:
+            data, reported = json.loads(row["data"]), self._ends.get(row["job"])
+            job = get_job(self._loopback, row["job"])  # after that: what has ended is shown as it ended
+            ending, why = ending_of(job, reported)
+            if ending is Ending.RUNNING:
                 continue
-            if why := why_not_all(job, data["Copies"]):
+            if ending is Ending.FORGOTTEN:
+                self._on_forgotten(row, data)
+                continue
+            if job and job["State"] not in UNFINISHED_JOBS:
+                why = why_not_all(job, data["Copies"])
+            if why:
                 self._attempts.fail(row, f"the job of sending failed: {why}")
             else:
                 self._on_arrived(row, data)
+
+    def _on_forgotten(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Look for what a job should have sent that ended somehow; send it again if it is not known to be there.
+
+        Twice is harmless: it has the same identifiers.
+        """
+        since = self._forgotten.setdefault(row["job"], time.monotonic())
+        if time.monotonic() - since < END_EVENT_SECONDS:
+            return  # its end may still be reported
+        self._forgotten.pop(row["job"])
+        label = f"{NAME}: Orthanc has forgotten how job {row['job']} ended (JobsHistorySize)"
+        if self._all_there(self._recipes.get(row["queue"], Recipe()), data["Copies"]):
+            orthanc.LogInfo(f"{label}; {row['queue']} has what it was to send")
+            self._on_arrived(row, data)
+        else:
+            orthanc.LogInfo(f"{label}; what it was to send is sent again")
+            self._work.wait_again(row["id"])
+
+    def _all_there(self, recipe: Recipe, copies: Sequence[str]) -> bool:
+        """Return whether the destination says that it has these copies, in files of its own; only a peer can be asked."""
+        if recipe.peer is None:
+            return False
+        found = self._loopback.post("/tools/bulk-content", {"Resources": list(copies), "Metadata": True})
+        here = {each["ID"]: each for each in found}
+        try:
+            return here.keys() == set(copies) == self._peers.copies_of(recipe.peer, here)
+        except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            return False
 
     def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self._recipes.get(row["queue"], Recipe()).delete_copy:
@@ -4006,17 +4290,18 @@ class Intake:
             "UID": next((arrival.uids[level] for arrival in arrivals.values()), ""),
             "Origins": {each: dict(arrival.origin) for each, arrival in arrivals.items()},
         }
-        self._ledger.add(FROM_RULES, resource, data)
+        self._ledger.add(NO_RECIPE, resource, data, task=ROUTE)
 
     def route(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Find out what is to be done with what has become stable, and put rows for that in the place of this one."""
         resource, level = row["subject"], data["Level"]
         origins = self._origins_of(level, resource, data)
         results = self._results(level, origins)
-        new = [(RE_IDENTIFY, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        task = RE_IDENTIFY if results else ANONYMIZE
+        new = [(NO_RECIPE, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
         with self._ledger.transaction():
-            for queue, instances, priority in new:
-                self._ledger.add(queue, resource, {"Level": level, "Instances": instances}, priority)
+            for recipe, instances, priority in new:
+                self._ledger.add(recipe, resource, {"Level": level, "Instances": instances}, priority, task)
             self._work.remove(row["id"])
         for each in data["Instances"]:
             self._arrivals.forget(each)
@@ -4139,7 +4424,7 @@ class Anonymizer:
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
-        self._changed = threading.Event()
+        self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
@@ -4160,6 +4445,7 @@ class Anonymizer:
         elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
+            self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
             self._inbox.add(("NewInstance", resource))
@@ -4176,7 +4462,8 @@ class Anonymizer:
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        self.ledger = Ledger(path, FEED_TABLES + REGISTER_TABLES, durability=self.settings.durability)
+        tables = FEED_TABLES + REGISTER_TABLES
+        self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:
             orthanc.LogError(
                 f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.quarantined_to}; "
@@ -4189,12 +4476,14 @@ class Anonymizer:
         return self.ledger
 
     def _create_steps(self) -> None:
-        """Create what does the rows of each queue, and the feed that the rows come from."""
+        """Create what does the rows of each task, and the feed that the rows come from."""
         settings, ledger, register = self.settings, self.ledger, self.register
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
-        self._sending = Sending(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts)
+        self._sending = Sending(
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+        )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results
         )
@@ -4202,9 +4491,9 @@ class Anonymizer:
             *(settings.recipes, self.loopback, self.work, register, self._attempts, pseudonyms, self._sending)
         )
         self._steps = {
-            FROM_RULES: intake.route,
-            RE_IDENTIFY: back.re_identify,
-            **dict.fromkeys(settings.recipes, anonymizing.anonymize),
+            (ROUTE, NO_RECIPE): intake.route,
+            (RE_IDENTIFY, NO_RECIPE): back.re_identify,
+            **{(ANONYMIZE, name): anonymizing.anonymize for name in settings.recipes},
         }
         levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
         self._feed = Feed(
@@ -4224,8 +4513,8 @@ class Anonymizer:
                 self._changed.clear()
                 self._feed.poll()
                 self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
-            for queue, step in self._steps.items():
-                self._attempts.work_off(queue, step)
+            for (task, recipe), step in self._steps.items():
+                self._attempts.work_off(task, recipe, step)
             self._sending.look_at_jobs()
             self.ledger.forget_finished(self.settings.keep_done_days)
         except Stopping:
@@ -4234,8 +4523,8 @@ class Anonymizer:
             # What was under way begins again, and the feed may still have something to hand over.
             self._begun, self._next_poll = False, 0.0
             raise
-        is_busy = self.ledger.queues("waiting") or self.ledger.queues("sending")
-        return BUSY_TURN_SECONDS if is_busy else IDLE_TURN_SECONDS
+        totals = self.ledger.totals()
+        return BUSY_TURN_SECONDS if totals["waiting"] or totals["sending"] else IDLE_TURN_SECONDS
 
     def _begin(self) -> None:
         self._feed.begin()
@@ -4290,7 +4579,7 @@ class Routes:
     def list_work(self, request: Request) -> dict[str, Any]:
         """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
         work, state = self._anonymizer.work, request.parameters.get("state")
-        which = Which(states=(state,)) if state else Which(not_queue=FROM_RULES)
+        which = Which(states=(state,)) if state else Which(not_task=ROUTE)
         return page_answer(
             request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
         )
@@ -4347,7 +4636,7 @@ class Routes:
         recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
         if recipe not in recipes:
             raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {names_of(recipes)}")
-        return self._add(recipe, *self._found(request))
+        return self._add(ANONYMIZE, recipe, *self._found(request))
 
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
@@ -4355,7 +4644,7 @@ class Routes:
         resource, level, instances = self._found(request)
         if self._anonymizer.register.study_of_copy(self._archive.study_uid(instances[0])) is None:
             raise Refused(409, "The register knows no original of its study")
-        return self._add(RE_IDENTIFY, resource, level, instances)
+        return self._add(RE_IDENTIFY, NO_RECIPE, resource, level, instances)
 
     def _must_re_identify(self) -> None:
         if not self._anonymizer.settings.re_identify:
@@ -4373,8 +4662,8 @@ class Routes:
             raise Refused(404, f"There is no study, series or instance {resource}")
         return resource, level, instances
 
-    def _add(self, queue: str, resource: str, level: str, instances: list[str]) -> dict[str, Any]:
-        row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
+    def _add(self, task: str, recipe: str, resource: str, level: str, instances: list[str]) -> dict[str, Any]:
+        row = self._anonymizer.ledger.add(recipe, resource, {"Level": level, "Instances": instances}, 1, task)
         self._anonymizer.worker.wake.set()
         return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
 
@@ -4399,7 +4688,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     data = json.loads(row["data"])
     return {
         "ID": row["id"],
-        "What": row["queue"],
+        "What": recipe_or_task(row),
         "Resource": row["subject"],
         "State": row["state"],
         "Attempts": row["attempts"],

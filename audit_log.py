@@ -54,7 +54,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if __name__ == "__main__":  # the built file as a program: to verify a log takes no Orthanc
     sys.modules.setdefault("orthanc", types.ModuleType("orthanc"))
@@ -1138,6 +1138,87 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1214,14 +1295,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
 
 
 def make_private(path: Path) -> None:
@@ -1343,32 +1416,47 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
 
 
-WORK_TABLES = """
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
 CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
 CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
 END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
@@ -1393,6 +1481,7 @@ class Ledger:
     Parameters
     ----------
     tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
     key : what a person sets to choose another folder, for errors.
 
     Raises
@@ -1408,13 +1497,15 @@ class Ledger:
         tables: str = "",
         *,
         durability: str = "normal",
-        version: int = 1,
+        version: int = VERSION,
         key: str = "StatePath",
+        first_tasks: str = "",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
         self._held = StateLock(path, key)
         try:
             try:
@@ -1450,10 +1541,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
         except BaseException:
             self._close_files()
             raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
 
     def _close_files(self) -> None:
         self._db.close()
@@ -1528,24 +1625,24 @@ class Ledger:
         """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
         )
 
     def start(self, row: int) -> None:
@@ -1555,17 +1652,14 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
             sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
             return state
 
     def totals(self) -> dict[str, int]:
@@ -1573,9 +1667,10 @@ class Ledger:
         found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
         return {row["queue"]: row["n"] for row in rows}
 
     def forget_finished(self, days: float) -> bool:
@@ -1816,10 +1911,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()
@@ -1887,6 +1981,138 @@ class Worker:
         assert self._ledger
         with contextlib.suppress(sqlite3.Error, OSError):
             self._ledger.checkpoint()
+
+
+# ---- src/common/requester.py: Who sends a request, as its headers say.
+
+
+def user_of(authorization: str) -> str:
+    """Return the name in an `Authorization` header (RFC 7617), else its kind in brackets; never what is secret in it.
+
+    "" where there is none, or what can't be read.
+    """
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return f"({one_line(kind)[:20]})" if credentials else ""
+    try:
+        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
+    except (ValueError, binascii.Error):
+        return ""
+
+
+# ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
+
+
+SYNC = getattr(os, "fdatasync", os.fsync)  # macOS and Windows have no fdatasync
+CHUNK_BYTES = 65536  # of a last line that is looked for backwards
+
+
+class AppendOnly:
+    """A file to which one process appends lines, one thread at a time.
+
+    What a crash or a full disk left of a last line is cut off when it is opened. Only its owner may read it, and it is never
+    opened through a link.
+
+    Parameters
+    ----------
+    synced : what is appended survives the loss of power too.
+    keep_torn : end the last line instead of cutting it off, where it is evidence.
+    empty : whatever it holds is of no use any more.
+    is_ours : False, where a person may have set its mode, put a link in its place, or have other programs that rotate it.
+
+    Raises
+    ------
+    OSError : it can't be made or opened.
+    """
+
+    def __init__(
+        self, path: Path, *, synced: bool = False, keep_torn: bool = False, empty: bool = False, is_ours: bool = True
+    ) -> None:
+        self.path, self._synced, self._is_ours = path, synced, is_ours
+        flags = os.O_TRUNC if empty else 0
+        if is_ours:
+            self._file = open_private(path, flags)
+        else:
+            binary = NO_LINK_NO_TEXT & ~getattr(os, "O_NOFOLLOW", 0)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | binary | flags, 0o600)
+        try:
+            self._end = os.lseek(self._file, 0, os.SEEK_END)
+            if (whole := _end_of_whole_lines(self._file, self._end)) < self._end:
+                if keep_torn:
+                    self.append(b"\n")
+                else:
+                    os.ftruncate(self._file, whole)
+                    self._end = whole
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """The bytes of its whole lines."""
+        return self._end if self._is_ours else os.fstat(self._file).st_size
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file was deleted or replaced: what is written now would be lost."""
+        must_be_same(self._file, self.path)
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines, all or none. Raises OSError: the disk is full, the file was deleted, or the like."""
+        if self._is_ours:
+            self.check()
+        there = os.fstat(self._file).st_size
+        place = there if not self._is_ours else min(self._end, there)
+        if there > place:
+            os.ftruncate(self._file, place)  # what a failure left that could not be cut off then
+        try:
+            if _write_at(self._file, lines, place) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if self._synced:
+                SYNC(self._file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, place)
+            raise
+        self._end = place + len(lines)
+
+    def read(self, size: int, place: int) -> bytes:
+        """Return at most so many bytes from a place on."""
+        return os.pread(self._file, size, place)
+
+    def move(self, path: Path) -> None:
+        """Put it in the place of another file, in one step."""
+        self.path.replace(path)
+        self.path = path
+
+    def sync(self) -> None:
+        """Wait until all of it survives the loss of power."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Write no more."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _end_of_whole_lines(descriptor: int, size: int) -> int:
+    """Return where the last whole line of a file of this size ends."""
+    position = size
+    while position > 0:
+        start = max(0, position - CHUNK_BYTES)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        newline = os.read(descriptor, position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, place)
+    os.lseek(descriptor, place, os.SEEK_SET)  # Windows
+    return os.write(descriptor, data)
 
 
 # ---- src/audit_log/lines.py: The lines of a log, and the files that hold them.
@@ -2077,17 +2303,6 @@ def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRe
     )
 
 
-def user_of(authorization: str) -> str:
-    """Return the name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
-    kind, _, credentials = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return f"({one_line(kind)[:20]})" if credentials else ""
-    try:
-        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    except (ValueError, binascii.Error):
-        return ""
-
-
 # ---- src/audit_log/coalescer.py: Many events of one kind become two lines: the first of them, and how many they were.
 
 
@@ -2134,7 +2349,8 @@ class Log:
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac, self._file = 0, "", -1
+        self.number, self.mac = 0, ""
+        self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
         try:
             if files := log_files(folder):
@@ -2149,11 +2365,11 @@ class Log:
             raise
 
     def _open(self, path: Path) -> None:
-        file = open_private(path, os.O_APPEND)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._path = file, path
-        self._size = os.fstat(self._file).st_size
+        # Half a line stays: cut off, it would look as if somebody had changed the file.
+        file = AppendOnly(path, synced=self._sync, keep_torn=True)
+        if self._file:
+            self._file.close()
+        self._file = file
 
     def _begin_file(self) -> None:
         self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
@@ -2170,16 +2386,15 @@ class Log:
                 broken = broken or raw
             if self.number:
                 break
-        if not ends_with_line(self._file):
-            self._write(b"\n")
         if broken:
             self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
-        must_be_same(self._file, self._path)
+        assert self._file
+        self._file.check()
         self._lock.check()
-        if self._size >= self._max_bytes:
+        if self._file.size >= self._max_bytes:
             self._begin_file()
             entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
@@ -2187,19 +2402,8 @@ class Log:
             text = json.dumps({"Number": number, **entry}).encode()[:-1]
             mac = mac_of(self._key, mac, text)
             data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._write(b"".join(data))
+        self._file.append(b"".join(data))
         self.number, self.mac = number, mac
-
-    def _write(self, data: bytes) -> None:
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError("the disk is full")
-            if self._sync:
-                os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
-            raise
-        self._size += len(data)
 
     def drop_before(self, at: str) -> None:
         """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
@@ -2211,9 +2415,9 @@ class Log:
 
     def close(self) -> None:
         """Write no more, and let another process write."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file:
+            self._file.close()
+            self._file = None
         self._lock.close()
 
 

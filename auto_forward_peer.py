@@ -33,6 +33,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -56,10 +57,10 @@ import typing
 import urllib.parse
 import urllib.request
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -894,17 +895,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -935,24 +940,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -1056,6 +1096,112 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1132,14 +1278,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
 
 
 def make_private(path: Path) -> None:
@@ -1261,32 +1399,47 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
 
 
-WORK_TABLES = """
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
 CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
 CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
 END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
@@ -1311,6 +1464,7 @@ class Ledger:
     Parameters
     ----------
     tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
     key : what a person sets to choose another folder, for errors.
 
     Raises
@@ -1326,13 +1480,15 @@ class Ledger:
         tables: str = "",
         *,
         durability: str = "normal",
-        version: int = 1,
+        version: int = VERSION,
         key: str = "StatePath",
+        first_tasks: str = "",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
         self._held = StateLock(path, key)
         try:
             try:
@@ -1368,10 +1524,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
         except BaseException:
             self._close_files()
             raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
 
     def _close_files(self) -> None:
         self._db.close()
@@ -1446,24 +1608,24 @@ class Ledger:
         """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
         )
 
     def start(self, row: int) -> None:
@@ -1473,17 +1635,14 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
             sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
             return state
 
     def totals(self) -> dict[str, int]:
@@ -1491,9 +1650,10 @@ class Ledger:
         found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
         return {row["queue"]: row["n"] for row in rows}
 
     def forget_finished(self, days: float) -> bool:
@@ -1533,7 +1693,7 @@ def page_answer(
 
 
 OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
 
@@ -1550,9 +1710,9 @@ class Which:
     Attributes
     ----------
     ids, resources : it is one of these.
-    queue, resource, job : it is this one.
+    task, queue, resource, job : it is this one.
     resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_queue : it is in another queue.
+    not_task : it is another task.
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
@@ -1561,8 +1721,9 @@ class Which:
     """
 
     ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
     queue: str | None = None
-    not_queue: str | None = None
     resource: str | None = None
     resource_glob: str | None = None
     resources: Collection[str] | None = None
@@ -1576,7 +1737,8 @@ class Which:
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
@@ -1599,7 +1761,7 @@ class Which:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
             ("subject GLOB ?", self.resource_glob),
-            ("queue<>?", self.not_queue),
+            ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
         ):
@@ -1612,6 +1774,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    task: str
     queue: str
     subject: str
     attempts: int
@@ -1652,37 +1815,37 @@ class WorkView:
         sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
         return self._ledger.rows(sql, *values, since, limit)
 
-    def totals_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows in each state, by queue."""
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
         found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
             found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
         return found
 
-    def oldest_unfinished(self, not_queue: str) -> float | None:
-        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
 
     def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
         """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
-    def unfinished_listing(self, key: str) -> dict[str, int]:
-        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
         sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
 
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
             "ORDER BY next_attempt, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            *(SEND, queue, time.time(), time.time() + longest, limit),
         )
 
 
@@ -1738,18 +1901,17 @@ class Work(WorkView):
         return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
 
     def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        self._ledger.run(sql, time.time(), queue, since)
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
-        )
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
         if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, error, queue, after)
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
         return max(after, int(last))
 
     def remove(self, row: int, states: Collection[str] = STATES) -> bool:
@@ -1892,10 +2054,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()
@@ -1997,7 +2158,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -2076,7 +2237,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -2114,18 +2275,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -2150,7 +2302,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -2171,7 +2323,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -2190,7 +2342,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
@@ -2198,24 +2350,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
     new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
     return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances."""
-    found = loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
-    return [one if isinstance(one, str) else one["ID"] for one in found]  # 1.10.1 knows no expand=false
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -2407,7 +2541,7 @@ class Rule:
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
     )
     level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -2417,9 +2551,16 @@ class Rule:
         default_factory=dict,
         metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
     )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
     matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
@@ -2432,7 +2573,7 @@ class Window:
         default=DAYS,
         metadata={
             "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
+            "help": "Days of the week on which it begins.",
         },
     )
     start: str = dataclasses.field(
@@ -2440,12 +2581,16 @@ class Window:
         metadata={
             "key": "From",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
+            "help": "When it begins, in the server's local time.",
         },
     )
     end: str = dataclasses.field(
         default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends; before `From`: on the next day.",
+        },
     )
 
 
@@ -2495,26 +2640,6 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
     return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
 
 
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
-
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
-
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
-
-
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
 
 
@@ -2527,13 +2652,16 @@ class SendOptions:
     """What is particular to one destination."""
 
     max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time for this destination; null: `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
         default=(),
         metadata={
             "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+            "help": (
+                'Times in which it may be sent to: `{"Days": ["Mon"], "From": "22:00", "To": "06:00"}`; without '
+                "the key: always."
+            ),
         },
     )
     options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
@@ -2556,13 +2684,19 @@ class ForwardingSettings:
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches adds its destinations.",
+        },
     )
     trigger: str = dataclasses.field(
         default="Stable",
         metadata={
             "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+            "help": (
+                "`Stable`: sent when nothing more has come for `StableAge`. `Stored`: sent in batches while it "
+                "arrives, so it is there sooner."
+            ),
         },
     )
     skip_modified: bool = dataclasses.field(
@@ -2571,23 +2705,38 @@ class ForwardingSettings:
     delete_after_forward: bool = dataclasses.field(
         default=False, metadata={"help": "Delete here what every destination has proved to have."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,
         metadata={
             "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+            "help": (
+                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
+                "`ConcurrentJobs`, one less where there are several destinations."
+            ),
         },
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
@@ -2688,17 +2837,19 @@ class Context:
     stopping: threading.Event
 
 
-# ---- src/forwarding/tasks.py: What kind of work a row of a forwarder's ledger is, and how a row is named in the log.
+# ---- src/forwarding/tasks.py: What is to be done with a row of a forwarder's ledger, and how a row is named in the log.
 
 
-# A row's queue is the name of the destination that it is to be sent to, or one of these, as no destination is called.
-TO_ROUTE = ""  # what no rule has been applied to yet
-TO_DELETE = "/delete"  # what is to be deleted here when every destination has proved to have it
-
-
-def task_of(row: Mapping[str, Any]) -> str:
-    """Return `route`, `send` or `delete`."""
-    return {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send")
+# Tasks beside SEND, whose rows have the name of their destination as queue. These are for no one destination.
+ROUTE = "route"  # what no rule has been applied to yet
+DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
+NO_DESTINATION = ""
+# Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
+FIRST_TASKS = f"""
+UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
+UPDATE work SET task='{DELETE}', queue='{NO_DESTINATION}'
+WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
+"""
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -2715,7 +2866,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 
 
 class Deleter:
-    """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
+    """Rows of the ledger with a task of their own, and one thread that asks for proofs, which may take long.
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
@@ -2730,11 +2881,11 @@ class Deleter:
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
-        kept = self._work.find(Which(queue=TO_DELETE, resource=resource, states=("waiting", "dead")))
+        kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
-            self._ledger.add(TO_DELETE, resource, data)
+            self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
             return
         with self._ledger.transaction():
             self._work.change(kept[0]["id"], data=data)
@@ -2742,7 +2893,7 @@ class Deleter:
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
-        if self._work.make_due(Which(queue=TO_DELETE, resource=resource, tried=False)):
+        if self._work.make_due(Which(task=DELETE, resource=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
@@ -2757,7 +2908,8 @@ class Deleter:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED_SECONDS)):
+                longest = max(self._retry.longest, BLOCKED_SECONDS)
+                for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
                     if not self._stopping.is_set():
                         self._look_at(row)
                 if not self._stopping.is_set():
@@ -2810,7 +2962,7 @@ class Deleter:
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
-        return self._work.has(Which(resources=resources, not_queue=TO_DELETE, states=states))
+        return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -2842,18 +2994,16 @@ class Deleter:
                 self._work.change(row["id"], next_attempt=time.time() + seconds)
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
-        retry = self._retry
         with self._ledger.transaction():
             kept = {key: value for key, value in data.items() if key != "Asked"}
             if not self._work.replace_data(row, kept):
                 return  # noted again meanwhile, or dropped
             self._work.add_attempt(row["id"])
-            hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
-            state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
         text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
-            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+            orthanc.LogError(f"{text}. Given up after {self._retry.give_up_hours:g} hours; {again}")
         elif row["attempts"] == 0:
             orthanc.LogWarning(f"{text}. It will be asked again")
 
@@ -2883,7 +3033,7 @@ class Identity:
         self._name, self._check, self._wake = name, check, wake
         self._thread = threading.Thread()
         self._counts_until = self._next = self._doubted = 0.0  # monotonic
-        self._delay = 1.0
+        self._pauses = Pauses(1.0, CHECK_SECONDS)  # while it can't be asked
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:
@@ -2918,18 +3068,20 @@ class Identity:
     def _ask(self, check: Callable[[str], None]) -> None:
         begun, at = time.monotonic(), time.time()
         used, self._used = self._used, False
-        wait, delay = CHECK_SECONDS, 1.0
+        wait = CHECK_SECONDS
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
             self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
+            wait = self._pauses.next()
         else:
             self.wrong = self.silent = ""
             self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
-        self._delay, self._next = delay, time.monotonic() + wait
+        if not self.silent:
+            self._pauses.reset()
+        self._next = time.monotonic() + wait
         if begun < self._doubted:  # it was about what it was before
             self._counts_until = self._next = 0.0
         self._wake.set()
@@ -2984,7 +3136,7 @@ class Destination:
     """One destination's health. After a failure nothing is sent until a probe answers.
 
     The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
-    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_pauses` says, ever more rarely.
     """
 
     def __init__(
@@ -3000,16 +3152,17 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
-        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
+        self._probe, self._wake = probe, wake
         self._probing: threading.Thread | None = None
-        self._delay, self._next_probe = 1.0, 0.0
-        self._trial_delay, self._next_trial = first, 0.0
+        self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
+        self._trial_pauses, self._next_trial = Pauses(first, longest), 0.0
 
     def failed(self, error: str) -> None:
         """Hold all jobs back, since one has failed, and ask whether it is there."""
         if not self.away:
-            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
-            self._next_trial = time.monotonic() + self._trial_delay
+            self._probe_pauses.reset()
+            self._trial_pauses.reset()
+            self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
         self.identity.doubt()
@@ -3025,8 +3178,7 @@ class Destination:
     def sent(self) -> None:
         """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
-            self._trial_delay = min(self._longest, self._trial_delay * 2)
-            self._next_trial = time.monotonic() + self._trial_delay
+            self._next_trial = time.monotonic() + self._trial_pauses.next()
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
@@ -3041,8 +3193,7 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._delay
-            self._delay = min(PROBE_LONGEST_SECONDS, self._delay * 2)
+            self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
         self._wake.set()
@@ -3134,7 +3285,7 @@ class Destinations:
             name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
         }
         for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
-            if name in {TO_ROUTE, TO_DELETE, *named}:
+            if name in named:
                 continue
             self._held.add(name)
             orthanc.LogWarning(
@@ -3328,7 +3479,7 @@ class Metrics:
         """Set all metrics, and count from now on."""
         for state, number in self._ledger.totals().items():
             self._set(state, float(number))
-        oldest = self._work.oldest_unfinished(TO_DELETE)
+        oldest = self._work.oldest_unfinished(DELETE)
         self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
         self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
         self._delivered, self._since = 0, time.monotonic()
@@ -3358,7 +3509,7 @@ class Rows:
 
         `None` means all instances that the resource holds when it is sent.
         """
-        same = Which(resource=resource, queue=destination, states=("waiting",), data={"Level": level})
+        same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
@@ -3385,14 +3536,12 @@ class Rows:
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
-        retry, data = self._retry, json.loads(row["data"])
-        hours = retry.give_up_hours
+        data, hours = json.loads(row["data"]), self._retry.give_up_hours
         history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
         with self._ledger.transaction():
             self._work.change(row["id"], data={**data, "History": history})
-            times = {"first": retry.first, "longest": retry.longest, "give_up_after": hours * 3600}
-            state = self._ledger.fail(row["id"], one_line(error), **times)
-        where = row["queue"] or "any destination"
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
+        where = row["queue"] if row["task"] == SEND else "any destination"
         text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
@@ -3401,6 +3550,18 @@ class Rows:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
 
 
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
@@ -3493,7 +3654,7 @@ class Assignment:
         ------
         LoopbackError : Orthanc does not answer; what is left is routed the next time.
         """
-        while rows := self._ledger.due(TO_ROUTE, PAGE, self._settings.retry.longest):
+        while rows := self._ledger.due(NO_DESTINATION, PAGE, self._settings.retry.longest, ROUTE):
             for row in rows:
                 if self._stopping.is_set():
                     return
@@ -3593,7 +3754,7 @@ class Bisection:
         was_silent : it did not answer a probe since it failed: then that was the reason.
         """
         with self._ledger.transaction():
-            for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
+            for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
                 data = json.loads(row["data"])
                 # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
@@ -3605,8 +3766,8 @@ class Bisection:
         """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
         if data.get("Refused"):
             return False
-        parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
+        parts = Which(task=SEND, queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(task=SEND, queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
@@ -3623,10 +3784,24 @@ class Bisection:
             self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
 
 
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback.
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
 UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
 
 
 def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
@@ -3638,6 +3813,51 @@ def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
             raise
         return None
     return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -3897,13 +4117,7 @@ class Jobs:
             elif not self._verification.begin(row):
                 self._rows.end_delivered(row)
             return
-        try:
-            job = self._loopback.get(f"/jobs/{row['job']}")
-            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
         # Whoever could not be reached had nothing against the content.
         data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
@@ -3912,7 +4126,7 @@ class Jobs:
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
-        for row in self._work.find(Which(queue=destination, states=("sending",))):
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("sending",))):
             if row["job"] is None:
                 continue
             try:
@@ -3942,8 +4156,9 @@ class Jobs:
                 continue
             taken.add(job["ID"])
             self._note(row["id"], job["ID"])
-            if job["State"] not in UNFINISHED_JOBS:
-                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+            ending, _ = ending_of(job)
+            if ending is not Ending.RUNNING:
+                self._settle({**row, "job": job["ID"]}, ending is Ending.SUCCESS)
         self.is_one_in_doubt = False
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -4009,7 +4224,7 @@ class Dispatcher:
         """Submit what is due to each destination that may be sent to now."""
         shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
         busy = self._ledger.queues("sending")
-        for name in sorted(self._ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
+        for name in self._ledger.queues("waiting"):
             health = self._destinations.health_of(name)
             if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
                 continue
@@ -4216,7 +4431,7 @@ class Intake:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-        self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+        self._ledger.add(NO_DESTINATION, resource, {**data, "Origins": origins}, task=ROUTE)
 
     def _forget_numbers(self, place: int) -> None:
         """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
@@ -4225,7 +4440,7 @@ class Intake:
         """
         self._sent.forget_numbers(place)
         self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
-        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
+        for row in self._work.find(Which(task=ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
             self._work.change(row["id"], data={**data, "Instances": about})
@@ -4311,7 +4526,7 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
-        return BUSY_LOOK_SECONDS if self.ledger.queues("waiting") else IDLE_SECONDS
+        return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""
@@ -4439,7 +4654,7 @@ class Forwarder:
             rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
         }
         path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
+        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:
@@ -4562,6 +4777,7 @@ class DeliveryRoutes:
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
+            task=SEND if "destination" in query else None,
             queue=query.get("destination"),
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
             resource=query.get("resource"),
@@ -4600,7 +4816,7 @@ class DeliveryRoutes:
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all dead rows of a destination again: `{"Destination": …}`."""
         name = self._named.destination(request.parameters.get("Destination"))
-        return {"Retried": self._retry(Which(queue=name, states=("dead",)))}
+        return {"Retried": self._retry(Which(task=SEND, queue=name, states=("dead",)))}
 
     def _retry(self, which: Which) -> int:
         count = self._forwarder.engine.work.retry(which)
@@ -4724,7 +4940,7 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
 
 
 def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    data, task = json.loads(row["data"]), task_of(row)
+    data = json.loads(row["data"])
     level, instances = data["Level"], data["Instances"]
     study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
     return {
@@ -4732,8 +4948,8 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "Level": level,
         "Resource": row["subject"],
         "Study": study,
-        "Task": task,
-        "Destination": row["queue"] if task == "send" else None,
+        "Task": row["task"],
+        "Destination": row["queue"] if row["task"] == SEND else None,
         "State": row["state"],
         "Attempts": row["attempts"],
         "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
@@ -5050,7 +5266,8 @@ class DestinationOptions(SendOptions):
         },
     )
     options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
+        default_factory=dict,
+        metadata={"help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
     @property
@@ -5072,7 +5289,7 @@ class Settings(ForwardingSettings):
         metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
 
 

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -49,7 +50,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -1057,6 +1058,163 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
 __version__ = "0.1.0"
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
 
 
@@ -1133,14 +1291,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
 
 
 def make_private(path: Path) -> None:
@@ -1262,32 +1412,47 @@ if hasattr(os, "register_at_fork"):
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
 
 
-WORK_TABLES = """
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
 CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
 CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
 END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
@@ -1312,6 +1477,7 @@ class Ledger:
     Parameters
     ----------
     tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
     key : what a person sets to choose another folder, for errors.
 
     Raises
@@ -1327,13 +1493,15 @@ class Ledger:
         tables: str = "",
         *,
         durability: str = "normal",
-        version: int = 1,
+        version: int = VERSION,
         key: str = "StatePath",
+        first_tasks: str = "",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
         self._held = StateLock(path, key)
         try:
             try:
@@ -1369,10 +1537,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
         except BaseException:
             self._close_files()
             raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
 
     def _close_files(self) -> None:
         self._db.close()
@@ -1447,24 +1621,24 @@ class Ledger:
         """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
         )
 
     def start(self, row: int) -> None:
@@ -1474,17 +1648,14 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
             sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
             return state
 
     def totals(self) -> dict[str, int]:
@@ -1492,9 +1663,10 @@ class Ledger:
         found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
         return {row["queue"]: row["n"] for row in rows}
 
     def forget_finished(self, days: float) -> bool:
@@ -1631,10 +1803,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()
@@ -1732,36 +1903,6 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
-
-
-FIRST_DELAY_SECONDS = 30.0  # until the second attempt
-LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
-
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
-
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
-        "Longest": "the script decides that itself now (an hour)",
-    }
-    first: ClassVar[float] = FIRST_DELAY_SECONDS
-    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
-
-    give_up_hours: float = dataclasses.field(
-        default=72,
-        metadata={
-            "minimum": 0,
-            "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
-            ),
-        },
-    )
-
-
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
 
 
@@ -1848,7 +1989,7 @@ class Orphans:
 
 
 OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
 
@@ -1865,9 +2006,9 @@ class Which:
     Attributes
     ----------
     ids, resources : it is one of these.
-    queue, resource, job : it is this one.
+    task, queue, resource, job : it is this one.
     resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_queue : it is in another queue.
+    not_task : it is another task.
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
@@ -1876,8 +2017,9 @@ class Which:
     """
 
     ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
     queue: str | None = None
-    not_queue: str | None = None
     resource: str | None = None
     resource_glob: str | None = None
     resources: Collection[str] | None = None
@@ -1891,7 +2033,8 @@ class Which:
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
@@ -1914,7 +2057,7 @@ class Which:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
             ("subject GLOB ?", self.resource_glob),
-            ("queue<>?", self.not_queue),
+            ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
         ):
@@ -1927,6 +2070,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    task: str
     queue: str
     subject: str
     attempts: int
@@ -1967,37 +2111,37 @@ class WorkView:
         sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
         return self._ledger.rows(sql, *values, since, limit)
 
-    def totals_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows in each state, by queue."""
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
         found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
             found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
         return found
 
-    def oldest_unfinished(self, not_queue: str) -> float | None:
-        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
 
     def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
         """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
-    def unfinished_listing(self, key: str) -> dict[str, int]:
-        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
         sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
 
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
             "ORDER BY next_attempt, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            *(SEND, queue, time.time(), time.time() + longest, limit),
         )
 
 
@@ -2053,18 +2197,17 @@ class Work(WorkView):
         return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
 
     def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        self._ledger.run(sql, time.time(), queue, since)
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
-        )
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
         if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, error, queue, after)
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
         return max(after, int(last))
 
     def remove(self, row: int, states: Collection[str] = STATES) -> bool:
@@ -2223,33 +2366,9 @@ def _normalized(value: str) -> str:
 
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-END_EVENT_SECONDS = 5.0  # until a job that is not listed any more counts as failed, unless its end was reported
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
-ENDED_JOBS_IN_MEMORY = 1000
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
-
-
-class JobEnds:
-    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
-
-    def __init__(self) -> None:
-        self._ended: OrderedDict[str, bool] = OrderedDict()
-        self._changed = threading.Condition()
-
-    def end(self, job: str, *, well: bool) -> None:
-        """Take the end of a job."""
-        with self._changed:
-            self._ended[job] = well
-            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
-
-    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
-        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
-            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 class StoreJobs:
@@ -2289,23 +2408,18 @@ class StoreJobs:
 
     def look(self, job: str) -> tuple[int, bool | None, str]:
         """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
-        if self._ends.wait([job], 0).get(job):
+        if self._ends.get(job):
             return 100, True, ""
-        try:
-            state = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
+        if (state := get_job(self._loopback, job)) is None:
+            # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
             return 100 * well, well, "" if well else "the job is not known any more"
-        if state["State"] == "Success":
+        ending, why = ending_of(state)
+        if ending is Ending.SUCCESS:
             return 100, True, ""
-        failed = state["State"] in ("Failure", "Paused")
-        return (
-            state["Progress"],
-            False if failed else None,
-            state.get("ErrorDetails") or state["ErrorDescription"],
-        )
+        if ending is Ending.RUNNING and state["State"] != "Paused":
+            return state["Progress"], None, ""
+        return state["Progress"], False, why or state["ErrorDescription"]
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""
@@ -3066,10 +3180,7 @@ class Delivery:
         return data if "Url" in data else self._caller.prepared(data["Values"])
 
     def _fail(self, row: Mapping[str, Any], error: str) -> None:
-        retry = self._retry
-        state = self._ledger.fail(
-            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
-        )
+        state = self._ledger.fail(row["id"], error, self._retry)
         if row["attempts"] == 0 or state == "dead":
             after = "given up" if state == "dead" else "it goes again"
             name = self._caller.name

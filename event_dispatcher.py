@@ -31,6 +31,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import hashlib
 import http.client
 import inspect
 import json
@@ -50,7 +51,19 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, TypedDict, Unpack, overload
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    TypedDict,
+    Unpack,
+    overload,
+)
 
 try:
     import orthanc
@@ -100,6 +113,70 @@ def _numbers(version: str) -> list[int]:
 
 
 __version__ = "0.1.0"
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
@@ -157,451 +234,6 @@ def folder_on_command_line(parent: Path) -> Path | None:
         return None
     folders = (Path(os.fsdecode(word)) for word in words if word)
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
-
-
-# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
-
-
-# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
-NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-OTHERS = 0o077  # the bits of a mode that let somebody else in
-# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class StateError(OSError):
-    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
-
-
-class StateBusyError(StateError):
-    """Another process has the state. It ends, or it should have another folder."""
-
-
-class StateGoneError(StateError):
-    """The state was deleted or replaced while it was in use: what is written now would be lost."""
-
-
-def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin."""
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    return base.parent if base.is_file() else folder_on_command_line(base) or base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
-
-
-def make_folder(folder: Path, key: str = "StatePath") -> None:
-    """Make the folder of state files, if it is not there.
-
-    Raises
-    ------
-    StateError : it can't be made; `key` is what a person sets to choose another.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"{folder} can't be made ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-
-
-def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
-    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
-
-    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
-
-    Parameters
-    ----------
-    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
-    key : what a person sets to choose another folder.
-
-    Raises
-    ------
-    StateError : it can't be opened, is a symbolic link, or no regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
-    except OSError as error:
-        _refuse_link(path)
-        why = f"{path} can't be written ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StateError(f"{path} is no file, and the state must be one")
-        make_private(path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
-
-
-def make_private(path: Path) -> None:
-    """Let only the owner read a state file, if it is there.
-
-    Raises
-    ------
-    StateError : it is a symbolic link.
-    """
-    _refuse_link(path)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
-            try:
-                path.chmod(0o600)
-            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
-                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
-
-
-def must_be_same(descriptor: int, path: Path) -> None:
-    """Raise StateGoneError unless the file at a path is the one that we have open."""
-    try:
-        same = os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            raise
-        same = False
-    if not same:
-        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
-
-
-class StateLock:
-    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
-
-    Children don't inherit it.
-
-    Parameters
-    ----------
-    path : of the state file, or of a folder of them.
-    key : what a person sets to choose another folder.
-    file : that is locked, where it has another name.
-
-    Raises
-    ------
-    StateBusyError : somebody has it already.
-    StateError : the file can't be made or opened.
-    """
-
-    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
-        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(self.path.parent, key)
-        self._descriptor = open_private(self.path, key=key)
-        try:
-            self._take(path, key)
-        except BaseException:
-            self.close()
-            raise
-        LOCKS_HELD.add(self)
-
-    def _take(self, path: Path, key: str) -> None:
-        try:
-            lock_file(self._descriptor)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                orthanc.LogWarning(
-                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
-                )
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise StateBusyError(
-                    f"another process uses {path}; this one waits until that one ends. "
-                    f"If both are to run, set {key} of each to a folder of its own"
-                ) from None
-            else:
-                raise
-
-    def check(self) -> None:
-        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
-        must_be_same(self._descriptor, self.path)
-
-    def close(self) -> None:
-        """Let somebody else have it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def lock_file(descriptor: int) -> None:
-    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
-
-
-def _drop_locks_in_child() -> None:
-    for lock in list(LOCKS_HELD):
-        lock.close()
-
-
-# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_locks_in_child)
-
-
-# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
-
-
-WORK_TABLES = """
-CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS work(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
-    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
-CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
-CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
-CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
-CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
-END;
-CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
-END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
-"""
-# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
-# `dead` (given up, until a person retries or drops it).
-STATES = ("waiting", "sending", "done", "gone", "dead")
-BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
-FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
-# Of the write-ahead file. A full disk needs this much room for each script until all go on.
-WAL_PAGES, WAL_BYTES = 256, 1 << 20
-FORGET_FINISHED = """
-DELETE FROM work WHERE id IN (
-    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
-"""
-
-
-class Ledger:
-    """One SQLite file of rows of work, for any number of threads.
-
-    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
-    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
-    open it.
-
-    Parameters
-    ----------
-    tables : SQL that makes more tables than those of rows of work, where they are not there.
-    key : what a person sets to choose another folder, for errors.
-
-    Raises
-    ------
-    StateBusyError : another process has it open.
-    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
-        be another time: see `Worker`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        tables: str = "",
-        *,
-        durability: str = "normal",
-        version: int = 1,
-        key: str = "StatePath",
-    ) -> None:
-        self.path, self._lock = path, threading.RLock()
-        self.quarantined_to: Path | None = None
-        self.is_new = False
-        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
-        self._held = StateLock(path, key)
-        try:
-            try:
-                self._open(tables, durability, version, key)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise  # locked, full, not allowed: nothing is wrong with the content
-                self._move_aside()
-                self._open(tables, durability, version, key)
-        except BaseException:
-            self._held.close()
-            raise
-
-    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
-        for suffix in ("-wal", "-shm"):
-            make_private(Path(f"{self.path}{suffix}"))
-        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
-        self._file = open_private(self.path, key=key)
-        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
-        try:
-            self._db.row_factory = sqlite3.Row
-            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
-            # long as this one is under way, nothing can be committed.
-            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
-            self._db.execute(f"PRAGMA synchronous={durability}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
-            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            self.is_new = found == 0
-            if found > version:
-                raise sqlite3.OperationalError(
-                    f"{self.path} is of version {found}, made by a newer script than this one"
-                )
-            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
-                raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
-        except BaseException:
-            self._close_files()
-            raise
-
-    def _close_files(self) -> None:
-        self._db.close()
-        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
-        os.close(self._file)
-        self._file = -1
-
-    def _move_aside(self) -> None:
-        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
-        self.path.replace(self.quarantined_to)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._file >= 0:
-                self._close_files()
-            self._held.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            self._close_files()
-
-    def check(self) -> None:
-        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
-        with self._lock:
-            must_be_same(self._file, self.path)
-        self._held.check()
-
-    def tidy(self) -> None:
-        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
-        changes = self._db.total_changes
-        if changes == self._seen_changes != self._tidied_changes:
-            self.checkpoint()
-            self._tidied_changes = changes
-        self._seen_changes = changes
-
-    def checkpoint(self) -> None:
-        """Bring the write-ahead file into the ledger and empty it."""
-        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all that is written inside, or nothing of it. May be nested."""
-        with self._lock:
-            if self._db.in_transaction:
-                yield self._db
-                return
-            must_be_same(self._file, self.path)
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.rollback()  # a COMMIT that failed leaves its transaction open
-                raise
-
-    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            return [dict(row) for row in self._db.execute(sql, parameters)]
-
-    def run(self, sql: str, *parameters: Any) -> int:
-        """Execute one statement, committed on return; gives the number of rows changed."""
-        with self.transaction() as db:
-            return db.execute(sql, parameters).rowcount
-
-    def get_value(self, name: str, default: int = 0) -> int:
-        """Return a number of the table `state`, or the default."""
-        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
-
-    def set_value(self, name: str, value: int) -> None:
-        """Keep a number in the table `state`."""
-        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
-
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
-        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
-        with self.transaction() as db:
-            now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
-            return int(db.execute(sql, values).lastrowid or 0)
-
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
-
-        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
-        """
-        return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
-        )
-
-    def start(self, row: int) -> None:
-        """Say that this attempt begins: before it does."""
-        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
-
-    def end(self, row: int, state: str) -> None:
-        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
-
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
-        with self.transaction():
-            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
-            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
-            return state
-
-    def totals(self) -> dict[str, int]:
-        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
-        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
-        return {state: found.get(state, 0) for state in STATES}
-
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
-        return {row["queue"]: row["n"] for row in rows}
-
-    def forget_finished(self, days: float) -> bool:
-        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
-        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
@@ -734,6 +366,535 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin."""
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
+    key : what a person sets to choose another folder, for errors.
+
+    Raises
+    ------
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = VERSION,
+        key: str = "StatePath",
+        first_tasks: str = "",
+    ) -> None:
+        self.path, self._lock = path, threading.RLock()
+        self.quarantined_to: Path | None = None
+        self.is_new = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
+        self._held = StateLock(path, key)
+        try:
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            self._db.row_factory = sqlite3.Row
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.is_new = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
+
+    def _move_aside(self) -> None:
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all that is written inside, or nothing of it. May be nested."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            must_be_same(self._file, self.path)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
+                raise
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -766,7 +927,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -845,7 +1006,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -883,18 +1044,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -919,7 +1071,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -940,7 +1092,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -959,7 +1111,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:
@@ -973,7 +1125,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
 
 
 OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
 
@@ -990,9 +1142,9 @@ class Which:
     Attributes
     ----------
     ids, resources : it is one of these.
-    queue, resource, job : it is this one.
+    task, queue, resource, job : it is this one.
     resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_queue : it is in another queue.
+    not_task : it is another task.
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
@@ -1001,8 +1153,9 @@ class Which:
     """
 
     ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
     queue: str | None = None
-    not_queue: str | None = None
     resource: str | None = None
     resource_glob: str | None = None
     resources: Collection[str] | None = None
@@ -1016,7 +1169,8 @@ class Which:
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
@@ -1039,7 +1193,7 @@ class Which:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
             ("subject GLOB ?", self.resource_glob),
-            ("queue<>?", self.not_queue),
+            ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
         ):
@@ -1052,6 +1206,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    task: str
     queue: str
     subject: str
     attempts: int
@@ -1092,37 +1247,37 @@ class WorkView:
         sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
         return self._ledger.rows(sql, *values, since, limit)
 
-    def totals_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows in each state, by queue."""
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
         found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
             found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
         return found
 
-    def oldest_unfinished(self, not_queue: str) -> float | None:
-        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
 
     def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
         """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
-    def unfinished_listing(self, key: str) -> dict[str, int]:
-        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
         sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
 
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
             "ORDER BY next_attempt, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            *(SEND, queue, time.time(), time.time() + longest, limit),
         )
 
 
@@ -1178,18 +1333,17 @@ class Work(WorkView):
         return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
 
     def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        self._ledger.run(sql, time.time(), queue, since)
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
-        )
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
         if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, error, queue, after)
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
         return max(after, int(last))
 
     def remove(self, row: int, states: Collection[str] = STATES) -> bool:
@@ -1332,10 +1486,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()
@@ -1434,6 +1587,10 @@ class AtLeastOnce:
     reconcile: bool = True
     folder: str | None = None
     durability: str = "normal"
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until a handler is tried again that has failed so often."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
     def check(self) -> None:
         """Raise ValueError for a name or a durability that can't be."""
@@ -1892,10 +2049,8 @@ class HandOver:
         if error is None:
             work.remove(row)
         else:
-            kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
-            pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if ledger.fail(row, repr_of(error), **pace) == "dead":
-                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
+            if ledger.fail(row, repr_of(error), self._kept) == "dead":
+                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], self._kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 
     def hand_over(self, ledger: Ledger) -> None:
@@ -2678,7 +2833,7 @@ def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
         found[level] = identifier
         if level != "Patient":
             above = levels[levels.index(level) - 1]
-            resource = _checked((yield f"/{PLURALS.get(level, 'instances')}/{identifier}")).json()
+            resource = _checked((yield f"/{PLURAL.get(level, 'instances')}/{identifier}")).json()
             identifier = resource[f"Parent{above}"]
     return found
 

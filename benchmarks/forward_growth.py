@@ -110,9 +110,11 @@ def fill(ledger: Path, number: int) -> None:
     """So many rows, one in ten of them dead."""
     data, now = json.dumps({"Level": "Study", "Instances": ["instance"]}), time.time()
     states = ["dead", *["done"] * 9]
-    made = [("DEST", f"study{one}", states[one % 10], 1, now, "", None, data, now, now, 0) for one in range(number)]
+    made = [
+        ("DEST", f"study{one}", states[one % 10], 1, now, "", None, data, now, now, 0, "send") for one in range(number)
+    ]
     with sqlite3.connect(ledger) as database:
-        database.executemany("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?)", made)
+        database.executemany("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?)", made)
     database.close()
 
 

@@ -21,19 +21,19 @@ from testing.standin import StandIn
 
 FINISHED = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?)
-INSERT INTO work SELECT NULL,'NODE','study'||i,'done',1,0,'',NULL,'{}',?,?,0 FROM n
+INSERT INTO work SELECT NULL,'NODE','study'||i,'done',1,0,'',NULL,'{}',?,?,0,'send' FROM n
 """
 
 
 def turn(ledger: Any, oldest_unfinished: str) -> None:
-    ledger.due("", 500, 3600)
+    ledger.due("", 500, 3600, "route")
     ledger.queues("sending")
     for queue in ledger.queues("waiting"):
         ledger.due(queue, 5, 3600)
     ledger.rows("SELECT * FROM work WHERE state='sending'")
     ledger.forget_finished(30)
     ledger.totals()
-    ledger.rows(oldest_unfinished, "/delete")
+    ledger.rows(oldest_unfinished, "delete")
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -53,7 +53,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
     with StandIn().installed(), tempfile.TemporaryDirectory() as folder:
         ledger_module = importlib.import_module("common.ledger")
-        oldest = importlib.import_module("forwarding.forwarder").OLDEST_UNFINISHED
+        oldest = importlib.import_module("common.work").OLDEST_UNFINISHED
         costs, expiry = [], []
         for number in (given.few, given.many):
             ledger = ledger_module.Ledger(Path(folder) / f"{number}.sqlite")

@@ -10,18 +10,15 @@ in the low ones. The outbox holds the place up to which all is applied, written 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import threading
 from pathlib import Path
-from typing import BinaryIO
 
-from ._common.state import must_be_same, open_private
+from ._common.append_only import AppendOnly
 
 LARGE_BYTES = 4 << 20  # from which an empty file is started, once all of it is applied
 CHUNK_BYTES = 256 << 10  # that are applied together
-SYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 GENERATION_SHIFT = 40  # bits of a place below its generation
 
 
@@ -42,10 +39,10 @@ class Journal:
     def __init__(self, path: Path, applied: int | None, *, full: bool) -> None:
         self.path, self._full = path, full
         self._lock = threading.Lock()
-        self._file = _open(path, os.O_CREAT)
-        header = b"" if applied is None else self._file.readline(100)
+        self._file = AppendOnly(path, synced=full)
+        header = b"" if applied is None else self._file.read(100, 0).partition(b"\n")[0] + b"\n"
         self._generation = _generation(header)
-        self._end = cut_torn_line(self._file) if self._generation else 0
+        self._end = self._file.size if self._generation else 0
         # All of a file of an older generation than that of the place is applied, nothing of a newer one.
         start = (applied or 0) - (self._generation << GENERATION_SHIFT)
         self._read_to = min(self._end, max(len(header), start))
@@ -63,14 +60,8 @@ class Journal:
         """Write one line; it is the operating system's when this returns. Raises `OSError`: nothing is written."""
         line += b"\n"
         with self._lock:
-            must_be_same(self._file.fileno(), self.path)
-            # At the end that we know of: what a full disk cut short is written over, and has no end of a line until then.
-            written = os.pwrite(self._file.fileno(), line, self._end)
-            if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            if self._full:
-                SYNC(self._file.fileno())
-            self._end += written
+            self._file.append(line)
+            self._end = self._file.size
 
     def read(self) -> list[bytes]:
         """Return the next lines that are not applied, those of a former process alone."""
@@ -78,7 +69,7 @@ class Journal:
         end = self.former - base if self.place < self.former else self._end
         size = CHUNK_BYTES
         while True:
-            found = os.pread(self._file.fileno(), min(size, end - self._read_to), self._read_to)
+            found = self._file.read(min(size, end - self._read_to), self._read_to)
             lines = found.split(b"\n")[:-1]
             if lines or len(found) < size:
                 return lines
@@ -108,13 +99,10 @@ class Journal:
                 return
             header = json.dumps({"generation": self._newest + 1}).encode() + b"\n"
             new = self.path.with_name(f"{self.path.name}.new")
-            file = _open(new, os.O_CREAT | os.O_TRUNC)
+            file = AppendOnly(new, synced=self._full, empty=True)
             try:
-                if os.pwrite(file.fileno(), header, 0) < len(header):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(new))
-                if self._full:
-                    SYNC(file.fileno())
-                new.replace(self.path)
+                file.append(header)
+                file.move(self.path)
             except BaseException:
                 file.close()
                 raise
@@ -128,30 +116,10 @@ class Journal:
         self._file.close()
 
 
-def cut_torn_line(file: BinaryIO) -> int:
-    """Cut off what a crash or a full disk left of a last line; return where the file ends then."""
-    end = position = file.seek(0, os.SEEK_END)
-    while position > 0:
-        start = max(0, position - 65536)
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
-        if newline >= 0:
-            position = start + newline + 1
-            break
-        position = start
-    if position < end:
-        file.truncate(position)
-    return position
-
-
 def _generation(header: bytes) -> int:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return int(json.loads(header)["generation"])
     return 0
-
-
-def _open(path: Path, flags: int) -> BinaryIO:
-    return os.fdopen(open_private(path, flags), "r+b", buffering=0)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from ._common.archive import identifiers_in
 from ._common.identifiers import PLURAL
 from ._common.loopback import Loopback, LoopbackError
 from ._common.routes import one_line
 from ._common.times import orthanc_time
 
 from .applier import Applier
-from .archive import Archive, identifiers_in
+from .archive import Archive
 from .outbox import new_id
 
 STUDIES_PER_PAGE = 500

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -39,8 +40,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "script.sqlite"
 
 
-def fail(ledger: Any, row: int, **more: float) -> str:
-    return str(ledger.fail(row, "away", **{"first": 10, "longest": 100, "give_up_after": NEVER, **more}))
+def fail(ledger: Any, row: int, give_up_hours: float = NEVER, **more: bool) -> str:
+    backoff = importlib.import_module("common.backoff").Backoff(10, 100)
+    retry = types.SimpleNamespace(delay=backoff.delay, give_up_hours=give_up_hours)
+    return str(ledger.fail(row, "away", retry, **more))
 
 
 def test_a_new_ledger_says_so_and_only_its_owner_may_read_it(piece: ModuleType, path: Path) -> None:
@@ -104,7 +107,18 @@ def test_a_row_waits_longer_after_each_failure_and_is_dead_after_its_time(piece:
         assert longest_wait / 2 - 1 <= found["next_attempt"] - time.time() <= longest_wait
         assert found["error"] == "away"
     assert ledger.due("q", 9, 100) == []
-    assert fail(ledger, row, give_up_after=-1) == "dead"
+    assert fail(ledger, row, give_up_hours=-1) == "dead"
+
+
+def test_what_is_given_up_at_once_is_dead_whatever_the_clock_says(
+    piece: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = piece.Ledger(path)
+    row = ledger.add("q", "s", {})
+    now = time.time()
+    monkeypatch.setattr(piece.time, "time", lambda: now - 5e8)
+    ledger.start(row)
+    assert fail(ledger, row, give_up=True) == "dead"
 
 
 def test_a_clock_that_jumped_back_strands_nothing(

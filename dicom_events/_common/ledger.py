@@ -5,7 +5,6 @@
 import contextlib
 import json
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -13,34 +12,50 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .retry import RetryPolicy
 from .state import StateLock, make_private, must_be_same, open_private
 
-WORK_TABLES = """
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS work(
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
-    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS work_by_state ON work(state, queue, id);
-CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, queue, state, id);
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
 CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
 CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
 CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
 CREATE TABLE IF NOT EXISTS work_counts(
-    queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(queue, state)) WITHOUT ROWID;
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
 CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
 END;
-CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF queue, state ON work
-WHEN new.queue<>old.queue OR new.state<>old.state BEGIN
-    UPDATE work_counts SET n=n-1 WHERE queue=old.queue AND state=old.state;
-    INSERT INTO work_counts VALUES(new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
 END;
-INSERT INTO work_counts SELECT queue, state, COUNT(*) FROM work
-WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY queue, state;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
 """
 # Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
 # `dead` (given up, until a person retries or drops it).
@@ -65,6 +80,7 @@ class Ledger:
     Parameters
     ----------
     tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
     key : what a person sets to choose another folder, for errors.
 
     Raises
@@ -80,13 +96,15 @@ class Ledger:
         tables: str = "",
         *,
         durability: str = "normal",
-        version: int = 1,
+        version: int = VERSION,
         key: str = "StatePath",
+        first_tasks: str = "",
     ) -> None:
         self.path, self._lock = path, threading.RLock()
         self.quarantined_to: Path | None = None
         self.is_new = False
         self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
         self._held = StateLock(path, key)
         try:
             try:
@@ -122,10 +140,16 @@ class Ledger:
                 )
             if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(complaint[0])
-            self._db.executescript(f"BEGIN IMMEDIATE; {WORK_TABLES} {tables} PRAGMA user_version={version}; COMMIT;")
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
         except BaseException:
             self._close_files()
             raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
 
     def _close_files(self) -> None:
         self._db.close()
@@ -200,24 +224,24 @@ class Ledger:
         """Keep a number in the table `state`."""
         self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
 
-    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0) -> int:
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
         """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
         with self.transaction() as db:
             now = time.time()
-            values = (queue, resource, json.dumps(data), now, now, priority)
-            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?)"
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
             return int(db.execute(sql, values).lastrowid or 0)
 
-    def due(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the next rows of a queue, of each resource only the oldest unfinished one, so that order holds.
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self.rows(
-            "SELECT * FROM work w WHERE queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) AND NOT EXISTS "
-            "(SELECT 1 FROM work o WHERE o.subject=w.subject AND o.queue=w.queue AND o.state IN ('waiting','sending') "
-            "AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
         )
 
     def start(self, row: int) -> None:
@@ -227,17 +251,14 @@ class Ledger:
     def end(self, row: int, state: str) -> None:
         self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
 
-    def fail(self, row: int, error: str, *, first: float, longest: float, give_up_after: float) -> str:
-        """Wait for the next attempt, twice as long as the last time and up to half of it less; or `dead`, if it took too long."""
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
         with self.transaction():
             found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
-            now, delay = (
-                time.time(),
-                min(longest, first * 2.0 ** min(found["attempts"] - 1, 40)) * random.uniform(0.5, 1),
-            )
-            state = "dead" if now - found["created"] > give_up_after else "waiting"
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
             sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
-            self.run(sql, state, error, now + delay, now, row)
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
             return state
 
     def totals(self) -> dict[str, int]:
@@ -245,9 +266,10 @@ class Ledger:
         found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
         return {state: found.get(state, 0) for state in STATES}
 
-    def queues(self, state: str) -> dict[str, int]:
-        """Return the queues that have rows in a state, with their number."""
-        rows = self.rows("SELECT queue, n FROM work_counts WHERE state=? AND n>0 ORDER BY queue", state)
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
         return {row["queue"]: row["n"] for row in rows}
 
     def forget_finished(self, days: float) -> bool:

@@ -90,14 +90,6 @@ def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
     return descriptor
 
 
-def ends_with_line(descriptor: int) -> bool:
-    """Return whether an open file is empty or ends with a whole line."""
-    if size := os.lseek(descriptor, 0, os.SEEK_END):
-        os.lseek(descriptor, size - 1, os.SEEK_SET)
-        return os.read(descriptor, 1) == b"\n"
-    return True
-
-
 def make_private(path: Path) -> None:
     """Let only the owner read a state file, if it is there.
 

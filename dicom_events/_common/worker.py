@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import orthanc
 
+from .backoff import Pauses
 from .ledger import Ledger
 from .loopback import LoopbackError
 from .state import StateBusyError, StateGoneError
@@ -141,10 +142,9 @@ class Worker:
     # The thread
 
     def _work(self) -> None:
-        delay = FIRST_RETRY
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(delay)
-            delay = min(LONGEST_RETRY, delay * 2)
+            self.stopping.wait(pauses.next())
         while not self.stopping.is_set():
             self.wake.clear()
             wait = self._take_turn()

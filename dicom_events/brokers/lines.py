@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+
+from .._common.append_only import AppendOnly
 
 from ..broker_settings import FileConfig
 from ..events import Event, Form
-from ..journal import cut_torn_line
 from . import Outcome, PromptBroker, Submitted
 
 
@@ -24,37 +23,32 @@ class Lines(PromptBroker):
         super().__init__(form)
         self._path = folder / (config.path or "dicom_events.jsonl")
         self._most, self._keep = config.max_megabytes * 1_000_000, config.keep
-        self._file: BinaryIO | None = None
+        self._file: AppendOnly | None = None
 
     def open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab+", buffering=0)
-        cut_torn_line(self._file)  # it was never confirmed, and comes again
+        # A torn line was never confirmed, and comes again.
+        self._file = AppendOnly(self._path, is_ours=False)
 
     def message(self, event: Event) -> bytes:
         return self.form.body(event) + b"\n"
 
     def deliver(self, events: list[Submitted]) -> list[Outcome]:
         assert self._file
-        size, together = self._file.seek(0, os.SEEK_END), b""
+        size, together = self._file.size, b""
         for _, line in events:
             if size and size + len(line) > self._most:
-                self._write(together)
+                self._file.append(together)
                 self._rotate()
                 size, together = 0, b""
             together += line
             size += len(line)
-        self._write(together)
+        self._file.append(together)
         return [Outcome(event.row) for event, _ in events]
-
-    def _write(self, lines: bytes) -> None:
-        assert self._file
-        while lines:
-            lines = lines[self._file.write(lines) :]
 
     def _rotate(self) -> None:
         assert self._file
-        os.fsync(self._file.fileno())
+        self._file.sync()
         self._file.close()
         for number in range(self._keep, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")

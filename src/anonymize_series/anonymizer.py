@@ -16,10 +16,12 @@ from anonymize_series.patient_register import REGISTER_TABLES, Register
 from anonymize_series.pseudonyms import Pseudonyms
 from anonymize_series.re_identifying import ReIdentifying
 from anonymize_series.sending import Sending
-from anonymize_series.settings import FROM_RULES, NAME, RE_IDENTIFY, SECTION, Settings
+from anonymize_series.settings import NAME, SECTION, Settings
+from anonymize_series.tasks import ANONYMIZE, FIRST_TASKS, NO_RECIPE, RE_IDENTIFY, ROUTE
 from common.arrivals import Arrivals
 from common.changes import FEED_TABLES, Feed
 from common.inbox import Inbox
+from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.state import configuration_folder, state_folder
@@ -56,7 +58,7 @@ class Anonymizer:
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
-        self._changed = threading.Event()
+        self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
@@ -77,6 +79,7 @@ class Anonymizer:
         elif event is None or self.worker.is_off:
             return
         elif event.startswith("JOB_"):
+            self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
             self._inbox.add(("NewInstance", resource))
@@ -93,7 +96,8 @@ class Anonymizer:
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        self.ledger = Ledger(path, FEED_TABLES + REGISTER_TABLES, durability=self.settings.durability)
+        tables = FEED_TABLES + REGISTER_TABLES
+        self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:
             orthanc.LogError(
                 f"{NAME}: the register {path} was corrupt and is kept as {self.ledger.quarantined_to}; "
@@ -106,12 +110,14 @@ class Anonymizer:
         return self.ledger
 
     def _create_steps(self) -> None:
-        """Create what does the rows of each queue, and the feed that the rows come from."""
+        """Create what does the rows of each task, and the feed that the rows come from."""
         settings, ledger, register = self.settings, self.ledger, self.register
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
-        self._sending = Sending(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts)
+        self._sending = Sending(
+            *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
+        )
         back = ReIdentifying(
             *(self.loopback, ledger, register, self._attempts, pseudonyms), delete_results=settings.delete_results
         )
@@ -119,9 +125,9 @@ class Anonymizer:
             *(settings.recipes, self.loopback, self.work, register, self._attempts, pseudonyms, self._sending)
         )
         self._steps = {
-            FROM_RULES: intake.route,
-            RE_IDENTIFY: back.re_identify,
-            **dict.fromkeys(settings.recipes, anonymizing.anonymize),
+            (ROUTE, NO_RECIPE): intake.route,
+            (RE_IDENTIFY, NO_RECIPE): back.re_identify,
+            **{(ANONYMIZE, name): anonymizing.anonymize for name in settings.recipes},
         }
         levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
         self._feed = Feed(
@@ -141,8 +147,8 @@ class Anonymizer:
                 self._changed.clear()
                 self._feed.poll()
                 self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
-            for queue, step in self._steps.items():
-                self._attempts.work_off(queue, step)
+            for (task, recipe), step in self._steps.items():
+                self._attempts.work_off(task, recipe, step)
             self._sending.look_at_jobs()
             self.ledger.forget_finished(self.settings.keep_done_days)
         except Stopping:
@@ -151,8 +157,8 @@ class Anonymizer:
             # What was under way begins again, and the feed may still have something to hand over.
             self._begun, self._next_poll = False, 0.0
             raise
-        is_busy = self.ledger.queues("waiting") or self.ledger.queues("sending")
-        return BUSY_TURN_SECONDS if is_busy else IDLE_TURN_SECONDS
+        totals = self.ledger.totals()
+        return BUSY_TURN_SECONDS if totals["waiting"] or totals["sending"] else IDLE_TURN_SECONDS
 
     def _begin(self) -> None:
         self._feed.begin()

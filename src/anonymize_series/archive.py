@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What is asked of this Orthanc, where anything may have been deleted meanwhile."""
 
+from common.archive import instances_of
 from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 
@@ -34,15 +35,7 @@ class Archive:
 
     def instances(self, level: str, resource: str) -> list[str]:
         """Return the instances of a resource, none if it was deleted."""
-        if level == "Instance":
-            return [resource]
-        try:
-            found = self._loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
+        return instances_of(self._loopback, level, resource)
 
     def tag(self, level: str, resource: str, keyword: str) -> str:
         """Return a main DICOM tag of a resource, "" if it has none."""

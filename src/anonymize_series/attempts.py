@@ -12,6 +12,7 @@ from typing import Any
 import orthanc
 
 from anonymize_series.settings import NAME
+from anonymize_series.tasks import recipe_or_task
 from common.ledger import Ledger
 from common.loopback import LoopbackError
 from common.retry import Retry
@@ -36,14 +37,14 @@ class Attempts:
     def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event) -> None:
         self._ledger, self._work, self._retry, self._stopping = ledger, work, retry, stopping
 
-    def work_off(self, queue: str, step: Step) -> None:
-        """Do the rows of a queue that are due, one after the other.
+    def work_off(self, task: str, recipe: str, step: Step) -> None:
+        """Do the rows of a task and recipe that are due, one after the other.
 
         Raises
         ------
         Stopping, sqlite3.Error, OSError, LoopbackError : what was under way is done again later.
         """
-        while rows := self._ledger.due(queue, ROWS_PER_LOOK, self._retry.longest):
+        while rows := self._ledger.due(recipe, ROWS_PER_LOOK, self._retry.longest, task):
             for row in rows:
                 self.go_on()
                 self._ledger.start(row["id"])
@@ -72,12 +73,8 @@ class Attempts:
 
     def fail(self, row: Mapping[str, Any], error: str, *, give_up: bool = False) -> None:
         """Write down that an attempt has failed, and log it the first and the last time."""
-        retry = self._retry
-        hours = 0.0 if give_up else retry.give_up_hours
-        state = self._ledger.fail(
-            row["id"], one_line(error), first=retry.first, longest=retry.longest, give_up_after=hours * 3600 - give_up
-        )
-        text = f"{NAME}: {row['queue'] or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=give_up)
+        text = f"{NAME}: {recipe_or_task(row) or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
         elif row["attempts"] <= 1:

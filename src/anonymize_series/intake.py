@@ -6,7 +6,8 @@ from typing import Any
 
 from anonymize_series.archive import Archive
 from anonymize_series.patient_register import Register
-from anonymize_series.settings import FROM_RULES, RE_IDENTIFY, Settings
+from anonymize_series.settings import Settings
+from anonymize_series.tasks import ANONYMIZE, NO_RECIPE, RE_IDENTIFY, ROUTE
 from common.arrivals import Arrivals
 from common.identifiers import UID_TAG_OF
 from common.ledger import Ledger
@@ -42,17 +43,18 @@ class Intake:
             "UID": next((arrival.uids[level] for arrival in arrivals.values()), ""),
             "Origins": {each: dict(arrival.origin) for each, arrival in arrivals.items()},
         }
-        self._ledger.add(FROM_RULES, resource, data)
+        self._ledger.add(NO_RECIPE, resource, data, task=ROUTE)
 
     def route(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Find out what is to be done with what has become stable, and put rows for that in the place of this one."""
         resource, level = row["subject"], data["Level"]
         origins = self._origins_of(level, resource, data)
         results = self._results(level, origins)
-        new = [(RE_IDENTIFY, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        task = RE_IDENTIFY if results else ANONYMIZE
+        new = [(NO_RECIPE, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
         with self._ledger.transaction():
-            for queue, instances, priority in new:
-                self._ledger.add(queue, resource, {"Level": level, "Instances": instances}, priority)
+            for recipe, instances, priority in new:
+                self._ledger.add(recipe, resource, {"Level": level, "Instances": instances}, priority, task)
             self._work.remove(row["id"])
         for each in data["Instances"]:
             self._arrivals.forget(each)

@@ -8,7 +8,8 @@ from typing import Any
 from anonymize_series.anonymizer import Anonymizer
 from anonymize_series.archive import Archive
 from anonymize_series.patient_register import STUDY_CONDITIONS
-from anonymize_series.settings import FROM_RULES, NAME, RE_IDENTIFY, SECTION, names_of
+from anonymize_series.settings import NAME, SECTION, names_of
+from anonymize_series.tasks import ANONYMIZE, NO_RECIPE, RE_IDENTIFY, ROUTE, recipe_or_task
 from common.ledger import STATES
 from common.loopback import LoopbackError
 from common.pages import page_answer
@@ -57,7 +58,7 @@ class Routes:
     def list_work(self, request: Request) -> dict[str, Any]:
         """Return what was, is or will be done: `?state=`, `?since=`, `?limit=`."""
         work, state = self._anonymizer.work, request.parameters.get("state")
-        which = Which(states=(state,)) if state else Which(not_queue=FROM_RULES)
+        which = Which(states=(state,)) if state else Which(not_task=ROUTE)
         return page_answer(
             request.parameters, work.count(which), lambda since, limit: work.page(which, since, limit), _shown
         )
@@ -114,7 +115,7 @@ class Routes:
         recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
         if recipe not in recipes:
             raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {names_of(recipes)}")
-        return self._add(recipe, *self._found(request))
+        return self._add(ANONYMIZE, recipe, *self._found(request))
 
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
@@ -122,7 +123,7 @@ class Routes:
         resource, level, instances = self._found(request)
         if self._anonymizer.register.study_of_copy(self._archive.study_uid(instances[0])) is None:
             raise Refused(409, "The register knows no original of its study")
-        return self._add(RE_IDENTIFY, resource, level, instances)
+        return self._add(RE_IDENTIFY, NO_RECIPE, resource, level, instances)
 
     def _must_re_identify(self) -> None:
         if not self._anonymizer.settings.re_identify:
@@ -140,8 +141,8 @@ class Routes:
             raise Refused(404, f"There is no study, series or instance {resource}")
         return resource, level, instances
 
-    def _add(self, queue: str, resource: str, level: str, instances: list[str]) -> dict[str, Any]:
-        row = self._anonymizer.ledger.add(queue, resource, {"Level": level, "Instances": instances}, 1)
+    def _add(self, task: str, recipe: str, resource: str, level: str, instances: list[str]) -> dict[str, Any]:
+        row = self._anonymizer.ledger.add(recipe, resource, {"Level": level, "Instances": instances}, 1, task)
         self._anonymizer.worker.wake.set()
         return {"ID": row, "Path": f"/{NAME}/jobs/{row}", "Instances": len(instances)}
 
@@ -166,7 +167,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     data = json.loads(row["data"])
     return {
         "ID": row["id"],
-        "What": row["queue"],
+        "What": recipe_or_task(row),
         "Resource": row["subject"],
         "State": row["state"],
         "Attempts": row["attempts"],

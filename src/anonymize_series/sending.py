@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Sending copies to where a recipe says: as jobs of Orthanc's, which are looked at until they end."""
 
+import http.client
 import json
+import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orthanc
+
 from anonymize_series.archive import Archive
 from anonymize_series.attempts import Attempts
 from anonymize_series.patient_register import Register
-from anonymize_series.settings import Recipe
-from common.jobs import UNFINISHED_JOBS, get_job
+from anonymize_series.settings import NAME, Recipe
+from common.jobs import END_EVENT_SECONDS, UNFINISHED_JOBS, Ending, JobEnds, ending_of, get_job
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.work import Which, Work
 from forwarding.peers import Peers
-
-FORGOTTEN_JOB = {"State": "Failure", "ErrorDescription": "Orthanc has forgotten the job"}
 
 
 class Sending:
@@ -31,10 +33,12 @@ class Sending:
         ledger: Ledger,
         register: Register,
         attempts: Attempts,
+        ends: JobEnds,
     ) -> None:
         self._recipes, self._loopback, self._peers = recipes, loopback, peers
-        self._ledger, self._register, self._attempts = ledger, register, attempts
+        self._ledger, self._register, self._attempts, self._ends = ledger, register, attempts, ends
         self._work, self._archive = Work(ledger), Archive(loopback)
+        self._forgotten: dict[str, float] = {}  # since when (monotonic) Orthanc does not know a job any more
 
     def submit(self, row: Mapping[str, Any], data: Mapping[str, Any], recipe: Recipe) -> None:
         """Submit the copies of a row to where the recipe says; a row without any, or a recipe that says nothing, is done."""
@@ -62,13 +66,50 @@ class Sending:
         for row in self._work.find(Which(states=("sending",))):
             if row["job"] is None:
                 continue
-            data, job = json.loads(row["data"]), get_job(self._loopback, row["job"]) or FORGOTTEN_JOB
-            if job["State"] in UNFINISHED_JOBS:
+            data, reported = json.loads(row["data"]), self._ends.get(row["job"])
+            job = get_job(self._loopback, row["job"])  # after that: what has ended is shown as it ended
+            ending, why = ending_of(job, reported)
+            if ending is Ending.RUNNING:
                 continue
-            if why := why_not_all(job, data["Copies"]):
+            if ending is Ending.FORGOTTEN:
+                self._on_forgotten(row, data)
+                continue
+            if job and job["State"] not in UNFINISHED_JOBS:
+                why = why_not_all(job, data["Copies"])
+            if why:
                 self._attempts.fail(row, f"the job of sending failed: {why}")
             else:
                 self._on_arrived(row, data)
+
+    def _on_forgotten(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Look for what a job should have sent that ended somehow; send it again if it is not known to be there.
+
+        Twice is harmless: it has the same identifiers.
+        """
+        since = self._forgotten.setdefault(row["job"], time.monotonic())
+        if time.monotonic() - since < END_EVENT_SECONDS:
+            return  # its end may still be reported
+        self._forgotten.pop(row["job"])
+        label = f"{NAME}: Orthanc has forgotten how job {row['job']} ended (JobsHistorySize)"
+        if self._all_there(self._recipes.get(row["queue"], Recipe()), data["Copies"]):
+            orthanc.LogInfo(f"{label}; {row['queue']} has what it was to send")
+            self._on_arrived(row, data)
+        else:
+            orthanc.LogInfo(f"{label}; what it was to send is sent again")
+            self._work.wait_again(row["id"])
+
+    def _all_there(self, recipe: Recipe, copies: Sequence[str]) -> bool:
+        """Return whether the destination says that it has these copies, in files of its own; only a peer can be asked."""
+        if recipe.peer is None:
+            return False
+        found = self._loopback.post("/tools/bulk-content", {"Resources": list(copies), "Metadata": True})
+        here = {each["ID"]: each for each in found}
+        try:
+            return here.keys() == set(copies) == self._peers.copies_of(recipe.peer, here)
+        except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            return False
 
     def _on_arrived(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         if self._recipes.get(row["queue"], Recipe()).delete_copy:

@@ -17,7 +17,7 @@ from forwarding.rules import Origin, Rule, wrong_with
 SECTION = "AnonymizeSeries"
 NAME = "anonymize-series"
 MIN_SECRET_CHARACTERS = 32
-FROM_RULES, RE_IDENTIFY = "", "(re-identify)"  # queues of the ledger; the others are called like recipes
+RE_IDENTIFY_NAME = "(re-identify)"  # where a recipe would be named: no recipe can be called so
 
 
 def wrong_secret(secret: str | None) -> str | None:
@@ -171,7 +171,7 @@ def _wrong_with_rule(path: str, rule: Rule, extra_tags: Iterable[str], recipes: 
 
 
 def _wrong_with_recipe(name: str, recipe: Recipe) -> str | None:
-    if not name or name == RE_IDENTIFY:
+    if not name or name == RE_IDENTIFY_NAME:
         return f"Recipes: found {json.dumps(name)}, allowed: another name"
     if len(places := [each for each in (recipe.modality, recipe.peer, recipe.stow) if each is not None]) > 1:
         return f"Recipes.{name}: found {' and '.join(places)}, allowed: one of Modality, Peer, Stow"

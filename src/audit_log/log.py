@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.state import StateLock, ends_with_line, make_private, must_be_same, open_private
+from common.append_only import AppendOnly
+from common.state import StateLock, make_private
 from common.times import utc
 
 from .lines import entries_of, log_files, mac_of, parse_line
@@ -26,7 +26,8 @@ class Log:
 
     def __init__(self, folder: Path, key: bytes, max_bytes: int, *, sync: bool, setting: str = "StatePath") -> None:
         self._folder, self._key, self._max_bytes, self._sync = folder, key, max_bytes, sync
-        self.number, self.mac, self._file = 0, "", -1
+        self.number, self.mac = 0, ""
+        self._file: AppendOnly | None = None
         self._lock = StateLock(folder, setting, folder / "lock")
         try:
             if files := log_files(folder):
@@ -41,11 +42,11 @@ class Log:
             raise
 
     def _open(self, path: Path) -> None:
-        file = open_private(path, os.O_APPEND)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._path = file, path
-        self._size = os.fstat(self._file).st_size
+        # Half a line stays: cut off, it would look as if somebody had changed the file.
+        file = AppendOnly(path, synced=self._sync, keep_torn=True)
+        if self._file:
+            self._file.close()
+        self._file = file
 
     def _begin_file(self) -> None:
         self._open(self._folder / f"audit-{self.number + 1:012}.jsonl")
@@ -62,16 +63,15 @@ class Log:
                 broken = broken or raw
             if self.number:
                 break
-        if not ends_with_line(self._file):
-            self._write(b"\n")
         if broken:
             self.append([{"At": utc(), "Event": "recovered", "Broken": hashlib.sha256(broken).hexdigest()}])
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Write lines; all of them, or none. Raises OSError: a full disk, or the file was deleted, for example."""
-        must_be_same(self._file, self._path)
+        assert self._file
+        self._file.check()
         self._lock.check()
-        if self._size >= self._max_bytes:
+        if self._file.size >= self._max_bytes:
             self._begin_file()
             entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
@@ -79,19 +79,8 @@ class Log:
             text = json.dumps({"Number": number, **entry}).encode()[:-1]
             mac = mac_of(self._key, mac, text)
             data.append(b'%s, "Mac": "%s"}\n' % (text, mac.encode()))
-        self._write(b"".join(data))
+        self._file.append(b"".join(data))
         self.number, self.mac = number, mac
-
-    def _write(self, data: bytes) -> None:
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError("the disk is full")
-            if self._sync:
-                os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)  # half a line would look as if somebody had changed it
-            raise
-        self._size += len(data)
 
     def drop_before(self, at: str) -> None:
         """Delete the files whose lines are all older; a line says up to which, so that `verify` misses none."""
@@ -103,7 +92,7 @@ class Log:
 
     def close(self) -> None:
         """Write no more, and let another process write."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._file:
+            self._file.close()
+            self._file = None
         self._lock.close()

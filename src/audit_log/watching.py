@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from common.routes import one_line
+from common.requester import user_of
 from common.times import utc
 
 # Routes that give images, or documents, or what they were made from.
@@ -52,14 +50,3 @@ def seen_request(uri: str, request: Mapping[str, Any], own_token: str) -> SeenRe
         headers.get("x-forwarded-for", ""),
         request.get("get", {}).get("studyUID", ""),
     )
-
-
-def user_of(authorization: str) -> str:
-    """Return the name in an Authorization header (RFC 7617), else its kind; never what is secret in it."""
-    kind, _, credentials = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return f"({one_line(kind)[:20]})" if credentials else ""
-    try:
-        return one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    except (ValueError, binascii.Error):
-        return ""

@@ -16,7 +16,7 @@ from auto_retries.freshness import Freshness
 from auto_retries.known_destinations import KnownDestinations
 from auto_retries.recipes import RECIPES, Recipe, Unclear, name_of
 from auto_retries.watched import Watched
-from common.jobs import UNFINISHED_JOBS, get_job
+from common.jobs import Ending, ending_of, get_job
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.work import Work
@@ -61,11 +61,12 @@ class Attempts:
     def _attempt(self, row: dict[str, Any]) -> None:
         data = json.loads(row["data"])
         job = get_job(self._loopback, row["job"]) if row["job"] else None
-        if job and job["State"] in UNFINISHED_JOBS:  # a person was quicker
+        ending, _ = ending_of(job)
+        if ending is Ending.RUNNING:  # a person was quicker
             self._begin(row, row["job"])
             self._watched.add(row["job"], data)
             return
-        if job and job["State"] == "Success":
+        if ending is Ending.SUCCESS:
             self._ledger.end(row["id"], "done")
             return
         body, recipe = data["Body"], RECIPES.get(data["Type"])

@@ -15,7 +15,6 @@ from common.times import utc
 from common.work import Which, Work
 
 ATTEMPTS_REMEMBERED = 20  # in the history of a row
-GIVE_UP_AT_ONCE_SECONDS = -1e9  # after its first failure: less than has gone by, whatever the clock is set to
 
 
 class Failures:
@@ -79,14 +78,12 @@ class Failures:
 
     def fail(self, row: Mapping[str, Any], error: str, *, for_ever: bool = False) -> None:
         """Write down that an attempt has failed: it waits for the next one, or is dead."""
-        retry, data = self._retry, json.loads(row["data"])
+        data = json.loads(row["data"])
         entry = {"Time": utc(), "Job": row["job"], "Error": one_line(error)}
         data["History"] = [*data.get("History", []), entry][-ATTEMPTS_REMEMBERED:]
-        give_up_after = GIVE_UP_AT_ONCE_SECONDS if for_ever else retry.give_up_hours * 3600
         with self._ledger.transaction():
             self._work.change(row["id"], data=data)
-            delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
-            state = self._ledger.fail(row["id"], one_line(error), **delays)
+            state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=for_ever)
         text = f"{label_of(row)} failed (attempt {row['attempts']}): {one_line(error)}"
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")

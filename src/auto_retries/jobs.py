@@ -7,7 +7,9 @@ from typing import Any
 
 import orthanc
 
-CANCELED_JOB, INTERNAL_ERROR = 37, -1  # Orthanc's error codes; -1 is what a store job says that misses an instance
+from common.jobs import Ending, ending_of
+
+INTERNAL_ERROR = -1  # Orthanc's error code that a store job gives which misses an instance
 
 
 def read_job(job: str) -> dict[str, Any] | None:
@@ -19,10 +21,7 @@ def read_job(job: str) -> dict[str, Any] | None:
     return found
 
 
-def ending(job: Mapping[str, Any] | None) -> tuple[str, str]:
+def ending_of_failed(job: Mapping[str, Any] | None) -> tuple[str, str]:
     """Return state and error of a job that did not succeed; None is one that Orthanc has forgotten."""
-    if job is None:
-        return "Failure", "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-    if job["ErrorCode"] == CANCELED_JOB:
-        return "canceled", "it was canceled"
-    return "Failure", job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    ending, why = ending_of(job, reported=False)
+    return ending, "it was canceled" if ending is Ending.CANCELED else why

@@ -9,11 +9,11 @@ from typing import Any
 
 from auto_retries.failures import Failures
 from auto_retries.forward_scripts import ForwardScripts
-from auto_retries.jobs import ending
+from auto_retries.jobs import ending_of_failed
 from auto_retries.known_destinations import KnownDestinations
 from auto_retries.recipes import description
 from auto_retries.watched import Watched
-from common.jobs import UNFINISHED_JOBS
+from common.jobs import UNFINISHED_JOBS, Ending, ending_of
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.work import Which, Work
@@ -53,7 +53,7 @@ class Watcher:
         if event == "JOB_SUBMITTED":
             self._on_submitted(job, found)
             return
-        state, error = ending(found) if event == "JOB_FAILURE" else ("Success", "")
+        state, error = ending_of_failed(found) if event == "JOB_FAILURE" else ("Success", "")
         with self._ledger.transaction():
             if self._watched.end(job, state, error) or self._watched.is_ignored(job):
                 return
@@ -96,10 +96,11 @@ class Watcher:
 
     def _look_at(self, name: str, job: Mapping[str, Any] | None) -> None:
         if job is not None:
-            if job["State"] == "Success":
-                self._watched.end(name, "Success", "")
-            elif job["State"] not in UNFINISHED_JOBS:
-                self._watched.end(name, *ending(job))
+            ending, _ = ending_of(job)
+            if ending is Ending.SUCCESS:
+                self._watched.end(name, ending, "")
+            elif ending is not Ending.RUNNING:
+                self._watched.end(name, *ending_of_failed(job))
         elif not self.has_begun:
             # Run again what may have arrived: once more is harmless, lost is not.
             self._watched.end(name, "Failure", "its end was missed while Orthanc was down")

@@ -92,10 +92,7 @@ class Delivery:
         return data if "Url" in data else self._caller.prepared(data["Values"])
 
     def _fail(self, row: Mapping[str, Any], error: str) -> None:
-        retry = self._retry
-        state = self._ledger.fail(
-            row["id"], error, first=retry.first, longest=retry.longest, give_up_after=retry.give_up_hours * 3600
-        )
+        state = self._ledger.fail(row["id"], error, self._retry)
         if row["attempts"] == 0 or state == "dead":
             after = "given up" if state == "dead" else "it goes again"
             name = self._caller.name

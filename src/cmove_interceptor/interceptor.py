@@ -11,6 +11,7 @@ from typing import Any
 
 import orthanc
 
+from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import one_line
@@ -19,7 +20,7 @@ from common.worker import Worker
 
 from .archive import Archive
 from .fetcher import Fetcher
-from .jobs import JobEnds, StoreJobs
+from .jobs import StoreJobs
 from .modes import mode_of
 from .move import Move
 from .move_request import MoveFailed, described, read_fields

@@ -7,43 +7,19 @@ import contextlib
 import os
 import threading
 import urllib.parse
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from common.jobs import END_EVENT_SECONDS, Ending, JobEnds, ending_of, get_job
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
 from .move_request import Fields, MoveFailed
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-END_EVENT_SECONDS = 5.0  # until a job that is not listed any more counts as failed, unless its end was reported
 PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
-ENDED_JOBS_IN_MEMORY = 1000
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
-
-
-class JobEnds:
-    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
-
-    def __init__(self) -> None:
-        self._ended: OrderedDict[str, bool] = OrderedDict()
-        self._changed = threading.Condition()
-
-    def end(self, job: str, *, well: bool) -> None:
-        """Take the end of a job."""
-        with self._changed:
-            self._ended[job] = well
-            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
-
-    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
-        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
-            return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
 class StoreJobs:
@@ -83,23 +59,18 @@ class StoreJobs:
 
     def look(self, job: str) -> tuple[int, bool | None, str]:
         """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
-        if self._ends.wait([job], 0).get(job):
+        if self._ends.get(job):
             return 100, True, ""
-        try:
-            state = self._loopback.get(f"/jobs/{job}")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
+        if (state := get_job(self._loopback, job)) is None:
+            # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
             return 100 * well, well, "" if well else "the job is not known any more"
-        if state["State"] == "Success":
+        ending, why = ending_of(state)
+        if ending is Ending.SUCCESS:
             return 100, True, ""
-        failed = state["State"] in ("Failure", "Paused")
-        return (
-            state["Progress"],
-            False if failed else None,
-            state.get("ErrorDetails") or state["ErrorDescription"],
-        )
+        if ending is Ending.RUNNING and state["State"] != "Paused":
+            return state["Progress"], None, ""
+        return state["Progress"], False, why or state["ErrorDescription"]
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from common.archive import instances_of
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.place import place_in_log
@@ -22,7 +23,7 @@ CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen)
 CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
 INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
 """
-PLURALS = {"Patient": "patients", "Study": "studies", "Series": "series"}
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
 
 # level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
 # the Seq of its last NewInstance.
@@ -101,7 +102,7 @@ class Feed:
         while self._reconcile and self._read_page():
             pass
         for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = self._instances_of(row["level"], row["resource"])
+            instances = instances_of(self._loopback, row["level"], row["resource"])
             with self._ledger.transaction():
                 self._hand_over(row["level"], row["resource"], instances, None)
                 self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
@@ -139,18 +140,9 @@ class Feed:
     def _new_instances_of(self, level: str, resource: str) -> list[str]:
         """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
         if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return self._instances_of(level, resource)
+            return instances_of(self._loopback, level, resource)
         sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
         return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _instances_of(self, level: str, resource: str) -> list[str]:
-        try:
-            found = self._loopback.get(f"/{PLURALS[level]}/{resource}/instances?expand=false")
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            return []  # deleted meanwhile
-        return [each if isinstance(each, str) else each["ID"] for each in found]  # 1.10.1 knows no expand=false
 
     def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
         new: dict[str, int] = {}
@@ -175,7 +167,7 @@ class Feed:
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
             return
-        instances = self._instances_of(level, resource)
+        instances = instances_of(self._loopback, level, resource)
         self._label(level, resource, instances)
         mine = "FROM arrived WHERE level=? AND resource=?"
         last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
@@ -196,7 +188,7 @@ class Feed:
                 raise
             self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
         else:
-            self._label(level, parent, [instance, *self._instances_of(level, parent)])
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
     def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
         with self._ledger.transaction() as db:
@@ -215,7 +207,7 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
     wanted = set(instances)
     some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in PLURALS):
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
         return True
     cursor = ledger.get_value("cursor", -1)
     if cursor < 0:

@@ -3,10 +3,23 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Protocol
+
+from common.backoff import Backoff
 
 FIRST_DELAY_SECONDS = 30.0  # until the second attempt
 LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,3 +43,7 @@ class Retry:
             ),
         },
     )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)

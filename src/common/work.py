@@ -7,10 +7,10 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any, TypedDict, Unpack
 
-from common.ledger import STATES, Ledger
+from common.ledger import SEND, STATES, Ledger
 
 OLDEST_UNFINISHED = """
-SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND queue<>? ORDER BY created LIMIT 1
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
 """
 NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
 
@@ -27,9 +27,9 @@ class Which:
     Attributes
     ----------
     ids, resources : it is one of these.
-    queue, resource, job : it is this one.
+    task, queue, resource, job : it is this one.
     resource_glob : its resource fits this pattern of SQLite's GLOB.
-    not_queue : it is in another queue.
+    not_task : it is another task.
     states : it is in one of these states.
     data : its data has these values, by key.
     about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
@@ -38,8 +38,9 @@ class Which:
     """
 
     ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
     queue: str | None = None
-    not_queue: str | None = None
     resource: str | None = None
     resource_glob: str | None = None
     resources: Collection[str] | None = None
@@ -53,7 +54,8 @@ class Which:
     def condition(self) -> tuple[str, list[Any]]:
         """Return the condition as SQL, and its values."""
         parts, values = ["1"], list[Any]()
-        for column, wanted in (("queue", self.queue), ("subject", self.resource), ("job", self.job)):
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
             if wanted is not None:
                 parts.append(f"{column}=?")
                 values.append(wanted)
@@ -76,7 +78,7 @@ class Which:
             parts.append("attempts>0" if self.tried else "attempts=0")
         for condition, text in (
             ("subject GLOB ?", self.resource_glob),
-            ("queue<>?", self.not_queue),
+            ("task<>?", self.not_task),
             ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
             ("(job=? OR subject=?)", self.job_or_resource),
         ):
@@ -89,6 +91,7 @@ class Which:
 class Columns(TypedDict, total=False):
     """What may be changed of a row."""
 
+    task: str
     queue: str
     subject: str
     attempts: int
@@ -129,37 +132,37 @@ class WorkView:
         sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
         return self._ledger.rows(sql, *values, since, limit)
 
-    def totals_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return the number of rows in each state, by queue."""
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
         found: dict[str, dict[str, int]] = {}
-        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts"):
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
             found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
         return found
 
-    def oldest_unfinished(self, not_queue: str) -> float | None:
-        """Return when the oldest unfinished row was added, as Unix time; None if there is none."""
-        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_queue)), None)
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
 
     def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
         """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
         condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
         return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
 
-    def unfinished_listing(self, key: str) -> dict[str, int]:
-        """Return, by queue, the number of rows that wait or are sent and whose data has a list at a key."""
-        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending')"
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
         sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
-        return {row["queue"]: row["n"] for row in self._ledger.rows(sql)}
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
 
     def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
-        """Return the rows of a queue that are due, those that are due longest first, in whatever order they were added.
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
 
         A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
         """
         return self._ledger.rows(
-            "SELECT * FROM work WHERE state='waiting' AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
             "ORDER BY next_attempt, id LIMIT ?",
-            *(queue, time.time(), time.time() + longest, limit),
+            *(SEND, queue, time.time(), time.time() + longest, limit),
         )
 
 
@@ -215,18 +218,17 @@ class Work(WorkView):
         return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
 
     def reopen_done(self, queue: str, since: float) -> None:
-        """Let rows be due again that count as done since a Unix time, with the whole time until they are given up."""
-        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=? WHERE queue=? AND state='done' AND updated>=?"
-        self._ledger.run(sql, time.time(), queue, since)
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
-        """Give the reason to the rows of a queue that wait, those after this id; return the id of the last of all rows."""
-        last = (
-            self._ledger.rows("SELECT MAX(id) last FROM work WHERE state='waiting' AND queue=?", queue)[0]["last"] or 0
-        )
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
         if last > after:
-            sql = "UPDATE work SET error=? WHERE state='waiting' AND queue=? AND id>?"
-            self._ledger.run(sql, error, queue, after)
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
         return max(after, int(last))
 
     def remove(self, row: int, states: Collection[str] = STATES) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from common.archive import identifiers_in
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
 
@@ -95,11 +96,6 @@ class Archive:
                 names.insert(0, above)
         tags = [UID_TAG_OF[each] for each in LEVELS[: LEVELS.index(level) + 1]]
         return Kept(tuple(found.get(tag, "") for tag in tags), tuple(names))
-
-
-def identifiers_in(listed: list[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
 def origin_in(metadata: dict[str, str]) -> dict[str, str]:

@@ -29,7 +29,7 @@ from .resources import RESOURCE_TABLES
 from .retention import Bounds, Retention
 from .throttle import THROTTLE_TABLES
 
-VERSION = 2  # the first one would delete the places of orphans
+VERSION = 3  # the first one would delete the places of orphans, the second can't count rows of work
 EVENT_TABLES = """
 CREATE TABLE IF NOT EXISTS event(
     row INTEGER PRIMARY KEY, id TEXT NOT NULL, type TEXT NOT NULL, key TEXT NOT NULL, subject TEXT NOT NULL,

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from common.archive import identifiers_in
 from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 from common.times import orthanc_time
 
 from .applier import Applier
-from .archive import Archive, identifiers_in
+from .archive import Archive
 from .outbox import new_id
 
 STUDIES_PER_PAGE = 500

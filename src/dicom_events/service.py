@@ -12,6 +12,7 @@ from typing import Any
 
 import orthanc
 
+from common.backoff import Pauses
 from common.loopback import Loopback
 from common.quirks import KEPT_ALIVE
 from common.routes import Refused, one_line, register_route, warn_if_open
@@ -162,9 +163,8 @@ class Service:
 
     def _open_later(self) -> None:
         """Open the outbox when it can be opened: instances that were missed are found in /changes, changes were kept."""
-        delay = FIRST_RETRY
-        while not self._ending.wait(delay):
-            delay = min(LONGEST_RETRY, delay * 2)
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self._ending.wait(pauses.next()):
             with self._opening:
                 if not self._try_to_open():
                     continue

@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from common.backoff import Backoff
+
 
 @dataclasses.dataclass(frozen=True)
 class AtLeastOnce:
@@ -33,6 +35,10 @@ class AtLeastOnce:
     reconcile: bool = True
     folder: str | None = None
     durability: str = "normal"
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until a handler is tried again that has failed so often."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
     def check(self) -> None:
         """Raise ValueError for a name or a durability that can't be."""

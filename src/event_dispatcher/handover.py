@@ -65,10 +65,8 @@ class HandOver:
         if error is None:
             work.remove(row)
         else:
-            kept, give_up_after = self._kept, self._kept.give_up_hours * 3600
-            pace = {"first": kept.first, "longest": kept.longest, "give_up_after": give_up_after}
-            if ledger.fail(row, repr_of(error), **pace) == "dead":
-                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], kept.give_up_hours)
+            if ledger.fail(row, repr_of(error), self._kept) == "dead":
+                LOG.error("%s is given up on %s after %g h", found["queue"], found["data"], self._kept.give_up_hours)
         self._under_way[found["queue"]] -= 1
 
     def hand_over(self, ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, ov
 
 import httpx
 
-from common.changes import PLURALS
+from common.identifiers import PLURAL
 from event_dispatcher.events import ChangeEvent
 
 Subject = TypeVar("Subject", contravariant=True)  # an event, or an identifier
@@ -117,7 +117,7 @@ def parents(event: ChangeEvent) -> Asking[dict[str, str]]:
         found[level] = identifier
         if level != "Patient":
             above = levels[levels.index(level) - 1]
-            resource = _checked((yield f"/{PLURALS.get(level, 'instances')}/{identifier}")).json()
+            resource = _checked((yield f"/{PLURAL.get(level, 'instances')}/{identifier}")).json()
             identifier = resource[f"Parent{above}"]
     return found
 

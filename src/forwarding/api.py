@@ -5,8 +5,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.archive import instances_of
 from common.identifiers import PLURAL
-from common.ledger import STATES
+from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
@@ -14,12 +15,10 @@ from common.routes import Answer, Refused, Request, one_line, register_route
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
-from forwarding.archive import instances_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
 from forwarding.routing import Batch
 from forwarding.rules import LEVELS, Rule
-from forwarding.tasks import task_of
 
 FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
@@ -98,6 +97,7 @@ class DeliveryRoutes:
         query, engine = request.parameters, self._forwarder.engine
         which = Which(
             states=[query["state"]] if "state" in query else None,
+            task=SEND if "destination" in query else None,
             queue=query.get("destination"),
             ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
             resource=query.get("resource"),
@@ -136,7 +136,7 @@ class DeliveryRoutes:
     def retry_all(self, request: Request) -> dict[str, Any]:
         """Try all dead rows of a destination again: `{"Destination": …}`."""
         name = self._named.destination(request.parameters.get("Destination"))
-        return {"Retried": self._retry(Which(queue=name, states=("dead",)))}
+        return {"Retried": self._retry(Which(task=SEND, queue=name, states=("dead",)))}
 
     def _retry(self, which: Which) -> int:
         count = self._forwarder.engine.work.retry(which)
@@ -260,7 +260,7 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
 
 
 def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    data, task = json.loads(row["data"]), task_of(row)
+    data = json.loads(row["data"])
     level, instances = data["Level"], data["Instances"]
     study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
     return {
@@ -268,8 +268,8 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "Level": level,
         "Resource": row["subject"],
         "Study": study,
-        "Task": task,
-        "Destination": row["queue"] if task == "send" else None,
+        "Task": row["task"],
+        "Destination": row["queue"] if row["task"] == SEND else None,
         "State": row["state"],
         "Attempts": row["attempts"],
         "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,

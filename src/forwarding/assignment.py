@@ -17,7 +17,7 @@ from forwarding.destinations import Destinations
 from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import TO_ROUTE
+from forwarding.tasks import NO_DESTINATION, ROUTE
 
 
 class Assignment:
@@ -46,7 +46,7 @@ class Assignment:
         ------
         LoopbackError : Orthanc does not answer; what is left is routed the next time.
         """
-        while rows := self._ledger.due(TO_ROUTE, PAGE, self._settings.retry.longest):
+        while rows := self._ledger.due(NO_DESTINATION, PAGE, self._settings.retry.longest, ROUTE):
             for row in rows:
                 if self._stopping.is_set():
                     return

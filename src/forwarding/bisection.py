@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from common.ledger import Ledger
+from common.archive import instances_of
+from common.ledger import SEND, Ledger
 from common.loopback import Loopback
 from common.work import Which, Work
-from forwarding.archive import instances_of
 
 MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
 
@@ -27,7 +27,7 @@ class Bisection:
         was_silent : it did not answer a probe since it failed: then that was the reason.
         """
         with self._ledger.transaction():
-            for row in self._work.find(Which(queue=destination, states=("waiting",), tried=True)):
+            for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
                 data = json.loads(row["data"])
                 # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
@@ -39,8 +39,8 @@ class Bisection:
         """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
         if data.get("Refused"):
             return False
-        parts = Which(queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
-        arrived = Which(queue=row["queue"], resource=row["subject"], states=("done",))
+        parts = Which(task=SEND, queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(task=SEND, queue=row["queue"], resource=row["subject"], states=("done",))
         return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:

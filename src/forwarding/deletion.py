@@ -20,7 +20,7 @@ from common.routes import one_line
 from common.work import Which, Work
 from common.worker import Trouble
 from forwarding.rules import LEVELS
-from forwarding.tasks import TO_DELETE
+from forwarding.tasks import DELETE, NO_DESTINATION
 from forwarding.transports import Prove
 
 PROVE_AGAIN_SECONDS = 2.0  # between looks at a proof under way
@@ -29,7 +29,7 @@ INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
 
 
 class Deleter:
-    """Rows of the ledger in a queue of their own, and one thread that asks for proofs, which may take long.
+    """Rows of the ledger with a task of their own, and one thread that asks for proofs, which may take long.
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
@@ -44,11 +44,11 @@ class Deleter:
 
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
-        kept = self._work.find(Which(queue=TO_DELETE, resource=resource, states=("waiting", "dead")))
+        kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
         names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
         if not kept:
-            self._ledger.add(TO_DELETE, resource, data)
+            self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
             return
         with self._ledger.transaction():
             self._work.change(kept[0]["id"], data=data)
@@ -56,7 +56,7 @@ class Deleter:
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
-        if self._work.make_due(Which(queue=TO_DELETE, resource=resource, tried=False)):
+        if self._work.make_due(Which(task=DELETE, resource=resource, tried=False)):
             self._wake.set()
 
     def stop(self, seconds: float) -> bool:
@@ -71,7 +71,8 @@ class Deleter:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                for row in self._ledger.due(TO_DELETE, PAGE, max(self._retry.longest, BLOCKED_SECONDS)):
+                longest = max(self._retry.longest, BLOCKED_SECONDS)
+                for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
                     if not self._stopping.is_set():
                         self._look_at(row)
                 if not self._stopping.is_set():
@@ -124,7 +125,7 @@ class Deleter:
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
-        return self._work.has(Which(resources=resources, not_queue=TO_DELETE, states=states))
+        return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
         """Return whether each destination has proved to have each; False: it is not known yet."""
@@ -156,17 +157,15 @@ class Deleter:
                 self._work.change(row["id"], next_attempt=time.time() + seconds)
 
     def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
-        retry = self._retry
         with self._ledger.transaction():
             kept = {key: value for key, value in data.items() if key != "Asked"}
             if not self._work.replace_data(row, kept):
                 return  # noted again meanwhile, or dropped
             self._work.add_attempt(row["id"])
-            hours, times = retry.give_up_hours, {"first": retry.first, "longest": retry.longest}
-            state = self._ledger.fail(row["id"], one_line(error), give_up_after=hours * 3600, **times)
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
         text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
-            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+            orthanc.LogError(f"{text}. Given up after {self._retry.give_up_hours:g} hours; {again}")
         elif row["attempts"] == 0:
             orthanc.LogWarning(f"{text}. It will be asked again")

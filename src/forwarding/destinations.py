@@ -9,13 +9,13 @@ from typing import Any
 
 import orthanc
 
+from common.backoff import Pauses
 from common.loopback import LoopbackError
 from common.routes import one_line
 from common.work import WorkView
 from forwarding.context import Context
 from forwarding.identity import Identity
 from forwarding.rules import is_open
-from forwarding.tasks import TO_DELETE, TO_ROUTE
 
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 
@@ -24,7 +24,7 @@ class Destination:
     """One destination's health. After a failure nothing is sent until a probe answers.
 
     The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
-    some nodes know no C-ECHO, one job is tried all the same each time `trial_delay` has passed, which doubles.
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_pauses` says, ever more rarely.
     """
 
     def __init__(
@@ -40,16 +40,17 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
-        self._probe, self._wake, self._first, self._longest = probe, wake, first, longest
+        self._probe, self._wake = probe, wake
         self._probing: threading.Thread | None = None
-        self._delay, self._next_probe = 1.0, 0.0
-        self._trial_delay, self._next_trial = first, 0.0
+        self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
+        self._trial_pauses, self._next_trial = Pauses(first, longest), 0.0
 
     def failed(self, error: str) -> None:
         """Hold all jobs back, since one has failed, and ask whether it is there."""
         if not self.away:
-            self._delay, self._next_probe, self._trial_delay = 1.0, 0.0, self._first
-            self._next_trial = time.monotonic() + self._trial_delay
+            self._probe_pauses.reset()
+            self._trial_pauses.reset()
+            self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
         self.identity.doubt()
@@ -65,8 +66,7 @@ class Destination:
     def sent(self) -> None:
         """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
-            self._trial_delay = min(self._longest, self._trial_delay * 2)
-            self._next_trial = time.monotonic() + self._trial_delay
+            self._next_trial = time.monotonic() + self._trial_pauses.next()
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
@@ -81,8 +81,7 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._delay
-            self._delay = min(PROBE_LONGEST_SECONDS, self._delay * 2)
+            self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
         self._wake.set()
@@ -174,7 +173,7 @@ class Destinations:
             name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
         }
         for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
-            if name in {TO_ROUTE, TO_DELETE, *named}:
+            if name in named:
                 continue
             self._held.add(name)
             orthanc.LogWarning(

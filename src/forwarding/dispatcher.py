@@ -13,7 +13,6 @@ from forwarding.destinations import Destination, Destinations
 from forwarding.identity import Misconfigured
 from forwarding.jobs import Jobs
 from forwarding.rows import Rows
-from forwarding.tasks import TO_DELETE, TO_ROUTE
 from forwarding.verification import Verification
 
 JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
@@ -61,7 +60,7 @@ class Dispatcher:
         """Submit what is due to each destination that may be sent to now."""
         shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
         busy = self._ledger.queues("sending")
-        for name in sorted(self._ledger.queues("waiting").keys() - {TO_ROUTE, TO_DELETE}):
+        for name in self._ledger.queues("waiting"):
             health = self._destinations.health_of(name)
             if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
                 continue

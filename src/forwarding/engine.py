@@ -101,7 +101,7 @@ class Engine:
         except BaseException:
             self._next_read = 0.0  # what was to be read may be left
             raise
-        return BUSY_LOOK_SECONDS if self.ledger.queues("waiting") else IDLE_SECONDS
+        return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""

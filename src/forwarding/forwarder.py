@@ -19,6 +19,7 @@ from forwarding.intake import Reports
 from forwarding.routing import load_matcher
 from forwarding.rules import Rule
 from forwarding.settings import ForwardingSettings, may_overwrite
+from forwarding.tasks import FIRST_TASKS
 from forwarding.transports import Transport
 
 EVENTS = ("ORTHANC_STARTED", "ORTHANC_STOPPED", "NEW_INSTANCE", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")
@@ -84,7 +85,7 @@ class Forwarder:
             rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
         }
         path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
-        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability)
+        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if ledger.is_new:
             orthanc.LogWarning(_about_new_ledger(self.name, ledger))
         try:

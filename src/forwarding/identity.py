@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from common.backoff import Pauses
 from common.ledger import Ledger
 from common.routes import one_line
 from common.work import Work
@@ -31,7 +32,7 @@ class Identity:
         self._name, self._check, self._wake = name, check, wake
         self._thread = threading.Thread()
         self._counts_until = self._next = self._doubted = 0.0  # monotonic
-        self._delay = 1.0
+        self._pauses = Pauses(1.0, CHECK_SECONDS)  # while it can't be asked
         self._used = False  # since the last check began
 
     def is_right(self) -> bool:
@@ -66,18 +67,20 @@ class Identity:
     def _ask(self, check: Callable[[str], None]) -> None:
         begun, at = time.monotonic(), time.time()
         used, self._used = self._used, False
-        wait, delay = CHECK_SECONDS, 1.0
+        wait = CHECK_SECONDS
         try:
             check(self._name)
         except MisconfiguredError as error:
             self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
             self.silent, self._used = one_line(error) or repr(error), used or self._used
-            wait, delay = self._delay, min(CHECK_SECONDS, self._delay * 2)
+            wait = self._pauses.next()
         else:
             self.wrong = self.silent = ""
             self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
-        self._delay, self._next = delay, time.monotonic() + wait
+        if not self.silent:
+            self._pauses.reset()
+        self._next = time.monotonic() + wait
         if begun < self._doubted:  # it was about what it was before
             self._counts_until = self._next = 0.0
         self._wake.set()

@@ -16,7 +16,7 @@ from common.work import Which, Work
 from forwarding.context import Context
 from forwarding.rules import LEVELS
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import TO_ROUTE
+from forwarding.tasks import NO_DESTINATION, ROUTE
 
 GATHER_SECONDS = 0.2  # in which what arrives becomes one batch (trigger Stored)
 
@@ -118,7 +118,7 @@ class Intake:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
             data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
-        self._ledger.add(TO_ROUTE, resource, {**data, "Origins": origins})
+        self._ledger.add(NO_DESTINATION, resource, {**data, "Origins": origins}, task=ROUTE)
 
     def _forget_numbers(self, place: int) -> None:
         """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
@@ -127,7 +127,7 @@ class Intake:
         """
         self._sent.forget_numbers(place)
         self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
-        for row in self._work.find(Which(queue=TO_ROUTE, states=("waiting", "dead"))):
+        for row in self._work.find(Which(task=ROUTE, states=("waiting", "dead"))):
             data = json.loads(row["data"])
             about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
             self._work.change(row["id"], data={**data, "Instances": about})

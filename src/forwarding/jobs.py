@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.jobs import UNFINISHED_JOBS
+from common.jobs import UNFINISHED_JOBS, Ending, ending_of, get_job
+from common.ledger import SEND
 from common.loopback import LoopbackError
 from common.routes import one_line
 from common.work import Which, Work
@@ -112,13 +113,7 @@ class Jobs:
             elif not self._verification.begin(row):
                 self._rows.end_delivered(row)
             return
-        try:
-            job = self._loopback.get(f"/jobs/{row['job']}")
-            why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            why = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
         # Whoever could not be reached had nothing against the content.
         data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
@@ -127,7 +122,7 @@ class Jobs:
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
-        for row in self._work.find(Which(queue=destination, states=("sending",))):
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("sending",))):
             if row["job"] is None:
                 continue
             try:
@@ -157,8 +152,9 @@ class Jobs:
                 continue
             taken.add(job["ID"])
             self._note(row["id"], job["ID"])
-            if job["State"] not in UNFINISHED_JOBS:
-                self._settle({**row, "job": job["ID"]}, job["State"] == "Success")
+            ending, _ = ending_of(job)
+            if ending is not Ending.RUNNING:
+                self._settle({**row, "job": job["ID"]}, ending is Ending.SUCCESS)
         self.is_one_in_doubt = False
 
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:

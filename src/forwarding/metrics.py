@@ -7,7 +7,7 @@ import orthanc
 
 from common.ledger import Ledger
 from common.work import Work
-from forwarding.tasks import TO_DELETE
+from forwarding.tasks import DELETE
 
 
 class Metrics:
@@ -28,7 +28,7 @@ class Metrics:
         """Set all metrics, and count from now on."""
         for state, number in self._ledger.totals().items():
             self._set(state, float(number))
-        oldest = self._work.oldest_unfinished(TO_DELETE)
+        oldest = self._work.oldest_unfinished(DELETE)
         self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
         self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
         self._delivered, self._since = 0, time.monotonic()

@@ -7,6 +7,7 @@ from typing import Any
 
 import orthanc
 
+from common.ledger import SEND
 from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
@@ -34,7 +35,7 @@ class Rows:
 
         `None` means all instances that the resource holds when it is sent.
         """
-        same = Which(resource=resource, queue=destination, states=("waiting",), data={"Level": level})
+        same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
@@ -61,14 +62,12 @@ class Rows:
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
-        retry, data = self._retry, json.loads(row["data"])
-        hours = retry.give_up_hours
+        data, hours = json.loads(row["data"]), self._retry.give_up_hours
         history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
         with self._ledger.transaction():
             self._work.change(row["id"], data={**data, "History": history})
-            times = {"first": retry.first, "longest": retry.longest, "give_up_after": hours * 3600}
-            state = self._ledger.fail(row["id"], one_line(error), **times)
-        where = row["queue"] or "any destination"
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
+        where = row["queue"] if row["task"] == SEND else "any destination"
         text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What kind of work a row of a forwarder's ledger is, and how a row is named in the log."""
+"""What is to be done with a row of a forwarder's ledger, and how a row is named in the log."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# A row's queue is the name of the destination that it is to be sent to, or one of these, as no destination is called.
-TO_ROUTE = ""  # what no rule has been applied to yet
-TO_DELETE = "/delete"  # what is to be deleted here when every destination has proved to have it
-
-
-def task_of(row: Mapping[str, Any]) -> str:
-    """Return `route`, `send` or `delete`."""
-    return {TO_ROUTE: "route", TO_DELETE: "delete"}.get(row["queue"], "send")
+# Tasks beside SEND, whose rows have the name of their destination as queue. These are for no one destination.
+ROUTE = "route"  # what no rule has been applied to yet
+DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
+NO_DESTINATION = ""
+# Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
+FIRST_TASKS = f"""
+UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
+UPDATE work SET task='{DELETE}', queue='{NO_DESTINATION}'
+WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
+"""
 
 
 def name_of(row: Mapping[str, Any]) -> str:

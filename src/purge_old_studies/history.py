@@ -3,45 +3,31 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import datetime
 import json
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.append_only import AppendOnly
+from common.requester import user_of
 from common.routes import one_line
-from common.state import ends_with_line, must_be_same, open_private
 
 
 class History:
     """The record of what was purged: a file of JSON lines, to which is only ever added. A line is there whole, or not at all."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
-        self._path, self._durable, self._lock = path, durable, threading.Lock()
-        self._file = open_private(path, os.O_APPEND)
-        if not ends_with_line(self._file):
-            # What was being written when the power failed: the ledger knows it, and it is written again.
-            with path.open("rb") as lines:
-                os.ftruncate(self._file, sum(len(line) for line in lines if line.endswith(b"\n")))
+        self._path, self._lock = path, threading.Lock()
+        # What was being written when the power failed is cut off: the ledger knows it, and it is written again.
+        self._file = AppendOnly(path, synced=durable)
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append lines, all or none. Raises OSError: the disk is full, or the like."""
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         with self._lock:
-            must_be_same(self._file, self._path)
-            size = os.fstat(self._file).st_size
-            try:
-                if os.write(self._file, text) < len(text):
-                    raise OSError("the disk is full")
-                if self._durable:
-                    os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, size)
-                raise
+            self._file.append(text)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         with self._path.open("rb") as lines:
@@ -62,7 +48,7 @@ class History:
         return {"Total": total, "Items": found, "Next": found[-1]["Number"] if more else None}
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
 
 
 def now_utc() -> str:
@@ -74,12 +60,7 @@ def who_asks(headers: Mapping[str, str]) -> dict[str, Any]:
 
     The plugin does not give a script the address of a caller.
     """
-    kind, _, credentials = headers.get("authorization", "").partition(" ")
-    user = None
-    if kind.lower() == "basic":
-        with contextlib.suppress(ValueError):
-            user = one_line(base64.b64decode(credentials).decode("utf-8", "replace").partition(":")[0])
-    found: dict[str, Any] = {"User": user}
+    found: dict[str, Any] = {"User": user_of(headers.get("authorization", "")) or None}
     if forwarded := headers.get("x-forwarded-for") or headers.get("x-real-ip"):
         found["ForwardedFor"] = one_line(forwarded)[:200]
     return found

@@ -79,19 +79,6 @@ def test_where_there_is_no_proc_the_folder_is_the_one_that_orthanc_names(
     assert state.configuration_folder() == tmp_path
 
 
-@pytest.mark.parametrize(("content", "ends"), [(b"", True), (b"a\n", True), (b"a", False), (b"a\nb", False)])
-def test_a_file_ends_with_a_line_or_does_not(source: Source, tmp_path: Path, content: bytes, *, ends: bool) -> None:
-    path = tmp_path / "lines"
-    path.write_bytes(content)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
-    try:
-        assert source("common.state").ends_with_line(descriptor) is ends
-        os.write(descriptor, b"c")
-        assert path.read_bytes() == content + b"c"
-    finally:
-        os.close(descriptor)
-
-
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What is locked as on Windows, where `fcntl` and half of `os` are not there."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 from testing.standin import StandIn
 from tests.unit.fakes import FakeOrthanc, eventually
 
-RETRY = types.SimpleNamespace(first=30.0, longest=3600.0, give_up_hours=72.0)
 MANY = [f"i{number:03}" for number in range(150)]  # two requests
 
 
@@ -28,8 +26,9 @@ class Deletion:
         self.ledger.set_value("cursor", 0)
         self.prove: Callable[..., Any] = lambda _name, instances, _asked: set(instances)
         self.looks = 0
-        self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, RETRY)
-        self.queue = module.TO_DELETE
+        retry = source("common.retry").Retry()
+        self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, retry)
+        self.task = module.DELETE
         self.feed = feed.Feed(self.ledger, loopback, lambda *_: None, ["Study"], 60.0, True)
 
     def _prove(self, name: str, instances: Any, asked: Any) -> Any:
@@ -38,7 +37,7 @@ class Deletion:
 
     @property
     def row(self) -> Any:
-        return self.ledger.rows("SELECT * FROM work WHERE queue=?", self.queue)[0]
+        return self.ledger.rows("SELECT * FROM work WHERE task=?", self.task)[0]
 
     def put_off(self) -> Any:
         """Wait until it was looked at, and is to be looked at again."""
@@ -172,7 +171,7 @@ def test_noted_again_it_is_proved_by_all_destinations_of_both_times(deletion: De
     deletion.prove = lambda *_: None
     deletion.deleter.note("Study", "a1", ["PACS"])
     deletion.deleter.note("Study", "a1", ["VNA"])
-    [row] = deletion.ledger.rows("SELECT data FROM work WHERE queue=?", deletion.queue)
+    [row] = deletion.ledger.rows("SELECT data FROM work WHERE task=?", deletion.task)
     assert '"PACS", "VNA"' in row["data"]
 
 

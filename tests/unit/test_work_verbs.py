@@ -20,8 +20,8 @@ class Rows:
         module = source("common.work")
         self.which, self.work = module.Which, module.Work(self.ledger)
 
-    def add(self, queue: str, resource: str, state: str = "waiting", **data: Any) -> int:
-        row: int = self.ledger.add(queue, resource, data)
+    def add(self, queue: str, resource: str, state: str = "waiting", task: str = "send", **data: Any) -> int:
+        row: int = self.ledger.add(queue, resource, data, task=task)
         if state == "sending":
             self.ledger.start(row)
         elif state != "waiting":
@@ -46,7 +46,8 @@ def test_rows_are_found_by_each_condition_and_by_all_of_them_together(rows: Rows
     rows.work.change(two, job="j2")
     assert rows.found() == [one, two, three]
     assert rows.found(queue="PACS") == [one, three]
-    assert rows.found(not_queue="PACS") == [two]
+    rows.work.change(two, task="delete")
+    assert rows.found(not_task="send") == rows.found(task="delete") == [two]
     assert rows.found(resource="a1", states=("sending", "dead")) == [two]
     assert rows.found(resources=["i1", "i2"]) == [three]
     assert rows.found(ids=[one, three], states=("waiting",)) == [one]
@@ -133,16 +134,16 @@ def test_a_reason_is_given_to_what_waits_after_the_last_that_has_it(rows: Rows) 
 
 def test_totals_are_counted_by_queue_and_the_age_without_one_of_them(rows: Rows, clock: Clock) -> None:
     added = clock.now
-    rows.add("/delete", "a1")
+    rows.add("PACS", "a1", task="delete")
     clock.advance(5)
     rows.add("PACS", "a1"), rows.add("PACS", "b2", "done")
     assert rows.work.totals_by_queue()["PACS"] == {"waiting": 1, "sending": 0, "done": 1, "gone": 0, "dead": 0}
-    assert rows.work.oldest_unfinished("/delete") == added + 5
-    assert rows.work.oldest_unfinished("PACS") == added
+    assert rows.work.oldest_unfinished("delete") == added + 5
+    assert rows.work.oldest_unfinished("send") == added
 
 
 @pytest.mark.parametrize(
-    "named", [{"ids": [1]}, {"ids": [1, 2]}, {"resources": ["a1"]}, {"resources": ["a1", "b2"], "not_queue": "/delete"}]
+    "named", [{"ids": [1]}, {"ids": [1, 2]}, {"resources": ["a1"]}, {"resources": ["a1", "b2"], "not_task": "delete"}]
 )
 def test_named_rows_are_looked_up_one_by_one_however_many_wait(rows: Rows, named: dict[str, Any]) -> None:
     condition, values = rows.which(**named, states=("waiting", "sending", "dead")).condition()
