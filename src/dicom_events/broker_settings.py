@@ -8,6 +8,7 @@ import re
 import urllib.parse
 from typing import Any
 
+from common.outside import proxy_or_null
 from common.wildcards import matches_pattern
 
 from .events import KINDS_OF_EVENTS
@@ -41,7 +42,7 @@ def _ca_certificate(scheme: str) -> Any:
 
 
 def _headers(headers: dict[str, Any]) -> str | None:
-    """Check headers: one with a line break would be two, and http.client's complaint of it would show the value."""
+    """Check headers: one with a line break would be two, and a complaint of it would show the value."""
     fits = all(
         re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
         and isinstance(value, str)
@@ -182,10 +183,19 @@ class WebhookConfig:
         default_factory=dict, metadata={"secret": True, "check": _headers, "help": "More headers (`Authorization`)."}
     )
     timeout: float = dataclasses.field(
-        default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds for one answer."}
+        default=10,
+        metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to connect, and for a silence; twice that in all."},
     )
     connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
     ca_certificate: str | None = _ca_certificate("https")
+    proxy: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": proxy_or_null,
+            "help": "`http://[USER:PASSWORD@]HOST:PORT`; null: none, whatever the environment says.",
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
