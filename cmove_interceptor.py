@@ -96,7 +96,9 @@ def _numbers(version: str) -> list[int]:
 
 
 REQUESTS = ("requests", "2.28", "python3-requests")  # for pip, the oldest version that works (Debian 12's), for apt
-IDLE_CONNECTION_SECONDS = 4.0  # after which a kept connection is not trusted any more: many servers close theirs after 5
+IDLE_CONNECTION_SECONDS = (
+    4.0  # after which a kept connection is not trusted any more: many servers close theirs after 5
+)
 CONNECTIONS_KEPT = 4  # of calls at the same time
 LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry")  # what they log has URLs in it
 THREAD = threading.local()  # .call: what the thread asks now, if it asks
@@ -238,9 +240,11 @@ class Outside:
             clock.start()
             response = session.send(prepared, stream=True, timeout=min(timeout, total), allow_redirects=False)
             with contextlib.closing(response):
+                if call.ended:  # headers that break off are no error of http.client's
+                    raise OutsideError(call.ended)
                 content, problem = read_answer(response, largest, call)
             return OutsideAnswer(response.status_code, str(response.reason or ""), content, problem)
-        except UnsendableError:
+        except (UnsendableError, OutsideError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is: what requests and urllib3 raise quotes the URL
             raise OutsideError(call.ended or why_unanswered(error)) from None
@@ -280,7 +284,9 @@ class Outside:
         for name in LOGGERS:
             logging.getLogger(name).addFilter(is_none_of_ours)
         if not self._verify_tls:  # so it was configured; urllib3 would warn of it
-            warnings.filterwarnings("ignore", f"Unverified HTTPS request is being made to host '{re.escape(str(self._host))}'")
+            warnings.filterwarnings(
+                "ignore", f"Unverified HTTPS request is being made to host '{re.escape(str(self._host))}'"
+            )
         session = make_session(self._context, self._connections)
         session.trust_env = False  # no proxy of the environment, no .netrc, no other authorities
         session.verify = self._verify_tls
@@ -345,8 +351,13 @@ def make_session(context: ssl.SSLContext | None, connections: int) -> Any:
     """
     import requests
     import requests.adapters
+    import urllib3
     import urllib3.connection
     import urllib3.connectionpool
+
+    if context is not None and urllib3.__version__.startswith("1."):
+        # It gives OpenSSL no name where the host is an address, and compares the certificate with both itself.
+        context.check_hostname = False
 
     class Connection(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
@@ -426,7 +437,8 @@ def why_unanswered(error: BaseException) -> str:
     """Return what has happened: the first error below those of requests and urllib3, whose texts have the URL in them."""
     found = [error]
     for each in found:
-        if type(each).__module__.partition(".")[0] not in ("requests", "urllib3"):
+        kind = type(each)
+        if kind.__module__.partition(".")[0] not in ("requests", "urllib3") or kind.__name__ == "CertificateError":
             return text_without_secrets(each)
         below = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
         found += [one for one in below if isinstance(one, BaseException) and not any(one is other for other in found)]
@@ -434,8 +446,10 @@ def why_unanswered(error: BaseException) -> str:
 
 
 def text_without_secrets(error: BaseException) -> str:
-    """Return name and text of an error of Python's own, or its name where the text may quote what was sent."""
+    """Return name and text of an error, or its name where the text may quote what was sent."""
     name = type(error).__name__
+    if name == "CertificateError":  # of urllib3 1.26: has the names of host and certificate
+        return f"{name}: {error}"
     if isinstance(error, UnicodeError):
         return "UnicodeError: the host has a name that can't be looked up"
     if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, http.client.InvalidURL):

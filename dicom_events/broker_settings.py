@@ -184,7 +184,8 @@ class WebhookConfig:
         default_factory=dict, metadata={"secret": True, "check": _headers, "help": "More headers (`Authorization`)."}
     )
     timeout: float = dataclasses.field(
-        default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to connect, and for a silence; twice that in all."}
+        default=10,
+        metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to connect, and for a silence; twice that in all."},
     )
     connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
     ca_certificate: str | None = _ca_certificate("https")
