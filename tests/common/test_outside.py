@@ -154,11 +154,12 @@ def test_of_a_redirect_no_more_is_read_than_of_any_answer() -> None:
         connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n")
         while True:
             sent[0] += connection.send(b"x" * 65536)
+            time.sleep(0.001)
 
     with raw_service(endless) as url:
         outside = Outside(url)
-        assert ask(outside).problem == "it has more than 100 bytes"
-        assert sent[0] < 50_000_000
+        assert ask(outside, total=1).problem == "it has more than 100 bytes"
+        assert sent[0] < 10_000_000
         outside.close()
 
 
@@ -347,7 +348,7 @@ def test_a_certificate_is_verified_against_the_authority_that_is_configured_or_t
 def test_a_certificate_of_another_address_is_none(tmp_path: Path) -> None:
     elsewhere = make_certificate(tmp_path / "elsewhere.pem", "127.0.0.9")
     service = Encrypted(elsewhere)
-    with pytest.raises(OutsideError, match="mismatch|doesn't match"):
+    with pytest.raises(OutsideError, match=r"mismatch|doesn't match"):
         status_of(service.url, ca_file=str(elsewhere))
     assert status_of(service.url, ca_file=str(elsewhere), verify_tls=False) == 200
     service.close()
