@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.server
 import logging
 import socket
@@ -121,6 +122,7 @@ def test_connections_are_kept_for_a_while_and_cookies_never(node: HttpNode, monk
     assert ask(outside).status == 200
     assert len(connected) == 2
     assert not any("cookie" in asked.headers for asked in node.asked)
+    assert not list(outside._session.cookies)
     outside.close()
 
 
@@ -512,6 +514,11 @@ def test_an_error_says_what_has_happened() -> None:
         with pytest.raises(OutsideError) as raised:
             status_of(url)
         assert str(raised.value).startswith(said)
+
+
+def test_an_error_that_quotes_what_was_sent_is_its_name_alone() -> None:
+    for error in (http.client.InvalidURL(f"/x?key={SECRET}"), ValueError(f"Invalid header value b'{SECRET}'")):
+        assert module.text_without_secrets(error) == type(error).__name__
 
 
 def test_what_urllib3_logs_of_our_calls_is_kept_out_of_the_log(
