@@ -292,7 +292,7 @@ def make_session(context: ssl.SSLContext | None, connections: int) -> Any:
     import urllib3.connection
     import urllib3.connectionpool
 
-    if context is not None and urllib3.__version__.startswith("1."):
+    if context is not None and urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
         # It gives OpenSSL no name where the host is an address, and compares the certificate with both itself.
         context.check_hostname = False
 

@@ -112,7 +112,12 @@ def test_what_no_header_can_be_is_the_request_s_own_fault(node: HttpNode, outsid
 def test_connections_are_kept_for_a_while_and_cookies_never(node: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
     connected: list[object] = []
     connect = socket.socket.connect
-    monkeypatch.setattr(socket.socket, "connect", lambda this, where: (connected.append(where), connect(this, where)))
+
+    def counted(this: socket.socket, where: Any) -> None:
+        connected.append(where)
+        connect(this, where)
+
+    monkeypatch.setattr(socket.socket, "connect", counted)
     node.respond = lambda _: HttpAnswer(200, b"", {"Set-Cookie": "session=1; Path=/"})
     outside = Outside(node.url)
     for _ in range(3):
@@ -335,7 +340,7 @@ def test_a_certificate_is_verified_against_the_authority_that_is_configured_or_t
         with pytest.raises(OutsideError, match="certificate verify failed"):
             status_of(service.url, ca_file=wrong)
     # Neither the authorities of a package nor those of the environment are added to the one that is configured.
-    monkeypatch.setattr(requests.certs, "where", lambda: str(certificate))
+    monkeypatch.setattr("requests.certs.where", lambda: str(certificate))
     monkeypatch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(certificate))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     monkeypatch.setenv("CURL_CA_BUNDLE", str(certificate))
@@ -367,7 +372,8 @@ def test_a_client_certificate_is_shown(certificate: Path, other_certificate: Pat
 
 def test_a_file_of_certificates_that_can_not_be_read_is_known_at_once(tmp_path: Path, certificate: Path) -> None:
     (tmp_path / "empty.pem").touch()
-    for how in ({"ca_file": "/nowhere.pem"}, {"certificate_file": str(tmp_path / "empty.pem")}):
+    wrong: list[dict[str, Any]] = [{"ca_file": "/nowhere.pem"}, {"certificate_file": str(tmp_path / "empty.pem")}]
+    for how in wrong:
         with pytest.raises(OSError):  # noqa: PT011 - ssl.SSLError is one
             Outside("https://127.0.0.1:1", **how)
     locked = tmp_path / "locked.pem"
