@@ -236,7 +236,9 @@ def test_a_peer_is_reached_by_the_proxy_of_orthanc_unless_the_environment_says_n
     with HttpNode(lambda _: HttpAnswer(200, b"[]")) as proxy:
         peers = {"far": ["http://far.invalid/"], "direct": ["http://direct.invalid/"]}
         configuration = {"OrthancPeers": peers, "HttpProxy": f"{scheme}127.0.0.1:{proxy.port}"}
-        assert peer.Peer(configuration, "far").ask("GET", "/x", soon()) == []
+        far = peer.Peer(configuration, "far")
+        assert far.ask("GET", "/x", soon()) == []
+        far.close()
         assert [asked.path for asked in proxy.asked] == ["http://far.invalid/x"]
         with pytest.raises(Exception, match="gaierror"):
             peer.Peer(configuration, "direct").ask("GET", "/x", soon())
