@@ -14,7 +14,8 @@ Without the section each request is an entry in the log, and is moved. The route
     GET /cmove-interceptor/requests                       recent ones, with what came of them
     DELETE /cmove-interceptor/services/{name}             what waits for a service that is not configured any more
 
-Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
+To call services and peers it needs requests, 2.28 or newer: apt install python3-requests, or as docs/install.md says; else
+nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ import functools
 import hashlib
 import http
 import http.client
+import http.cookiejar
+import importlib.metadata
+import importlib.util
 import itertools
 import json
+import logging
 import math
 import os
 import random
 import re
+import socket
 import sqlite3
 import ssl
 import stat
@@ -45,7 +51,9 @@ import traceback
 import types
 import typing
 import urllib.parse
+import urllib.request
 import uuid
+import warnings
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +61,401 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+# ---- src/common/outside.py: Services of others, called over HTTP by the package requests: one host each, no redirects, bounded in time and size.
+
+
+REQUESTS = ("requests", "2.28", "python3-requests")  # for pip, the oldest version that works (Debian 12's), for apt
+IDLE_CONNECTION_SECONDS = (
+    4.0  # after which a kept connection is not trusted any more: many servers close theirs after 5
+)
+CONNECTIONS_KEPT = 4  # of calls at the same time
+LOGGERS = ("urllib3.connectionpool", "urllib3.connection", "urllib3.util.retry")  # what they log has URLs in it
+THREAD = threading.local()  # .call: what the thread asks now, if it asks
+
+
+class OutsideError(Exception):
+    """There is no answer: the service can't be reached, is not who it should be, or took too long."""
+
+
+class UnsendableError(Exception):
+    """A request that can't be sent to anybody, because of what is in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutsideAnswer:
+    """What a service answered; `problem` is why `body` is not all of it, or ""."""
+
+    status: int
+    reason: str
+    body: bytes
+    problem: str = ""
+
+
+def proxy_or_null(proxy: str | None) -> str | None:
+    """Return what is allowed as a proxy in a configuration, unless this is."""
+    with contextlib.suppress(ValueError):  # the port, or brackets
+        parts = urllib.parse.urlsplit(proxy or "")
+        if proxy is None or (parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/")):
+            return None
+    return "http://HOST:PORT, with USER:PASSWORD@ before the host if it wants them, or null"
+
+
+def requests_problem() -> str | None:
+    """Return why requests can't be used, and the remedy, without importing it; None if it can."""
+    package, least, debian = REQUESTS
+    if importlib.util.find_spec(package) is None:
+        return package_problem(package, least, None, debian)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it works without its metadata too
+        return package_problem(package, least, importlib.metadata.version(package), debian)
+    return None
+
+
+def import_requests() -> None:
+    """Import requests. OutsideCall it in a thread of the script's own: for those of Orthanc's web server it may be too large.
+
+    Raises
+    ------
+    ImportError : it is missing, too old or broken.
+    """
+    package, least, debian = REQUESTS
+    try:
+        import requests
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(package_problem(package, least, None, debian)) from None
+    if problem := package_problem(package, least, requests.__version__, debian):
+        raise ImportError(problem)
+
+
+class Outside:
+    """One service: a session, and the calls that are under way. Any thread may call; several may at a time.
+
+    Parameters
+    ----------
+    url : scheme, host and port; what else is in it is not used.
+    ca_file : whom to trust (PEM); None: the authorities of the system.
+    certificate_file, key_file, key_password : the client certificate (PEM), its key if that is in another file.
+    proxy : `http://[USER:PASSWORD@]HOST:PORT`; None: none.
+    connections : how many are kept for the next calls.
+
+    Raises
+    ------
+    OSError : a file of certificates can't be read (ssl.SSLError is one).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        verify_tls: bool = True,
+        ca_file: str | None = None,
+        certificate_file: str | None = None,
+        key_file: str | None = None,
+        key_password: str = "",
+        proxy: str | None = None,
+        connections: int = CONNECTIONS_KEPT,
+    ) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._origin = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2]}"
+        self._host, self._verify_tls, self._proxy, self._connections = parts.hostname, verify_tls, proxy, connections
+        self._context: ssl.SSLContext | None = None
+        if parts.scheme.lower() == "https":
+            self._context = context = ssl.create_default_context(cafile=ca_file)
+            if not verify_tls:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if certificate_file:
+                # With a password OpenSSL does not ask for one at a terminal that nobody sits at.
+                context.load_cert_chain(certificate_file, key_file, key_password)
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._under_way: set[OutsideCall] = set()
+        self._used, self._is_closed = 0.0, False
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        body: bytes | None = None,
+        total: float | None = None,
+        largest: int = 0,
+    ) -> OutsideAnswer:
+        """Send a request, and return the answer, whatever its status: a redirect is not followed.
+
+        Parameters
+        ----------
+        target : path and query, percent-encoded. It is sent as it is.
+        timeout : seconds to connect, and that the service may be silent.
+        total : seconds for all of it, however slowly the service answers; None: twice `timeout`. (A name that has several
+            addresses, each of which has to be waited for, may take longer.)
+        largest : bytes of the answer's body that are read, 0 for a caller who looks at the status only.
+
+        Raises
+        ------
+        UnsendableError : this request can't be sent.
+        OutsideError : there is no answer.
+        """
+        total = 2 * timeout if total is None else total
+        call = OutsideCall()
+        clock = threading.Timer(total, call.end, [f"it took longer than {total:g} s"])
+        clock.daemon = True
+        session = self._begin(call)
+        try:
+            prepared = self._prepare(session, method, target, headers, body)
+            THREAD.call = call
+            clock.start()
+            response = session.send(prepared, stream=True, timeout=min(timeout, total), allow_redirects=False)
+            with contextlib.closing(response):
+                if call.ended:  # headers that break off are no error of http.client's
+                    raise OutsideError(call.ended)
+                content, problem = read_answer(response, largest, call)
+            return OutsideAnswer(response.status_code, str(response.reason or ""), content, problem)
+        except (UnsendableError, OutsideError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is: what requests and urllib3 raise quotes the URL
+            raise OutsideError(call.ended or why_unanswered(error)) from None
+        finally:
+            THREAD.call = None
+            clock.cancel()
+            self._end(call)
+
+    def close(self) -> None:
+        """End all calls that are under way, each with an `OutsideError`, and take no more."""
+        with self._lock:
+            self._is_closed = True
+            calls, session = list(self._under_way), self._session
+        for call in calls:
+            call.end("it was ended here")
+        if session is not None:
+            session.close()
+
+    def _begin(self, call: OutsideCall) -> Any:
+        with self._lock:
+            if self._is_closed:
+                raise OutsideError("it was ended here")
+            if self._session is None:
+                self._session = self._open()
+            elif not self._under_way and time.monotonic() - self._used > IDLE_CONNECTION_SECONDS:
+                self._session.close()  # its connections; it opens others
+            self._under_way.add(call)
+            return self._session
+
+    def _end(self, call: OutsideCall) -> None:
+        call.forget_socket()
+        with self._lock:
+            self._under_way.discard(call)
+            self._used = time.monotonic()
+
+    def _open(self) -> Any:
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(is_none_of_ours)
+        if not self._verify_tls:  # so it was configured; urllib3 would warn of it
+            warnings.filterwarnings(
+                "ignore", f"Unverified HTTPS request is being made to host '{re.escape(str(self._host))}'"
+            )
+        session = make_session(self._context, self._connections)
+        session.trust_env = False  # no proxy of the environment, no .netrc, no other authorities
+        session.verify = self._verify_tls
+        session.proxies = {"http": self._proxy, "https": self._proxy} if self._proxy else {}
+        session.headers.clear()
+        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))  # none is kept
+        return session
+
+    def _prepare(self, session: Any, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Any:
+        import requests
+
+        # An answer that is sent as it is has the size that it seems to have.
+        sent = {"Accept-Encoding": "identity", **{name: value.strip() for name, value in headers.items()}}
+        try:
+            for value in sent.values():
+                value.encode("latin-1")
+            prepared = session.prepare_request(requests.Request(method, "http://outside/", sent, data=body))
+        except (requests.RequestException, ValueError) as error:
+            raise UnsendableError(f"a header or the body can't be sent ({type(error).__name__})") from None
+        # As it is: requests makes `..` of `%2E%2E`, and a way out of its folder of a value that has it.
+        prepared.url = self._origin + target
+        return prepared
+
+
+class OutsideCall:
+    """One request that is under way. To end it, its connection is shut down: whoever reads from it reads no more.
+
+    The timeout of a socket alone is not enough: it begins again with each byte.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.ended = ""
+        """Why it was ended, or ""."""
+
+    def use_socket(self, connected: socket.socket) -> None:
+        """Take the socket of the connection by which it is sent."""
+        with self._lock:
+            self._socket = connected
+        if self.ended:
+            self.end(self.ended)
+
+    def forget_socket(self) -> None:
+        """Leave the connection to the next call."""
+        with self._lock:
+            self._socket = None
+
+    def end(self, why: str) -> None:
+        """End it, from another thread."""
+        with self._lock:
+            self.ended = self.ended or why
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too, only the socket
+
+
+def make_session(context: ssl.SSLContext | None, connections: int) -> Any:
+    """Return a session of requests that trusts as `context` says, follows no redirect, and gives each `OutsideCall` its socket.
+
+    The classes are made here, because those that they are made from are imported late.
+    """
+    import requests
+    import requests.adapters
+    import urllib3
+    import urllib3.connection
+    import urllib3.connectionpool
+
+    if context is not None and urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
+        # It gives OpenSSL no name where the host is an address, and compares the certificate with both itself.
+        context.check_hostname = False
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            give_socket(self.sock)
+
+        def request(self, *arguments: Any, **named: Any) -> None:
+            give_socket(self.sock)
+            super().request(*arguments, **named)
+
+    class EncryptedConnection(Connection, urllib3.connection.HTTPSConnection):
+        pass
+
+    class Pool(urllib3.connectionpool.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class EncryptedPool(urllib3.connectionpool.HTTPSConnectionPool):
+        ConnectionCls = EncryptedConnection
+
+    pools = {"http": Pool, "https": EncryptedPool}
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+            super().init_poolmanager(*arguments, **named, ssl_context=context)
+            self.poolmanager.pool_classes_by_scheme = pools
+
+        def proxy_manager_for(self, proxy: Any, **named: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **named, ssl_context=context)
+            manager.pool_classes_by_scheme = pools
+            return manager
+
+        def cert_verify(self, *_: Any) -> None:
+            """Leave the context as it is: requests would add authorities of its own."""
+
+    class Session(requests.Session):
+        def get_redirect_target(self, *_: Any) -> None:
+            """Return nowhere. `allow_redirects=False` is not enough: it reads the body of a redirect, however large."""
+
+    session = Session()
+    adapter = Adapter(pool_connections=1, pool_maxsize=connections)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def give_socket(connected: socket.socket | None) -> None:
+    """Let the call of this thread know by which connection it is sent."""
+    call = getattr(THREAD, "call", None)
+    if call is not None and connected is not None:
+        call.use_socket(connected)
+
+
+def is_none_of_ours(_record: logging.LogRecord) -> bool:
+    """Return whether a record of urllib3's may be logged: not while this thread calls, for it has the URL."""
+    return getattr(THREAD, "call", None) is None
+
+
+def read_answer(response: Any, largest: int, call: OutsideCall) -> tuple[bytes, str]:
+    """Return the body, or its beginning and why it is not all of it."""
+    declared = response.headers.get("Content-Length", "")
+    if not largest and declared != "0":
+        return b"", "it was not read"
+    try:
+        body: bytes = response.raw.read(largest + 1, decode_content=False)
+    except Exception as error:  # noqa: BLE001 - as above; the status is known all the same
+        return b"", call.ended or why_unanswered(error)
+    if len(body) > largest:
+        return body[:largest], f"it has more than {largest} bytes"
+    if call.ended:  # without a length a body ends where its connection ends
+        return body, call.ended
+    if declared.isdecimal() and "Transfer-Encoding" not in response.headers and len(body) < int(declared):
+        return body, f"it ended after {len(body)} of {declared} bytes"  # urllib3 1.26 does not look
+    return body, ""
+
+
+def why_unanswered(error: BaseException) -> str:
+    """Return what has happened: the first error below those of requests and urllib3, whose texts have the URL in them."""
+    found = [error]
+    for each in found:
+        kind = type(each)
+        if kind.__module__.partition(".")[0] not in ("requests", "urllib3") or kind.__name__ == "CertificateError":
+            return text_without_secrets(each)
+        below = (each.__cause__, each.__context__, *each.args, getattr(each, "reason", None))
+        found += [one for one in below if isinstance(one, BaseException) and not any(one is other for other in found)]
+    return type(error).__name__
+
+
+def text_without_secrets(error: BaseException) -> str:
+    """Return name and text of an error, or its name where the text may quote what was sent."""
+    name = type(error).__name__
+    if name == "CertificateError":  # of urllib3 1.26: has the names of host and certificate
+        return f"{name}: {error}"
+    if isinstance(error, UnicodeError):
+        return "UnicodeError: the host has a name that can't be looked up"
+    if isinstance(error, OSError | http.client.HTTPException) and not isinstance(error, http.client.InvalidURL):
+        return " ".join(f"{name}: {error}".split())[:300]
+    return name
 
 
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
@@ -2586,12 +2989,20 @@ class Service:
         default=None, metadata={"help": "Client certificate, with its key or `KeyFile` (PEM)."}
     )
     key_file: str | None = dataclasses.field(default=None, metadata={"help": "Key of the client certificate."})
+    proxy: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": proxy_or_null,
+            "secret": True,
+            "help": "`http://[USER:PASSWORD@]HOST:PORT`; null: none, whatever the environment says.",
+        },
+    )
     timeout: float = dataclasses.field(
         default=10,
         metadata={
             "minimum": 0.1,
             "maximum": 300,
-            "help": "Seconds to wait for an answer (of a `Required` service at most 5). More for a slow service.",
+            "help": "Seconds to connect, and for a silence; twice that in all. Of a `Required` one at most 5 in all.",
         },
     )
     when: str = dataclasses.field(
@@ -2734,6 +3145,12 @@ def name_of(service: Service) -> str:
     return service.name or f"{service.method} {urllib.parse.urlsplit(service.url).netloc.lower()}"
 
 
+def calls_services(settings: Settings) -> bool:
+    """Return whether services or peers are called over HTTP."""
+    fetches = "fetch" in (settings.mode, *(rule.mode for rule in settings.rules))
+    return bool(settings.notify) or (fetches and any(source.startswith("peer:") for source in settings.fetch.sources))
+
+
 def check_settings(settings: Settings) -> None:
     """Check what the types don't say. Raises `SettingsError`."""
     positions: dict[str, int] = {}
@@ -2783,16 +3200,19 @@ def holds_moves_back(found: Any) -> bool:
     return isinstance(found, str) and is_nearly(found, "notify")
 
 
-# ---- src/cmove_interceptor/service_http.py: Connections to services of others, by the standard library alone: they work in the stock container.
+# ---- src/cmove_interceptor/service_http.py: What a service is called with: its connection, and the headers of each request.
 
 
-def open_connection(
-    host: str, port: int | None, timeout: float, context: ssl.SSLContext | None
-) -> http.client.HTTPConnection:
-    """Return a connection, by TLS with a context; `timeout` in seconds is that of each read and write."""
-    if context is None:
-        return http.client.HTTPConnection(host, port, timeout=timeout)
-    return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+def outside_of(service: Service) -> Outside:
+    """Return the connection to a service. Raises OSError: a file of certificates can't be read."""
+    return Outside(
+        service.url,
+        verify_tls=service.verify_tls,
+        ca_file=service.ca_file,
+        certificate_file=service.certificate_file,
+        key_file=service.key_file,
+        proxy=service.proxy,
+    )
 
 
 def headers_for(service: Service) -> dict[str, str]:
@@ -2808,20 +3228,11 @@ def headers_for(service: Service) -> dict[str, str]:
     return {**headers, **service.headers}
 
 
-def tls_context(service: Service) -> ssl.SSLContext:
-    """Return what to trust of a service, and what to show it. Raises OSError: a file can't be read."""
-    context = ssl.create_default_context(cafile=service.ca_file)
-    if not service.verify_tls:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if service.certificate_file:
-        context.load_cert_chain(service.certificate_file, service.key_file)
-    return context
-
-
 # ---- src/cmove_interceptor/peer.py: Another Orthanc, asked over HTTP.
 
 
-PEER_TIMEOUT_SECONDS = 30.0  # of one request
+PEER_TIMEOUT_SECONDS = 30.0  # that it may be silent
+LARGEST_PEER_ANSWER = 2 * 1024**3  # bytes: an image is held in memory until it is stored
 
 
 class Peer:
@@ -2833,8 +3244,10 @@ class Peer:
             raise MoveFailed(f"{name} is not in OrthancPeers")
         if isinstance(entry, list):
             entry = dict(zip(("Url", "Username", "Password"), entry, strict=False))
-        self._url = urllib.parse.urlsplit(entry["Url"])
+        url = urllib.parse.urlsplit(entry["Url"])
+        self._folder = url.path.rstrip("/")
         self._service = Service(
+            url=entry["Url"],
             username=entry.get("Username", ""),
             password=entry.get("Password", ""),
             headers=entry.get("HttpHeaders", {}),
@@ -2842,34 +3255,54 @@ class Peer:
             ca_file=configuration.get("HttpsCACertificates") or None,
             certificate_file=entry.get("CertificateFile"),
             key_file=entry.get("CertificateKeyFile"),
+            proxy=_proxy_to(url.hostname or "", configuration),
         )
+        try:
+            self._outside = outside_of(self._service)
+        except OSError as error:
+            raise MoveFailed(f"a certificate can't be read: {error}") from None
 
-    def ask(self, method: str, path: str, body: Any = None) -> list[Any]:
+    def ask(self, method: str, path: str, deadline: float, body: Any = None) -> list[Any]:
         """Return the list that it answers with. Raises `MoveFailed`."""
         try:
-            found = json.loads(self.request(method, path, body))
+            found = json.loads(self.request(method, path, deadline, body))
         except ValueError:
             found = None
         if not isinstance(found, list):
             raise MoveFailed(f"{method} {path} was not answered as Orthanc does")
         return found
 
-    def request(self, method: str, path: str, body: Any = None) -> bytes:
-        """Return the bytes that it answers with. Raises `MoveFailed`."""
-        url, data = self._url, None if body is None else json.dumps(body).encode()
-        context = tls_context(self._service) if url.scheme == "https" else None
-        connection = open_connection(url.hostname or "", url.port, PEER_TIMEOUT_SECONDS, context)
+    def request(self, method: str, path: str, deadline: float, body: Any = None) -> bytes:
+        """Return the bytes that it answers with before a time of the monotonic clock. Raises `MoveFailed`."""
         try:
-            connection.request(method, url.path.rstrip("/") + path, data, headers_for(self._service))
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise MoveFailed(f"it does not answer: {type(error).__name__}") from None
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise MoveFailed(f"{method} {path} was answered {response.status}")
-        return content
+            answer = self._outside.request(
+                method,
+                self._folder + path,
+                headers=headers_for(self._service),
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=PEER_TIMEOUT_SECONDS,
+                total=max(0.1, deadline - time.monotonic()),
+                largest=LARGEST_PEER_ANSWER,
+            )
+        except OutsideError as error:
+            raise MoveFailed(f"it does not answer: {error}") from None
+        if answer.status != http.HTTPStatus.OK:
+            raise MoveFailed(f"{method} {path} was answered {answer.status}")
+        if answer.problem:
+            raise MoveFailed(f"{method} {path} was not answered whole: {answer.problem}")
+        return answer.body
+
+    def close(self) -> None:
+        """End what is being asked, and ask no more."""
+        self._outside.close()
+
+
+def _proxy_to(host: str, configuration: Mapping[str, Any]) -> str | None:
+    """Return the proxy by which Orthanc itself reaches a host: `HttpProxy`, unless the environment says not for this one."""
+    proxy = str(configuration.get("HttpProxy") or "")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 # ---- src/cmove_interceptor/fetcher.py: Gets what a request means and is not here, or only in part, from other modalities and peers.
@@ -2898,6 +3331,14 @@ class Fetcher:
         self._configuration = configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
+        self._peers: dict[str, Peer] = {}
+        self._peers_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End what is being fetched from peers."""
+        with self._peers_lock:
+            for peer in self._peers.values():
+                peer.close()
 
     def complete(self, fields: Fields) -> list[str]:
         """Fetch what is missing; return the instances that came. Raises `MoveFailed` when too many fetch already."""
@@ -2964,19 +3405,22 @@ class Fetcher:
 
     def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Copy from a peer the instances that it has and we have not; return whether it had anything."""
-        peer = Peer(self._configuration, name)
+        with self._peers_lock:
+            if name not in self._peers:
+                self._peers[name] = Peer(self._configuration, name)
+            peer = self._peers[name]
         level = LEVELS[fields["Level"]]
-        found = peer.ask("POST", "/tools/find", {"Level": level, "Query": {tag: fields[tag]}})
+        found = peer.ask("POST", "/tools/find", deadline, {"Level": level, "Query": {tag: fields[tag]}})
         here = set(self._archive.instances(fields)) if found else set()
         if level == "Instance":
             there = found
         else:
-            lists = (peer.ask("GET", f"/{PLURAL[level]}/{each}/instances") for each in found)
+            lists = (peer.ask("GET", f"/{PLURAL[level]}/{each}/instances", deadline) for each in found)
             there = [instance["ID"] for instances in lists for instance in instances]
         for instance in there:
             if instance not in here:  # the same image has the same identifier everywhere
                 self._check_time(deadline)
-                self._archive.store(peer.request("GET", f"/instances/{instance}/file"))
+                self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline))
         return bool(found)
 
     def _check_time(self, deadline: float) -> None:
@@ -3067,7 +3511,7 @@ class Caller:
 
     def __init__(self, service: Service) -> None:
         self.service, self.name = service, name_of(service)
-        self._context = tls_context(service) if service.url.startswith("https:") else None
+        self._outside = outside_of(service)
 
     @property
     def target(self) -> str:
@@ -3082,22 +3526,27 @@ class Caller:
             body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
         return {"Url": filled_url(self.service.url, values), "Body": body, "RequestID": values["RequestID"]}
 
-    def send(self, prepared: Mapping[str, Any], timeout: float) -> None:
-        """Send it. Redirects are not followed: the configuration says where to. Raises `NotDeliveredError`."""
+    def send(self, prepared: Mapping[str, Any], timeout: float, total: float | None = None) -> None:
+        """Send it. Redirects are not followed: the configuration says where to. Raises `NotDeliveredError`.
+
+        `timeout`, `total` : seconds, as `Outside.request` takes them.
+        """
         url = urllib.parse.urlsplit(prepared["Url"])
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         body = None if self.service.method == "GET" else json.dumps(prepared["Body"]).encode()
-        connection = open_connection(url.hostname or "", url.port, timeout, self._context)
+        headers = {"Idempotency-Key": prepared["RequestID"], **headers_for(self.service)}
         try:
-            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            headers = {"Idempotency-Key": prepared["RequestID"], **headers_for(self.service)}
-            connection.request(self.service.method, target, body, headers)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(f"{type(error).__name__}: {one_line(error)}") from None
-        finally:
-            connection.close()
-        if not 200 <= status < 300:
-            raise NotDeliveredError(f"it answered {status}")
+            answer = self._outside.request(
+                self.service.method, target, headers=headers, body=body, timeout=timeout, total=total
+            )
+        except OutsideError as error:
+            raise NotDeliveredError(str(error)) from None
+        if not 200 <= answer.status < 300:
+            raise NotDeliveredError(f"it answered {answer.status}")
+
+    def close(self) -> None:
+        """End what is being sent, and send no more."""
+        self._outside.close()
 
 
 def origin_of(target: str) -> str:
@@ -3168,6 +3617,8 @@ class Delivery:
             try:
                 self._caller.send(self._prepared(json.loads(row["data"])), self._caller.service.timeout)
             except NotDeliveredError as error:
+                if self._stopping.is_set():  # it may have been ended here: it is sent at the next start
+                    break
                 self._fail(row, str(error))
             except Exception as error:  # noqa: BLE001 - of this notification alone: the next one is sent
                 self._fail(row, f"it can't be sent: {type(error).__name__}: {one_line(error)}")
@@ -3216,7 +3667,7 @@ class RequiredServices:
             self._ask(caller, caller.prepared(values))
 
     def _ask(self, caller: Caller, prepared: Mapping[str, Any]) -> None:
-        # In a thread of its own: the timeout of a socket begins again with each byte that a service drips.
+        # In a thread of its own: to look up a name may take longer than any time limit.
         if not self._turns.acquire(timeout=TURN_SECONDS):
             raise NotDeliveredError(f"{caller.target}: {REQUIRED_AT_A_TIME} others wait for a required service already")
         seconds = min(caller.service.timeout, LONGEST_ANSWER_SECONDS)
@@ -3225,7 +3676,7 @@ class RequiredServices:
 
         def send() -> None:
             try:
-                caller.send(prepared, seconds)
+                caller.send(prepared, seconds, seconds)
                 outcome.append(None)
             except Exception as error:  # noqa: BLE001 - whatever it is: the service did not agree
                 outcome.append(one_line(error))
@@ -3234,7 +3685,7 @@ class RequiredServices:
                 done.set()
 
         threading.Thread(target=send, name="cmove-required", daemon=True).start()
-        # The timeout of its socket may be the first to end.
+        # Its own time limit may be the first to end.
         if not done.wait(seconds) or (outcome[0] is not None and time.monotonic() >= deadline):
             raise NotDeliveredError(f"{caller.target} did not answer within {seconds:g} s")
         if outcome[0] is not None:
@@ -3244,6 +3695,7 @@ class RequiredServices:
 # ---- src/cmove_interceptor/notifier.py: Notifies services: those that must agree at once, the others from the ledger, each in a thread of its own.
 
 
+CLOSES_WITHIN_SECONDS = 0.5  # that a delivery ends in when its connection is closed
 UNDELIVERED = ("waiting", "sending", "dead")  # states of rows of work
 
 
@@ -3278,6 +3730,10 @@ class Notifier:
         self._stopping.set()
         for delivery in self._deliveries.values():
             delivery.end()
+        for delivery in self._deliveries.values():
+            delivery.join(deadline - CLOSES_WITHIN_SECONDS)
+        for caller in self._callers:
+            caller.close()
         for delivery in self._deliveries.values():
             delivery.join(deadline)
         if self._orphan_thread.is_alive():
@@ -3623,6 +4079,7 @@ class Interceptor:
                 self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._jobs.stopping.set()
+            self._fetcher.stop()
             deadline = time.monotonic() + 2
             self._worker.end(2)
             self.notifier.stop(deadline)
@@ -3633,6 +4090,11 @@ class Interceptor:
         return self.refusal or self._worker.why_not()
 
     def _open(self) -> Ledger:
+        if calls_services(self._settings):  # here, where there is room for it, not at the first call
+            try:
+                import_requests()
+            except ImportError as error:
+                raise ValueError(str(error)) from None
         folder = state_folder(self._settings.state_path, self._configuration)
         ledger = self._ledger = Ledger(
             folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability
@@ -3805,6 +4267,8 @@ def register() -> None:
     try:
         settings = read_settings(Settings, SECTION, configuration)
         check_settings(settings)
+        if calls_services(settings) and (problem := requests_problem()):
+            raise SettingsError(f"cmove_interceptor stays idle: {problem}")
         interceptor = Interceptor(settings, configuration, None)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])

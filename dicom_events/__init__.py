@@ -17,8 +17,8 @@ To look at and to act on, with curl:
     DELETE /dicom-events/brokers/{name}              what waits for one that is not configured any more
     POST /dicom-events/replay                        {"Study": "…"} or {"From": "2026-01-01T00:00:00Z", "To": "…"}
 
-`file`, `log` and `webhook` need nothing but Python's standard library; what the others need is in requirements.txt beside
-this file. All keys and events: docs/dicom_events.md. From another script of a combined file:
+`file` and `log` need nothing but Python's standard library; what the others need is in requirements.txt beside this
+file. All keys and events: docs/dicom_events.md. From another script of a combined file:
 `import dicom_events`, then `dicom_events.publish("org.hospital.report", {"report": 1}, "studies/…")`.
 """
 

@@ -122,7 +122,7 @@ def _read(cls: type[S], path: str, content: Any) -> S:
 def secrets_of(named: Named) -> list[str]:
     """Return what must not be shown, should an error quote it: passwords of URLs, and whole secrets."""
     config = named.config
-    urls = [getattr(config, "url", ""), *getattr(config, "more_urls", ())]
+    urls = [getattr(config, "url", ""), *getattr(config, "more_urls", ()), getattr(config, "proxy", None) or ""]
     addresses = [urllib.parse.urlsplit(url) for url in urls if url]
     passwords = [each.password or each.username or "" for each in addresses]  # alone, a user is a token of NATS
     others = [getattr(config, "secret", ""), *map(str, getattr(config, "headers", {}).values())]

@@ -88,6 +88,7 @@ def test_the_page_names_each_package_with_the_version_that_the_scripts_ask_for()
     assert {package for package, _, _ in asked} >= {
         "pydicom",
         "httpx",
+        "requests",
         "pillow",
         "pika",
         "boto3",

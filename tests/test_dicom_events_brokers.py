@@ -965,8 +965,8 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "sns": {"Type": "sqs-sns", "SNSConfig": {"TopicArn": "arn:aws:sns:eu-west-1:123456789012:x"}},
         "nats": {"Type": "nats", "NatsConfig": {"URL": "nats://127.0.0.1:1"}},
         "kafka": {"Type": "kafka", "KafkaConfig": {"BootstrapServers": "127.0.0.1:1"}},
-        "binary": {"Type": "webhook", "Format": "binary", "WebhookConfig": {"URL": "http://127.0.0.1:1/"}},
-        "file": {"Type": "file"},
+        "hook": {"Type": "webhook", "WebhookConfig": {"URL": "http://127.0.0.1:1/"}},
+        "file": {"Type": "file", "Format": "binary"},
     }
     server = start_orthanc(
         SCRIPT, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE}, environment={"PYTHONPATH": "/nowhere"}
@@ -976,12 +976,14 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "sns": "boto3",
         "nats": "nats-py",
         "kafka": "confluent-kafka",
+        "hook": "requests",
     }
     for name, package in packages.items():
         server.wait_for_log(f"broker {name} is off: it needs the Python package {package}, ")
     server.store(make_study(instances=2))
+    # The binary form needs no package.
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] == 2)
-    assert brokers_of(server)["binary"]["State"] == "away"  # the binary form needs no package
+    assert brokers_of(server)["hook"]["State"] == "misconfigured"
     assert "Traceback" not in server.log
 
 

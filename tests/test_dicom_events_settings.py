@@ -52,7 +52,7 @@ VALID: dict[str, Any] = {
             "BootstrapServers": "127.0.0.1:1,[::1]:2", "Topic": "x", "Options": {"sasl.password": SECRET}}},
         "webhook": {"Type": "webhook", "WebhookConfig": {
             "URL": f"http://me:{SECRET}@127.0.0.1:1/", "Secret": SECRET, "Headers": {"Authorization": f"Bearer {SECRET}"},
-            "Timeout": 1, "CACertificate": "/x"}},
+            "Timeout": 1, "CACertificate": "/x", "Proxy": f"http://me:{SECRET}@127.0.0.1:1"}},
         "log": {"Type": "log"},
     },
     "Format": "structured",

@@ -7,13 +7,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import http.client
-import ssl
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
+
+import requests  # noqa: F401 - for who makes brokers to see whether it is there; `Outside` is what uses it
+
+from .._common.outside import Outside, OutsideError
 
 from ..broker_settings import WebhookConfig
 from ..events import Event, Form
@@ -23,13 +24,11 @@ FINAL = {400, 409, 410, 413, 414, 415, 422, 431}  # this event will never be tak
 # Nothing is taken now, or not from us: all wait. A redirect would lead elsewhere than the configuration says.
 AWAY = {301, 302, 303, 307, 308, 401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504}
 POSTS_AT_A_TIME = 4  # each over a connection of its own
-IDLE_CONNECTION_SECONDS = 4.0  # after which a kept connection is not trusted any more
+LARGEST_ANSWER = 65536  # bytes that are read, so that the connection can be kept; only the status counts
 
 
 class Webhook(ThreadedBroker):
-    """A few threads, each with a connection of its own."""
-
-    away = (OSError, http.client.HTTPException)
+    """A few threads, each with a POST at a time."""
 
     def __init__(self, form: Form, config: WebhookConfig) -> None:
         super().__init__(form)
@@ -37,63 +36,47 @@ class Webhook(ThreadedBroker):
         self.most_under_way = self.threads = POSTS_AT_A_TIME
         address = urllib.parse.urlsplit(config.url)
         self._user = f"{address.username or ''}:{address.password or ''}" if "@" in address.netloc else ""
-        self._https, self._host, self._port = address.scheme.lower() == "https", address.hostname or "", address.port
         self._path = (address.path or "/") + (f"?{address.query}" if address.query else "")
-        self._context: ssl.SSLContext | None = None
-        self._local = threading.local()
+        self._outside: Outside | None = None
 
     def open(self) -> None:
-        if self._https:
-            try:
-                self._context = ssl.create_default_context(cafile=self._config.ca_certificate)
-            except (OSError, ssl.SSLError) as error:
-                raise BrokerUnusableError(
-                    f"CACertificate {self._config.ca_certificate} can't be read: {error}"
-                ) from None
+        config = self._config
+        try:
+            self._outside = Outside(
+                config.url, ca_file=config.ca_certificate, proxy=config.proxy, connections=POSTS_AT_A_TIME
+            )
+        except OSError as error:  # ssl.SSLError is one
+            raise BrokerUnusableError(f"CACertificate {config.ca_certificate} can't be read: {error}") from None
         self.start_threads()
 
+    def close(self) -> None:
+        super().close()
+        if self._outside:
+            self._outside.close()
+
     def call(self, events: list[Submitted]) -> list[Outcome]:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > IDLE_CONNECTION_SECONDS:
-            connection.close()
-        outcomes = [self._post(connection, *each) for each in events]
-        self._local.used = time.monotonic()
-        return outcomes
+        return [self._post(*each) for each in events]
 
-    def end_call(self) -> None:
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-            self._local.connection = None
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._https:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._config.timeout, context=self._context
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._config.timeout)
-
-    def _post(
-        self, connection: http.client.HTTPConnection, event: Event, message: tuple[bytes, dict[str, str]]
-    ) -> Outcome:
-        if connection.sock is None:
-            try:
-                connection.connect()
-            except Exception as error:  # noqa: BLE001 - also a name that is none (UnicodeError): no event is at fault
-                raise BrokerAwayError(f"{type(error).__name__}: {error}") from None
+    def _post(self, event: Event, message: tuple[bytes, dict[str, str]]) -> Outcome:
+        assert self._outside  # it was opened
         content, headers = message
-        connection.request("POST", self._path, content, {**headers, **self._signature(content)})
-        response = connection.getresponse()
-        response.read(65536)
-        if not response.isclosed():
-            connection.close()
-        if 200 <= response.status < 300:
+        try:
+            answer = self._outside.request(
+                "POST",
+                self._path,
+                headers={**headers, **self._signature(content)},
+                body=content,
+                timeout=self._config.timeout,
+                largest=LARGEST_ANSWER,
+            )
+        except OutsideError as error:
+            raise BrokerAwayError(str(error)) from None
+        if 200 <= answer.status < 300:
             return Outcome(event.row)
-        said = f"HTTP {response.status} {response.reason}"
-        if response.status in AWAY:
+        said = f"HTTP {answer.status} {answer.reason}"
+        if answer.status in AWAY:
             raise BrokerAwayError(said)
-        return Outcome(event.row, said, final=response.status in FINAL)
+        return Outcome(event.row, said, final=answer.status in FINAL)
 
     def message(self, event: Event) -> tuple[bytes, dict[str, str]]:
         own = {str(name): str(value) for name, value in self._config.headers.items()}

@@ -12,7 +12,8 @@ Without the section each request is an entry in the log, and is moved. The route
     GET /cmove-interceptor/requests                       recent ones, with what came of them
     DELETE /cmove-interceptor/services/{name}             what waits for a service that is not configured any more
 
-Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
+To call services and peers it needs requests, 2.28 or newer: apt install python3-requests, or as docs/install.md says; else
+nothing but Python's standard library. All keys: docs/cmove_interceptor.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import os
 
 import orthanc
 
+from common.outside import requests_problem
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, is_nearly, read_settings
@@ -29,7 +31,7 @@ from common.version import __version__  # noqa: F401 - the built file has it at 
 
 from .api import Routes
 from .interceptor import Interceptor
-from .settings import SECTION, Settings, check_settings, holds_moves_back
+from .settings import SECTION, Settings, calls_services, check_settings, holds_moves_back
 
 
 def register() -> None:
@@ -39,6 +41,8 @@ def register() -> None:
     try:
         settings = read_settings(Settings, SECTION, configuration)
         check_settings(settings)
+        if calls_services(settings) and (problem := requests_problem()):
+            raise SettingsError(f"cmove_interceptor stays idle: {problem}")
         interceptor = Interceptor(settings, configuration, None)
     except (SettingsError, OSError) as error:  # OSError: a certificate can't be read (ssl.SSLError is one)
         holds = holds_moves_back([found for key, found in configuration.items() if is_nearly(key, SECTION)])

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from common.routes import one_line
+from common.outside import OutsideError
 
-from .service_http import headers_for, open_connection, tls_context
+from .service_http import headers_for, outside_of
 from .settings import Service, name_of
 from .templates import filled_body, filled_url
 
@@ -25,7 +24,7 @@ class Caller:
 
     def __init__(self, service: Service) -> None:
         self.service, self.name = service, name_of(service)
-        self._context = tls_context(service) if service.url.startswith("https:") else None
+        self._outside = outside_of(service)
 
     @property
     def target(self) -> str:
@@ -40,22 +39,27 @@ class Caller:
             body = dict(values) if self.service.body is None else filled_body(self.service.body, values)
         return {"Url": filled_url(self.service.url, values), "Body": body, "RequestID": values["RequestID"]}
 
-    def send(self, prepared: Mapping[str, Any], timeout: float) -> None:
-        """Send it. Redirects are not followed: the configuration says where to. Raises `NotDeliveredError`."""
+    def send(self, prepared: Mapping[str, Any], timeout: float, total: float | None = None) -> None:
+        """Send it. Redirects are not followed: the configuration says where to. Raises `NotDeliveredError`.
+
+        `timeout`, `total` : seconds, as `Outside.request` takes them.
+        """
         url = urllib.parse.urlsplit(prepared["Url"])
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         body = None if self.service.method == "GET" else json.dumps(prepared["Body"]).encode()
-        connection = open_connection(url.hostname or "", url.port, timeout, self._context)
+        headers = {"Idempotency-Key": prepared["RequestID"], **headers_for(self.service)}
         try:
-            target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            headers = {"Idempotency-Key": prepared["RequestID"], **headers_for(self.service)}
-            connection.request(self.service.method, target, body, headers)
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            raise NotDeliveredError(f"{type(error).__name__}: {one_line(error)}") from None
-        finally:
-            connection.close()
-        if not 200 <= status < 300:
-            raise NotDeliveredError(f"it answered {status}")
+            answer = self._outside.request(
+                self.service.method, target, headers=headers, body=body, timeout=timeout, total=total
+            )
+        except OutsideError as error:
+            raise NotDeliveredError(str(error)) from None
+        if not 200 <= answer.status < 300:
+            raise NotDeliveredError(f"it answered {answer.status}")
+
+    def close(self) -> None:
+        """End what is being sent, and send no more."""
+        self._outside.close()
 
 
 def origin_of(target: str) -> str:

@@ -80,6 +80,8 @@ class Delivery:
             try:
                 self._caller.send(self._prepared(json.loads(row["data"])), self._caller.service.timeout)
             except NotDeliveredError as error:
+                if self._stopping.is_set():  # it may have been ended here: it is sent at the next start
+                    break
                 self._fail(row, str(error))
             except Exception as error:  # noqa: BLE001 - of this notification alone: the next one is sent
                 self._fail(row, f"it can't be sent: {type(error).__name__}: {one_line(error)}")

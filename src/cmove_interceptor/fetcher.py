@@ -45,6 +45,14 @@ class Fetcher:
         self._configuration = configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
+        self._peers: dict[str, Peer] = {}
+        self._peers_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End what is being fetched from peers."""
+        with self._peers_lock:
+            for peer in self._peers.values():
+                peer.close()
 
     def complete(self, fields: Fields) -> list[str]:
         """Fetch what is missing; return the instances that came. Raises `MoveFailed` when too many fetch already."""
@@ -111,19 +119,22 @@ class Fetcher:
 
     def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Copy from a peer the instances that it has and we have not; return whether it had anything."""
-        peer = Peer(self._configuration, name)
+        with self._peers_lock:
+            if name not in self._peers:
+                self._peers[name] = Peer(self._configuration, name)
+            peer = self._peers[name]
         level = LEVELS[fields["Level"]]
-        found = peer.ask("POST", "/tools/find", {"Level": level, "Query": {tag: fields[tag]}})
+        found = peer.ask("POST", "/tools/find", deadline, {"Level": level, "Query": {tag: fields[tag]}})
         here = set(self._archive.instances(fields)) if found else set()
         if level == "Instance":
             there = found
         else:
-            lists = (peer.ask("GET", f"/{PLURAL[level]}/{each}/instances") for each in found)
+            lists = (peer.ask("GET", f"/{PLURAL[level]}/{each}/instances", deadline) for each in found)
             there = [instance["ID"] for instances in lists for instance in instances]
         for instance in there:
             if instance not in here:  # the same image has the same identifier everywhere
                 self._check_time(deadline)
-                self._archive.store(peer.request("GET", f"/instances/{instance}/file"))
+                self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline))
         return bool(found)
 
     def _check_time(self, deadline: float) -> None:

@@ -14,6 +14,7 @@ import orthanc
 from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.outside import import_requests
 from common.routes import one_line
 from common.state import state_folder
 from common.worker import Worker
@@ -28,7 +29,7 @@ from .notifier import Notifier
 from .planning import Planner
 from .records import TABLES, Records, interrupted_move
 from .sending import Sender
-from .settings import Settings
+from .settings import Settings, calls_services
 
 FORGET_EVERY_SECONDS = 60.0
 
@@ -72,6 +73,7 @@ class Interceptor:
                 self._worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self._jobs.stopping.set()
+            self._fetcher.stop()
             deadline = time.monotonic() + 2
             self._worker.end(2)
             self.notifier.stop(deadline)
@@ -82,6 +84,11 @@ class Interceptor:
         return self.refusal or self._worker.why_not()
 
     def _open(self) -> Ledger:
+        if calls_services(self._settings):  # here, where there is room for it, not at the first call
+            try:
+                import_requests()
+            except ImportError as error:
+                raise ValueError(str(error)) from None
         folder = state_folder(self._settings.state_path, self._configuration)
         ledger = self._ledger = Ledger(
             folder / "cmove_interceptor.sqlite", TABLES, durability=self._settings.durability

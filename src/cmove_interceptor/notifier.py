@@ -23,6 +23,7 @@ from .delivery import Delivery
 from .required import RequiredServices
 from .settings import Settings
 
+CLOSES_WITHIN_SECONDS = 0.5  # that a delivery ends in when its connection is closed
 UNDELIVERED = ("waiting", "sending", "dead")  # states of rows of work
 
 
@@ -57,6 +58,10 @@ class Notifier:
         self._stopping.set()
         for delivery in self._deliveries.values():
             delivery.end()
+        for delivery in self._deliveries.values():
+            delivery.join(deadline - CLOSES_WITHIN_SECONDS)
+        for caller in self._callers:
+            caller.close()
         for delivery in self._deliveries.values():
             delivery.join(deadline)
         if self._orphan_thread.is_alive():

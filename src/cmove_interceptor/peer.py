@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import http
-import http.client
 import json
+import time
 import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from common.outside import OutsideError
+
 from .move_request import MoveFailed
-from .service_http import headers_for, open_connection, tls_context
+from .service_http import headers_for, outside_of
 from .settings import Service
 
-PEER_TIMEOUT_SECONDS = 30.0  # of one request
+PEER_TIMEOUT_SECONDS = 30.0  # that it may be silent
+LARGEST_PEER_ANSWER = 2 * 1024**3  # bytes: an image is held in memory until it is stored
 
 
 class Peer:
@@ -26,8 +30,10 @@ class Peer:
             raise MoveFailed(f"{name} is not in OrthancPeers")
         if isinstance(entry, list):
             entry = dict(zip(("Url", "Username", "Password"), entry, strict=False))
-        self._url = urllib.parse.urlsplit(entry["Url"])
+        url = urllib.parse.urlsplit(entry["Url"])
+        self._folder = url.path.rstrip("/")
         self._service = Service(
+            url=entry["Url"],
             username=entry.get("Username", ""),
             password=entry.get("Password", ""),
             headers=entry.get("HttpHeaders", {}),
@@ -35,31 +41,51 @@ class Peer:
             ca_file=configuration.get("HttpsCACertificates") or None,
             certificate_file=entry.get("CertificateFile"),
             key_file=entry.get("CertificateKeyFile"),
+            proxy=_proxy_to(url.hostname or "", configuration),
         )
+        try:
+            self._outside = outside_of(self._service)
+        except OSError as error:
+            raise MoveFailed(f"a certificate can't be read: {error}") from None
 
-    def ask(self, method: str, path: str, body: Any = None) -> list[Any]:
+    def ask(self, method: str, path: str, deadline: float, body: Any = None) -> list[Any]:
         """Return the list that it answers with. Raises `MoveFailed`."""
         try:
-            found = json.loads(self.request(method, path, body))
+            found = json.loads(self.request(method, path, deadline, body))
         except ValueError:
             found = None
         if not isinstance(found, list):
             raise MoveFailed(f"{method} {path} was not answered as Orthanc does")
         return found
 
-    def request(self, method: str, path: str, body: Any = None) -> bytes:
-        """Return the bytes that it answers with. Raises `MoveFailed`."""
-        url, data = self._url, None if body is None else json.dumps(body).encode()
-        context = tls_context(self._service) if url.scheme == "https" else None
-        connection = open_connection(url.hostname or "", url.port, PEER_TIMEOUT_SECONDS, context)
+    def request(self, method: str, path: str, deadline: float, body: Any = None) -> bytes:
+        """Return the bytes that it answers with before a time of the monotonic clock. Raises `MoveFailed`."""
         try:
-            connection.request(method, url.path.rstrip("/") + path, data, headers_for(self._service))
-            response = connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise MoveFailed(f"it does not answer: {type(error).__name__}") from None
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise MoveFailed(f"{method} {path} was answered {response.status}")
-        return content
+            answer = self._outside.request(
+                method,
+                self._folder + path,
+                headers=headers_for(self._service),
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=PEER_TIMEOUT_SECONDS,
+                total=max(0.1, deadline - time.monotonic()),
+                largest=LARGEST_PEER_ANSWER,
+            )
+        except OutsideError as error:
+            raise MoveFailed(f"it does not answer: {error}") from None
+        if answer.status != http.HTTPStatus.OK:
+            raise MoveFailed(f"{method} {path} was answered {answer.status}")
+        if answer.problem:
+            raise MoveFailed(f"{method} {path} was not answered whole: {answer.problem}")
+        return answer.body
+
+    def close(self) -> None:
+        """End what is being asked, and ask no more."""
+        self._outside.close()
+
+
+def _proxy_to(host: str, configuration: Mapping[str, Any]) -> str | None:
+    """Return the proxy by which Orthanc itself reaches a host: `HttpProxy`, unless the environment says not for this one."""
+    proxy = str(configuration.get("HttpProxy") or "")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

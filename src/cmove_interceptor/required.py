@@ -30,7 +30,7 @@ class RequiredServices:
             self._ask(caller, caller.prepared(values))
 
     def _ask(self, caller: Caller, prepared: Mapping[str, Any]) -> None:
-        # In a thread of its own: the timeout of a socket begins again with each byte that a service drips.
+        # In a thread of its own: to look up a name may take longer than any time limit.
         if not self._turns.acquire(timeout=TURN_SECONDS):
             raise NotDeliveredError(f"{caller.target}: {REQUIRED_AT_A_TIME} others wait for a required service already")
         seconds = min(caller.service.timeout, LONGEST_ANSWER_SECONDS)
@@ -39,7 +39,7 @@ class RequiredServices:
 
         def send() -> None:
             try:
-                caller.send(prepared, seconds)
+                caller.send(prepared, seconds, seconds)
                 outcome.append(None)
             except Exception as error:  # noqa: BLE001 - whatever it is: the service did not agree
                 outcome.append(one_line(error))
@@ -48,7 +48,7 @@ class RequiredServices:
                 done.set()
 
         threading.Thread(target=send, name="cmove-required", daemon=True).start()
-        # The timeout of its socket may be the first to end.
+        # Its own time limit may be the first to end.
         if not done.wait(seconds) or (outcome[0] is not None and time.monotonic() >= deadline):
             raise NotDeliveredError(f"{caller.target} did not answer within {seconds:g} s")
         if outcome[0] is not None:

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from common.outside import proxy_or_null
 from common.retry import Retry
 from common.settings import SettingsError, is_nearly, not_empty
 
@@ -105,12 +106,20 @@ class Service:
         default=None, metadata={"help": "Client certificate, with its key or `KeyFile` (PEM)."}
     )
     key_file: str | None = dataclasses.field(default=None, metadata={"help": "Key of the client certificate."})
+    proxy: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": proxy_or_null,
+            "secret": True,
+            "help": "`http://[USER:PASSWORD@]HOST:PORT`; null: none, whatever the environment says.",
+        },
+    )
     timeout: float = dataclasses.field(
         default=10,
         metadata={
             "minimum": 0.1,
             "maximum": 300,
-            "help": "Seconds to wait for an answer (of a `Required` service at most 5). More for a slow service.",
+            "help": "Seconds to connect, and for a silence; twice that in all. Of a `Required` one at most 5 in all.",
         },
     )
     when: str = dataclasses.field(
@@ -251,6 +260,12 @@ class Settings:
 def name_of(service: Service) -> str:
     """Return the name to which what waits for a service is bound."""
     return service.name or f"{service.method} {urllib.parse.urlsplit(service.url).netloc.lower()}"
+
+
+def calls_services(settings: Settings) -> bool:
+    """Return whether services or peers are called over HTTP."""
+    fetches = "fetch" in (settings.mode, *(rule.mode for rule in settings.rules))
+    return bool(settings.notify) or (fetches and any(source.startswith("peer:") for source in settings.fetch.sources))
 
 
 def check_settings(settings: Settings) -> None:

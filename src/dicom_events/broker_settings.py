@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from common.outside import proxy_or_null
 from common.wildcards import matches_pattern
 
 from .events import KINDS_OF_EVENTS
@@ -42,7 +43,7 @@ def _ca_certificate(scheme: str) -> Any:
 
 
 def _headers(headers: dict[str, Any]) -> str | None:
-    """Check headers: one with a line break would be two, and http.client's complaint of it would show the value."""
+    """Check headers: one with a line break would be two, and a complaint of it would show the value."""
     fits = all(
         re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
         and isinstance(value, str)
@@ -207,9 +208,17 @@ class WebhookConfig:
     )
     timeout: float = dataclasses.field(
         default=10,
-        metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to wait for an answer. More for a slow server."},
+        metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to connect, and for a silence; twice that in all."},
     )
     ca_certificate: str | None = _ca_certificate("https")
+    proxy: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "secret": True,
+            "check": proxy_or_null,
+            "help": "`http://[USER:PASSWORD@]HOST:PORT`; null: none, whatever the environment says.",
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)

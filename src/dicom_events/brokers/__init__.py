@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from common.outside import REQUESTS
 from common.packages import package_problem
 
 from ..events import Event, Form
@@ -34,6 +35,7 @@ PACKAGES = {  # for pip, the oldest version that works, for apt
     "sqs-sns": ("boto3", "1.26", "python3-boto3"),
     "nats": ("nats-py", "2.16", ""),
     "kafka": ("confluent-kafka", "1.7", "python3-confluent-kafka"),
+    "webhook": REQUESTS,
 }
 
 
