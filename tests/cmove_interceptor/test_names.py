@@ -17,19 +17,8 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
-from tests.cmove_interceptor.test_cmove_interceptor import (
-    SCRIPT,
-    SUCCESS,
-    Destination,
-    Service,
-    c_move,
-    configuration,
-    destination,
-    last,
-    service,
-)
+from tests.cmove_interceptor.helpers import SCRIPT, SUCCESS, Destination, Service, c_move, configuration, last
 
-__all__ = ["destination", "service"]  # fixtures
 OLD_ROW = (
     "INSERT INTO work(queue,subject,state,attempts,next_attempt,error,job,data,created,updated,priority) "
     "VALUES(?,?,?,0,0,'',NULL,?,?,?,0)"

@@ -19,7 +19,7 @@ from testing.dicom import make_study, orthanc_identifier
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
-from tests.dicom_events.test_dicom_events import NEVER_STABLE, ROOT, SCRIPT, events, of_type, rows, wait_for
+from tests.dicom_events.helpers import NEVER_STABLE, ROOT, SCRIPT, events, of_type, rows, wait_for
 
 # -- the file -------------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.brokers import RabbitServer, wait_until
-from tests.dicom_events.test_brokers import RabbitConsumer, over_rabbit
-from tests.dicom_events.test_dicom_events import SCRIPT, check
+from tests.dicom_events.brokers.helpers import RabbitConsumer, over_rabbit
+from tests.dicom_events.helpers import SCRIPT, check
 
 IMAGES = int(os.environ.get("DICOM_EVENTS_IMAGES", "600"))
 ROUNDS = 3 if IMAGES >= 10_000 else 1

@@ -19,7 +19,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
-from tests.dicom_events.test_dicom_events import NEVER_STABLE, SCRIPT, events, rows
+from tests.dicom_events.helpers import NEVER_STABLE, SCRIPT, events, rows
 
 RABBIT = {"Type": "rabbitmq", "RabbitConfig": {"URL": "amqp://127.0.0.1:1/"}}
 FILE = {"Type": "file"}

@@ -23,21 +23,17 @@ from hypothesis import strategies as st
 from testing.pytest_plugin import StartOrthanc
 from testing.standin import StandIn
 from tests.brokers import NatsServer, RabbitServer, wait_until
-from tests.dicom_events.test_brokers import (
+from tests.dicom_events.brokers.helpers import (
     AWS_ENVIRONMENT,
     Hook,
     RabbitConsumer,
     Subscription,
-    aws,
-    hook,
-    kafka,
     over_rabbit,
     over_sns,
     over_webhook,
 )
-from tests.dicom_events.test_dicom_events import NEVER_STABLE, OWN, SCRIPT, events, wait_for
+from tests.dicom_events.helpers import NEVER_STABLE, OWN, SCRIPT, events, wait_for
 
-__all__ = ["aws", "hook", "kafka"]  # fixtures
 FORMS = ("structured", "binary", "plain")
 DEEP = "[" * 900 + "]" * 900
 # What `publish` of the first version took: type, data as it was kept, subject; and the forms in which each broker sends it.

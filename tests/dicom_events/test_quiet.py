@@ -14,8 +14,8 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from tests.brokers import NatsServer, RabbitServer
-from tests.dicom_events.test_brokers import AWS_ENVIRONMENT, over_rabbit
-from tests.dicom_events.test_dicom_events import NEVER_STABLE, ROOT, SCRIPT
+from tests.dicom_events.brokers.helpers import AWS_ENVIRONMENT, over_rabbit
+from tests.dicom_events.helpers import NEVER_STABLE, ROOT, SCRIPT
 
 LIBRARIES = ("pika", "AMQP", "boto", "urllib3", "nats:", "rdkafka", "Traceback", "exception was never retrieved")
 OWN = """

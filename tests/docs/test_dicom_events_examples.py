@@ -13,10 +13,10 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer, start_process
 from tests.brokers import NatsServer, RabbitServer, stop_process, wait_until
-from tests.dicom_events.test_brokers import AWS_ENVIRONMENT, KINDS, Subscription, over_rabbit, over_sns
-from tests.dicom_events.test_brokers import aws as aws
-from tests.dicom_events.test_brokers import kafka as kafka
-from tests.dicom_events.test_dicom_events import ROOT, SCRIPT, wait_for
+from tests.dicom_events.brokers.helpers import AWS_ENVIRONMENT, KINDS, Subscription, over_rabbit, over_sns
+from tests.dicom_events.conftest import aws as aws
+from tests.dicom_events.conftest import kafka as kafka
+from tests.dicom_events.helpers import ROOT, SCRIPT, wait_for
 
 EXAMPLES = ROOT / "examples"
 
