@@ -26,6 +26,12 @@ Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import base64
 import collections
 import contextlib
@@ -3152,10 +3158,10 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/anonymize_series/archive.py: What is asked of this Orthanc, where anything may have been deleted meanwhile.

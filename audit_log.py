@@ -1020,10 +1020,10 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -2713,7 +2713,9 @@ def _numbers(first: int, last: int) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Run `python3 audit_log.py --verify FOLDER`; return 0 if all is well, 1 if not, 2 if nothing can be verified."""
-    parser = argparse.ArgumentParser(description="Verifies a log of audit_log.py.")
+    parser = argparse.ArgumentParser(  # the built file has the docstring of the script
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--verify", metavar="FOLDER", type=Path, required=True, help="the folder of the log")
     parser.add_argument(
         "--key-file", type=Path, help="the key, as audit_log.key; without: AUDIT_LOG_KEY of the environment"

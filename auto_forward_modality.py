@@ -26,6 +26,12 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_modalit
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import calendar
 import collections
 import contextlib
@@ -1020,10 +1026,10 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.

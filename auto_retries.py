@@ -23,6 +23,12 @@ Needs nothing but Python's standard library. All keys, and what a job does not s
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import base64
 import collections
 import contextlib
@@ -2453,10 +2459,10 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/auto_retries/recipes.py: What a job says of itself: all that submitting it again takes. Decisions, without Orthanc.

@@ -19,6 +19,12 @@ Needs nothing but Python's standard library. All keys: docs/cmove_interceptor.md
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import base64
 import contextlib
 import dataclasses
@@ -1012,10 +1018,10 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.

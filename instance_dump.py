@@ -14,6 +14,12 @@ Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import contextlib
 import dataclasses
 import datetime
@@ -929,10 +935,10 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/instance_dump.py

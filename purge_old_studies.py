@@ -28,6 +28,12 @@ Needs nothing but Python's standard library. All keys: docs/purge_old_studies.md
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import base64
 import contextlib
 import dataclasses
@@ -1017,6 +1023,12 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
+
+
+__version__ = "0.2.0"
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -3354,9 +3366,6 @@ def _in_words(value: Any) -> str:
 
 
 # ---- src/purge_old_studies/__init__.py
-
-
-__version__ = "0.2.0"
 
 
 def register() -> None:

@@ -25,6 +25,12 @@ Needs nothing but Python's standard library. All keys: docs/series_private_tags.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import collections
 import contextlib
 import dataclasses
@@ -1736,10 +1742,10 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/series_private_tags/settings.py: The section `SeriesMainPrivateDicomTags` of the configuration.

@@ -25,6 +25,12 @@ docs/series_thumbnail.md.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import collections
 import concurrent.futures
 import dataclasses
@@ -1123,10 +1129,10 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/series_thumbnail/explorer.py: The pictures in Orthanc Explorer.
