@@ -274,7 +274,9 @@ def place(sources: list[Source], allow_conflict: bool) -> None:
 # ---- src/combine/texts.py: Works out the texts that a script has written down, such as its routes, without running it.
 
 
-Names: TypeAlias = Mapping[str, list[ast.expr]]  # what each name may be; an empty list: something that is not written down
+Names: TypeAlias = Mapping[
+    str, list[ast.expr]
+]  # what each name may be; an empty list: something that is not written down
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -336,7 +338,9 @@ def imported_files(file: str, trees: Mapping[str, ast.Module]) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             path = _module_path(file, node)
             paths += [path, *([*path, alias.name] for alias in node.names)]
-    parts = [path[:length] for path in paths for length in range(1, len(path) + 1)]  # of a.b, the file of a is loaded too
+    parts = [
+        path[:length] for path in paths for length in range(1, len(path) + 1)
+    ]  # of a.b, the file of a is loaded too
     return [found for path in parts if (found := _file_of(path, trees))]
 
 
@@ -656,7 +660,9 @@ def _imports(node: ast.AST) -> bool:
 
 
 def _catches_import_error(handler: ast.ExceptHandler) -> bool:
-    return handler.type is None or any(isinstance(node, ast.Name) and node.id in CAUGHT for node in ast.walk(handler.type))
+    return handler.type is None or any(
+        isinstance(node, ast.Name) and node.id in CAUGHT for node in ast.walk(handler.type)
+    )
 
 
 # ---- src/combine/runtime/files.py: The files that a combined file holds as comments.

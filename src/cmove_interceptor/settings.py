@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.retry import Retry
-from common.settings import SettingsError, is_nearly, not_empty
+from common.settings import SettingsError, empty_values, is_nearly, not_empty
 
 from .move_request import IDENTIFIER_FIELDS, LEVELS
 from .templates import RESULTS, placeholders, texts_of, wrong_template
@@ -41,6 +41,8 @@ def _body(body: Any) -> str | None:
 
 
 def _headers(headers: Mapping[str, Any]) -> str | None:
+    if complaint := empty_values(headers):
+        return complaint
     plain = all(
         isinstance(value, str) and re.fullmatch(r"[!-~]([ -~]*[!-~])?", value) and re.fullmatch(r"[A-Za-z0-9-]+", name)
         for name, value in headers.items()
@@ -86,7 +88,7 @@ class Service:
     headers: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"check": _headers, "secret": True, "help": "Headers to send besides."}
     )
-    username: str = dataclasses.field(default="", metadata={"help": "For basic authentication."})
+    username: str = dataclasses.field(default="", metadata={"check": _name, "help": "For basic authentication."})
     password: str = dataclasses.field(default="", metadata={"secret": True, "help": "For basic authentication."})
     token: str = dataclasses.field(default="", metadata={"secret": True, "help": "For bearer authentication."})
     verify_tls: bool = dataclasses.field(

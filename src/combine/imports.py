@@ -64,4 +64,6 @@ def _imports(node: ast.AST) -> bool:
 
 
 def _catches_import_error(handler: ast.ExceptHandler) -> bool:
-    return handler.type is None or any(isinstance(node, ast.Name) and node.id in CAUGHT for node in ast.walk(handler.type))
+    return handler.type is None or any(
+        isinstance(node, ast.Name) and node.id in CAUGHT for node in ast.walk(handler.type)
+    )

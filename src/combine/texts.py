@@ -8,7 +8,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-Names: TypeAlias = Mapping[str, list[ast.expr]]  # what each name may be; an empty list: something that is not written down
+Names: TypeAlias = Mapping[
+    str, list[ast.expr]
+]  # what each name may be; an empty list: something that is not written down
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -70,7 +72,9 @@ def imported_files(file: str, trees: Mapping[str, ast.Module]) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             path = _module_path(file, node)
             paths += [path, *([*path, alias.name] for alias in node.names)]
-    parts = [path[:length] for path in paths for length in range(1, len(path) + 1)]  # of a.b, the file of a is loaded too
+    parts = [
+        path[:length] for path in paths for length in range(1, len(path) + 1)
+    ]  # of a.b, the file of a is loaded too
     return [found for path in parts if (found := _file_of(path, trees))]
 
 
