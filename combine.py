@@ -1558,7 +1558,7 @@ def docstring(sources: list[Source]) -> str:
         lines.append(f"    {source.main.removesuffix('/__init__.py')} {version_of(source) or ''}".rstrip())
         lines += [f"        {about}"] if about else []
     lines += ["", 'Name this file in Orthanc\'s configuration: "PythonScript": "/path/to/this/file".']
-    return "\n".join(["(", *(f"    {ascii(line + chr(10))}" for line in lines), ")"])
+    return "\n".join(["(", *(f"    {text!a}" for text in (f"{line}\n" for line in lines)), ")"])
 
 
 def runtime_text() -> str:

@@ -38,7 +38,7 @@ def release(folder: Path) -> None:
     scripts = [path for path in built if path.parent == TOP and path.name not in NOT_COMBINED]
     packages = [TOP / name for name in PACKAGES]
     combine = [sys.executable, str(TOP / "combine.py"), *map(str, [*scripts, *packages])]
-    subprocess.run([*combine, "-o", str(folder / "all.py")], check=True)  # noqa: S603
+    subprocess.run([*combine, "-o", str(folder / "all.py")], check=True)
     name = f"orthanc-scripts-{version()}"
     pages = [
         *(TOP / page for page in PAGES),

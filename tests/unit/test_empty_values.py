@@ -12,6 +12,7 @@ import pytest
 Source = Callable[[str], ModuleType]
 OfBroker = Callable[[dict[str, Any]], str]
 Error = Callable[[str, dict[str, Any]], str]
+KEY = "k" * 32
 ASKS = "is empty; is its environment variable set? Allowed: "
 
 
@@ -36,7 +37,7 @@ def test_a_webhook_with_an_empty_secret_is_off_and_signs_nothing_in_silence(of_b
         f"DicomEvents.Broker.WebhookConfig.Secret {ASKS}a text; to give none, leave the key out"
     )
     assert of_broker(webhook()) == ""
-    assert of_broker(webhook(Secret="x")) == ""
+    assert of_broker(webhook(Secret=KEY)) == ""
 
 
 @pytest.mark.parametrize("value", ["", "Bearer "])
@@ -151,5 +152,5 @@ def test_a_day_is_its_first_moment(source: Source, text: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["2026013", "20260231", "2026-1-31", "2026-01-31T13:00:00", "", None, 20260131, "x"])
 def test_what_is_neither_a_day_nor_a_time_with_a_zone_is_refused(source: Source, wrong: Any) -> None:
-    with pytest.raises(ValueError, match="a day .* or a time with its zone"):
+    with pytest.raises(ValueError, match="a time with its zone"):
         source("common.parameters").Moment().from_body(wrong)
