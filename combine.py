@@ -277,6 +277,7 @@ def place(sources: list[Source], allow_conflict: bool) -> None:
 Names: TypeAlias = Mapping[
     str, list[ast.expr]
 ]  # what each name may be; an empty list: something that is not written down
+Attributes: TypeAlias = Mapping[str, Mapping[str, list[ast.expr]]]  # of each class, what its attributes may be
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -354,19 +355,19 @@ def _file_of(path: list[str], trees: Mapping[str, ast.Module]) -> str | None:
     return next((name for name in names if name in trees), None)
 
 
-def reachable(node: ast.AST, names: Names, trees: Iterable[ast.Module]) -> Iterator[tuple[ast.AST, Names]]:
+def reachable(node: ast.AST, names: Names, attributes: Attributes) -> Iterator[tuple[ast.AST, Names]]:
     """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs; with what names may be there."""
     yield node, names
     if isinstance(node, FUNCTIONS):
-        names = {**names, **_parameters(node, trees)}
+        names = {**names, **_parameters(node, attributes)}
     if isinstance(node, (ast.Module, *FUNCTIONS)):
         names = {**names, **_local(node, names)}
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
             for other in child.orelse:
-                yield from reachable(other, names, trees)
+                yield from reachable(other, names, attributes)
         else:
-            yield from reachable(child, names, trees)
+            yield from reachable(child, names, attributes)
 
 
 def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
@@ -421,31 +422,35 @@ def _value(node: ast.AST, names: Names) -> ast.AST:
     return values[0] if len(values) == 1 else node
 
 
-def _parameters(
-    function: ast.FunctionDef | ast.AsyncFunctionDef, trees: Iterable[ast.Module]
-) -> dict[str, list[ast.expr]]:
-    """Return the parameters, which are unknown, and the attributes of one that is annotated with a class of the script.
-
-    `forwarder.name` of `forwarder: Forwarder` is what `Forwarder(…)` is called with for `name`.
-    """
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, attributes: Attributes) -> dict[str, list[ast.expr]]:
+    """Return the parameters, which are unknown, and the attributes of one that is annotated with a class of the script."""
     found: dict[str, list[ast.expr]] = {}
     for parameter in function.args.args:
         found[parameter.arg] = []
         if isinstance(parameter.annotation, ast.Name):
-            for name, values in _constructor_arguments(parameter.annotation.id, trees):
-                found.setdefault(f"{parameter.arg}.{name}", []).extend(values)
+            for name, values in attributes.get(parameter.annotation.id, {}).items():
+                found[f"{parameter.arg}.{name}"] = values
     return found
 
 
-def _constructor_arguments(cls: str, trees: Iterable[ast.Module]) -> Iterator[tuple[str, list[ast.expr]]]:
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == cls]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == cls]
-    for each in classes:
-        for method in each.body:
-            if isinstance(method, ast.FunctionDef) and method.name == "__init__":
-                for number, parameter in enumerate(method.args.args[1:]):
-                    yield parameter.arg, [call.args[number] for call in calls if number < len(call.args)]
+def attributes_of(trees: Iterable[ast.Module]) -> Attributes:
+    """Return, of each class of a script, what it is made with: `forwarder.name` is what `Forwarder(…)` gets for `name`."""
+    parameters: dict[str, list[str]] = {}
+    calls: dict[str, list[ast.Call]] = {}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    parameters[node.name] = [each.arg for each in method.args.args[1:]]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            calls.setdefault(node.func.id, []).append(node)
+    return {
+        cls: {
+            name: [call.args[number] for call in calls.get(cls, ()) if number < len(call.args)]
+            for number, name in enumerate(names)
+        }
+        for cls, names in parameters.items()
+    }
 
 
 # ---- src/combine/configuration.py: Checks Orthanc's configuration against what the scripts read.
@@ -846,9 +851,9 @@ def _called(node: ast.Call) -> str:
 
 def registrations(source: Source) -> Iterator[Registration]:
     """Yield what a script registers, by `orthanc` or by a function of its own; a route that is not written down is None."""
-    others, trees = route_functions(source), list(source.trees.values())
+    others, attributes = route_functions(source), attributes_of(source.trees.values())
     for file, tree in source.trees.items():
-        nodes = list(reachable(tree, imported_values(file, source.trees), trees))
+        nodes = list(reachable(tree, imported_values(file, source.trees), attributes))
         modules, functions = {"orthanc"}, dict[str, str]()
         for node, _ in nodes:
             if isinstance(node, ast.Import):

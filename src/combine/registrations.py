@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from combine.runtime.routes import SHARED, collide, single_owner
 from combine.sources import Source
-from combine.texts import FUNCTIONS, imported_values, reachable, texts
+from combine.texts import FUNCTIONS, attributes_of, imported_values, reachable, texts
 
 REGISTER_ROUTE = "RegisterRestCallback"
 
@@ -43,9 +43,9 @@ def _called(node: ast.Call) -> str:
 
 def registrations(source: Source) -> Iterator[Registration]:
     """Yield what a script registers, by `orthanc` or by a function of its own; a route that is not written down is None."""
-    others, trees = route_functions(source), list(source.trees.values())
+    others, attributes = route_functions(source), attributes_of(source.trees.values())
     for file, tree in source.trees.items():
-        nodes = list(reachable(tree, imported_values(file, source.trees), trees))
+        nodes = list(reachable(tree, imported_values(file, source.trees), attributes))
         modules, functions = {"orthanc"}, dict[str, str]()
         for node, _ in nodes:
             if isinstance(node, ast.Import):
