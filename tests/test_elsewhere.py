@@ -129,7 +129,7 @@ def test_the_rules_of_the_router_and_a_matcher_that_reads_a_file_work(
 
 def test_the_samples_of_the_book_are_refused_as_the_page_says(tmp_path: Path) -> None:
     (tmp_path / "sample.py").write_text(PYDICOM_SAMPLE)
-    words = [sys.executable, ROOT / "combine.py", "sample.py", ROOT / "instance_dump.py", "-o", "out.py"]
+    words = [sys.executable, str(ROOT / "combine.py"), "sample.py", str(ROOT / "instance_dump.py"), "-o", "out.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     [said] = blocks("", "Samples")
     assert re.sub(r"line \d+", "line N", done.stderr) == re.sub(r"line \d+", "line N", said)

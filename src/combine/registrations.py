@@ -60,7 +60,7 @@ def registrations(source: Source) -> Iterator[Registration]:
                 name = node.func.attr
             number = others.get(_called(node), 0 if name == REGISTER_ROUTE else len(node.args))
             if number < len(node.args):
-                routes = texts(node.args[number], names)
+                routes: list[str | None] = [*texts(node.args[number], names)]
                 yield from (Registration(REGISTER_ROUTE, route, place) for route in routes or [None])
             elif name.startswith("Register"):
                 yield Registration(name, None, place)
