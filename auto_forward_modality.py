@@ -3761,10 +3761,16 @@ class Verification:
             return False
         instances = json.loads(row["data"])["Instances"]
         if instances is None:
-            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
-            instances = [found["ID"] for found in self._loopback.post("/tools/bulk-content", body)]
+            instances = self._instances_of(row["subject"], json.loads(row["data"])["Level"])
         self._verifier.add(row["queue"], row["id"], instances)
         return True
+
+    def _instances_of(self, resource: str, level: str) -> list[str]:
+        if level == "Instance":
+            return [resource]
+        # A series lists its instances: their own content would cost as much as what is asked of the destination.
+        body = {"Resources": [resource], "Level": "Series", "Short": True}
+        return [one for series in self._loopback.post("/tools/bulk-content", body) for one in series["Instances"]]
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for: its job has ended."""

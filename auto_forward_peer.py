@@ -3763,10 +3763,16 @@ class Verification:
             return False
         instances = json.loads(row["data"])["Instances"]
         if instances is None:
-            body = {"Resources": [row["subject"]], "Level": "Instance", "Short": True}
-            instances = [found["ID"] for found in self._loopback.post("/tools/bulk-content", body)]
+            instances = self._instances_of(row["subject"], json.loads(row["data"])["Level"])
         self._verifier.add(row["queue"], row["id"], instances)
         return True
+
+    def _instances_of(self, resource: str, level: str) -> list[str]:
+        if level == "Instance":
+            return [resource]
+        # A series lists its instances: their own content would cost as much as what is asked of the destination.
+        body = {"Resources": [resource], "Level": "Series", "Short": True}
+        return [one for series in self._loopback.post("/tools/bulk-content", body) for one in series["Instances"]]
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for: its job has ended."""
@@ -4891,7 +4897,9 @@ class Peers:
     def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
         settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": short}).encode()
+            some = keys[start : start + INSTANCES_PER_QUESTION]
+            # Metadata is not needed here, and takes a quarter of the time.
+            body = json.dumps({"Resources": some, "Short": short, "Metadata": False}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")

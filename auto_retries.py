@@ -1853,7 +1853,9 @@ class Peers:
     def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
         settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            body = json.dumps({"Resources": keys[start : start + INSTANCES_PER_QUESTION], "Short": short}).encode()
+            some = keys[start : start + INSTANCES_PER_QUESTION]
+            # Metadata is not needed here, and takes a quarter of the time.
+            body = json.dumps({"Resources": some, "Short": short, "Metadata": False}).encode()
             status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
             if status != http.HTTPStatus.OK:
                 raise ValueError(f"{name} answers {status} when asked which instances it has")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """make bench-forward-kills: twenty kills of the sender and of the destination in turn, while a hundred studies come in.
 
-Prints how many instances arrived, how often one was sent again, and what is left in the ledger. tests/test_forwarding.py
-runs a shorter form. Arguments: --rounds, --studies (a round), --script (modality or peer).
+Prints how many instances arrived, how often one was sent again, and what is left in the ledger.
+tests/forwarding/test_forwarding.py runs a shorter form. Arguments: --rounds, --studies (a round), --script (modality or peer).
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The fixtures come from `testing.pytest_plugin` (pyproject.toml), as they would for a user's own tests."""
+"""Fixtures of all tests, with and without a server.
+
+Those that start Orthanc come from `testing.pytest_plugin` (pyproject.toml), as they would for a user's own tests.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ from hypothesis import HealthCheck, settings
 
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.fakes import clock as clock
+from tests.fakes import rest as rest
+from tests.fakes import source as source
+from tests.fakes import start as start
 
 # The machines are shared: how long an example takes says nothing. In CI the same examples each time.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -173,7 +173,6 @@ class Intake:
                     self._write_what_was_kept()
                     self._journal_complaint = ""
             number = self.applier.apply()
-            self.outbox.retention.checkpoint()
         except (sqlite3.Error, OSError) as error:
             self._log_once(
                 f"dicom_events can't write to {self.outbox.path}, and goes on when it can: {one_line(error)}"

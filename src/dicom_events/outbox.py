@@ -63,7 +63,7 @@ class Outbox:
         self.places, self.letters = Places(self.ledger, keep_orphaned), Letters(self.ledger)
         if self.ledger.is_new:
             self.ledger.set_value("made", int(LOADED))
-        # Checkpoints wait for the disk: always in a thread of their own (`Retention.tidy`).
+        # Checkpoints wait for the disk: after a transaction, when its lock is free again (`Retention.checkpoint`).
         self.ledger.rows("PRAGMA wal_autocheckpoint=0")
         newest = self.ledger.rows(
             "SELECT MAX(COALESCE((SELECT MAX(row) FROM event), 0), COALESCE((SELECT MAX(cursor) FROM broker), 0)) newest"
@@ -136,6 +136,7 @@ class Outbox:
             ]
         for wake in wakes:
             wake()
+        self.retention.checkpoint()
 
     def add(self, uid: str, kind: str, key: str, subject: str, data: str | None, when: float | None = None) -> None:
         """Write an event down, inside a transaction; `data` None: it is completed later, and later ones wait for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import sqlite3
 import threading
 import time
@@ -19,6 +20,8 @@ from .places import Places
 
 ROWS_PER_TRANSACTION = 1000  # that are deleted: whoever else writes waits for one such transaction at most
 CHECKPOINT_BYTES = 1 << 20  # of the write-ahead log that are worth moving into the file
+# Of the room that is left, the share that the log may take: the file grows by up to as much when its content moves there.
+SHARE_OF_ROOM = 4
 # Of it above which writers are held up to empty it, which is little once its content has moved.
 TRUNCATE_BYTES = 8 << 20
 
@@ -45,7 +48,7 @@ class Retention:
         self._ledger, self._places, self._letters, self._bounds = ledger, places, letters, bounds
         self._checkpointer, self._expiry = checkpointer, Expiry(ledger, "dicom_events")
         self._tidied_at_changes = -1  # how many rows had been changed when it was tidy
-        self._counting = threading.Lock()
+        self._counting, self._checkpointing = threading.Lock(), threading.Lock()
         self.is_full = False
         self.refused = 0
         """Events that were refused since the last `tidy`."""
@@ -136,13 +139,24 @@ class Retention:
         }
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file if it is long: what is moved already needs no room on a disk that is full."""
+        """Move the write-ahead log into the file if it is long, for the room that is left.
+
+        Called after each transaction of many: a disk that has become full with a long log has no room for its content in the
+        file. What can't be moved now stays in the log; who writes next says why.
+        """
         log = Path(f"{self._ledger.path}-wal")
-        size = log.stat().st_size if log.exists() else 0
-        if size > CHECKPOINT_BYTES:
-            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if size > TRUNCATE_BYTES:
-            self._empty_log()
+        with contextlib.suppress(sqlite3.Error, OSError):
+            size = log.stat().st_size if log.exists() else 0
+            if size <= min(CHECKPOINT_BYTES, shutil.disk_usage(log.parent).free // SHARE_OF_ROOM):
+                return
+            if not self._checkpointing.acquire(blocking=False):
+                return  # another thread does so
+            try:
+                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                if size > TRUNCATE_BYTES:
+                    self._empty_log()
+            finally:
+                self._checkpointing.release()
 
     def _empty_log(self) -> None:
         log = Path(f"{self._ledger.path}-wal")

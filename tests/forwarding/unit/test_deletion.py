@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""DeleteAfterForward without a server: what keeps a study here."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testing.standin import StandIn
+from tests.fakes import FakeOrthanc, eventually
+
+RETRY = types.SimpleNamespace(first=30.0, longest=3600.0, give_up_hours=72.0)
+MANY = [f"i{number:03}" for number in range(150)]  # two requests
+
+
+class Deletion:
+    """A deleter on a ledger of its own; `prove` is what destinations say."""
+
+    def __init__(self, source: Any, rest: FakeOrthanc, folder: Path) -> None:
+        self.rest = rest
+        module, feed = source("forwarding.deletion"), source("common.changes")
+        loopback = source("common.loopback").Loopback({})
+        self.ledger = source("common.ledger").Ledger(folder / "x.sqlite", feed.FEED_TABLES)
+        self.ledger.set_value("cursor", 0)
+        self.prove: Callable[..., Any] = lambda _name, instances, _asked: set(instances)
+        self.looks = 0
+        self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, RETRY)
+        self.queue = module.TO_DELETE
+        self.feed = feed.Feed(self.ledger, loopback, lambda *_: None, ["Study"], 60.0, True)
+
+    def _prove(self, name: str, instances: Any, asked: Any) -> Any:
+        self.looks += 1
+        return self.prove(name, instances, asked)
+
+    @property
+    def row(self) -> Any:
+        return self.ledger.rows("SELECT * FROM work WHERE queue=?", self.queue)[0]
+
+    def put_off(self) -> Any:
+        """Wait until it was looked at, and is to be looked at again."""
+        return eventually(lambda: self.row["next_attempt"] and self.row)
+
+    def deleted(self) -> list[str]:
+        return [each for body in self.rest.asked("POST", "/tools/bulk-delete") for each in body["Resources"]]
+
+
+@pytest.fixture
+def deletion(source: Any, rest: FakeOrthanc, tmp_path: Path) -> Iterator[Deletion]:
+    made = Deletion(source, rest, tmp_path)
+    rest.studies["a1"] = list(MANY)
+    yield made
+    assert made.deleter.stop(5)
+    made.ledger.close()
+
+
+def test_what_every_destination_has_is_deleted_and_said(deletion: Deletion, orthanc_standin: StandIn) -> None:
+    deletion.deleter.note("Study", "a1", ["PACS", "VNA"])
+    eventually(lambda: deletion.row["state"] == "done")
+    assert sorted(deletion.deleted()) == MANY
+    assert deletion.looks == 2
+    orthanc_standin.assert_logged("deleted study a1, 150 instances, which PACS, VNA proved to have", "warning")
+
+
+@pytest.mark.parametrize("destinations", [["PACS"], ["PACS", "VNA"]])
+def test_what_one_destination_has_not_proved_stays(deletion: Deletion, destinations: list[str]) -> None:
+    deletion.prove = lambda name, instances, _: set(instances) - ({"i149"} if name == destinations[-1] else set())
+    deletion.deleter.note("Study", "a1", destinations)
+    eventually(lambda: "has not proved to have 1 of 150 instances" in deletion.row["error"])
+    assert deletion.deleted() == []
+
+
+def test_a_proof_that_is_under_way_is_waited_for(deletion: Deletion) -> None:
+    def prove(name: str, instances: Any, asked: Any) -> Any:
+        asked[name] = "transaction"
+        return None if name == "VNA" else set(instances)
+
+    deletion.prove = prove
+    deletion.deleter.note("Study", "a1", ["PACS", "VNA"])
+    assert "transaction" in deletion.put_off()["data"]  # what was asked is remembered
+    assert deletion.deleted() == []
+
+
+def test_what_comes_again_between_proof_and_the_first_request_stays(deletion: Deletion) -> None:
+    def prove(_name: str, instances: Any, _asked: Any) -> set[str]:
+        deletion.rest.receive("a1", "i000")  # the same image, overwritten
+        return set(instances)
+
+    deletion.prove = prove
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == []
+
+
+def test_what_comes_again_between_two_requests_stays(deletion: Deletion) -> None:
+    def delete(_path: str, body: Any) -> Any:
+        deletion.rest.receive("a1", "i120")
+        return {}
+
+    deletion.rest.answers["POST", "/tools/bulk-delete"] = delete
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == MANY[:100]
+    assert deletion.row["state"] == "waiting"
+
+
+def test_what_has_arrived_and_is_not_stable_yet_stays(deletion: Deletion) -> None:
+    """Also where the log of changes is not read (Reconcile is false)."""
+    deletion.ledger.set_value("cursor", -1)
+    deletion.ledger.run("INSERT INTO arrived VALUES('Study','i007',0,0,'a1')")
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.looks == 0
+    assert deletion.deleted() == []
+
+
+def test_a_log_of_changes_that_is_not_read_to_its_end_keeps_all(deletion: Deletion) -> None:
+    deletion.rest.receive("b2", *(f"x{number}" for number in range(600)))  # more than a page: what follows is not known
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == []
+
+
+@pytest.mark.parametrize("state", ["waiting", "sending", "dead"])
+@pytest.mark.parametrize("resource", ["a1", "a1-9a", "a1-5e", "i003"])
+def test_a_delivery_that_waits_or_is_under_way_or_was_given_up_keeps_it_whatever_its_level(
+    deletion: Deletion, state: str, resource: str
+) -> None:
+    row = deletion.ledger.add("VNA", resource, {"Level": "Study", "Instances": None})
+    deletion.ledger.end(row, state)
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == []
+
+
+@pytest.mark.parametrize("state", ["done", "gone"])
+def test_a_delivery_that_has_ended_does_not_keep_it(deletion: Deletion, state: str) -> None:
+    deletion.ledger.end(deletion.ledger.add("VNA", "a1", {"Level": "Study", "Instances": None}), state)
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    eventually(lambda: deletion.row["state"] == "done")
+    assert sorted(deletion.deleted()) == MANY
+
+
+def test_when_a_delivery_has_ended_it_is_looked_at_at_once(deletion: Deletion) -> None:
+    row = deletion.ledger.add("VNA", "a1", {"Level": "Study", "Instances": None})
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    deletion.ledger.end(row, "done")
+    deletion.deleter.delivered("a1")
+    eventually(lambda: deletion.row["state"] == "done")
+
+
+def test_a_protected_patient_keeps_it(deletion: Deletion, orthanc_standin: StandIn) -> None:
+    deletion.rest.answers["GET", "/patients/a1-9a/protected"] = 1
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    eventually(lambda: deletion.row["state"] == "done")
+    assert deletion.deleted() == []
+    orthanc_standin.assert_logged("its patient is protected", "warning")
+
+
+def test_what_was_deleted_by_somebody_else_ends(deletion: Deletion) -> None:
+    deletion.rest.studies.clear()
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    eventually(lambda: deletion.row["state"] == "gone")
+    assert deletion.looks == 0
+
+
+def test_noted_again_it_is_proved_by_all_destinations_of_both_times(deletion: Deletion) -> None:
+    deletion.prove = lambda *_: None
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.deleter.note("Study", "a1", ["VNA"])
+    [row] = deletion.ledger.rows("SELECT data FROM work WHERE queue=?", deletion.queue)
+    assert '"PACS", "VNA"' in row["data"]
+
+
+def test_while_orthanc_does_not_answer_nothing_is_deleted_or_counted(
+    deletion: Deletion, orthanc_standin: StandIn
+) -> None:
+    deletion.rest.answers["POST", "/tools/bulk-content"] = deletion.rest.error(0, "no answer")
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    eventually(lambda: orthanc_standin.logs)
+    orthanc_standin.assert_logged("deletes nothing now: no answer", "error")
+    assert deletion.row["attempts"] == 0
