@@ -32,7 +32,8 @@ OLD_FILES = {
 def blocks(language: str, heading: str) -> list[str]:
     """Return the blocks of one section of the page."""
     section = PAGE.partition(f"\n## {heading}")[2].partition("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.S)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.S | re.M)
+    return [text for kind, text in found if kind == language]
 
 
 def in_a_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
