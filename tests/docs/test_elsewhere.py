@@ -70,7 +70,9 @@ def test_the_plugins_folder_gets_our_scripts_as_the_page_says(tmp_path: Path, st
     assert scripts == {"dicom_events": "loaded", "series_private_tags": "loaded", "series_thumbnail": "loaded"}
     server.store(make_study())
     [series] = server.get("/series")
-    server.wait_until(lambda: server.get("/dicom-events/status")["Brokers"][0]["Backlog"] >= 1, what="keep the event")
+    server.wait_until(
+        lambda: server.get("/dicom-events/status")["Brokers"]["broker"]["Backlog"] >= 1, what="keep the event"
+    )
     assert [each["ID"] for each in server.get("/with-private-tags/series")] == [series]
     assert server.request("GET", f"/series/{series}/thumbnail").status_code == 200
     errors = [line for line in server.log.splitlines() if line.startswith("E")]
