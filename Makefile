@@ -7,7 +7,7 @@ COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>
 AT_A_TIME ?= 6
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all mutate check clean
+.PHONY: build demo dev test test-all mutate check release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -43,10 +43,16 @@ build:  ## Builds the scripts at the top from src/, and the tables of docs/ from
 	@testing/install test
 	$(COG) -r $(wildcard docs/*.md)
 
+release: check  ## What people download, in dist/: the scripts, all of them combined, and checksums (CONTRIBUTING.md, "A release")
+	$(PYTHON) src/build_release.py dist
+
 bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	@testing/install test
 	$(PYTHON) -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
+help:  ## This list
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+
 clean:  ## Removes what the commands above made
-	rm -rf .venv .demo .orthancs .mypy_cache .ruff_cache .pytest_cache .hypothesis build testing/build testing/*.egg-info
+	rm -rf .venv .demo .orthancs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build testing/build testing/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

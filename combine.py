@@ -44,65 +44,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
-
-
-# ---- src/combine/runtime/routes.py: What Orthanc grants once, and which routes take the same path.
-
-
-# What Orthanc grants once and the runtime shares out, with the plugin's own words for it in its error messages.
-SHARED = {
-    "RegisterOnChangeCallback": "Python on-changes callback",
-    "RegisterOnStoredInstanceCallback": "Python on-stored-instance callback",
-    "RegisterIncomingHttpRequestFilter": "Python incoming-http-request filter",
-    "RegisterIncomingCStoreInstanceFilter": "Python incoming CStore instance filter",
-    "RegisterReceivedInstanceCallback": "Python received instance callback",
-}
-
-
-def single_owner(register: str) -> str:
-    """Name what only one script can own: ``RegisterMoveCallback2`` and ``RegisterMoveCallback`` are one ``Move``."""
-    return re.sub(r"^Register|(Callback)?\d*$", "", register)
-
-
-def matches(pattern: str, path: str) -> bool:
-    """Tell whether the route `pattern` takes `path`, as far as Python's regular expressions read it as Orthanc's do."""
-    try:
-        return re.fullmatch(pattern, path) is not None
-    except re.error:
-        return False
-
-
-def example(pattern: str) -> str:
-    """Write a path that the route `pattern` takes, of the plain kind: groups, classes, repetitions."""
-
-    def repeat(text: str, times: str | None) -> str:
-        return text * int((re.findall(r"\d+", times or "") or ["1"])[0])
-
-    path = re.sub(
-        r"\[([^\]\\]+|\\.)+?\](\{[\d,]+\}|[*+?])?", lambda m: repeat("x" if m[0][1] == "^" else m[0][1], m[2]), pattern
-    )
-    path = re.sub(r"\\d", "1", re.sub(r"\\w|\.(?=[*+?])", "x", path))
-    before = ""
-    while path != before:
-        before, path = (
-            path,
-            re.sub(r"\((?:\?:|\?P?<\w+>)?([^()|]*)[^()]*\)(\{[\d,]+\})?", lambda m: repeat(m[1], m[2]), path),
-        )
-    return re.sub(r"[*+?]|\\(.)", lambda m: m[1] or "", path).strip("^$")
-
-
-def collide(first: str, second: str) -> bool:
-    """Return whether two routes take one path: the same pattern, or the only path that one matches is the other's."""
-    return first == second or any(
-        matches(a, example(a)) and matches(b, example(a)) for a, b in ((first, second), (second, first))
-    )
+__version__ = "0.2.0"
 
 
 # ---- src/combine/sources.py: The scripts as they were given, with what they import from their own folder.
@@ -130,6 +78,7 @@ class Source:
     borrowed: dict[str, Source] = field(default_factory=dict)
     imports_itself: bool = False
     outside: set[str] = field(default_factory=set)
+    read_from: set[Path] = field(default_factory=set)
 
     @property
     def package(self) -> bool:
@@ -200,6 +149,7 @@ def add_files(source: Source, path: Path, name: str) -> None:
         if not inner.isprintable():
             raise CombineError(f"{inner!r}: no control characters in names")
         source.files[inner] = read(file)
+        source.read_from.add(file.resolve())
         if inner.lower().endswith(".py"):
             source.trees[inner] = parse(source.files[inner], str(file))
 
@@ -321,42 +271,21 @@ def place(sources: list[Source], allow_conflict: bool) -> None:
             files.setdefault(source.folder + name, (source, data))
 
 
-# ---- src/combine/registrations.py: What scripts register, and who registers what only one can have.
+# ---- src/combine/texts.py: Works out the texts that a script has written down, such as its routes, without running it.
 
 
-@dataclass(frozen=True)
-class Registration:
-    """A call of `orthanc.Register…` as a script has it, with the route where it is a constant."""
+Names: TypeAlias = Mapping[
+    str, list[ast.expr]
+]  # what each name may be; an empty list: something that is not written down
+Attributes: TypeAlias = Mapping[str, Mapping[str, list[ast.expr]]]  # of each class, what its attributes may be
 
-    function: str
-    route: str | None
-    place: str
-
-
-def reachable(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
-            for other in child.orelse:
-                yield from reachable(other)
-        else:
-            yield from reachable(child)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def constant(node: ast.AST, names: dict[str, ast.AST]) -> str | None:
     """Work out a text that is written down: literals, their sums, and names that are given one once."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in names:
-        return constant(names[node.id], {name: value for name, value in names.items() if name != node.id})
-    parts: list[ast.expr] = []
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        parts = [node.left, node.right]
-    elif isinstance(node, ast.JoinedStr):
-        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
-    texts = [constant(part, names) for part in parts]
-    return "".join(text for text in texts if text is not None) if texts and None not in texts else None
+    found = texts(node, {name: [value] for name, value in names.items() if isinstance(value, ast.expr)})
+    return found[0] if len(found) == 1 else None
 
 
 def assigned(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
@@ -373,44 +302,155 @@ def assigned(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
     return {name: found[0] for name, found in values.items() if len(found) == 1}
 
 
-def registrations(source: Source) -> Iterator[Registration]:
-    for file, tree in source.trees.items():
-        nodes, names = list(reachable(tree)), assigned(tree)
-        modules, functions = {"orthanc"}, dict[str, str]()
-        for node in nodes:
-            if isinstance(node, ast.Import):
-                modules |= {alias.asname for alias in node.names if alias.name == "orthanc" and alias.asname}
-            elif isinstance(node, ast.ImportFrom) and node.module == "orthanc":
-                functions |= {alias.asname or alias.name: alias.name for alias in node.names}
-        for node in nodes:
-            if not isinstance(node, ast.Call):
-                continue
-            name = functions.get(getattr(node.func, "id", ""), "")
-            if isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in modules:
-                name = node.func.attr
-            if name.startswith("Register"):
-                route = constant(node.args[0], names) if name == "RegisterRestCallback" and node.args else None
-                yield Registration(name, route, f"{file}, line {node.lineno}")
+def texts(node: ast.AST, names: Names) -> list[str]:
+    """Return the texts that an expression may be: literals, their sums, and names that are given some; none if unknown."""
+    if isinstance(node, ast.Constant):
+        return [node.value] if isinstance(node.value, str) else []
+    if isinstance(node, ast.Name | ast.Attribute):
+        own = ast.unparse(node)
+        others = {name: values for name, values in names.items() if name != own}
+        return [text for value in names.get(own, ()) for text in texts(value, others)]
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.JoinedStr):
+        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
+    return ["".join(each) for each in itertools.product(*(texts(part, names) for part in parts))] if parts else []
 
 
-def conflicts(sources: list[Source]) -> Iterator[str]:
-    """Say who registers what only one can have."""
-    earlier: list[Registration] = []
-    for source in sources:
-        own = list(registrations(source))
-        for one, other in itertools.product(own, earlier):
-            if one.route is not None and other.route is not None and collide(one.route, other.route):
-                routes = one.route if one.route == other.route else f"{other.route} and {one.route}"
-                yield f"{other.place} and {one.place}: the same route ({routes})"
-            elif is_single(one.function) and single_owner(one.function) == single_owner(other.function):
-                names = sorted({one.function, other.function})
-                yield f"{other.place} and {one.place}: only one script can have {' and '.join(names)}"
-        earlier += own
+def imported_values(file: str, trees: Mapping[str, ast.Module]) -> Names:
+    """Return what the names are that a file imports from other files of its script, as `from .settings import NAME`."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(trees[file]):
+        if isinstance(node, ast.ImportFrom) and (other := _file_of(_module_path(file, node), trees)):
+            values = assigned(trees[other])
+            for alias in node.names:
+                value = values.get(alias.name)
+                found |= {alias.asname or alias.name: [value]} if isinstance(value, ast.expr) else {}
+    return found
 
 
-def is_single(register: str) -> bool:
-    several = ("RegisterRestCallback", "RegisterDictionaryTag", "RegisterPrivateDictionaryTag", "RegisterErrorCode")
-    return register not in SHARED and register not in several
+def imported_files(file: str, trees: Mapping[str, ast.Module]) -> list[str]:
+    """Return the files of the script that a file of it imports."""
+    paths: list[list[str]] = []
+    for node in ast.walk(trees[file]):
+        if isinstance(node, ast.Import):
+            paths += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            path = _module_path(file, node)
+            paths += [path, *([*path, alias.name] for alias in node.names)]
+    parts = [
+        path[:length] for path in paths for length in range(1, len(path) + 1)
+    ]  # of a.b, the file of a is loaded too
+    return [found for path in parts if (found := _file_of(path, trees))]
+
+
+def _module_path(file: str, node: ast.ImportFrom) -> list[str]:
+    folder = file.split("/")[: -node.level] if node.level else []
+    return [*folder, *(node.module or "").split(".")] if node.module else folder
+
+
+def _file_of(path: list[str], trees: Mapping[str, ast.Module]) -> str | None:
+    names = (f"{'/'.join(path)}.py", f"{'/'.join(path)}/__init__.py")
+    return next((name for name in names if name in trees), None)
+
+
+def reachable(node: ast.AST, names: Names, attributes: Attributes) -> Iterator[tuple[ast.AST, Names]]:
+    """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs; with what names may be there."""
+    yield node, names
+    if isinstance(node, FUNCTIONS):
+        names = {**names, **_parameters(node, attributes)}
+    if isinstance(node, (ast.Module, *FUNCTIONS)):
+        names = {**names, **_local(node, names)}
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
+            for other in child.orelse:
+                yield from reachable(other, names, attributes)
+        else:
+            yield from reachable(child, names, attributes)
+
+
+def _local(node: ast.AST, names: Names) -> dict[str, list[ast.expr]]:
+    """Return the names that a module or a function sets in one place: by `x = …`, or by a loop over what is written down."""
+    found: dict[str, list[ast.expr]] = {}
+    inner = list(_own(node))
+    set_here = [each.id for each in inner if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
+    for each in inner:
+        if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
+            target = each.targets[0] if isinstance(each, ast.Assign) else each.target
+            if isinstance(target, ast.Name):
+                found[target.id] = [each.value]
+    for each in inner:
+        if isinstance(each, ast.For):
+            found.update(_of_loop(each, {**names, **found}))
+    return {name: found.get(name, []) if set_here.count(name) == 1 else [] for name in set(set_here)}
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk what is inside a module or a function, without the functions and classes in it, which have names of their own."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.ClassDef, ast.Lambda, *FUNCTIONS)):
+            yield child
+            yield from _own(child)
+
+
+def _of_loop(loop: ast.For, names: Names) -> Iterator[tuple[str, list[ast.expr]]]:
+    items = _elements(loop.iter, names)
+    if isinstance(loop.target, ast.Name):
+        yield loop.target.id, items
+    elif isinstance(loop.target, ast.Tuple):
+        for number, target in enumerate(loop.target.elts):
+            if isinstance(target, ast.Name):
+                tuples = (item.elts for item in items if isinstance(item, ast.Tuple | ast.List))
+                yield target.id, [each[number] for each in tuples if number < len(each)]
+
+
+def _elements(node: ast.AST, names: Names) -> list[ast.expr]:
+    """Return what a loop goes over: a list or a tuple that is written down, the keys or the items of a dict."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "items":
+        inner = _value(node.func.value, names)
+        pairs = zip(inner.keys, inner.values, strict=True) if isinstance(inner, ast.Dict) else ()
+        return [ast.Tuple([key, value], ast.Load()) for key, value in pairs if key is not None]
+    node = _value(node, names)
+    if isinstance(node, ast.Dict):
+        return [key for key in node.keys if key is not None]
+    return node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else []
+
+
+def _value(node: ast.AST, names: Names) -> ast.AST:
+    values = names.get(node.id, []) if isinstance(node, ast.Name) else []
+    return values[0] if len(values) == 1 else node
+
+
+def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, attributes: Attributes) -> dict[str, list[ast.expr]]:
+    """Return the parameters, which are unknown, and the attributes of one that is annotated with a class of the script."""
+    found: dict[str, list[ast.expr]] = {}
+    for parameter in function.args.args:
+        found[parameter.arg] = []
+        if isinstance(parameter.annotation, ast.Name):
+            for name, values in attributes.get(parameter.annotation.id, {}).items():
+                found[f"{parameter.arg}.{name}"] = values
+    return found
+
+
+def attributes_of(trees: Iterable[ast.Module]) -> Attributes:
+    """Return, of each class of a script, what it is made with: `forwarder.name` is what `Forwarder(…)` gets for `name`."""
+    parameters: dict[str, list[str]] = {}
+    calls: dict[str, list[ast.Call]] = {}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+                    parameters[node.name] = [each.arg for each in method.args.args[1:]]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            calls.setdefault(node.func.id, []).append(node)
+    return {
+        cls: {
+            name: [call.args[number] for call in calls.get(cls, ()) if number < len(call.args)]
+            for number, name in enumerate(names)
+        }
+        for cls, names in parameters.items()
+    }
 
 
 # ---- src/combine/configuration.py: Checks Orthanc's configuration against what the scripts read.
@@ -592,6 +632,66 @@ def check_value(path: str, found: Any, annotation: ast.expr, classes: dict[str, 
         yield f"{path} must be {' or '.join(outer)}, not {type(found).__name__}"
 
 
+# ---- src/combine/imports.py: Which imports of the scripts can't be found.
+
+
+CAUGHT = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
+
+
+def missing_imports(sources: Iterable[Source], output: Path | None) -> Iterator[str]:
+    """Say which scripts import what neither lies beside them or beside the combined file, nor is installed here.
+
+    Not counted is what a script can do without: an import in a `try` that catches ImportError, and imports of those modules
+    of a package that are loaded by a name that is worked out (each kind of broker of dicom_events needs a library of its own).
+    """
+    own_folder = Path(__file__).resolve().parent  # the first of sys.path, but not where Orthanc looks
+    installed = [path for path in sys.path if Path(path).resolve() != own_folder]
+    for source in sources:
+        folders = [source.path, source.path.resolve().parent] if source.package else [source.path.resolve().parent]
+        places = [*installed, *map(str, folders), *([str(output.resolve().parent)] if output else [])]
+        needed = {name.partition(".")[0] for name in imported(map(without_guarded, loaded(source)))}
+        missing = [
+            top
+            for top in sorted(needed & source.outside - sys.stdlib_module_names - {"orthanc"})
+            if importlib.machinery.PathFinder.find_spec(top, places) is None
+        ]
+        if missing:
+            which = f"{source.path} imports {', '.join(missing)}"
+            yield f"{which}: neither beside the script nor installed here; Orthanc's Python needs it"
+
+
+def loaded(source: Source) -> list[ast.Module]:
+    """Return the files of a script that its main file imports, and those that these import."""
+    found, todo = dict[str, ast.Module](), [source.main]
+    while todo:
+        if (file := todo.pop()) not in found:
+            found[file] = source.trees[file]
+            todo += imported_files(file, source.trees)
+    return list(found.values())
+
+
+def without_guarded(tree: ast.Module) -> ast.Module:
+    """Return a tree without the imports in a `try` that catches their failure."""
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers))
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    return ast.Module([node for node in ast.walk(tree) if id(node) not in guarded and _imports(node)], [])  # type: ignore[misc]
+
+
+def _imports(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
+    return handler.type is None or any(
+        isinstance(node, ast.Name) and node.id in CAUGHT for node in ast.walk(handler.type)
+    )
+
+
 # ---- src/combine/runtime/files.py: The files that a combined file holds as comments.
 
 
@@ -685,6 +785,135 @@ def differences(script: Path, files: dict[str, bytes]) -> list[str]:
         + [f"{name}: gone" for name in files if name not in now]
         + [f"{name}: new" for name in new if name not in files]
     )
+
+
+# ---- src/combine/runtime/routes.py: What Orthanc grants once, and which routes take the same path.
+
+
+# What Orthanc grants once and the runtime shares out, with the plugin's own words for it in its error messages.
+SHARED = {
+    "RegisterOnChangeCallback": "Python on-changes callback",
+    "RegisterOnStoredInstanceCallback": "Python on-stored-instance callback",
+    "RegisterIncomingHttpRequestFilter": "Python incoming-http-request filter",
+    "RegisterIncomingCStoreInstanceFilter": "Python incoming CStore instance filter",
+    "RegisterReceivedInstanceCallback": "Python received instance callback",
+}
+
+
+def single_owner(register: str) -> str:
+    """Name what only one script can own: ``RegisterMoveCallback2`` and ``RegisterMoveCallback`` are one ``Move``."""
+    return re.sub(r"^Register|(Callback)?\d*$", "", register)
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Tell whether the route `pattern` takes `path`, as far as Python's regular expressions read it as Orthanc's do."""
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error:
+        return False
+
+
+def example(pattern: str) -> str:
+    """Write a path that the route `pattern` takes, of the plain kind: groups, classes, repetitions."""
+
+    def repeat(text: str, times: str | None) -> str:
+        return text * int((re.findall(r"\d+", times or "") or ["1"])[0])
+
+    path = re.sub(
+        r"\[([^\]\\]+|\\.)+?\](\{[\d,]+\}|[*+?])?", lambda m: repeat("x" if m[0][1] == "^" else m[0][1], m[2]), pattern
+    )
+    path = re.sub(r"\\d", "1", re.sub(r"\\w|\.(?=[*+?])", "x", path))
+    before = ""
+    while path != before:
+        before, path = (
+            path,
+            re.sub(r"\((?:\?:|\?P?<\w+>)?([^()|]*)[^()]*\)(\{[\d,]+\})?", lambda m: repeat(m[1], m[2]), path),
+        )
+    return re.sub(r"[*+?]|\\(.)", lambda m: m[1] or "", path).strip("^$")
+
+
+def collide(first: str, second: str) -> bool:
+    """Return whether two routes take one path: the same pattern, or the only path that one matches is the other's."""
+    return first == second or any(
+        matches(a, example(a)) and matches(b, example(a)) for a, b in ((first, second), (second, first))
+    )
+
+
+# ---- src/combine/registrations.py: What scripts register, and who registers what only one can have.
+
+
+REGISTER_ROUTE = "RegisterRestCallback"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A call of `orthanc.Register…` as a script has it, with the route where it is a constant."""
+
+    function: str
+    route: str | None
+    place: str
+
+
+def route_functions(source: Source) -> dict[str, int]:
+    """Return the functions of a script that register a route for others: name, and which parameter is the route."""
+    found = {}
+    for tree in source.trees.values():
+        for function in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
+            parameters = [each.arg for each in function.args.args if each.arg not in ("self", "cls")]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and node.args and _called(node) == REGISTER_ROUTE:
+                    route = getattr(node.args[0], "id", "")
+                    found.update({function.name: parameters.index(route)} if route in parameters else {})
+    return found
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def registrations(source: Source) -> Iterator[Registration]:
+    """Yield what a script registers, by `orthanc` or by a function of its own; a route that is not written down is None."""
+    others, attributes = route_functions(source), attributes_of(source.trees.values())
+    for file, tree in source.trees.items():
+        nodes = list(reachable(tree, imported_values(file, source.trees), attributes))
+        modules, functions = {"orthanc"}, dict[str, str]()
+        for node, _ in nodes:
+            if isinstance(node, ast.Import):
+                modules |= {alias.asname for alias in node.names if alias.name == "orthanc" and alias.asname}
+            elif isinstance(node, ast.ImportFrom) and node.module == "orthanc":
+                functions |= {alias.asname or alias.name: alias.name for alias in node.names}
+        for node, names in nodes:
+            if not isinstance(node, ast.Call):
+                continue
+            name, place = functions.get(getattr(node.func, "id", ""), ""), f"{file}, line {node.lineno}"
+            if isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in modules:
+                name = node.func.attr
+            number = others.get(_called(node), 0 if name == REGISTER_ROUTE else len(node.args))
+            if number < len(node.args):
+                routes: list[str | None] = [*texts(node.args[number], names)]
+                yield from (Registration(REGISTER_ROUTE, route, place) for route in routes or [None])
+            elif name.startswith("Register"):
+                yield Registration(name, None, place)
+
+
+def conflicts(sources: list[Source]) -> Iterator[str]:
+    """Say who registers what only one can have."""
+    earlier: list[Registration] = []
+    for source in sources:
+        own = list(registrations(source))
+        for one, other in itertools.product(own, earlier):
+            if one.route is not None and other.route is not None and collide(one.route, other.route):
+                routes = one.route if one.route == other.route else f"{other.route} and {one.route}"
+                yield f"{other.place} and {one.place}: the same route ({routes})"
+            elif is_single(one.function) and single_owner(one.function) == single_owner(other.function):
+                names = sorted({one.function, other.function})
+                yield f"{other.place} and {one.place}: only one script can have {' and '.join(names)}"
+        earlier += own
+
+
+def is_single(register: str) -> bool:
+    several = (REGISTER_ROUTE, "RegisterDictionaryTag", "RegisterPrivateDictionaryTag", "RegisterErrorCode")
+    return register not in SHARED and register not in several
 
 
 # ---- src/combine/runtime/script.py: A script of a combined file, and what it gave to Orthanc.
@@ -1283,6 +1512,12 @@ def run(name: str, file: str, scripts: list[dict[str, Any]], allow_conflict: boo
 # ---- src/combine/writing.py: Writes the combined file.
 
 
+HELP = """if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    print(__doc__.rstrip())
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+"""
+
+
 def pack(data: bytes, name: str) -> str:
     """Write a file as comment lines, readable where its bytes come back exactly, else in base64."""
     digest = hashlib.sha256(data).hexdigest()
@@ -1308,7 +1543,9 @@ def decode(data: bytes, name: str, newline: str) -> tuple[list[str] | None, str]
 
 
 def version_of(source: Source) -> str | None:
-    node = assigned(source.trees[source.main]).get("__version__")
+    """Return the version of a script: its own `__version__`, or the one that it imports from a file of its package."""
+    imported = {name: values[0] for name, values in imported_values(source.main, source.trees).items()}
+    node = (imported | assigned(source.trees[source.main])).get("__version__")
     return constant(node, {}) if node else None
 
 
@@ -1338,6 +1575,17 @@ def entry(source: Source) -> dict[str, Any]:
         "modules": modules,
         "files": {source.folder + name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()},
     }
+
+
+def docstring(sources: list[Source]) -> str:
+    """Write the docstring of a combined file, which `python3 combined.py --help` prints."""
+    lines = [f"Several scripts for Orthanc in one, made by combine.py {__version__}:", ""]
+    for source in sources:
+        about = (ast.get_docstring(source.trees[source.main]) or "").partition("\n")[0]
+        lines.append(f"    {source.main.removesuffix('/__init__.py')} {version_of(source) or ''}".rstrip())
+        lines += [f"        {about}"] if about else []
+    lines += ["", 'Name this file in Orthanc\'s configuration: "PythonScript": "/path/to/this/file".']
+    return "\n".join(["(", *(f"    {text!a}" for text in (f"{line}\n" for line in lines)), ")"])
 
 
 def runtime_text() -> str:
@@ -1376,8 +1624,10 @@ def render(sources: list[Source], options: argparse.Namespace) -> str:
             *table,
             "#",
             "# Each script keeps its own licence; the rest is AGPL-3.0-or-later.",
+            docstring(sources),
             runtime_text(),
             "",
+            HELP,
             "SCRIPTS: list[dict[str, Any]] = " + pprint.pformat(entries, width=110, sort_dicts=False),
             "",
             f"RUNTIME = {run.__name__}(__name__, __file__, SCRIPTS, allow_conflict={options.allow_conflict})",
@@ -1415,6 +1665,8 @@ def arguments() -> Parser:
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
     parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
     parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument("--force", action="store_true", help="replace the output, also if it is no combined file")
+    parser.add_argument("--version", action="version", version=f"combine.py {__version__}")
     parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
@@ -1446,20 +1698,24 @@ def combine(options: argparse.Namespace) -> int:
     found = list(conflicts(sources))
     if found and not options.allow_conflict:
         raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
+    for missing in missing_imports(sources, options.output):
+        print(f"combine.py: warning: {missing}", file=sys.stderr)
     problems = list(check_configuration(options.config, sources)) if options.config else []
     if options.output:
-        check_output(options.output, sources)
+        check_output(options.output, sources, force=options.force)
         write(options.output, render(sources, options))
     for problem in problems:
         print(f"{options.config}: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def check_output(path: Path, sources: list[Source]) -> None:
+def check_output(path: Path, sources: list[Source], *, force: bool) -> None:
     if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
         raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
-    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
-        raise CombineError(f"{path} is there and no combined file: it is left as it is")
+    if any(path.resolve() in source.read_from for source in sources):
+        raise CombineError(f"{path} is one of the files that go in: it is left as it is; write to another one")
+    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()) and not force:
+        raise CombineError(f"{path} is there and no combined file: it is left as it is (--force replaces it)")
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -14,6 +14,12 @@ Needs pydicom, 2.3 or newer: apt install python3-pydicom, or as docs/install.md 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import contextlib
 import dataclasses
 import datetime
@@ -563,11 +569,13 @@ class Day(Text):
 
 @dataclasses.dataclass(frozen=True)
 class Moment(Text):
-    """A time with its zone; handlers get a `datetime.datetime`."""
+    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
 
-    allowed: str = "a time with its zone, as 2026-01-31T13:00:00Z"
+    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
 
     def from_body(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
+            return day
         try:
             found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
             found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
@@ -929,10 +937,10 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/instance_dump.py

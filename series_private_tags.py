@@ -25,6 +25,12 @@ Needs nothing but Python's standard library. All keys: docs/series_private_tags.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import collections
 import contextlib
 import dataclasses
@@ -591,11 +597,13 @@ class Day(Text):
 
 @dataclasses.dataclass(frozen=True)
 class Moment(Text):
-    """A time with its zone; handlers get a `datetime.datetime`."""
+    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
 
-    allowed: str = "a time with its zone, as 2026-01-31T13:00:00Z"
+    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
 
     def from_body(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
+            return day
         try:
             found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
             found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
@@ -875,6 +883,17 @@ def not_empty(values: Any) -> str | None:
     return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
+def empty_values(values: Mapping[str, Any]) -> str | None:
+    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
+    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
+    what = ", ".join(map(_printable, empty))
+    return (
+        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
+        if empty
+        else None
+    )
+
+
 def key_of(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
@@ -983,7 +1002,7 @@ def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
 
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
-        raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
+        raise _wrong(path, found, "an object of keys and values")
     fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
@@ -995,7 +1014,8 @@ def _read_object(cls: type[S], path: str, found: Any) -> S:
 
 def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
+    optional = origin in (typing.Union, types.UnionType)
+    if optional:
         if found is None and type(None) in arguments:
             return None
         hint = next(argument for argument in arguments if argument is not type(None))
@@ -1011,8 +1031,10 @@ def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> 
         fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
     if fits and "check" in limits and (complaint := limits["check"](value)):
         fits, allowed = False, complaint
+    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
+        fits, allowed = False, "a text; to give none, leave the key out"
     if not fits:
-        raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+        raise _wrong(path, found, allowed, limits)
     return value
 
 
@@ -1021,7 +1043,7 @@ def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (list, tuple):
         if not isinstance(found, list):
-            raise SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: a list")
+            raise _wrong(path, found, "a list", limits)
         shown = {"secret": limits.get("secret")}
         items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
         return tuple(items) if origin is tuple else items, True, ""
@@ -1043,9 +1065,13 @@ def _printable(key: str) -> str:
     return key if len(key) <= 60 else key[:57] + "..."
 
 
+def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
+    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+        return SettingsError(f"{path} is empty; is its environment variable set? Allowed: {allowed}")
+    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+
+
 def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if found == "":  # Orthanc itself puts environment variables in, before a script can see their names
-        return '"" (what an unset ${VARIABLE} becomes)'
     if limits and limits.get("secret"):
         return "a value that is not shown here"
     text = json.dumps(found)
@@ -1869,10 +1895,10 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
     return min(kept, newest)
 
 
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 # ---- src/series_private_tags/settings.py: The section `SeriesMainPrivateDicomTags` of the configuration.

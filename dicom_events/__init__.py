@@ -24,12 +24,16 @@ file. All keys and events: docs/dicom_events.md. From another script of a combin
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
 import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
-
-__version__ = "0.1.0"
 
 if not __package__:
     # The plugin loads this file as a module without a package, its folder first on sys.path: load the package that it is.
@@ -40,8 +44,11 @@ if not __package__:
     assert _spec.loader is not None
     sys.modules[_folder.name] = _module = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_module)
+    __version__ = _module.__version__
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from ._common.version import __version__ as __version__
+
     from .broker_settings import BrokerSettings as BrokerSettings
     from .broker_settings import FileConfig as FileConfig
     from .broker_settings import KafkaConfig as KafkaConfig

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ._common.outside import proxy_or_null
+from ._common.settings import empty_values
 from ._common.wildcards import matches_pattern
 
 from .events import KINDS_OF_EVENTS
@@ -20,13 +21,25 @@ from .settings import FORMATS
 TYPES = ("rabbitmq", "sqs-sns", "nats", "kafka", "webhook", "file", "log")
 
 
+WITHOUT_PASSWORD = "a URL without an empty user or password (is the environment variable of this one set?)"  # noqa: S105
+
+
+def _lacks_password(url: str) -> bool:
+    """Return whether there is a place for user or password, and nothing in it, as an unset variable leaves it."""
+    found = urllib.parse.urlsplit(url)
+    return "@" in found.netloc and (not found.username or found.password == "")
+
+
 def _url(*schemes: str) -> Any:
     allowed = (
         " or ".join(f"{scheme}://HOST…" for scheme in schemes) + ", in passwords % and two digits for / ? # [ ] @ :"
     )
 
     def check(value: str | tuple[str, ...]) -> str | None:
-        return None if all(map(is_one, (value,) if isinstance(value, str) else value)) else allowed
+        urls = (value,) if isinstance(value, str) else value
+        if not all(map(is_one, urls)):
+            return allowed
+        return WITHOUT_PASSWORD if any(map(_lacks_password, urls)) else None
 
     def is_one(url: str) -> bool:
         try:
@@ -45,6 +58,8 @@ def _ca_certificate(scheme: str) -> Any:
 
 def _headers(headers: dict[str, Any]) -> str | None:
     """Check headers: one with a line break would be two, and a complaint of it would show the value."""
+    if complaint := empty_values(headers):
+        return complaint
     fits = all(
         re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)
         and isinstance(value, str)
@@ -101,7 +116,10 @@ class SNSConfig:
     topic_arn: str = dataclasses.field(
         default="",
         metadata={
-            **whole_text(r"arn:[!-9;-~]+:sns:[a-z0-9-]*:[0-9]*:[A-Za-z0-9_.-]+", "arn:aws:sns:REGION:ACCOUNT:NAME"),
+            **whole_text(
+                r"arn:[!-9;-~]+:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]+",
+                "arn:aws:sns:REGION:ACCOUNT:NAME, REGION as eu-west-1, ACCOUNT of twelve digits",
+            ),
             "help": "`arn:aws:sns:REGION:ACCOUNT:NAME`; standard topics keep no order, `….fifo` do.",
         },
     )
@@ -177,6 +195,7 @@ class KafkaConfig:
         default_factory=dict,
         metadata={
             "secret": True,
+            "check": empty_values,
             "help": "Settings of librdkafka for authentication and TLS (`sasl.password`, `ssl.ca.location`).",
         },
     )

@@ -20,6 +20,14 @@ from pathlib import Path
 from build_sources import LIBRARIES, PACKAGES, BuildError, Line, Module, Sources
 
 LINE_LENGTH = 120  # characters
+FUTURE = "from __future__ import annotations"
+# What follows the docstring of each script: in a terminal there is no module orthanc, and a traceback would tell nobody anything.
+HELP = """if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+"""
 
 
 class Builder:
@@ -64,7 +72,8 @@ class Builder:
             *_made(
                 "# comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from."
             ),
-            *_made(f'"""{entry.docstring}"""', "", "from __future__ import annotations", ""),
+            *_made(f'"""{entry.docstring}"""', "", FUTURE, ""),
+            *(_made(HELP) if _needs_orthanc(entry) else []),
         ]
         imports = {text: comment for module in modules for text, comment in module.imports.items()}
         for module in modules:
@@ -146,6 +155,8 @@ class Builder:
             if path.suffix == ".py" and text.lstrip().startswith("from common."):
                 text = text.replace("from common.", f"from {prefix}", 1)
             lines.append((text, f"{self.sources.label(path)}:{number}"))
+            if text == FUTURE and path.parent.name in PACKAGES and path.name == "__init__.py":
+                lines += _made("", *HELP.rstrip().split("\n"))
             if number == 1 and path.suffix == ".py":
                 lines += _made(f"# Built by `make build` from {self.sources.label(path)}: edit that, never this file.")
         return lines
@@ -153,6 +164,13 @@ class Builder:
 
 def _made(*texts: str) -> list[Line]:
     return [(line, "") for text in texts for line in text.split("\n")]
+
+
+def _needs_orthanc(entry: Module) -> bool:
+    """Return whether an entry is a script that only Orthanc can load: it is no program of its own."""
+    texts = [text for text, _ in (*entry.preamble, *entry.body)]
+    imports_orthanc = "import orthanc" in (*entry.imports, *map(str.strip, texts))
+    return imports_orthanc and not any('__name__ == "__main__"' in text for text in texts)
 
 
 def _import_lines(imports: Mapping[str, str]) -> Iterator[str]:

@@ -69,7 +69,7 @@ class Sources:
                 dropped.update(_lines_of(node))
             elif isinstance(node, ast.Try) and isinstance(node.body[0], ast.Import | ast.ImportFrom):
                 last_import = node.end_lineno or 0
-        self._refuse_hidden_imports(path, tree)
+        self._hidden_imports(module, path, tree)
         embedded = self._embedded(path, tree)
         rest: list[tuple[int, str]] = []
         for number, line in enumerate(texts, start=1):
@@ -83,20 +83,18 @@ class Sources:
         module.preamble, module.body = _stripped(module.preamble), _stripped(module.body)
         return module
 
-    def _refuse_hidden_imports(self, path: Path, tree: ast.Module) -> None:
-        """Raise BuildError where a function imports from `src/`; a package, which is copied, may."""
-        if path.relative_to(self.src).parts[0] in PACKAGES:
-            return
+    def _hidden_imports(self, module: Module, path: Path, tree: ast.Module) -> None:
+        """Raise BuildError where a function imports from `src/`; a package, which is copied, may, and needs it."""
         for top in tree.body:
             for node in ast.walk(top):
-                if (
-                    node is not top
-                    and isinstance(node, ast.ImportFrom)
-                    and not _is_for_types(top)
-                    and self._source(path, node)
-                ):
+                if node is top or not isinstance(node, ast.ImportFrom) or _is_for_types(top):
+                    continue
+                if not (source := self._source(path, node)):
+                    continue
+                if path.relative_to(self.src).parts[0] not in PACKAGES:
                     where = f"{self.label(path)}:{node.lineno}"
                     raise BuildError(f"{where}: import what lies in src/ at the top of the module")
+                module.needs += [source] if source not in module.needs else []
 
     def _take_import(self, module: Module, path: Path, node: ast.Import | ast.ImportFrom, texts: list[str]) -> None:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":

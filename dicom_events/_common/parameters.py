@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .json_text import decoded
-from .times import parse_day
+from .times import parse_day, parse_time
 
 MOST_ROWS = 1000  # of a page
 LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
@@ -135,11 +135,13 @@ class Day(Text):
 
 @dataclasses.dataclass(frozen=True)
 class Moment(Text):
-    """A time with its zone; handlers get a `datetime.datetime`."""
+    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
 
-    allowed: str = "a time with its zone, as 2026-01-31T13:00:00Z"
+    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
 
     def from_body(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
+            return day
         try:
             found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
             found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year

@@ -91,7 +91,9 @@ def _numbers(first: int, last: int) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Run `python3 audit_log.py --verify FOLDER`; return 0 if all is well, 1 if not, 2 if nothing can be verified."""
-    parser = argparse.ArgumentParser(description="Verifies a log of audit_log.py.")
+    parser = argparse.ArgumentParser(  # the built file has the docstring of the script
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--verify", metavar="FOLDER", type=Path, required=True, help="the folder of the log")
     parser.add_argument(
         "--key-file", type=Path, help="the key, as audit_log.key; without: AUDIT_LOG_KEY of the environment"

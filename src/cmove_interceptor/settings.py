@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from common.outside import proxy_or_null
 from common.retry import Retry
-from common.settings import SettingsError, is_nearly, not_empty
+from common.settings import SettingsError, empty_values, is_nearly, not_empty
 
 from .move_request import IDENTIFIER_FIELDS, LEVELS
 from .templates import RESULTS, placeholders, texts_of, wrong_template
@@ -43,6 +43,8 @@ def _body(body: Any) -> str | None:
 
 
 def _headers(headers: Mapping[str, Any]) -> str | None:
+    if complaint := empty_values(headers):
+        return complaint
     plain = all(
         isinstance(value, str) and re.fullmatch(r"[!-~]([ -~]*[!-~])?", value) and re.fullmatch(r"[A-Za-z0-9-]+", name)
         for name, value in headers.items()
@@ -88,7 +90,7 @@ class Service:
     headers: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"check": _headers, "secret": True, "help": "More HTTP headers, by name."}
     )
-    username: str = dataclasses.field(default="", metadata={"help": "User for basic authentication."})
+    username: str = dataclasses.field(default="", metadata={"check": _name, "help": "User for basic authentication."})
     password: str = dataclasses.field(
         default="", metadata={"secret": True, "help": "Password for basic authentication."}
     )

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from combine.configuration import check_configuration
+from combine.imports import missing_imports
 from combine.reading import extract, show, verify
 from combine.registrations import conflicts
 from combine.sources import MARK, CombineError, Source, bundle, name_modules, place, read, read_source
 from combine.writing import render, write
+from common.version import __version__
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +40,8 @@ def arguments() -> Parser:
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
     parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
     parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument("--force", action="store_true", help="replace the output, also if it is no combined file")
+    parser.add_argument("--version", action="version", version=f"combine.py {__version__}")
     parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
@@ -69,20 +73,24 @@ def combine(options: argparse.Namespace) -> int:
     found = list(conflicts(sources))
     if found and not options.allow_conflict:
         raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
+    for missing in missing_imports(sources, options.output):
+        print(f"combine.py: warning: {missing}", file=sys.stderr)
     problems = list(check_configuration(options.config, sources)) if options.config else []
     if options.output:
-        check_output(options.output, sources)
+        check_output(options.output, sources, force=options.force)
         write(options.output, render(sources, options))
     for problem in problems:
         print(f"{options.config}: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def check_output(path: Path, sources: list[Source]) -> None:
+def check_output(path: Path, sources: list[Source], *, force: bool) -> None:
     if path.suffix.lower() != ".py" or "." in path.stem or path.stem == "orthanc":
         raise CombineError(f"{path}: Orthanc can't load a script of this name (one dot, .py, and not orthanc.py)")
-    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()):
-        raise CombineError(f"{path} is there and no combined file: it is left as it is")
+    if any(path.resolve() in source.read_from for source in sources):
+        raise CombineError(f"{path} is one of the files that go in: it is left as it is; write to another one")
+    if path.is_file() and path.stat().st_size and not read(path).startswith(MARK.encode()) and not force:
+        raise CombineError(f"{path} is there and no combined file: it is left as it is (--force replaces it)")
 
 
 def main(words: Sequence[str] | None = None) -> int:

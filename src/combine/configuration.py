@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from combine.registrations import assigned, constant
 from combine.sources import CombineError, Source, read
+from combine.texts import assigned, constant
 
 PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
 JSON_TYPES: dict[str, tuple[type, ...]] = {

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from combine.runtime.routes import SHARED, collide, single_owner
 from combine.sources import Source
+from combine.texts import FUNCTIONS, attributes_of, imported_values, reachable, texts
+
+REGISTER_ROUTE = "RegisterRestCallback"
 
 
 @dataclass(frozen=True)
@@ -21,64 +24,46 @@ class Registration:
     place: str
 
 
-def reachable(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what is under `if __name__ == "__main__"`, which Orthanc never runs."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).replace("'", '"') == '__name__ == "__main__"':
-            for other in child.orelse:
-                yield from reachable(other)
-        else:
-            yield from reachable(child)
+def route_functions(source: Source) -> dict[str, int]:
+    """Return the functions of a script that register a route for others: name, and which parameter is the route."""
+    found = {}
+    for tree in source.trees.values():
+        for function in (node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)):
+            parameters = [each.arg for each in function.args.args if each.arg not in ("self", "cls")]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and node.args and _called(node) == REGISTER_ROUTE:
+                    route = getattr(node.args[0], "id", "")
+                    found.update({function.name: parameters.index(route)} if route in parameters else {})
+    return found
 
 
-def constant(node: ast.AST, names: dict[str, ast.AST]) -> str | None:
-    """Work out a text that is written down: literals, their sums, and names that are given one once."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in names:
-        return constant(names[node.id], {name: value for name, value in names.items() if name != node.id})
-    parts: list[ast.expr] = []
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        parts = [node.left, node.right]
-    elif isinstance(node, ast.JoinedStr):
-        parts = [part.value if isinstance(part, ast.FormattedValue) else part for part in node.values]
-    texts = [constant(part, names) for part in parts]
-    return "".join(text for text in texts if text is not None) if texts and None not in texts else None
-
-
-def assigned(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
-    """Collect the names that the top of a module or a class gives a value once."""
-    values: dict[str, list[ast.AST]] = {}
-    for node in tree.body:
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            continue
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        both_tuples = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-        pairs = zip(target.elts, node.value.elts, strict=False) if both_tuples else [(target, node.value)]  # type: ignore[attr-defined]
-        for name, value in pairs:
-            values.setdefault(ast.unparse(name), []).append(value)
-    return {name: found[0] for name, found in values.items() if len(found) == 1}
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def registrations(source: Source) -> Iterator[Registration]:
+    """Yield what a script registers, by `orthanc` or by a function of its own; a route that is not written down is None."""
+    others, attributes = route_functions(source), attributes_of(source.trees.values())
     for file, tree in source.trees.items():
-        nodes, names = list(reachable(tree)), assigned(tree)
+        nodes = list(reachable(tree, imported_values(file, source.trees), attributes))
         modules, functions = {"orthanc"}, dict[str, str]()
-        for node in nodes:
+        for node, _ in nodes:
             if isinstance(node, ast.Import):
                 modules |= {alias.asname for alias in node.names if alias.name == "orthanc" and alias.asname}
             elif isinstance(node, ast.ImportFrom) and node.module == "orthanc":
                 functions |= {alias.asname or alias.name: alias.name for alias in node.names}
-        for node in nodes:
+        for node, names in nodes:
             if not isinstance(node, ast.Call):
                 continue
-            name = functions.get(getattr(node.func, "id", ""), "")
+            name, place = functions.get(getattr(node.func, "id", ""), ""), f"{file}, line {node.lineno}"
             if isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in modules:
                 name = node.func.attr
-            if name.startswith("Register"):
-                route = constant(node.args[0], names) if name == "RegisterRestCallback" and node.args else None
-                yield Registration(name, route, f"{file}, line {node.lineno}")
+            number = others.get(_called(node), 0 if name == REGISTER_ROUTE else len(node.args))
+            if number < len(node.args):
+                routes: list[str | None] = [*texts(node.args[number], names)]
+                yield from (Registration(REGISTER_ROUTE, route, place) for route in routes or [None])
+            elif name.startswith("Register"):
+                yield Registration(name, None, place)
 
 
 def conflicts(sources: list[Source]) -> Iterator[str]:
@@ -97,5 +82,5 @@ def conflicts(sources: list[Source]) -> Iterator[str]:
 
 
 def is_single(register: str) -> bool:
-    several = ("RegisterRestCallback", "RegisterDictionaryTag", "RegisterPrivateDictionaryTag", "RegisterErrorCode")
+    several = (REGISTER_ROUTE, "RegisterDictionaryTag", "RegisterPrivateDictionaryTag", "RegisterErrorCode")
     return register not in SHARED and register not in several

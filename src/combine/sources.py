@@ -34,6 +34,7 @@ class Source:
     borrowed: dict[str, Source] = field(default_factory=dict)
     imports_itself: bool = False
     outside: set[str] = field(default_factory=set)
+    read_from: set[Path] = field(default_factory=set)
 
     @property
     def package(self) -> bool:
@@ -104,6 +105,7 @@ def add_files(source: Source, path: Path, name: str) -> None:
         if not inner.isprintable():
             raise CombineError(f"{inner!r}: no control characters in names")
         source.files[inner] = read(file)
+        source.read_from.add(file.resolve())
         if inner.lower().endswith(".py"):
             source.trees[inner] = parse(source.files[inner], str(file))
 

@@ -16,11 +16,16 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from combine.registrations import assigned, constant
 from combine.runtime.files import NEWLINES
 from combine.runtime.runtime import run
 from combine.sources import MARK, CombineError, Source, module_name
+from combine.texts import assigned, constant, imported_values
 from common.version import __version__
+
+HELP = """if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    print(__doc__.rstrip())
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+"""
 
 
 def pack(data: bytes, name: str) -> str:
@@ -48,7 +53,9 @@ def decode(data: bytes, name: str, newline: str) -> tuple[list[str] | None, str]
 
 
 def version_of(source: Source) -> str | None:
-    node = assigned(source.trees[source.main]).get("__version__")
+    """Return the version of a script: its own `__version__`, or the one that it imports from a file of its package."""
+    imported = {name: values[0] for name, values in imported_values(source.main, source.trees).items()}
+    node = (imported | assigned(source.trees[source.main])).get("__version__")
     return constant(node, {}) if node else None
 
 
@@ -78,6 +85,17 @@ def entry(source: Source) -> dict[str, Any]:
         "modules": modules,
         "files": {source.folder + name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()},
     }
+
+
+def docstring(sources: list[Source]) -> str:
+    """Write the docstring of a combined file, which `python3 combined.py --help` prints."""
+    lines = [f"Several scripts for Orthanc in one, made by combine.py {__version__}:", ""]
+    for source in sources:
+        about = (ast.get_docstring(source.trees[source.main]) or "").partition("\n")[0]
+        lines.append(f"    {source.main.removesuffix('/__init__.py')} {version_of(source) or ''}".rstrip())
+        lines += [f"        {about}"] if about else []
+    lines += ["", 'Name this file in Orthanc\'s configuration: "PythonScript": "/path/to/this/file".']
+    return "\n".join(["(", *(f"    {text!a}" for text in (f"{line}\n" for line in lines)), ")"])
 
 
 def runtime_text() -> str:
@@ -116,8 +134,10 @@ def render(sources: list[Source], options: argparse.Namespace) -> str:
             *table,
             "#",
             "# Each script keeps its own licence; the rest is AGPL-3.0-or-later.",
+            docstring(sources),
             runtime_text(),
             "",
+            HELP,
             "SCRIPTS: list[dict[str, Any]] = " + pprint.pformat(entries, width=110, sort_dicts=False),
             "",
             f"RUNTIME = {run.__name__}(__name__, __file__, SCRIPTS, allow_conflict={options.allow_conflict})",

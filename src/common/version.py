@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The version of the collection, the same for all scripts."""
+"""The version of the collection, the same for all scripts; it is written here and nowhere else."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

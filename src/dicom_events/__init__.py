@@ -28,8 +28,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.1.0"
-
 if not __package__:
     # The plugin loads this file as a module without a package, its folder first on sys.path: load the package that it is.
     _folder = Path(__file__).parent
@@ -39,8 +37,11 @@ if not __package__:
     assert _spec.loader is not None
     sys.modules[_folder.name] = _module = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_module)
+    __version__ = _module.__version__
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from common.version import __version__ as __version__
+
     from .broker_settings import BrokerSettings as BrokerSettings
     from .broker_settings import FileConfig as FileConfig
     from .broker_settings import KafkaConfig as KafkaConfig

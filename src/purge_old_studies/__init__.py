@@ -33,11 +33,10 @@ import orthanc
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError
+from common.version import __version__
 
 from .api import Purges
 from .settings import Settings, read_configuration
-
-__version__ = "0.2.0"
 
 
 def register() -> None:

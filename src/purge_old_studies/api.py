@@ -142,9 +142,8 @@ class Purges:
         row = self._jobs.row(number)
         found = self._job(row)
         if row["state"] == "done":
-            return (
-                {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"} if as_json else f"{found['Deleted']}\n"
-            )
+            content = {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"}
+            return content if as_json else f"Purged {asked.in_words(found['Deleted'])}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
         message = (
             f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"

@@ -47,6 +47,13 @@ class Conditions:
         found = dataclasses.asdict(self)
         return {**found, "last": f"{self.last:%Y%m%d}", "labels": list(self.labels)}
 
+    def in_words(self, number: int) -> str:
+        """Return so many studies of these, as `12 studies dated on or before 20000101`."""
+        studies = f"{number} {'study' if number == 1 else 'studies'}"
+        text = f"{studies} {'dated' if self.by == 'StudyDate' else 'received'} on or before {self.last:%Y%m%d}"
+        also = {True: ", or without a date", "received": ", or without a date and received by then"}
+        return text + (also.get(self.undated, "") if self.by == "StudyDate" else "")
+
     @classmethod
     def from_json(cls, text: str) -> Conditions:
         found = json.loads(text)

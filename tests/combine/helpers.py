@@ -46,3 +46,15 @@ def write(folder: Path, files: dict[str, str | bytes]) -> list[Path]:
 def refused(result: subprocess.CompletedProcess[str]) -> str:
     assert (result.returncode, result.stderr.count("\n"), result.stdout) == (2, 1, ""), result.stderr
     return result.stderr
+
+
+# The sample of the Orthanc Book that everybody has: a REST route that shows an instance as pydicom prints it.
+PYDICOM_SAMPLE = """import orthanc
+
+
+def decode(output, uri, **request):
+    output.AnswerBuffer(request["groups"][0], "text/plain")
+
+
+orthanc.RegisterRestCallback("/pydicom/(.*)", decode)
+"""

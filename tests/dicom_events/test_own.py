@@ -64,7 +64,7 @@ def test_combined_with_another_script_both_work(start_orthanc: StartOrthanc, tmp
     server = start_orthanc(target)
     server.store(make_study(study_date="19990101"))
     wait_for(server, "dicom.patient.stable")
-    assert server.get("/purge-old-studies", since="20000101") == 1
+    assert server.get("/purge-old-studies", since="20000101", format="json")["Deleted"] == 1
     wait_for(server, "dicom.patient.deleted")
 
 

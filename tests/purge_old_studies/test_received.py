@@ -86,7 +86,7 @@ def test_a_dry_run_names_how_much_of_it_came_in_lately_and_a_request_keeps_that_
     assert (found["Studies"], found["ReceivedWithin7Days"]) == (1, 0)
     assert server.get("/purge-old-studies", **kept)["Deleted"] == 1
     assert patients(server) == {"TODAY", "6 DAYS", "UNKNOWN"}
-    assert server.get("/purge-old-studies", since="20200101") == 3  # a request takes what it says
+    assert server.get("/purge-old-studies", since="20200101").startswith("Purged 3 ")  # a request takes what it says
 
 
 def test_a_rule_by_arrival_that_is_younger_than_what_is_kept_is_refused(orthanc_standin: StandIn) -> None:
@@ -121,4 +121,4 @@ def test_what_is_posted_deletes_if_it_says_so_and_a_get_as_ever(start_briefly: S
     server.wait_until(lambda: not server.get("/studies"), what="delete it")
     server.wait_until(lambda: server.get("/purge-old-studies/status")["State"] == "running", what="end the purge")
     server.store(make_study(patient_id="OLD", study_date="20010101"))
-    assert server.get("/purge-old-studies", since="20200101") == 1
+    assert server.get("/purge-old-studies", since="20200101").startswith("Purged 1 ")
