@@ -2999,9 +2999,7 @@ class Service:
     headers: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"check": _headers, "secret": True, "help": "More HTTP headers, by name."}
     )
-    username: str = dataclasses.field(
-        default="", metadata={"check": _name, "help": "User for basic authentication."}
-    )
+    username: str = dataclasses.field(default="", metadata={"check": _name, "help": "User for basic authentication."})
     password: str = dataclasses.field(
         default="", metadata={"secret": True, "help": "Password for basic authentication."}
     )

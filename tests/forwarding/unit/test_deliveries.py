@@ -148,7 +148,7 @@ def test_one_that_waits_can_be_looked_at_and_dropped(deliveries: Deliveries) -> 
 
 def test_one_that_is_being_sent_can_neither_be_dropped_nor_retried(deliveries: Deliveries) -> None:
     [number] = deliveries.send(A1, "OTHER")
-    eventually(lambda: deliveries.get(f"deliveries/{number}")["State"] == "sending")
+    eventually(lambda: deliveries.get("deliveries?job=OTHER-1")["Items"])
     assert deliveries.drop(number).status == 409
     assert deliveries.post(f"deliveries/{number}/retry").status == 409
     [row] = deliveries.get("deliveries?job=OTHER-1")["Items"]
