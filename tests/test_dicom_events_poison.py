@@ -417,11 +417,10 @@ def test_a_user_is_told_what_can_not_be_published_and_what_was_kept_can_be_looke
     assert "nested at most 50 deep" in server.post("/hello", {**own, "data": deep})
     assert server.stop() == 0
     # Left by the first version, deeper than a thread of Orthanc's can look at.
-    with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite")) as db, db:
         nested = "[" * 100_000 + "]" * 100_000
         row = db.execute("SELECT MAX(cursor) FROM broker").fetchone()[0] + 1
         db.execute("INSERT INTO event VALUES(?,'deep','org.deep','k','things/2',1764000000.0,?)", (row, nested))
-    db.close()
     server.start()
     letter = server.wait_until(lambda: server.get("/dicom-events/dead-letters")["Items"])[0]
     assert "RecursionError" in letter["Error"]
