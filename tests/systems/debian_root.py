@@ -21,13 +21,13 @@ CACHE = ROOT / ".orthancs/systems"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 USER = "newcomer"
 # What Debian's installer gives, and debootstrap's smallest system does not.
-INSTALLED = ("ca-certificates", "init", "iproute2", "sudo")
+INSTALLED = ("ca-certificates", "dbus", "init", "iproute2", "sudo")
 # Runs a folder's own systemd. A machine without systemd has no /run for it, and perhaps the old form of cgroups.
 BOOT = """
 mount -t tmpfs tmpfs /run
 umount -l /sys/fs/cgroup 2>/dev/null
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-exec systemd-nspawn --quiet --register=no --keep-unit --boot -D "$0" "$@"
+exec systemd-nspawn --quiet --register=no --keep-unit --hostname=debian --boot -D "$0"
 """
 
 
@@ -78,6 +78,8 @@ def use_what_this_machine_uses(system: Path) -> None:
     if CERTIFICATES.is_dir():
         shutil.copytree(CERTIFICATES, system / CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
         run("chroot", system, "update-ca-certificates")
+    (system / "etc/hostname").write_text("debian\n")
+    (system / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 debian\n")
     settings = "[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n"
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     index = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
