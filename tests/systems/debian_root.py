@@ -54,9 +54,9 @@ def mirror() -> str:
     return found[0]
 
 
-def make_system(suite: str, folder: Path) -> Path:
+def make_system(suite: str, folder: Path, packages: tuple[str, ...] = INSTALLED) -> Path:
     """Make a fresh system of a Debian suite in a folder. The first of a suite takes a minute, the next a few seconds."""
-    archive = CACHE / f"{suite}.tar"
+    archive = CACHE / f"{suite}{'' if packages == INSTALLED else '-slim'}.tar"
     if not archive.exists():
         print(f"Making a fresh Debian {suite} by debootstrap ...", flush=True)
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -64,11 +64,11 @@ def make_system(suite: str, folder: Path) -> Path:
             script = Path(f"/usr/share/debootstrap/scripts/{suite}")
             known = [] if script.exists() else [script.with_name("trixie")]  # a suite newer than this debootstrap
             system = Path(work) / "system"
-            run("debootstrap", "--variant=minbase", f"--include={','.join(INSTALLED)}", suite, system, mirror(), *known)
+            run("debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, system, mirror(), *known)
             use_what_this_machine_uses(system)
             run("tar", "-C", system, "-cf", f"{work}/system.tar", ".")
             Path(work, "system.tar").rename(archive)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     run("tar", "-C", folder, "-xpf", archive)
     return folder
 
