@@ -84,8 +84,9 @@ def use_what_this_machine_uses(system: Path) -> None:
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     index = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     (system / "etc/pip.conf").write_text(settings + (f"index-url = {index}\n" if index else ""))
-    # apt asks a person; here nobody answers.
-    (system / "etc/apt/apt.conf.d/90yes").write_text('APT::Get::Assume-Yes "true";\n')
+    # apt asks a person; here nobody answers. A mirror that stands still (a snapshot) is good enough to test on.
+    answers = 'APT::Get::Assume-Yes "true";\nAcquire::Check-Valid-Until "false";\n'
+    (system / "etc/apt/apt.conf.d/90test").write_text(answers)
 
 
 def add_user(system: Path) -> Path:

@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     image = settings_of(options.image)
     name = options.name or f"once{os.getpid()}"
     buildah("from", "--pull-never", "--name", name, options.image)
+    for place in image.get("Volumes") or {}:
+        buildah("config", "--volume", f"{place}-", name)  # or buildah's own volume may cover the one that is asked for
     entry = shlex.split(options.entrypoint) if options.entrypoint else image.get("Entrypoint") or []
     command = [*entry, *(options.command or ([] if options.entrypoint else image.get("Cmd") or []))]
     arguments = ["run", "--isolation", "chroot", "--volume", f"{HOSTS}:/etc/hosts"]
@@ -82,13 +84,13 @@ def run(options: argparse.Namespace) -> int:
         arguments += ["--volume", mounted(volume, name)]
     arguments += [word for each in options.env for word in ("--env", each)]
     arguments += ["--workingdir", options.workdir] if options.workdir else []
-    connect(name, options.publish)
+    publishers = connect(name, options.publish)
     inside = ["ip", "netns", "exec", name, *buildah_command(), *arguments, name, "--", *command]
     log = None if not options.detach else (CONTAINERS / f"{name}.log").open("wb")
     process = subprocess.Popen(
         inside, stdin=subprocess.DEVNULL, stdout=log, stderr=log and subprocess.STDOUT, start_new_session=options.detach
     )
-    (CONTAINERS / f"{name}.json").write_text(json.dumps({"pid": process.pid, "image": options.image}))
+    (CONTAINERS / f"{name}.json").write_text(json.dumps(publishers))
     return 0 if options.detach else process.wait()
 
 
@@ -110,8 +112,8 @@ def mounted(volume: str, container: str) -> str:
     return ":".join([os.path.abspath(source), place, *how])  # noqa: PTH100 - as it is written, links and all
 
 
-def connect(name: str, publish: list[str]) -> None:
-    """Give a container an address on the bridge, a name for the others, and its published ports."""
+def connect(name: str, publish: list[str]) -> list[int]:
+    """Give a container an address on the bridge, a name for the others, and its published ports; return who publishes them."""
     address = f"10.88.0.{2 + HOSTS.read_text().count(chr(10))}"
     ip("netns", "add", name)
     ip("link", "add", f"v{address.rpartition('.')[2]}", "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -124,11 +126,15 @@ def connect(name: str, publish: list[str]) -> None:
         ip("-n", name, *command)
     with HOSTS.open("a") as hosts:
         hosts.write(f"{address} {name}\n")
+    publishers = []
     for port in publish:
         outside, _, inside = port.rpartition(":")
         command = [sys.executable, "-m", "tests.systems.docker_stand_in", "publish", outside, f"{address}:{inside}"]
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        nowhere = subprocess.DEVNULL  # a pipe that it inherits would keep who reads it waiting
+        process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+        publishers.append(process.pid)
         wait_for_port(("127.0.0.1", int(outside.rpartition(":")[2])))
+    return publishers
 
 
 def wait_for_port(address: tuple[str, int]) -> None:
@@ -191,21 +197,28 @@ def execute(options: argparse.Namespace) -> int:
 
 def remove(options: argparse.Namespace) -> None:
     """End a container's programs, and forget it; volumes are kept."""
+    state = CONTAINERS / f"{options.name}.json"
+    for pid in json.loads(state.read_text()):
+        os.kill(pid, signal.SIGKILL)
+    state.unlink()
     for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
         for pid in pids_of(options.name):
             if number == signal.SIGKILL or not is_engine(pid):
                 os.kill(pid, number)
         end = time.monotonic() + seconds
-        while pids_of(options.name) and time.monotonic() < end:
+        while (left := pids_of(options.name)) and time.monotonic() < end:
             time.sleep(0.1)
+        if not left:
+            break
     buildah("rm", options.name)
+    HOSTS.write_text(re.sub(rf" {re.escape(options.name)}$", " removed", HOSTS.read_text(), flags=re.M))
     ip("netns", "delete", options.name)
 
 
 def is_engine(pid: int) -> bool:
     """Whether a process is buildah's own, which ends when what it runs has ended."""
     try:
-        return Path(f"/proc/{pid}/exe").resolve().name == "buildah"
+        return b"buildah" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
     except OSError:
         return False
 

@@ -8,8 +8,9 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-configuration = {}
+configuration: dict[str, Any] = {}
 for path in (*Path("/etc/orthanc").glob("*.json"), *Path("/run/secrets").glob("*.json")):
     text = re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], ""), path.read_text())
     configuration |= json.loads(text)
