@@ -68,6 +68,12 @@ def install(system: Path, *packages: str) -> None:
     chroot(system, "apt-get", "-qq", "install", "--no-install-recommends", *packages)
 
 
+def generate_locale(system: Path) -> None:
+    """Orthanc's locale, without which it writes an error when it first compares texts."""
+    (system / "etc/locale.gen").write_text("en_US.UTF-8 UTF-8\n")
+    chroot(system, "locale-gen")
+
+
 def unpack_orthanc(system: Path, program: str, plugins: str) -> None:
     """Put Orthanc and its Python plugin where an image has them, without the packages: only the libraries that they need."""
     names = ("orthanc", "orthanc-python")
@@ -94,6 +100,7 @@ def unpack_orthanc(system: Path, program: str, plugins: str) -> None:
 
 def fill_jodogne(system: Path) -> None:
     install(system, "python3.13", "libpython3.13", "wget", "locales")
+    generate_locale(system)
     unpack_orthanc(system, "/usr/local/sbin/Orthanc", "/usr/local/share/orthanc/plugins/libOrthancPython.so")
     settings = {
         "Name": "Orthanc inside Docker",
@@ -113,6 +120,7 @@ def fill_jodogne(system: Path) -> None:
 
 def fill_orthancteam(system: Path) -> None:
     install(system, "python3", "python3-pip", "tzdata", "locales")
+    generate_locale(system)
     available = system / "usr/share/orthanc/plugins-available"
     unpack_orthanc(system, "/usr/local/bin/Orthanc", "/usr/share/orthanc/plugins-available/libOrthancPython.so")
     chroot(system, "groupadd", "--system", "--gid=999", "orthanc")

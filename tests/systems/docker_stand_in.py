@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         buildah("config", "--volume", f"{place}-", name)  # or buildah's own volume may cover the one that is asked for
     entry = shlex.split(options.entrypoint) if options.entrypoint else image.get("Entrypoint") or []
     command = [*entry, *(options.command or ([] if options.entrypoint else image.get("Cmd") or []))]
-    arguments = ["run", "--isolation", "chroot", "--volume", f"{HOSTS}:/etc/hosts"]
+    arguments = ["run", "--isolation", "chroot", "--no-hosts", "--volume", f"{HOSTS}:/etc/hosts"]
     for volume in options.volume:
         arguments += ["--volume", mounted(volume, name)]
     arguments += [word for each in options.env for word in ("--env", each)]
