@@ -59,5 +59,6 @@ bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	$(PYTHON) -m benchmarks.$(subst -,_,$*) $(BENCH_ARGS)
 
 clean:  ## Removes what the commands above made
+	[ ! -d .orthancs/systems ] || $(SUDO) rm -rf .orthancs/systems
 	rm -rf .venv .demo .orthancs .mypy_cache .ruff_cache .pytest_cache .hypothesis build testing/build testing/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
