@@ -71,6 +71,7 @@ class Package:
         self.standin = StandIn()
         self.said: list[str] = []
         self.running: list[Any] = []
+        self.outboxes: list[Any] = []
 
     def module(self, name: str) -> Any:
         return importlib.import_module(f"dicom_events.{name}")
@@ -83,6 +84,7 @@ class Package:
         outbox = self.module("outbox").Outbox(
             folder / "x.sqlite", durability="normal", most=10**9, oldest=0, refuse=False
         )
+        self.outboxes.append(outbox)
         outbox.begin(named)
         for each in named:
             make = self.module("brokers").maker(
@@ -110,6 +112,8 @@ class Package:
             each.stop()
         for each in self.running:
             each._thread.join(10)
+        for outbox in self.outboxes:
+            outbox.close()
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +331,7 @@ def test_an_address_that_can_not_be_looked_up_is_no_fault_of_an_event(package: P
     wait_until(lambda: package.said, what="the publisher to say so")
     status = package.statuses()["hook"]
     assert (status["State"], status["Backlog"], status["DeadLetters"]) == ("away", 1, 0)
-    assert "UnicodeError" in status["LastError"]
+    assert status["LastError"].startswith("Unicode")  # UnicodeError, and UnicodeEncodeError from Python 3.13 on
 
 
 def test_large_events_are_read_a_few_at_a_time(package: Package, tmp_path: Path) -> None:
