@@ -5,9 +5,11 @@ COG := PYTHONPATH=.:src $(PYTHON) -m cogapp -I . --markers='<<<cog >>> <<<end>>>
 # Tests mostly wait for servers to end: more at a time than there are processors. What fails in that crowd is run once more,
 # alone: servers that had to wait for a processor are no defect, whatever fails alone is one.
 AT_A_TIME ?= 6
+# For what only root may do.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all mutate check release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate check release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -22,8 +24,17 @@ test: check  ## Everything, on the installed Orthanc (TEST_ARGS goes to pytest)
 	@$(PYTHON) -m pytest --collect-only -qq >/dev/null || $(PYTHON) -m pytest --collect-only -q $(TEST_ARGS)
 	$(PYTHON) -m pytest -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS) || $(PYTHON) -m pytest $(TEST_ARGS) $(ALONE)
 
-test-all: check  ## Everything, on three versions of Orthanc
+test-all: check  ## Everything, on three versions of Orthanc, and the images
 	tests/all_versions -n $(AT_A_TIME) --dist worksteal $(TEST_ARGS)
+	@$(MAKE) image-test
+
+image-test:  ## Builds the Dockerfile on both base images and runs the README's container blocks; needs root, no engine
+	@testing/install systems
+	$(SUDO) $(PYTHON) -m tests.systems.image_test $(IMAGE_TEST_ARGS)
+
+fresh-debian:  ## Does what the README says in a fresh Debian 12 and 13 (SUITES=trixie chooses); needs root
+	@testing/install systems
+	$(SUDO) $(PYTHON) -m tests.systems.fresh_debian $(SUITES) $(FRESH_DEBIAN_ARGS)
 
 mutate:  ## Breaks guards on purpose, one at a time: a test has to notice each (MUTATE_ARGS: a word of a row, -j 2)
 	@testing/install test
@@ -54,5 +65,6 @@ help:  ## This list
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
 clean:  ## Removes what the commands above made
+	[ ! -d .orthancs/systems ] || $(SUDO) rm -rf .orthancs/systems
 	rm -rf .venv .demo .orthancs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build testing/build testing/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import argparse
-import io
+import secrets
 import shutil
 import signal
 import socket
@@ -15,16 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-import pydicom
 import requests
 
-from testing.dicom import orthanc_identifier, pydicom_files
+from testing import demo_tour
+from testing.demo_studies import Study, real_studies
 from testing.server import OrthancFailedError, OrthancServer, RequestFailedError, send_by_cstore
 
 ROOT = Path(__file__).parent.parent
@@ -32,46 +30,6 @@ FOLDER = ROOT / ".demo"
 SENDER = "MODALITY"  # the AE title under which the studies are sent
 PATIENCE = 60.0  # seconds until what has not arrived counts as lost
 NO_SCRIPTS = {"combine.py", "event_dispatcher.py"}
-
-
-@dataclass
-class Study:
-    """One study on its way."""
-
-    patient: str
-    uid: str
-    modalities: set[str] = field(default_factory=set)
-    files: dict[str, bytes] = field(default_factory=dict)  # by SOPInstanceUID
-    sent: float = 0.0  # time.monotonic() of the last arrival here
-    delivered: float | None = None  # and of when the destination had all
-    here: int = 0
-    there: int = 0
-
-    @property
-    def identifier(self) -> str:
-        """Orthanc's own."""
-        return orthanc_identifier(self.patient, self.uid)
-
-
-def real_studies() -> list[Study]:
-    """Studies that pydicom carries as test files: the patients of its media directories, and a picture of each modality."""
-    studies: dict[str, Study] = {}
-    pictured: set[str] = set()
-    for path in pydicom_files():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(io.BytesIO(path.read_bytes()), stop_before_pixels=True)
-            names = ("PatientID", "StudyInstanceUID", "SOPInstanceUID", "Modality")
-            tags = {name: str(dataset.get(name) or "") for name in names}
-        whole = "dicomdirtests" in path.parts
-        if not whole and (tags["Modality"] in pictured or not tags["Modality"] or not tags["PatientID"].isascii()):
-            continue
-        if not whole:
-            pictured.add(tags["Modality"])
-        study = studies.setdefault(tags["StudyInstanceUID"], Study(tags["PatientID"].strip(), tags["StudyInstanceUID"]))
-        study.modalities.add(tags["Modality"])
-        study.files.setdefault(tags["SOPInstanceUID"], path.read_bytes())
-    return list(studies.values())
 
 
 def scripts() -> list[Path]:
@@ -137,6 +95,7 @@ def servers(http_port: int, dicom_port: int) -> tuple[OrthancServer, OrthancServ
                 SENDER: [SENDER, "127.0.0.1", 104],
             },
             "AutoForwardModality": {"Destinations": ["DESTINATION"]},
+            "AnonymizeSeries": {"Secret": secrets.token_hex(32), "Recipes": {"research": {}}},
         },
     )
     return destination, main
@@ -192,6 +151,11 @@ def table(studies: list[Study]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
+def pictured_study(studies: list[Study]) -> Study:
+    """Return one with images of a CT that an anonymized copy may be made of."""
+    return next(study for study in studies if study.modalities == {"CT"} and len(study.files) > 1)
+
+
 def addresses(main: OrthancServer, destination: OrthancServer) -> str:
     return "\n".join(
         [
@@ -200,7 +164,7 @@ def addresses(main: OrthancServer, destination: OrthancServer) -> str:
             f"  {main.url}/app/explorer.html                       the main Orthanc",
             f"  {destination.url}/app/explorer.html                       the destination",
             f"  {main.url}/auto-forward-modality/deliveries        what was sent where, and what came of it",
-            f"  curl '{main.url}/purge-old-studies?since=19991231'   delete the studies dated until then",
+            f"  curl '{main.url}/purge-old-studies?since={demo_tour.BEFORE}'   delete the studies dated until then",
             f"  dcmsend -aet {SENDER} -aec {main.aet} 127.0.0.1 {main.dicom_port} FILE...   send your own",
             f"The combined script: {FOLDER.name}/combined.py; its log: {FOLDER.name}/orthanc/orthanc.log",
         ]
@@ -225,6 +189,8 @@ def journey(options: argparse.Namespace) -> int:
         print("\n".join(table(studies)))
         everything = all(study.delivered is not None and study.here == study.there for study in studies)
         print("\nEverything arrived." if everything else f"\nNot everything arrived; see {main.folder}/orthanc.log")
+        if everything:
+            print("\nWhat else there is:\n" + "\n".join(demo_tour.lines(main, pictured_study(studies).identifier)))
         if not options.exit:
             print(f"{addresses(main, destination)}\n\nPress Ctrl-C to stop both.", flush=True)
             while main.running and destination.running:

@@ -51,8 +51,18 @@ class RabbitServer:
             settings += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", "ssl_options.verify = verify_peer"]
             settings += [f"ssl_options.{each}file = {certificate}" for each in ("cacert", "cert", "key")]
             settings.append("ssl_options.fail_if_no_peer_cert = true")
-        (folder / "rabbitmq.conf").write_text("\n".join([*settings, ""]))
+        self._settings = settings
+        self._configure()
         (folder / "enabled_plugins").write_text("[].\n")
+
+    def _configure(self, *more: str) -> None:
+        (self.folder / "rabbitmq.conf").write_text("\n".join([*self._settings, *more, ""]))
+
+    def restart_with(self, *settings: str) -> None:
+        """Stop it, and start it with these lines in its configuration, in place of those of the call before."""
+        self.stop()
+        self._configure(*settings)
+        self.start()
 
     def start(self) -> RabbitServer:
         environment = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import sqlite3
@@ -34,8 +35,10 @@ def script() -> ModuleType:
     return load()
 
 
-def register_of(server: OrthancServer) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{server.configuration['IndexDirectory']}/anonymize_series.sqlite?mode=ro", uri=True)
+def register_of(server: OrthancServer, sql: str) -> list[tuple[str, ...]]:
+    path = f"file:{server.configuration['IndexDirectory']}/anonymize_series.sqlite?mode=ro"
+    with contextlib.closing(sqlite3.connect(path, uri=True)) as register:
+        return register.execute(sql).fetchall()
 
 
 def test_no_copy_of_pydicoms_files_tells_who_the_patient_is(archive: OrthancServer) -> None:
@@ -45,7 +48,7 @@ def test_no_copy_of_pydicoms_files_tells_who_the_patient_is(archive: OrthancServ
     work = [archive.post(f"/anonymize-series/{study}", {"Recipe": "open"})["ID"] for study in studies]
     for each in work:
         assert ended(archive, each)["State"] == "done", archive.get(f"/anonymize-series/jobs/{each}")
-    rows = register_of(archive).execute("SELECT instance, original FROM copies WHERE recipe='open'").fetchall()
+    rows = register_of(archive, "SELECT instance, original FROM copies WHERE recipe='open'")
     held = {each["Instance"]: each["Reason"] for each in archive.get("/anonymize-series/held", limit=1000)["Items"]}
     assert {original for _, original in rows} | set(held) == set(originals)
     assert set(archive.get("/instances")) == set(originals) | {copy for copy, _ in rows}

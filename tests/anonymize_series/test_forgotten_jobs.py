@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,6 @@ def test_what_ended_while_orthanc_was_killed_is_looked_for_or_sent_again(
 
 
 def set_sending(ledger: Path, row: int) -> None:
-    with sqlite3.connect(ledger) as db:
+    with contextlib.closing(sqlite3.connect(ledger)) as db, db:
         db.execute("UPDATE work SET state='sending', job='0b7b9d3c-0000-4000-8000-000000000000' WHERE id=?", (row,))
     db.close()

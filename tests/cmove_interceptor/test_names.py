@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -229,7 +230,7 @@ def test_a_ledger_of_the_first_version_is_delivered_to_the_entry_at_its_position
     server = start_briefly(SCRIPT, configuration(destination, {"Notify": [first, second]}), start=False)
     folder = server.folder / "storage"
     folder.mkdir()
-    with sqlite3.connect(folder / "cmove_interceptor.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(folder / "cmove_interceptor.sqlite")) as db, db:
         db.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA user_version=1; CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);"
             "CREATE TABLE work(id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, "
@@ -240,7 +241,6 @@ def test_a_ledger_of_the_first_version_is_delivered_to_the_entry_at_its_position
             data = {"Url": f"{service.url}/{letter}/P{number}", "Body": None, "RequestID": f"r{number}"}
             queue = f"GET {service.url}/{letter}/{{PatientID}}"
             db.execute(OLD_ROW, (queue, f"{number} r{number}", "sending", json.dumps(data), time.time(), time.time()))
-    db.close()
     server.start()
     server.wait_until(lambda: len(service.requests) == 2, what="tell")
     assert sorted((each["path"], each["headers"].get("authorization")) for each in service.requests) == [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sqlite3
@@ -62,7 +63,7 @@ def validator(kind: str) -> jsonschema.Draft202012Validator:
 
 
 def rows(server: OrthancServer, sql: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite")) as db, db:
         return list(db.execute(sql))
 
 

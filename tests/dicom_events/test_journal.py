@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -239,7 +240,7 @@ def test_an_outbox_that_can_not_be_written_loses_nothing_and_numbers_nothing_twi
     tell(made, 1)
     made.bring_up_to_date()
     made.outbox.ledger.rows("PRAGMA busy_timeout=10")
-    with sqlite3.connect(tmp_path / "x.sqlite", isolation_level=None) as other:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.sqlite", isolation_level=None)) as other, other:
         other.execute("BEGIN IMMEDIATE")
         tell(made, 2)
         for _ in range(3):
@@ -315,7 +316,7 @@ def test_an_outbox_of_the_former_version_goes_on(intake: Callable[..., Any], tmp
     tell(made, 1)
     made.applier.apply()
     made.outbox.ledger.close()
-    with sqlite3.connect(tmp_path / "x.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.sqlite")) as db, db:
         db.execute("CREATE TABLE recent(instance TEXT PRIMARY KEY, seen REAL NOT NULL) WITHOUT ROWID")
         db.execute("INSERT INTO recent VALUES('an-instance', 1)")
         db.execute("DELETE FROM state WHERE name='journal'")

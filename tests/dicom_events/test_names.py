@@ -248,13 +248,12 @@ def test_a_full_outbox_costs_orphans_first_and_no_broker_that_is_there(start: Ca
 @pytest.fixture
 def first_version(tmp_path: Path) -> Callable[..., None]:
     def make(**cursors: int) -> None:
-        with sqlite3.connect(tmp_path / "x.sqlite") as db:
+        with contextlib.closing(sqlite3.connect(tmp_path / "x.sqlite")) as db, db:
             db.executescript(FIRST_VERSION)
             for name, cursor in cursors.items():
                 name = name.replace("_", "-")
                 db.execute("INSERT INTO broker VALUES(?,?,5,1)", (name, cursor))
                 db.execute("INSERT INTO letter VALUES(NULL,?,7,'k','dead',5,0,'refused',0)", (name,))
-        db.close()
 
     return make
 
@@ -355,9 +354,8 @@ def test_an_outbox_that_the_first_version_left_loses_nothing(start_orthanc: Star
     server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": RABBIT}, **NEVER_STABLE}, start=False)
     folder = server.folder / "storage"
     folder.mkdir()
-    with sqlite3.connect(folder / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(folder / "dicom_events.sqlite")) as db, db:
         db.executescript(FIRST_VERSION + "INSERT INTO broker VALUES('rabbitmq', 6, 6, 0);")
-    db.close()
     shutil.copy(folder / "dicom_events.sqlite", tmp_path / "x.sqlite")
     server.start()
     assert of(server, "broker")["Backlog"] == 3

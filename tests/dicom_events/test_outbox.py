@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 
@@ -38,7 +39,7 @@ def test_an_image_whose_callback_never_came_is_found_in_the_changes(start_orthan
     wait_for(server, "dicom.series.new", 2)
     server.kill()
     before = events(server)
-    with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite")) as db, db:
         for table in ("told", "event"):
             db.execute(f"DELETE FROM {table}")
         db.execute("DELETE FROM resource WHERE dicom='MISSED' OR parent IS NOT NULL")
@@ -61,7 +62,7 @@ def test_a_new_outbox_misses_no_image_that_comes_before_it_knows_its_place(start
     wait_for(server, "dicom.patient.stable")
     assert server.wait_until(lambda: not rows(server, "SELECT * FROM told"), what="the feed has found it")
     server.kill()
-    with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite")) as db, db:
         for table in ("told", "event", "resource"):
             db.execute(f"DELETE FROM {table}")
         db.execute("DELETE FROM state WHERE name='cursor'")

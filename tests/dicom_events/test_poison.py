@@ -67,6 +67,7 @@ class Package:
         self.standin = StandIn()
         self.said: list[str] = []
         self.running: list[Any] = []
+        self.outboxes: list[Any] = []
 
     def module(self, name: str) -> Any:
         return importlib.import_module(f"dicom_events.{name}")
@@ -79,6 +80,7 @@ class Package:
         outbox = self.module("outbox").Outbox(
             folder / "x.sqlite", durability="normal", most=10**9, oldest=0, refuse=False
         )
+        self.outboxes.append(outbox)
         outbox.begin(named)
         for each in named:
             make = self.module("brokers").maker(
@@ -106,6 +108,8 @@ class Package:
             each.stop()
         for each in self.running:
             each._thread.join(10)
+        for outbox in self.outboxes:
+            outbox.close()
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +327,7 @@ def test_an_address_that_can_not_be_looked_up_is_no_fault_of_an_event(package: P
     wait_until(lambda: package.said, what="the publisher to say so")
     status = package.statuses()["hook"]
     assert (status["State"], status["Backlog"], status["DeadLetters"]) == ("away", 1, 0)
-    assert "UnicodeError" in status["LastError"]
+    assert status["LastError"].startswith("Unicode")  # UnicodeError, and UnicodeEncodeError from Python 3.13 on
 
 
 def test_large_events_are_read_a_few_at_a_time(package: Package, tmp_path: Path) -> None:
@@ -413,11 +417,10 @@ def test_a_user_is_told_what_can_not_be_published_and_what_was_kept_can_be_looke
     assert "nested at most 50 deep" in server.post("/hello", {**own, "data": deep})
     assert server.stop() == 0
     # Left by the first version, deeper than a thread of Orthanc's can look at.
-    with sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "dicom_events.sqlite")) as db, db:
         nested = "[" * 100_000 + "]" * 100_000
         row = db.execute("SELECT MAX(cursor) FROM broker").fetchone()[0] + 1
         db.execute("INSERT INTO event VALUES(?,'deep','org.deep','k','things/2',1764000000.0,?)", (row, nested))
-    db.close()
     server.start()
     letter = server.wait_until(lambda: server.get("/dicom-events/dead-letters")["Items"])[0]
     assert "RecursionError" in letter["Error"]

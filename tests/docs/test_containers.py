@@ -72,3 +72,5 @@ def test_the_journey_of_docker_compose_works_with_its_own_configurations(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("Everything arrived.\n")
+    for server in (orthanc, destination):
+        assert [line for line in server.log.splitlines() if line.startswith("E")] == []

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "auto_forward_modality.py"
 # What orthancteam/orthanc adds to what a user gives (Orthanc Book, "Default configuration").
 ORTHANCTEAM_DEFAULTS = {"RemoteAccessAllowed": True, "AuthenticationEnabled": True}
+IMAGE = "jodogne/orthanc-python:1.13.0"
 PASSWORD = "correct-horse"  # noqa: S105
 
 
@@ -199,14 +200,14 @@ def test_the_readmes_docker_commands_are_whole_and_refuse_an_empty_password(tmp_
     assert "choose a password" in refused.stderr
     environment["ORTHANC_PASSWORD"] = PASSWORD
     given = subprocess.run(["sh", "-ec", commands], env=environment, capture_output=True, text=True, check=True).stdout
-    assert given.endswith("jodogne/orthanc-python\n")
+    assert given.endswith(f"{IMAGE}\n/etc/orthanc/orthanc.json\n")  # one file: the image's folder has a second one
     assert f"ORTHANC_PASSWORD={PASSWORD}\n" in given
 
 
 def test_the_command_that_combines_in_the_image_combines(tmp_path: Path) -> None:
     command = commands_of_the_script("README.md", "--entrypoint python3.13")
     arguments = command.replace("\\\n", " ").split()
-    for name in arguments[(at := arguments.index("jodogne/orthanc-python") + 1) :]:
+    for name in arguments[(at := arguments.index(IMAGE) + 1) :]:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, tmp_path)
     subprocess.run([sys.executable, *arguments[at:]], cwd=tmp_path, check=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sqlite3
 from types import ModuleType
@@ -85,7 +86,7 @@ def test_by_received_the_last_update_counts_in_the_servers_local_days(start_brie
     server = start_briefly(SCRIPT, environment={"TZ": "Pacific/Kiritimati"})  # UTC+14
     fill(server, ["20240101", "20240102", "", "19700101"])
     server.kill()
-    with sqlite3.connect(server.folder / "storage" / "index") as index:
+    with contextlib.closing(sqlite3.connect(server.folder / "storage" / "index")) as index, index:
         # 7 is LastUpdate, 3 in ResourceType a study; 20:00 UTC on the first is the second, over there.
         sql = (
             "UPDATE Metadata SET value=? WHERE type=7 AND id IN (SELECT id FROM Resources WHERE resourceType=1 AND id IN "
@@ -93,7 +94,6 @@ def test_by_received_the_last_update_counts_in_the_servers_local_days(start_brie
         )
         index.execute(sql, ("20100101T200000", "20240101"))
         index.execute(sql, ("20100101T090000", "20240102"))
-    index.close()
     server.start()
     assert server.get("/purge-old-studies", since="20100101", by="received", format="json")["Deleted"] == 1
     assert dates_left(server) == ["", "19700101", "20240101"]

@@ -13,6 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+import requests
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,6 +42,31 @@ def free_ports() -> tuple[str, str]:
     """Ports with room above, where the kernel gives none to the other tests that run now."""
     http = random.randrange(10_000, 20_000)
     return str(http), str(http + 5_000)
+
+
+def look_where_it_says(output: str) -> None:
+    """Follow each address of what else there is, and find there what the line before it says."""
+    told = re.findall(
+        r"^  (\S.*?):? {2,}(\S+)$", output.partition("What else there is:\n")[2].partition("\n\n")[0], re.M
+    )
+    assert len(told) == 5, output
+    places = {what: (number, where) for line, where in told for number, what in [split_number(line)]}
+    picture = requests.get(places["A series as a small picture"][1], timeout=10)
+    assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/jpeg")  # an icon is SVG
+    number, where = places["events in a file"]
+    assert len((ROOT / where).read_text().splitlines()) >= number > 100
+    number, where = places["lines of the audit log"]
+    assert requests.get(where, timeout=10).json()["Total"] >= number > 10
+    number, where = places["studies that a purge would delete"]
+    assert f"DryRun: True\nSince: 19991231\nStudies: {number}\n" in requests.get(where, timeout=10).text
+    where = places["An anonymized copy of a study"][1]
+    copy = requests.get(where.replace("/app/explorer.html#study?uuid=", "/studies/"), timeout=10).json()
+    assert copy["PatientMainDicomTags"]["PatientID"] not in output  # the table has those of all patients
+
+
+def split_number(line: str) -> tuple[int, str]:
+    number, _, rest = line.partition(" ")
+    return (int(number), rest) if number.isdigit() else (0, line)
 
 
 def test_every_study_arrives_taken_ports_are_left_alone_and_ctrl_c_leaves_nothing_running() -> None:
@@ -72,6 +99,7 @@ def test_every_study_arrives_taken_ports_are_left_alone_and_ctrl_c_leaves_nothin
         seen = "".join(line for line in iter(lambda: next(lines), "Press Ctrl-C to stop both.\n"))
         assert "/auto-forward-modality/deliveries" in seen
         assert running_below(ROOT / ".demo")
+        look_where_it_says(seen)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
     assert watchdog.is_alive(), "Ctrl-C did not end it"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -92,9 +93,8 @@ def test_what_was_added_survives_kill_9(path: Path) -> None:
     said += [int(line) for line in child.stdout.read().split()]
     child.stdout.close()
     child.wait()
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         assert {row[0] for row in db.execute("SELECT id FROM work")} >= set(said)
-    db.close()
 
 
 def test_a_row_waits_longer_after_each_failure_and_is_dead_after_its_time(piece: ModuleType, path: Path) -> None:

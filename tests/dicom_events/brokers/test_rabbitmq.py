@@ -109,7 +109,7 @@ def test_a_message_that_rabbitmq_refuses_goes_to_the_dead_letters_and_holds_up_n
     start_orthanc: StartOrthanc, own_rabbit: RabbitServer, tmp_path: Path
 ) -> None:
     """RabbitMQ closes the channel for a message that is too large, with all that is under way."""
-    own_rabbit.control("eval", "application:set_env(rabbit, max_message_size, 2000).")
+    own_rabbit.restart_with("max_message_size = 2000")
     consumer = RabbitConsumer(own_rabbit, "small")
     (tmp_path / "dicom_events").symlink_to(SCRIPT.parent)
     script = tmp_path / "own.py"
@@ -133,9 +133,7 @@ def test_a_message_that_rabbitmq_refuses_goes_to_the_dead_letters_and_holds_up_n
     letter = f"/dicom-events/dead-letters/{letters['Items'][0]['ID']}"
     assert server.get(letter)["Data"] == "x" * 5000
     # When the server takes it, a person sends it again.
-    own_rabbit.control("eval", "application:set_env(rabbit, max_message_size, 200000).")
-    own_rabbit.stop()
-    own_rabbit.start()
+    own_rabbit.restart_with()
     server.wait_for_log("is back after", 60)
     server.post(f"{letter}/retry")
     assert len(consumer.read(10)) == 10

@@ -61,6 +61,7 @@ def test_what_every_destination_has_is_deleted_and_said(deletion: Deletion, orth
     eventually(lambda: deletion.row["state"] == "done")
     assert sorted(deletion.deleted()) == MANY
     assert deletion.looks == 2
+    eventually(lambda: orthanc_standin.logs)  # after the row is done
     orthanc_standin.assert_logged("deleted study a1, 150 instances, which PACS, VNA proved to have", "warning")
 
 
@@ -157,6 +158,7 @@ def test_a_protected_patient_keeps_it(deletion: Deletion, orthanc_standin: Stand
     deletion.deleter.note("Study", "a1", ["PACS"])
     eventually(lambda: deletion.row["state"] == "done")
     assert deletion.deleted() == []
+    eventually(lambda: orthanc_standin.logs)  # after the row is done
     orthanc_standin.assert_logged("its patient is protected", "warning")
 
 

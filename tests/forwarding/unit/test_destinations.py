@@ -34,9 +34,8 @@ class Probing:
         before = self.probes
         self.wake.clear()
         self.destination.look()
-        for thread in threading.enumerate():
-            if thread.name == "probes PACS":
-                thread.join(10)
+        if self.destination._probing is not None:  # a thread may be alive when threading.enumerate() has it no longer
+            self.destination._probing.join(10)
         return self.probes > before
 
 
