@@ -47,6 +47,7 @@ if not __package__:
     __version__ = _module.__version__
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from ._common.routes import ROUTES as ROUTES
     from ._common.version import __version__ as __version__
 
     from .broker_settings import BrokerSettings as BrokerSettings
@@ -56,7 +57,6 @@ else:
     from .broker_settings import RabbitConfig as RabbitConfig
     from .broker_settings import SNSConfig as SNSConfig
     from .broker_settings import WebhookConfig as WebhookConfig
-    from .routes import ROUTES as ROUTES
     from .service import Service
     from .settings import Settings as Settings
 

@@ -17,6 +17,7 @@ from common.loopback import Loopback
 from common.outside import import_requests
 from common.routes import one_line
 from common.state import state_folder
+from common.status import Condition, condition_of
 from common.worker import Worker
 
 from .archive import Archive
@@ -82,6 +83,10 @@ class Interceptor:
     def unavailable(self) -> str | None:
         """Return why nothing works, or None."""
         return self.refusal or self._worker.why_not()
+
+    def condition(self) -> Condition:
+        """Return whether the script works."""
+        return condition_of(self._worker, self.refusal)
 
     def _open(self) -> Ledger:
         if calls_services(self._settings):  # here, where there is room for it, not at the first call

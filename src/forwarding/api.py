@@ -12,6 +12,7 @@ from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
+from common.status import condition_of, register_status
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
@@ -26,10 +27,15 @@ RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
     """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
-    named = Named(forwarder)
+    named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
+
+    def unavailable() -> str | None:
+        return refusal or worker.why_not()
+
+    name = forwarder.name.replace("-", "_")
+    register_status(name, lambda: condition_of(worker, refusal), rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-        "status": {"GET": rows.status},
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
         "deliveries/([0-9]+)": {"GET": rows.one, "DELETE": rows.drop},
@@ -42,7 +48,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         "backfill": {"POST": rows.backfill},
     }
     for path, handlers in routes.items():
-        register_route(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+        register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
 
 
 class Named:
@@ -88,8 +94,7 @@ class DeliveryRoutes:
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, the number of rows in each state, the last error."""
-        totals = self._forwarder.engine.ledger.totals()
-        return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
+        return {"Totals": self._forwarder.engine.ledger.totals()}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
