@@ -843,6 +843,8 @@ def collide(first: str, second: str) -> bool:
 
 
 REGISTER_ROUTE = "RegisterRestCallback"
+HAND_OVER = "add_script_entries"  # what a script calls that leaves these routes to the runtime of a combined file
+RUNTIME_ROUTES = ("/scripts", "/scripts/health")
 
 
 @dataclass(frozen=True)
@@ -900,7 +902,8 @@ def conflicts(sources: list[Source]) -> Iterator[str]:
     """Say who registers what only one can have."""
     earlier: list[Registration] = []
     for source in sources:
-        own = list(registrations(source))
+        left = RUNTIME_ROUTES if leaves_routes_to_runtime(source) else ()
+        own = [one for one in registrations(source) if one.route not in left]
         for one, other in itertools.product(own, earlier):
             if one.route is not None and other.route is not None and collide(one.route, other.route):
                 routes = one.route if one.route == other.route else f"{other.route} and {one.route}"
@@ -909,6 +912,12 @@ def conflicts(sources: list[Source]) -> Iterator[str]:
                 names = sorted({one.function, other.function})
                 yield f"{other.place} and {one.place}: only one script can have {' and '.join(names)}"
         earlier += own
+
+
+def leaves_routes_to_runtime(source: Source) -> bool:
+    """Return whether a script hands `RUNTIME_ROUTES` over to the runtime (`common.status`), which answers for all scripts."""
+    nodes = itertools.chain.from_iterable(ast.walk(tree) for tree in source.trees.values())
+    return any(isinstance(node, ast.Constant) and node.value == HAND_OVER for node in nodes)
 
 
 def is_single(register: str) -> bool:
