@@ -2929,6 +2929,8 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
 
 # Keys of a store call that the script sets itself.
 RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+# True in the `all.py` of a release: who takes all scripts has not said that anything is to be sent.
+NEEDS_SECTION = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4988,8 +4990,8 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
+    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -4997,7 +4999,10 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         return refusal or worker.why_not()
 
     name = forwarder.name.replace("-", "_")
-    register_status(name, lambda: condition_of(worker, refusal), rows.status, unavailable)
+    def look() -> Condition:
+        return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+
+    register_status(name, look, rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -5641,8 +5646,11 @@ def register() -> None:
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
+    is_unused = NEEDS_SECTION and SECTION not in configuration
+    if is_unused:
+        refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal)
+    register_routes(forwarder, refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
         forwarder.register()

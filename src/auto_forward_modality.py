@@ -43,7 +43,7 @@ from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
-from forwarding.settings import ForwardingSettings, SendOptions, wrong_with_settings
+from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, wrong_with_settings
 from forwarding.transports import Transport
 
 SECTION = "AutoForwardModality"
@@ -258,8 +258,11 @@ def register() -> None:
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
     transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
+    is_unused = NEEDS_SECTION and SECTION not in configuration
+    if is_unused:
+        refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-modality", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal)
+    register_routes(forwarder, refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("auto_forward_modality", configuration)
         os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions

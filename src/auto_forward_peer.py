@@ -42,7 +42,7 @@ from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
 from forwarding.identity import MisconfiguredError
 from forwarding.peers import OnlyOrthancCanAskError, Peers
-from forwarding.settings import ForwardingSettings, SendOptions, wrong_with_settings
+from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, wrong_with_settings
 from forwarding.transports import Transport
 
 SECTION = "AutoForwardPeer"
@@ -147,8 +147,11 @@ def register() -> None:
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
+    is_unused = NEEDS_SECTION and SECTION not in configuration
+    if is_unused:
+        refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)
-    register_routes(forwarder, refusal)
+    register_routes(forwarder, refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("auto_forward_peer", configuration)
         forwarder.register()

@@ -2,7 +2,7 @@
 """Makes what people download of a version: `make release`, or python3 src/build_release.py FOLDER.
 
     orthanc-scripts-VERSION.zip   the scripts, combine.py, docs and licence
-    all.py                        all scripts in one, made by combine.py
+    all.py                        all scripts in one, made by combine.py; the forwarders send nothing without their section
     SHA256SUMS                    `sha256sum --check SHA256SUMS`
 
 The same sources give the same bytes. It tags nothing and sends nothing anywhere.
@@ -14,6 +14,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from build_sources import PACKAGES
 
 TOP = Path(__file__).resolve().parent.parent
 NOT_COMBINED = ("combine.py", "event_dispatcher.py")  # a program, and a library for scripts of a user's own
+NEEDS_SECTION = "\nNEEDS_SECTION = False\n"  # a line of the forwarders (src/forwarding/settings.py)
 PAGES = ("README.md", "CHANGELOG.md", "LICENSE", "requirements.txt")
 
 
@@ -37,8 +39,10 @@ def release(folder: Path) -> None:
     built = sorted(Builder(TOP / "src").built())
     scripts = [path for path in built if path.parent == TOP and path.name not in NOT_COMBINED]
     packages = [TOP / name for name in PACKAGES]
-    combine = [sys.executable, str(TOP / "combine.py"), *map(str, [*scripts, *packages])]
-    subprocess.run([*combine, "-o", str(folder / "all.py")], check=True)
+    with tempfile.TemporaryDirectory() as careful:
+        parts = [_with_section_only(path, Path(careful)) for path in scripts]
+        combine = [sys.executable, str(TOP / "combine.py"), *map(str, [*parts, *packages])]
+        subprocess.run([*combine, "-o", str(folder / "all.py")], check=True)
     name = f"orthanc-scripts-{version()}"
     pages = [
         *(TOP / page for page in PAGES),
@@ -53,6 +57,16 @@ def release(folder: Path) -> None:
     files = [folder / "all.py", folder / f"{name}.zip"]
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
     (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+def _with_section_only(script: Path, folder: Path) -> Path:
+    """Return a script, or, of one that sends everything where there is no section, a copy that sends nothing then."""
+    text = script.read_text()
+    if NEEDS_SECTION not in text:
+        return script
+    copy = folder / script.name
+    copy.write_text(text.replace(NEEDS_SECTION, NEEDS_SECTION.replace("False", "True")))
+    return copy
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.pytest_plugin import StartOrthanc
+from testing.dicom import make_study
+from testing.pytest_plugin import StartOrthanc, StoreScp
 
 ROOT = Path(__file__).parent.parent
 VERSION = re.findall(r'"(.+)"', (ROOT / "src/common/version.py").read_text())[-1]
@@ -100,6 +101,25 @@ def test_a_real_orthanc_loads_the_combined_file_of_the_release(dist: Path, start
     assert {each["Version"] for each in scripts} == {VERSION}
     assert [line for line in server.log.splitlines() if line.startswith("E")] == []
     assert server.get("/purge-old-studies/status")["Version"] == VERSION
+
+
+def test_the_combined_file_sends_nothing_where_nobody_said_so(
+    dist: Path, start_orthanc: StartOrthanc, storescp: StoreScp
+) -> None:
+    nodes = {"DicomModalities": {storescp.aet: storescp.as_modality()}, "StableAge": 1}
+    server = start_orthanc(dist / "all.py", nodes)
+    server.store(make_study())
+    server.wait_until_stable()
+    forwarder = next(each for each in server.get("/scripts") if each["Name"] == "auto_forward_modality")
+    assert (forwarder["State"], forwarder["Healthy"]) == ("idle", True)
+    assert forwarder["Reason"] == "Nothing is sent without a section AutoForwardModality in the configuration"
+    assert server.request("GET", "/auto-forward-modality/deliveries").status_code == 503
+    assert server.get("/scripts/health")["Healthy"]
+    assert not list(storescp.folder.glob("CT*"))
+    server.stop()
+    sending = start_orthanc(dist / "all.py", {**nodes, "AutoForwardModality": {}})
+    sending.store(make_study())
+    sending.wait_until(lambda: list(storescp.folder.glob("CT*")), what="send what the section says")
 
 
 def test_make_help_lists_each_command() -> None:

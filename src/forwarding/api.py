@@ -12,7 +12,7 @@ from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
-from common.status import condition_of, register_status
+from common.status import Condition, condition_of, register_status, unused
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
@@ -25,8 +25,8 @@ FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 
-def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
-    """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
+    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
     named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
 
@@ -34,7 +34,11 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         return refusal or worker.why_not()
 
     name = forwarder.name.replace("-", "_")
-    register_status(name, lambda: condition_of(worker, refusal), rows.status, unavailable)
+
+    def look() -> Condition:
+        return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+
+    register_status(name, look, rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},

@@ -12,6 +12,8 @@ from forwarding.rules import Rule, Window, wrong_with
 
 # Keys of a store call that the script sets itself.
 RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+# True in the `all.py` of a release: who takes all scripts has not said that anything is to be sent.
+NEEDS_SECTION = False
 
 
 @dataclasses.dataclass(frozen=True)
