@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A reader who does what a page says, in a folder in place of the root, with real servers at the addresses that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from testing.pytest_plugin import StartOrthanc, StoreScp
+from testing.server import OrthancFailedError, OrthancServer
+from tests.docs.blocks import ROOT, Block, configuration_of, differences, line_pattern
+from tests.docs.scenes import SECRET, Scene
+
+SCRIPTS = "/etc/orthanc/scripts"
+STATUS = {"series_private_tags": "/with-private-tags/status", "instance_dump": ""}
+ANSWERED_WITHIN = 20.0  # seconds: what a script does in the background may take a moment
+SHELL = 'curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
+
+
+class Reader:
+    """Follow one page: start Orthanc with its configurations, run its commands, compare its answers."""
+
+    def __init__(self, scene: Scene, start_orthanc: StartOrthanc, storescp: StoreScp, folder: Path) -> None:
+        self.scene, self.start_orthanc, self.storescp, self.root = scene, start_orthanc, storescp, folder
+        self.server: OrthancServer | None = None
+        self._peer: OrthancServer | None = None
+        self._first: dict[str, Any] = {}
+        self._last_command = ""
+        self._said = ""
+        self.scripts = folder / SCRIPTS.removeprefix("/")
+        self.work = folder / "work"  # a clone
+        self.work.mkdir()
+        self.archive = folder / "var/lib/orthanc/db"
+        self.archive.mkdir(parents=True)
+        (folder / "var/log").mkdir()
+        for target in (self.scripts, self.work):
+            target.mkdir(parents=True, exist_ok=True)
+            for path in ROOT.glob("*.py"):
+                shutil.copy(path, target)
+            shutil.copytree(ROOT / "dicom_events", target / "dicom_events")
+            for name, text in scene.scripts.items():
+                (target / name).write_text(text)
+
+    # Places
+
+    def here(self, text: str) -> str:
+        """Put what is here in the place of what a page names: folders, addresses, users."""
+        text = re.sub(r"(?<![\w.])/(etc|var)/", rf"{self.root}/\1/", text)
+        if self.server:
+            text = re.sub(r"http://(127\.0\.0\.1|localhost):8042", self.server.url, text)
+        return text.replace("-u USER ", "-u USER:PASSWORD ").replace("sudo ", "")
+
+    def there(self, text: str) -> str:
+        """Put what a page names in the place of what is here."""
+        if self.server:
+            text = text.replace(self.server.url, "http://127.0.0.1:8042")
+        return text.replace(str(self.root), "").replace(str(self.storescp.port), "104")
+
+    # Configurations
+
+    def configure(self, block: Block) -> None:
+        """Start Orthanc with a configuration; what is a part is added to the page's first one. Its script must run."""
+        if self.scene.before and not self.server:
+            self._start(self.scene.before)
+        shown = configuration_of(block)
+        if "PythonScript" in shown:
+            self._first = self._first or shown
+        else:
+            shown = {**self._first, **self.scene.more, **shown}
+        self._start(shown)
+
+    def _start(self, configuration: dict[str, Any]) -> None:
+        """Start Orthanc with what it had before, as after an edit of its configuration; only addresses are others."""
+        text = json.dumps(configuration)
+        shown = {**json.loads(self.here(text)), "StorageDirectory": str(self.archive), "IndexDirectory": str(self.archive)}
+        for name, node in shown.get("DicomModalities", {}).items():
+            shown["DicomModalities"][name] = [node[0], "127.0.0.1", self.storescp.port]
+        for name in shown.get("OrthancPeers", {}):
+            self._peer = self._peer or self.start_orthanc(None, aet="PEER")
+            shown["OrthancPeers"][name] = self._peer.as_peer()
+        if self.server:
+            self.server.kill()
+        variables = re.findall(r"\$\{(\w+)\}", text)
+        script = Path(shown.pop("PythonScript"))
+        self.server = self.start_orthanc(script, shown, environment=dict.fromkeys(variables, SECRET))
+        self._wait_until_running(script)
+        self.scene.prepare(self.server)
+
+    def _wait_until_running(self, script: Path) -> None:
+        assert self.server
+        name = script.parent.name if script.name == "__init__.py" else script.stem
+        status = STATUS.get(name, f"/{name.replace('_', '-')}/status")
+        if status and self.server.request("GET", status).status_code != 404:
+            self.server.wait_until(lambda: self.server and self.server.get(status)["State"] == "running")
+        errors = [text for level, text in self.server.log_lines() if level == "error"]
+        unexpected = [text for text in errors if not any(each in text for each in self.scene.errors)]
+        assert not unexpected, unexpected
+
+    def write(self, block: Block) -> None:
+        """Put a file of the page where scripts are."""
+        (self.scripts / block.marker.removeprefix("file: ")).write_text(block.text)
+
+    def find_in_log(self, block: Block) -> None:
+        """Start a script with the configuration of the marker; each line of the block must come into Orthanc's log."""
+        script, _, configuration = block.marker.removeprefix("logged by ").partition(" with ")
+        shown = json.loads(self.here(configuration or "{}"))
+        server = self.start_orthanc(self.scripts / script, shown, start=False)
+        try:
+            server.start()
+        except OrthancFailedError:
+            pass  # that may be what the line is about
+        for line in block.text.splitlines():
+            pattern = line_pattern(line)
+            server.wait_until(lambda pattern=pattern: re.search(pattern, self.there(server.log)), what=line)
+        server.kill()
+
+    # Commands and answers
+
+    def run(self, block: Block) -> None:
+        """Run commands; each must succeed, and each request must be answered with a status below 400."""
+        self._last_command = re.sub(r"^sudo systemctl .*\n", "", block.text, flags=re.M)
+        expected = int(block.marker.removeprefix("status ") or 0)
+        done = self._run()
+        deadline = time.monotonic() + (ANSWERED_WITHIN if self._asks_only() else 0)
+        while done.returncode != expected and time.monotonic() < deadline:
+            time.sleep(0.3)
+            done = self._run()
+        said = f"{block.place}: status {done.returncode}\n{self._last_command}{done.stdout}{done.stderr}"
+        assert done.returncode == expected, said
+        self._said = done.stdout + (done.stderr if expected else "")
+
+    def _run(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-ec", SHELL + self.here(self._last_command)],
+            cwd=self.work,
+            env=self.scene.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def answer_of(self, block: Block) -> tuple[str, list[str]]:
+        """Return what the last command really answers, and where that is not what a block shows.
+
+        A question that changes nothing is asked again, until the answer is as it is shown or for some seconds.
+        """
+        deadline = time.monotonic() + (ANSWERED_WITHIN if self._asks_only() else 0)
+        while (found := differences(block.text, self._said)) and time.monotonic() < deadline:
+            time.sleep(0.3)
+            self._said = self._run().stdout
+        return self.there(self._said), found
+
+    def _asks_only(self) -> bool:
+        return self._last_command.startswith(("curl", "grep")) and not re.search(r" (-d|-X) ", self._last_command)
