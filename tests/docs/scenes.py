@@ -82,6 +82,19 @@ def fail_to_send(server: OrthancServer) -> None:
     server.wait_until(lambda: server.get(f"/jobs/{job['ID']}")["State"] == "Failure")
 
 
+def store_with_words_in_the_image(server: OrthancServer) -> None:
+    """Store real images, and one that says that it may show names."""
+    store_ct_and_mr(server)
+    server.store(make_study(patient_id="4712", modality="MR", BurnedInAnnotation="YES"))
+
+
+def store_anew(server: OrthancServer) -> None:
+    """Store the images as if they had not been here."""
+    for study in server.get("/studies"):
+        server.delete(f"/studies/{study}")
+    store_ct_and_mr(server)
+
+
 def move_a_study(server: OrthancServer) -> None:
     """Ask by C-MOVE for a study, as a workstation does."""
     store_ct_and_mr(server)
@@ -101,6 +114,7 @@ NODE = ["NODE", "192.168.1.11", 104]
 RULES = "def choose(study):\n    return None\n"
 SCENES: dict[str, Scene] = {
     "README.md": Scene(scripts={"your_own.py": "import orthanc\n"}),
+    "docs/anonymize_series.md": Scene(prepare=store_with_words_in_the_image),
     "docs/audit_log.md": Scene(variables={"AUDIT_LOG_KEY": SECRET}),
     "docs/auto_forward_modality.md": Scene(
         more={"DicomModalities": {"PACS": NODE, "RESEARCH": NODE, "ECHO": NODE}}, scripts={"rules.py": RULES}
@@ -108,6 +122,7 @@ SCENES: dict[str, Scene] = {
     "docs/auto_retries.md": Scene(prepare=fail_to_send),
     "docs/cmove_interceptor.md": Scene(prepare=move_a_study),
     "docs/dicom_events.md": Scene(
+        prepare=store_anew,
         before={
             "PythonScript": EVENTS,
             "DicomEvents": {"Brokers": {"studies": {"Type": "webhook", "WebhookConfig": {"URL": "http://127.0.0.1:1/"}}}},
