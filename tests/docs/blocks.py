@@ -18,7 +18,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 WORD = re.compile(r"[A-Za-z-]{1,20}")
-VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8})*-?|\d[\d.:TZ-]*")
+VARYING = re.compile(r"[0-9a-f]{8,}(-[0-9a-f]{8})*-?|\d[\d.:TZ-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _differing_lines(shown: list[str], real: list[str]) -> Iterator[str]:
     pattern = "\n".join(r"(?s:.*)" if line.strip() == "…" else _pattern(line) for line in shown)
     text = "\n".join(line.rstrip() for line in real)
     if not re.fullmatch(pattern, VARYING.sub("0", text)):
-        yield f"shown is\n{chr(10).join(shown)}\nanswered is\n{text}"
+        yield f"shown is\n{chr(10).join(shown)}\nanswered is\n{text[:3000]}"
 
 
 def _pattern(line: str) -> str:

@@ -151,7 +151,7 @@ class Reader:
         A question that changes nothing is asked again, until the answer is as it is shown or for some seconds.
         """
         deadline = time.monotonic() + (ANSWERED_WITHIN if self._asks_only() else 0)
-        while (found := differences(block.text, self._said)) and time.monotonic() < deadline:
+        while (found := differences(block.text, self.there(self._said))) and time.monotonic() < deadline:
             time.sleep(0.3)
             self._said = self._run().stdout
         return self.there(self._said), found

@@ -92,7 +92,7 @@ def test_a_reader_can_do_what_the_page_says(
             if found and os.environ.get("WRITE_ANSWERS"):
                 written[block] = said
             else:
-                assert not found, f"{block.place}: {found}\nanswered is {said}"
+                assert not found, f"{block.place}: {found}\nanswered is {said[:3000]}"
     write(page, written)
 
 
