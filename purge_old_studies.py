@@ -640,14 +640,17 @@ def acts_on_get(handler: Callable[..., Any]) -> bool:
 
 
 def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
-    """Return what was given as handlers want it.
+    """Return what was given as handlers want it; a name may be in either style, `dry-run` or `DryRun`.
 
     Raises
     ------
     ParameterError : a name is not known, or a value not allowed.
     """
-    found = {}
-    for name, value in given.items():
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -655,8 +658,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
-            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
     return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str]) -> str:
+    """Return the name of the parameter that is written here in the other style, else the name as it is."""
+    return next((each for each in taken if in_other_style(each) == name), name)
 
 
 def shown_value(value: Any) -> str:
@@ -720,8 +735,8 @@ class Request:
         return found
 
 
-Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -731,7 +746,7 @@ def one_line(text: object) -> str:
 
 def register_route(
     pattern: str,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, RouteHandler],
     unavailable: Callable[[], str | None],
     shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
 ) -> None:
@@ -810,7 +825,7 @@ def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
 
-def _with_parameters(request: Request, handler: Handler) -> Request:
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
     """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
     is_get = request.method == "GET"
     given: Mapping[str, Any] = request.query if is_get else request.json()
@@ -1776,7 +1791,7 @@ class ListedScript:
 
     name: str
     look: Callable[[], Condition]
-    routes: str
+    routes: str | None
     status: str
 
     def entry(self) -> dict[str, Any]:
@@ -1802,42 +1817,45 @@ def register_status(
     report: Callable[[Request], Mapping[str, Any]],
     wait: Callable[[], object] = lambda: None,
     *,
-    routes: str = "",
+    base: str = "",
+    routes: str | None = "",
     also: str = "",
 ) -> None:
     """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
 
     Parameters
     ----------
-    name : of the script, with `_`; its routes have `-` instead.
+    name : of the script, with `_`.
     look : returns its condition, and waits for nothing: probes ask for it every few seconds.
     report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
         of the route.
     wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
-    routes : the path of the list of routes, where `/NAME` does something else.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
     also : another path of the status, which is known outside.
 
     Examples
     --------
     >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
     """
-    base = f"/{name.replace('_', '-')}"
-    script = ListedScript(name, look, routes or base, f"{base}/status")
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
 
     def status(request: Request) -> dict[str, Any]:
         wait()
-        return _answer(look(), lambda: report(request))
+        return _status_answer(look(), lambda: report(request))
 
     status.__doc__ = report.__doc__
     for path in filter(None, (script.status, also)):
         register_route(path, {"GET": status}, _never)
-    register_route(script.routes, {"GET": list_routes}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
 
 
-def _answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
     if found.state == RUNNING:
         try:

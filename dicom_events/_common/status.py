@@ -76,7 +76,7 @@ class ListedScript:
 
     name: str
     look: Callable[[], Condition]
-    routes: str
+    routes: str | None
     status: str
 
     def entry(self) -> dict[str, Any]:
@@ -102,42 +102,45 @@ def register_status(
     report: Callable[[Request], Mapping[str, Any]],
     wait: Callable[[], object] = lambda: None,
     *,
-    routes: str = "",
+    base: str = "",
+    routes: str | None = "",
     also: str = "",
 ) -> None:
     """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
 
     Parameters
     ----------
-    name : of the script, with `_`; its routes have `-` instead.
+    name : of the script, with `_`.
     look : returns its condition, and waits for nothing: probes ask for it every few seconds.
     report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
         of the route.
     wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
-    routes : the path of the list of routes, where `/NAME` does something else.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
     also : another path of the status, which is known outside.
 
     Examples
     --------
     >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
     """
-    base = f"/{name.replace('_', '-')}"
-    script = ListedScript(name, look, routes or base, f"{base}/status")
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
 
     def status(request: Request) -> dict[str, Any]:
         wait()
-        return _answer(look(), lambda: report(request))
+        return _status_answer(look(), lambda: report(request))
 
     status.__doc__ = report.__doc__
     for path in filter(None, (script.status, also)):
         register_route(path, {"GET": status}, _never)
-    register_route(script.routes, {"GET": list_routes}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
     if not LISTED_SCRIPTS:
         _speak_for_all()
     LISTED_SCRIPTS.append(script)
 
 
-def _answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
     if found.state == RUNNING:
         try:
