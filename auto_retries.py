@@ -637,14 +637,17 @@ def acts_on_get(handler: Callable[..., Any]) -> bool:
 
 
 def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
-    """Return what was given as handlers want it.
+    """Return what was given as handlers want it; a name may be in either style, `dry-run` or `DryRun`.
 
     Raises
     ------
     ParameterError : a name is not known, or a value not allowed.
     """
-    found = {}
-    for name, value in given.items():
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -652,8 +655,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
-            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
     return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str]) -> str:
+    """Return the name of the parameter that is written here in the other style, else the name as it is."""
+    return next((each for each in taken if in_other_style(each) == name), name)
 
 
 def shown_value(value: Any) -> str:
@@ -717,8 +732,8 @@ class Request:
         return found
 
 
-Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -728,7 +743,7 @@ def one_line(text: object) -> str:
 
 def register_route(
     pattern: str,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, RouteHandler],
     unavailable: Callable[[], str | None],
     shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
 ) -> None:
@@ -807,7 +822,7 @@ def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
 
-def _with_parameters(request: Request, handler: Handler) -> Request:
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
     """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
     is_get = request.method == "GET"
     given: Mapping[str, Any] = request.query if is_get else request.json()
@@ -2098,11 +2113,14 @@ class Trouble:
         self._name, self._why = name, ""
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
 
     def is_over(self) -> None:
@@ -2146,6 +2164,8 @@ class Worker:
         """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
         self.is_off = False
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -2185,6 +2205,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
+        self.trouble.last = reason, time.time()
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -2210,11 +2231,11 @@ class Worker:
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
+        log, waits = orthanc.LogError, False
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable = None
+            self.unavailable, self.is_waiting = None, False
             self._decide()
             return True
         except ValueError as error:
@@ -2222,10 +2243,11 @@ class Worker:
             return False
         except (OSError, sqlite3.Error) as error:
             why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
         self._decide()
         self.trouble.begins(self.unavailable, why, log)
         return False
@@ -2296,6 +2318,236 @@ def page_answer(
     rows = read(since, limit + 1)
     items = [shown(row) for row in rows[:limit]]
     return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts.
+
+
+__version__ = "0.1.0"
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def refused(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing."""
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> None:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -2453,12 +2705,6 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---- src/common/version.py: The version of the collection, the same for all scripts.
-
-
-__version__ = "0.1.0"
 
 
 # ---- src/auto_retries/recipes.py: What a job says of itself: all that submitting it again takes. Decisions, without Orthanc.
@@ -3310,10 +3556,18 @@ class Routes:
     def __init__(self, retrier: Retrier) -> None:
         self._retrier = retrier
 
-    def register(self, unavailable: Callable[[], str | None]) -> None:
-        """Register the routes; all answer 503 while `unavailable` returns a reason."""
+    def register(self, refusal: str | None) -> None:
+        """Register the routes; with a `refusal` (the configuration is wrong) they answer 503 with it."""
+        worker = self._retrier.worker
+
+        def unavailable() -> str | None:
+            return refusal or worker.why_not()
+
+        def look() -> Condition:
+            return refused(refusal) if refusal else condition_of(worker)
+
+        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.status},
             "jobs": {"GET": self.list_jobs},
             "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
             "jobs/([0-9]+)/retry": {"POST": self.retry_job},
@@ -3323,14 +3577,12 @@ class Routes:
             register_route(f"/{NAME}/{path}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the types it watches, how many jobs are in each state, watched, missed; the last error."""
+        """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""
         return {
-            "State": "running",
-            "Types": list(self._retrier.settings.types),
             "Totals": self._retrier.ledger.totals(),
+            "Types": list(self._retrier.settings.types),
             "Watched": self._retrier.watched.count(),
             "Missed": self._retrier.failures.missed,
-            "LastError": self._retrier.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES), "destination": Text(), "job": Text()})
@@ -3408,7 +3660,7 @@ def register() -> None:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)
     retrier = Retrier(settings, configuration)
-    Routes(retrier).register(lambda: refusal or retrier.worker.why_not())
+    Routes(retrier).register(refusal)
     if refusal is None:
         warn_if_open("auto_retries", configuration)
         KEPT_ALIVE.append(retrier.on_change)

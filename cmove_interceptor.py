@@ -633,14 +633,17 @@ def acts_on_get(handler: Callable[..., Any]) -> bool:
 
 
 def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
-    """Return what was given as handlers want it.
+    """Return what was given as handlers want it; a name may be in either style, `dry-run` or `DryRun`.
 
     Raises
     ------
     ParameterError : a name is not known, or a value not allowed.
     """
-    found = {}
-    for name, value in given.items():
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -648,8 +651,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
-            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
     return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str]) -> str:
+    """Return the name of the parameter that is written here in the other style, else the name as it is."""
+    return next((each for each in taken if in_other_style(each) == name), name)
 
 
 def shown_value(value: Any) -> str:
@@ -713,8 +728,8 @@ class Request:
         return found
 
 
-Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -724,7 +739,7 @@ def one_line(text: object) -> str:
 
 def register_route(
     pattern: str,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, RouteHandler],
     unavailable: Callable[[], str | None],
     shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
 ) -> None:
@@ -803,7 +818,7 @@ def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
 
-def _with_parameters(request: Request, handler: Handler) -> Request:
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
     """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
     is_get = request.method == "GET"
     given: Mapping[str, Any] = request.query if is_get else request.json()
@@ -1010,6 +1025,40 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
 
 
 # ---- src/common/version.py: The version of the collection, the same for all scripts.
@@ -1493,11 +1542,14 @@ class Trouble:
         self._name, self._why = name, ""
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
 
     def is_over(self) -> None:
@@ -1541,6 +1593,8 @@ class Worker:
         """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
         self.is_off = False
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -1580,6 +1634,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
+        self.trouble.last = reason, time.time()
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -1605,11 +1660,11 @@ class Worker:
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
+        log, waits = orthanc.LogError, False
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable = None
+            self.unavailable, self.is_waiting = None, False
             self._decide()
             return True
         except ValueError as error:
@@ -1617,10 +1672,11 @@ class Worker:
             return False
         except (OSError, sqlite3.Error) as error:
             why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
         self._decide()
         self.trouble.begins(self.unavailable, why, log)
         return False
@@ -1663,6 +1719,196 @@ class Worker:
         assert self._ledger
         with contextlib.suppress(sqlite3.Error, OSError):
             self._ledger.checkpoint()
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def refused(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing."""
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> None:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
 
 
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
@@ -3432,6 +3678,10 @@ class Interceptor:
         """Return why nothing works, or None."""
         return self.refusal or self._worker.why_not()
 
+    def condition(self) -> Condition:
+        """Return whether the script works."""
+        return refused(self.refusal) if self.refusal else condition_of(self._worker)
+
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
         ledger = self._ledger = Ledger(
@@ -3553,12 +3803,10 @@ class Routes:
         """Return whether it runs, how many requests and notifications there are in each state."""
         notifier = self._interceptor.notifier
         return {
-            "State": "running",
+            "Totals": self._interceptor.records.totals(),
             "Mode": self._mode,
-            "Requests": self._interceptor.records.totals(),
             "Notifications": notifier.totals(),
             "Services": notifier.services(),
-            "Version": __version__,
         }
 
     @takes({**PAGE_PARAMETERS, "state": Text()})
@@ -3623,7 +3871,7 @@ def register() -> None:
 def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
     """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
     routes = Routes(interceptor, settings.mode)
-    register_route("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
+    register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
     register_route("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
     register_route("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
     if interceptor.refusal and not refuse:

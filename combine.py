@@ -709,6 +709,7 @@ class Script:
     callbacks: list[Callback] = field(default_factory=list)
     pending: list[Callable[[], object]] = field(default_factory=list)
     explorer: dict[tuple[str, ...], str] = field(default_factory=dict)
+    entries: list[Callable[[], list[dict[str, Any]]]] = field(default_factory=list)
 
     def when_loaded(self, action: Callable[[], object]) -> None:
         """Do `action` once the script has loaded: one that fails to load leaves nothing behind in Orthanc."""
@@ -716,6 +717,10 @@ class Script:
             action()
         else:
             self.pending.append(action)
+
+    def add_entries(self, ask: Callable[[], list[dict[str, Any]]]) -> None:
+        """Take from the script what answers for it in `/scripts` (`src/common/status.py`)."""
+        self.when_loaded(lambda: self.entries.append(ask))
 
     def ask_once(self, name: str) -> None:
         """Refuse, as the plugin does, a second callback of a kind."""
@@ -915,6 +920,79 @@ class Dispatcher:
         return result
 
 
+# ---- src/combine/runtime/health.py: Speaks for all scripts of a combined file: `GET /scripts`, and `GET /scripts/health` for a probe.
+
+
+class ScriptList:
+    """What `/scripts` says: of a script that gave its own entries those, of another one what the runtime knows."""
+
+    def __init__(self, scripts: list[Script], log: Log) -> None:
+        self.scripts, self.log = scripts, log
+        self.routes: dict[str, Callable[..., None]] = {
+            "/scripts": self.answer_scripts,
+            "/scripts/health": self.answer_health,
+        }
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [entry for script in self.scripts for entry in self.entries_of(script)]
+
+    def entries_of(self, script: Script) -> list[dict[str, Any]]:
+        try:
+            if found := [entry for ask in script.entries for entry in ask()]:
+                return found
+        except Exception as error:  # noqa: BLE001 (one that can't say how it is never silences the others)
+            return [known(script, f"it can't say how it is: {self.log.describe(error)}")]
+        return [known(script, None if script.state == "loaded" else f"{script.state} to load: {script.error}")]
+
+    def answer_scripts(self, output: Any, uri: str, **request: Any) -> None:
+        """Answer `GET /scripts`."""
+        if is_get(output, request):
+            output.AnswerBuffer(json.dumps(self.entries(), indent=2) + "\n", "application/json")
+
+    def answer_health(self, output: Any, uri: str, **request: Any) -> None:
+        """Answer `GET /scripts/health`: 200, or 503 with the scripts that somebody has to look at."""
+        if not is_get(output, request):
+            return
+        found = self.entries()
+        unhealthy = [entry for entry in found if not entry["Healthy"]]
+        fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+        if not unhealthy:
+            output.AnswerBuffer(json.dumps(fields, indent=2) + "\n", "application/json")
+            return
+        message = "; ".join(f"{entry['Name']}: {entry['Reason']}" for entry in unhealthy)
+        error = {"HttpError": "Service Unavailable", "HttpStatus": 503, "Message": message, "Method": "GET", "Uri": uri}
+        send_503(output, json.dumps({**fields, **error}, indent=2) + "\n")
+
+
+def known(script: Script, reason: str | None) -> dict[str, Any]:
+    """Return the entry of a script of which the runtime knows no more than whether it has loaded."""
+    return {
+        "Name": script.module,
+        "State": "idle" if reason else "running",
+        "Reason": reason,
+        "Version": script.version,
+        "Healthy": reason is None,
+        "Routes": None,
+        "Status": None,
+    }
+
+
+def is_get(output: Any, request: dict[str, Any]) -> bool:
+    """Return whether a request is a GET; to another method it is answered which one is allowed."""
+    if request["method"] != "GET":
+        output.SendMethodNotAllowed("GET")
+    return bool(request["method"] == "GET")
+
+
+def send_503(output: Any, body: str) -> None:
+    """Send a body with the status 503: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(503, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(503, body, len(body.encode()))
+
+
 # ---- src/combine/runtime/loader.py: Finds and loads the modules of a combined file.
 
 
@@ -1096,6 +1174,7 @@ class Modules:
         for script in scripts:
             vars(script.orthanc).update(self.functions)
             self._replace(script.orthanc, itertools.repeat(script).__next__)
+            vars(script.orthanc)["add_script_entries"] = script.add_entries
         self._replace(self.real, self.owner)
         special = {"orthanc"}.union(*(script.aliases for script in scripts))
         plain_import, plain_import_module, plain_start = (
@@ -1202,7 +1281,7 @@ class Runtime:
         self.log.prefix = self.settings["LogPrefix"]
         dispatcher = Dispatcher(real, self.functions, self.log)
         self.changes = dispatcher.changes
-        registry = Registry(scripts, self.functions, self.log, dispatcher, allow_conflict)
+        registry = self.registry = Registry(scripts, self.functions, self.log, dispatcher, allow_conflict)
         self.modules = Modules(real, self.functions, self.owners, self.log, registry)
 
     def start(self, combined: str, file: Path) -> None:
@@ -1226,6 +1305,16 @@ class Runtime:
                 if self.settings["OnLoadError"] == "stop":
                     raise
                 self.log.write("Error", f"Orthanc goes on without {script.module}")
+        self.speak_for_all()
+
+    def speak_for_all(self) -> None:
+        """Register `/scripts` and `/scripts/health`, unless a script has such a route of its own."""
+        for path, answer in ScriptList(self.scripts, self.log).routes.items():
+            if owners := [script.module for script, pattern in self.registry.routes if collide(pattern, path)]:
+                self.log.write("Warning", f"{owners[0]} has the route {path}: it does not speak for all scripts")
+            else:
+                self.kept.append(answer)
+                self.functions["RegisterRestCallback"](path, answer)
 
     def answer_status(self, output: Any, uri: str, **request: Any) -> None:
         """Answer `GET /combined-scripts`."""

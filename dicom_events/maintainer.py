@@ -89,7 +89,7 @@ class OutboxMaintainer:
             self._wake.clear()
 
     def _log_once(self, text: str) -> None:
-        self.problem = one_line(text)
+        self.problem = text.partition("\n")[0]  # without the traceback
         if text != self._complaint and not self._stopping.is_set():
             self._complain(text)
         self._complaint = text

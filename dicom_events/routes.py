@@ -129,8 +129,7 @@ class Routes:
         return found
 
 
-ROUTES: dict[str, dict[str, Callable[[Routes, Request], Any]]] = {
-    "/dicom-events/status": {"GET": Routes.get_status},
+HANDLERS: dict[str, dict[str, Callable[[Routes, Request], Any]]] = {
     "/dicom-events/dead-letters": {"GET": Routes.get_dead_letters},
     "/dicom-events/dead-letters/retry": {"POST": Routes.retry_all},
     "/dicom-events/dead-letters/([0-9]+)": {"GET": Routes.get_dead_letter, "DELETE": Routes.drop_dead_letter},

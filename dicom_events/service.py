@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 import types
 from collections import deque
 from typing import Any
@@ -18,6 +19,7 @@ from ._common.quirks import KEPT_ALIVE
 from ._common.routes import Refused, one_line, register_route, warn_if_open
 from ._common.settings import SettingsError, read_settings
 from ._common.state import StateBusyError
+from ._common.status import IDLE, RUNNING, WAITING, Condition, refused, register_status
 from ._common.worker import FIRST_RETRY, LONGEST_RETRY, Trouble
 
 from .changes import KNOWN_CHANGES
@@ -27,7 +29,7 @@ from .named import Named, read_brokers
 from .outbox import new_id
 from .own import json_of_event
 from .pipeline import STOP_WITHIN_SECONDS, Pipeline
-from .routes import ROUTES, Routes
+from .routes import HANDLERS, Routes
 from .settings import SECTION, Settings
 
 TAG_KEYS = {
@@ -50,6 +52,8 @@ class Service:
         self._unavailable: str | None = None  # why the script is idle until Orthanc is restarted
         self._closed: str | None = None  # why the outbox can't be opened now
         self._opening, self._saying, self._stopped = threading.RLock(), threading.Lock(), False
+        self._is_waiting = False  # for another process that has the outbox
+        self._last_error: tuple[str, float] | None = None  # and when, in seconds since 1970
         self._pipeline: Pipeline | None = None
         self._trouble, self._ending = Trouble("dicom_events"), threading.Event()
         self._opener: threading.Thread | None = None
@@ -68,7 +72,8 @@ class Service:
             self._be_idle(f"{error}. dicom_events is idle until this is corrected.")
         if self._unavailable is None and not self._loopback.enabled:
             self._be_idle('dicom_events stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
-        for path, handlers in ROUTES.items():
+        register_status("dicom_events", self.condition, self._routes.get_status, self._open)
+        for path, handlers in HANDLERS.items():
             bound = {method: types.MethodType(handler, self._routes) for method, handler in handlers.items()}
             register_route(path, bound, lambda: self._unavailable or self._closed)
         if self._unavailable is None:
@@ -140,6 +145,15 @@ class Service:
             raise RuntimeError(f"the event could not be written down: {error}") from error
         return uid
 
+    def condition(self) -> Condition:
+        """Return whether the script works; waits for nothing."""
+        if self._unavailable:
+            return refused(self._unavailable)
+        if pipeline := self._pipeline:
+            return Condition(RUNNING, pipeline.problem, self._last_error)
+        state = WAITING if self._is_waiting else IDLE
+        return Condition(state, self._closed or "dicom_events has not started yet", self._last_error)
+
     def _running(self) -> Pipeline:
         if not (pipeline := self._open()):
             raise Refused(503, self._unavailable or self._closed or "dicom_events has not started")
@@ -147,6 +161,8 @@ class Service:
 
     def _say(self, level: str, text: str) -> None:
         with self._saying:
+            if level == "error":
+                self._last_error = one_line(text.partition("\n")[0]), time.time()
             if not self._stopped:
                 (orthanc.LogError if level == "error" else orthanc.LogWarning)(text)
 
@@ -184,9 +200,11 @@ class Service:
         except (OSError, sqlite3.Error) as error:
             why = one_line(error)
             self._closed = f"dicom_events is idle until this is over: {why}"
+            self._is_waiting = isinstance(error, StateBusyError)
             if not self._ending.is_set():
                 log = orthanc.LogWarning if isinstance(error, StateBusyError) else orthanc.LogError
                 self._trouble.begins(self._closed, why, log)
+                self._last_error = self._trouble.last
             return False
         self._closed = None
         self._trouble.is_over()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.route_list import listed
 from common.settings import KINDS, key_of
 from testing.standin import StandIn
 
@@ -25,17 +26,9 @@ def keys(script: str, section: str = "Settings") -> None:
 def routes(script: str) -> None:
     """Write the table of the routes of a script: method, path, parameters, and the first line of the handler's docstring."""
     lines = []
-    for pattern, handlers in _load(script).ROUTES.items():
-        path = (
-            pattern.replace("([0-9]+)", "{id}")
-            .replace("([^/]+)", "{id}")
-            .replace("(.+)", "{name}")
-            .replace("(.*)", "{…}")
-            .replace("([0-9a-f-]+)", "{id}")
-        )
-        for method, handler in handlers.items():
-            taken = ", ".join(f"`{name}`" for name in getattr(handler, "parameters", {}))
-            lines.append(f"| `{method} {path}` | {taken} | {(handler.__doc__ or '').strip().splitlines()[0]} |")
+    for route in listed(_load(script).ROUTES):
+        taken = ", ".join(f"`{name}`" for name in route["Parameters"])
+        lines.append(f"| `{route['Method']} {route['Path']}` | {taken} | {route['Does']} |")
     _out("| Route | Parameters | What it does |", "|---|---|---|", *lines)
 
 

@@ -37,6 +37,7 @@ from common.loopback import Loopback, LoopbackError
 from common.packages import package_problem
 from common.parameters import OneOf, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
+from common.status import RUNNING, Condition, refused, register_status
 from common.version import __version__  # noqa: F401
 
 MAX_VALUE_CHARACTERS = 256  # of a value in the text
@@ -180,6 +181,10 @@ class Dump:
         finally:
             self._callers.release()
 
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, and the version of pydicom."""
+        return {"Pydicom": pydicom.__version__}
+
     def _read(self, instance: str) -> bytes:
         try:
             if (size := int(self._loopback.get(f"/instances/{instance}")["FileSize"])) > MAX_FILE_BYTES:
@@ -236,6 +241,7 @@ def register() -> None:
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
     register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: REFUSAL)
+    register_status("instance_dump", lambda: refused(REFUSAL) if REFUSAL else Condition(RUNNING), dump.status)
 
 
 register()

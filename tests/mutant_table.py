@@ -141,6 +141,30 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/state.py", "tests/test_common_state.py"): {
         "if stat.S_IMODE(path.stat().st_mode) & OTHERS:": "if False:",
     },
+    ("src/common/status.py", "tests/unit/test_status.py"): {
+        "WAITING if worker.is_waiting else": "WAITING if False else",
+        "MISCONFIGURED if worker.is_off else": "MISCONFIGURED if False else",
+        "return self.is_unused or (self.state == RUNNING and self.reason is None)": "return True",
+        "self.state == RUNNING and self.reason is None": "self.state == RUNNING",
+        "except (sqlite3.OperationalError, OSError) as error:": "except KeyError as error:",
+        'return text.partition("\\n")[0]': "return text",
+        "if hand_over := getattr(orthanc, HAND_OVER, None):": "if hand_over := None:",
+        "if not LISTED_SCRIPTS:": "if True:",
+    },
+    ("src/common/worker.py", "tests/unit/test_status.py"): {
+        "self.trouble.last = reason, time.time()": "pass",
+        'self.last = text.partition("\\n")[0], time.time()': "self.last = text, time.time()",
+    },
+    ("src/common/parameters.py", "tests/unit/test_status.py"): {
+        "if name in found:": "if False:",
+        "if in_other_style(each) == name": "if False",
+    },
+    ("src/purge_old_studies/api.py", "tests/unit/test_status_of_scripts.py"): {
+        "reason=self._clock.read().doubt or None": "reason=None",
+    },
+    ("src/dicom_events/pipeline.py", "tests/unit/test_status_of_scripts.py"): {
+        "for each in self.publishers if each.complaint]": "for each in self.publishers if False]",
+    },
     ("src/common/user_number.py", "tests/unit/test_common_user_number.py"): {
         "if value == number]": "if False]",
         "value[0] if isinstance(value, list) and value else value": "value",

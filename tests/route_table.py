@@ -39,9 +39,14 @@ DELIVERIES: dict[str, Any] = {
 }
 
 
+def _common(name: str, routes: str = "") -> dict[str, dict[str, Any]]:
+    """What each script has: its status and its routes."""
+    return {f"GET /{name}/status": {}, f"GET /{name}{routes}": {}}
+
+
 def _forwarder(name: str) -> dict[str, dict[str, Any]]:
     return {
-        f"GET /{name}/status": {},
+        **_common(name),
         f"GET /{name}/deliveries": DELIVERIES,
         f"POST /{name}/deliveries/retry": {"Destination": "nobody"},
         f"GET /{name}/deliveries/([0-9]+)": {},
@@ -59,7 +64,9 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
 ROUTES: dict[str, dict[str, Any]] = {
     **_forwarder("auto-forward-modality"),
     **_forwarder("auto-forward-peer"),
-    "GET /anonymize-series/status": {},
+    "GET /scripts": {},
+    "GET /scripts/health": {},
+    **_common("anonymize-series"),
     "GET /anonymize-series/jobs": {**PAGE, "state": "dead"},
     "GET /anonymize-series/jobs/([0-9]+)": {},
     "DELETE /anonymize-series/jobs/([0-9]+)": {},
@@ -73,17 +80,17 @@ ROUTES: dict[str, dict[str, Any]] = {
         **{"after": 0, "limit": 10},
     },
     "GET /audit-log/newest": {},
-    "GET /audit-log/status": {},
-    "GET /auto-retries/status": {},
+    **_common("audit-log", "/routes"),
+    **_common("auto-retries"),
     "GET /auto-retries/jobs": {**PAGE, "state": "dead", "destination": "nobody", "job": NOBODY},
     "GET /auto-retries/jobs/([0-9]+)": {},
     "DELETE /auto-retries/jobs/([0-9]+)": {},
     "POST /auto-retries/jobs/([0-9]+)/retry": {},
     "POST /auto-retries/jobs/retry": {"Destination": "nobody"},
-    "GET /cmove-interceptor/status": {},
+    **_common("cmove-interceptor"),
     "GET /cmove-interceptor/requests": {**PAGE, "state": "moved"},
     "DELETE /cmove-interceptor/services/(.+)": {},
-    "GET /dicom-events/status": {},
+    **_common("dicom-events"),
     "GET /dicom-events/dead-letters": {**PAGE, "broker": "file"},
     "POST /dicom-events/dead-letters/retry": {"Broker": "file"},
     "GET /dicom-events/dead-letters/([0-9]+)": {},
@@ -91,10 +98,11 @@ ROUTES: dict[str, dict[str, Any]] = {
     "POST /dicom-events/dead-letters/([0-9]+)/retry": {},
     "DELETE /dicom-events/brokers/(.+)": {},
     "POST /dicom-events/replay": {"Study": NOBODY, "From": "1900-01-01T00:00:00Z", "To": "1900-01-02T00:00:00Z"},
+    **_common("instance-dump"),
     "GET /pydicom/([^/]+)": {"format": "json"},
     "GET /purge-old-studies": PURGE,
     "POST /purge-old-studies": PURGE,
-    "GET /purge-old-studies/status": {},
+    **_common("purge-old-studies", "/routes"),
     "GET /purge-old-studies/jobs": PAGE,
     "GET /purge-old-studies/jobs/([^/]+)": {},
     "POST /purge-old-studies/jobs/([^/]+)/cancel": {},
@@ -104,11 +112,12 @@ ROUTES: dict[str, dict[str, Any]] = {
     "GET /with-private-tags/series/([^/]+)": LIST,
     "GET /with-private-tags/studies/([^/]+)/series": LIST,
     "GET /with-private-tags/patients/([^/]+)/series": LIST,
+    **_common("series-private-tags"),
     "GET /with-private-tags/status": {},
     "POST /with-private-tags/reconstruct": {"Patient": NOBODY, "Study": NOBODY, "Series": NOBODY},
     "GET /series/([^/]+)/thumbnail": PICTURE,
     "GET /studies/([^/]+)/thumbnail": PICTURE,
     "GET /instances/([^/]+)/thumbnail": PICTURE,
-    "GET /series-thumbnail/status": {},
+    **_common("series-thumbnail"),
 }
 ACT_ON_GET = {"GET /purge-old-studies"}

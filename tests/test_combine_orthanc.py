@@ -149,7 +149,7 @@ def test_a_callback_that_costs_every_store_is_registered_only_where_a_script_ask
 ) -> None:
     server = start(combine(tmp_path, SAMPLES / "counts_changes.py", SAMPLES / "uses_timers.py"), verbose=True)
     registered = re.findall(r"Registering (?:one|a) (Python [^:\n]*)", server.log)
-    assert sorted(registered) == ["Python REST callback on URI"] * 4 + ["Python on-changes callback"]
+    assert sorted(registered) == ["Python REST callback on URI"] * 6 + ["Python on-changes callback"]
 
 
 def test_three_scripts_of_one_name_with_the_same_globals_don_t_meet(start: StartOrthanc, tmp_path: Path) -> None:

@@ -119,6 +119,6 @@ def test_what_is_posted_deletes_if_it_says_so_and_a_get_as_ever(start_briefly: S
     asked = {"since": "20200101", "dry-run": False, "async": continues}
     assert server.request("POST", "/purge-old-studies", json=asked).status_code == (202 if continues else 200)
     server.wait_until(lambda: not server.get("/studies"), what="delete it")
-    server.wait_until(lambda: server.get("/purge-old-studies/status")["State"] == "running", what="end the purge")
+    server.wait_until(lambda: server.get("/purge-old-studies/status")["Purge"] is None, what="end the purge")
     server.store(make_study(patient_id="OLD", study_date="20010101"))
     assert server.get("/purge-old-studies", since="20200101") == 1

@@ -67,7 +67,7 @@ CASES = [
         "anonymize_series",
         {"AnonymizeSeries": {"Secret": SECRET, "Recipes": {"all": {}}, "Rules": [{"Destinations": ["all"]}]}},
         "/anonymize-series/status",
-        lambda server: sum(server.get("/anonymize-series/status")["Work"].values()) > 0,
+        lambda server: sum(server.get("/anonymize-series/status")["Totals"].values()) > 0,
     ),
     Case(
         "audit_log",

@@ -61,11 +61,12 @@ def register() -> None:
     except SettingsError as error:
         refusal = f"{error}. anonymize_series is idle until this is corrected."
         orthanc.LogError(refusal)
-    if refusal is None and settings.secret is None:
+    is_unused = refusal is None and settings.secret is None
+    if is_unused:
         refusal = f"anonymize_series stays idle: there is no section {SECTION}, and no Secret in it"
         orthanc.LogWarning(refusal)
     anonymizer = Anonymizer(settings, configuration)
-    Routes(anonymizer).register(lambda: refusal or anonymizer.worker.why_not())
+    Routes(anonymizer).register(refusal, is_unused=is_unused)
     if refusal is None:
         warn_if_open("anonymize_series", configuration)
         KEPT_ALIVE.extend((anonymizer.on_change, anonymizer.on_stored))

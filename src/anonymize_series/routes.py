@@ -14,6 +14,7 @@ from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
+from common.status import Condition, condition_of, refused, register_status, unused
 from common.times import utc
 from common.work import Which
 
@@ -26,11 +27,19 @@ class Routes:
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
 
-    def register(self, unavailable: Callable[[], str | None]) -> None:
-        """Register the routes; all answer 503 while `unavailable` returns a reason."""
+    def register(self, refusal: str | None, *, is_unused: bool) -> None:
+        """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
+        worker = self._anonymizer.worker
+
+        def unavailable() -> str | None:
+            return refusal or worker.why_not()
+
+        def look() -> Condition:
+            return (unused if is_unused else refused)(refusal) if refusal else condition_of(worker)
+
+        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         identifier = "([0-9a-f-]+)"
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.status},
             "jobs": {"GET": self.list_work},
             "jobs/([0-9]+)": {"GET": self.get_work, "DELETE": self.drop},
             "jobs/([0-9]+)/retry": {"POST": self.retry},
@@ -46,11 +55,9 @@ class Routes:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""
         counts = self._anonymizer.register.counts()
         return {
-            "State": "running",
-            "Work": self._anonymizer.ledger.totals(),
+            "Totals": self._anonymizer.ledger.totals(),
             **{name.capitalize(): number for name, number in counts.items()},
             "Recipes": list(self._anonymizer.settings.recipes),
-            "Error": self._anonymizer.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES)})

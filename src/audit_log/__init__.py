@@ -32,6 +32,7 @@ import orthanc
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, read_settings
+from common.status import Condition, condition_of, refused, register_status
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 
 from .api import Routes
@@ -53,8 +54,16 @@ def register() -> None:
         orthanc.LogError(refusal)
     recorder = Recorder(settings, configuration)
     routes = Routes(recorder)
-    for pattern, handler in {"": routes.page, "/newest": routes.newest, "/status": routes.status}.items():
-        register_route(f"/audit-log{pattern}", {"GET": handler}, lambda: refusal or recorder.worker.why_not())
+
+    def unavailable() -> str | None:
+        return refusal or recorder.worker.why_not()
+
+    def look() -> Condition:
+        return refused(refusal) if refusal else condition_of(recorder.worker)
+
+    for pattern, handler in {"": routes.page, "/newest": routes.newest}.items():
+        register_route(f"/audit-log{pattern}", {"GET": handler}, unavailable)
+    register_status("audit_log", look, routes.status, unavailable, routes="/audit-log/routes")
     if refusal is not None:
         return
     warn_if_open("audit_log", configuration)

@@ -76,11 +76,9 @@ class Routes:
         """Return whether it runs and watches requests, how many lines there are, and what waits to be written."""
         recorder = self._recorder
         return {
-            "State": "running",
             "Lines": recorder.log.number,
             "WatchesRequests": recorder.watches_requests,
             "Waiting": recorder.waiting(),
-            "Error": recorder.worker.trouble.text,
         }
 
     def newest(self, _request: Request) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def register() -> None:
         refusal = f"{error}. auto_retries is idle until this is corrected."
         orthanc.LogError(refusal)
     retrier = Retrier(settings, configuration)
-    Routes(retrier).register(lambda: refusal or retrier.worker.why_not())
+    Routes(retrier).register(refusal)
     if refusal is None:
         warn_if_open("auto_retries", configuration)
         KEPT_ALIVE.append(retrier.on_change)

@@ -11,6 +11,7 @@ from common.ledger import STATES
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
+from common.status import Condition, condition_of, refused, register_status
 from common.times import utc
 from common.work import Which
 
@@ -23,10 +24,18 @@ class Routes:
     def __init__(self, retrier: Retrier) -> None:
         self._retrier = retrier
 
-    def register(self, unavailable: Callable[[], str | None]) -> None:
-        """Register the routes; all answer 503 while `unavailable` returns a reason."""
+    def register(self, refusal: str | None) -> None:
+        """Register the routes; with a `refusal` (the configuration is wrong) they answer 503 with it."""
+        worker = self._retrier.worker
+
+        def unavailable() -> str | None:
+            return refusal or worker.why_not()
+
+        def look() -> Condition:
+            return refused(refusal) if refusal else condition_of(worker)
+
+        register_status(NAME.replace("-", "_"), look, self.status, unavailable)
         routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-            "status": {"GET": self.status},
             "jobs": {"GET": self.list_jobs},
             "jobs/([0-9]+)": {"GET": self.get_job, "DELETE": self.drop_job},
             "jobs/([0-9]+)/retry": {"POST": self.retry_job},
@@ -36,14 +45,12 @@ class Routes:
             register_route(f"/{NAME}/{path}", handlers, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the types it watches, how many jobs are in each state, watched, missed; the last error."""
+        """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""
         return {
-            "State": "running",
-            "Types": list(self._retrier.settings.types),
             "Totals": self._retrier.ledger.totals(),
+            "Types": list(self._retrier.settings.types),
             "Watched": self._retrier.watched.count(),
             "Missed": self._retrier.failures.missed,
-            "LastError": self._retrier.worker.trouble.text,
         }
 
     @takes({**PAGE_PARAMETERS, "state": OneOf(choices=STATES), "destination": Text(), "job": Text()})

@@ -25,6 +25,7 @@ import orthanc
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError, is_nearly, read_settings
+from common.status import register_status
 from common.version import __version__  # noqa: F401 - the built file has it at its top
 
 from .api import Routes
@@ -57,7 +58,7 @@ def register() -> None:
 def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = False) -> None:
     """Register routes and callbacks; with `refuse`, those for C-MOVE too where the script is idle, which refuse it."""
     routes = Routes(interceptor, settings.mode)
-    register_route("/cmove-interceptor/status", {"GET": routes.status}, interceptor.unavailable)
+    register_status("cmove_interceptor", interceptor.condition, routes.status, interceptor.unavailable)
     register_route("/cmove-interceptor/requests", {"GET": routes.requests}, interceptor.unavailable)
     register_route("/cmove-interceptor/services/(.+)", {"DELETE": routes.drop_service}, interceptor.unavailable)
     if interceptor.refusal and not refuse:

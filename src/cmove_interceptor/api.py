@@ -11,7 +11,6 @@ from typing import Any
 from common.parameters import PAGE_PARAMETERS, Text, takes
 from common.routes import Refused, Request, one_line
 from common.times import utc, utc_or_none
-from common.version import __version__
 
 from .interceptor import Interceptor
 
@@ -26,12 +25,10 @@ class Routes:
         """Return whether it runs, how many requests and notifications there are in each state."""
         notifier = self._interceptor.notifier
         return {
-            "State": "running",
+            "Totals": self._interceptor.records.totals(),
             "Mode": self._mode,
-            "Requests": self._interceptor.records.totals(),
             "Notifications": notifier.totals(),
             "Services": notifier.services(),
-            "Version": __version__,
         }
 
     @takes({**PAGE_PARAMETERS, "state": Text()})

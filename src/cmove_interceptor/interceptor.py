@@ -15,6 +15,7 @@ from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import one_line
 from common.state import state_folder
+from common.status import Condition, condition_of, refused
 from common.worker import Worker
 
 from .archive import Archive
@@ -79,6 +80,10 @@ class Interceptor:
     def unavailable(self) -> str | None:
         """Return why nothing works, or None."""
         return self.refusal or self._worker.why_not()
+
+    def condition(self) -> Condition:
+        """Return whether the script works."""
+        return refused(self.refusal) if self.refusal else condition_of(self._worker)
 
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)

@@ -6,7 +6,7 @@ import datetime
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from common.json_text import decoded
@@ -179,14 +179,17 @@ def acts_on_get(handler: Callable[..., Any]) -> bool:
 
 
 def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
-    """Return what was given as handlers want it.
+    """Return what was given as handlers want it; a name may be in either style, `dry-run` or `DryRun`.
 
     Raises
     ------
     ParameterError : a name is not known, or a value not allowed.
     """
-    found = {}
-    for name, value in given.items():
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
         if name not in taken:
             near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
             hint = f"did you mean {near[0]}? " if near else ""
@@ -194,8 +197,20 @@ def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from
         try:
             found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
         except ValueError as error:
-            raise ParameterError(f"{name} is {shown_value(value)}, allowed: {error}") from None
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
     return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str]) -> str:
+    """Return the name of the parameter that is written here in the other style, else the name as it is."""
+    return next((each for each in taken if in_other_style(each) == name), name)
 
 
 def shown_value(value: Any) -> str:

@@ -66,8 +66,8 @@ class Request:
         return found
 
 
-Handler = Callable[[Request], Any]
-ROUTES: dict[str, Mapping[str, Handler]] = {}  # what register_route() registered, for the documentation
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
 
 
 def one_line(text: object) -> str:
@@ -77,7 +77,7 @@ def one_line(text: object) -> str:
 
 def register_route(
     pattern: str,
-    handlers: Mapping[str, Handler],
+    handlers: Mapping[str, RouteHandler],
     unavailable: Callable[[], str | None],
     shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
 ) -> None:
@@ -156,7 +156,7 @@ def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
         raise Refused(400, "A parameter is not in UTF-8") from None
 
 
-def _with_parameters(request: Request, handler: Handler) -> Request:
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
     """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
     is_get = request.method == "GET"
     given: Mapping[str, Any] = request.query if is_get else request.json()

@@ -41,11 +41,14 @@ class Trouble:
         self._name, self._why = name, ""
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
         if text != self.text:
             (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
 
     def is_over(self) -> None:
@@ -89,6 +92,8 @@ class Worker:
         """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
         self.is_off = False
         """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
         self._ledger: Ledger | None = None
         self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
         self._next_look = 0.0
@@ -128,6 +133,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
+        self.trouble.last = reason, time.time()
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -153,11 +159,11 @@ class Worker:
 
     def _opens(self) -> bool:
         """Try to open the state; return whether it is open."""
-        log = orthanc.LogError
+        log, waits = orthanc.LogError, False
         try:
             self._ledger = self._open_state()
             self.trouble.is_over()
-            self.unavailable = None
+            self.unavailable, self.is_waiting = None, False
             self._decide()
             return True
         except ValueError as error:
@@ -165,10 +171,11 @@ class Worker:
             return False
         except (OSError, sqlite3.Error) as error:
             why = on_one_line(error)
-            log = orthanc.LogWarning if isinstance(error, StateBusyError) else log
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
         except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
             why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable = f"{self.name} is idle until this is over: {why}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
         self._decide()
         self.trouble.begins(self.unavailable, why, log)
         return False

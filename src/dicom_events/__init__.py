@@ -41,6 +41,8 @@ if not __package__:
     _spec.loader.exec_module(_module)
     globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 else:
+    from common.routes import ROUTES as ROUTES
+
     from .broker_settings import BrokerSettings as BrokerSettings
     from .broker_settings import FileConfig as FileConfig
     from .broker_settings import KafkaConfig as KafkaConfig
@@ -48,7 +50,6 @@ else:
     from .broker_settings import RabbitConfig as RabbitConfig
     from .broker_settings import SNSConfig as SNSConfig
     from .broker_settings import WebhookConfig as WebhookConfig
-    from .routes import ROUTES as ROUTES
     from .service import Service
     from .settings import Settings as Settings
 

@@ -117,13 +117,21 @@ class Pipeline:
         """Return what the status says."""
         self.intake.bring_up_to_date()  # what waits is counted in the outbox
         orphans = self.outbox.places.orphans.names()
+        brokers = {publisher.name: publisher.status() for publisher in self.publishers}
+        brokers |= {name: self.outbox.orphan_status(name, *kept) for name, kept in orphans.items()}
+        counted = {"waiting": "Backlog", "published": "Published", "dead": "DeadLetters"}
         return {
-            "State": "running",
+            "Totals": {state: sum(each.get(key, 0) for each in brokers.values()) for state, key in counted.items()},
             "Outbox": self.outbox.retention.status(),
-            "Brokers": {publisher.name: publisher.status() for publisher in self.publishers}
-            | {name: self.outbox.orphan_status(name, *kept) for name, kept in orphans.items()},
-            "LastError": self.intake.problem or self.maintainer.problem or None,
+            "Brokers": brokers,
         }
+
+    @property
+    def problem(self) -> str | None:
+        """What goes wrong just now: what can't be written, or a broker that is off until the configuration is corrected."""
+        off = [f"the broker {each.name} is off: {each.complaint}" for each in self.publishers if each.complaint]
+        now = self.intake.problem or self.maintainer.problem or "; ".join(off)
+        return now.partition("\n")[0] or None
 
 
 def _said_of_new(outbox: Outbox) -> list[str]:

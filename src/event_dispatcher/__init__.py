@@ -132,6 +132,8 @@ def register_event_handlers(
     SDK.open()
     dispatcher = Dispatcher(handlers, module, (session, async_session), executor or Executor(), at_least_once)
     _listen(module, dispatcher)
+    if module is orthanc:
+        dispatcher.register_status()
     return dispatcher
 
 

@@ -69,6 +69,11 @@ class Dispatcher:
             self._durable_queue.close()
         return futures
 
+    def register_status(self) -> None:
+        """Register the routes that say how the ledger is, where there is one."""
+        if self._durable_queue:
+            self._durable_queue.register_status()
+
     def retry_dead(self) -> int:
         """Let events that were given up be handled again (with `at_least_once`); return how many there are."""
         return self._durable_queue.retry_dead() if self._durable_queue else 0

@@ -14,7 +14,9 @@ from typing import Any
 from common.changes import FEED_TABLES, Feed
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.routes import Request
 from common.state import state_folder
+from common.status import Condition, condition_of, register_status
 from common.work import Which, Work
 from common.worker import Worker
 from event_dispatcher.at_least_once import AtLeastOnce
@@ -151,6 +153,20 @@ class DurableQueue:
     def close(self) -> None:
         """End, after the handlers: what they did is written down; the rest is handed over after the next start."""
         self._writer.close()
+
+    def register_status(self) -> None:
+        """Register `/event-dispatcher/NAME/status`, and `/scripts` and `/scripts/health` (`common.status`)."""
+        name = self._kept.name
+        base = f"/event-dispatcher/{name}"
+        register_status(name, self._condition, self._report, self._worker.why_not, base=base, routes=None)
+
+    def _condition(self) -> Condition:
+        return condition_of(self._worker)
+
+    def _report(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, and how many events, for each handler one, are in each state."""
+        assert self._ledger
+        return {"Totals": self._ledger.totals()}
 
     def retry_dead(self) -> int:
         """Let what was given up be handled again; return how many rows."""

@@ -11,6 +11,7 @@ from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
+from common.status import Condition, condition_of, refused, register_status
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
@@ -27,10 +28,17 @@ RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
 
 def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
     """Register the routes; with a `refusal` (the configuration is wrong) they all answer 503 with it."""
-    named = Named(forwarder)
+    named, worker = Named(forwarder), forwarder.worker
     rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
+
+    def unavailable() -> str | None:
+        return refusal or worker.why_not()
+
+    def look() -> Condition:
+        return refused(refusal) if refusal else condition_of(worker)
+
+    register_status(forwarder.name.replace("-", "_"), look, rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
-        "status": {"GET": rows.status},
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
         "deliveries/([0-9]+)": {"GET": rows.one, "DELETE": rows.drop},
@@ -43,7 +51,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None) -> None:
         "backfill": {"POST": rows.backfill},
     }
     for path, handlers in routes.items():
-        register_route(f"/{forwarder.name}/{path}", handlers, lambda: refusal or forwarder.worker.why_not())
+        register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
 
 
 class Named:
@@ -89,8 +97,7 @@ class DeliveryRoutes:
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, the number of rows in each state, the last error."""
-        totals = self._forwarder.engine.ledger.totals()
-        return {"State": "running", "Totals": totals, "LastError": self._forwarder.worker.trouble.text}
+        return {"Totals": self._forwarder.engine.ledger.totals()}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

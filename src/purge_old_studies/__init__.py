@@ -33,11 +33,11 @@ import orthanc
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route, warn_if_open
 from common.settings import SettingsError
+from common.status import register_status
+from common.version import __version__  # noqa: F401 - the built file has it at its top
 
 from .api import Purges
 from .settings import Settings, read_configuration
-
-__version__ = "0.2.0"
 
 
 def register() -> None:
@@ -51,10 +51,11 @@ def register() -> None:
         orthanc.LogError(refusal)
     else:
         warn_if_open("purge_old_studies", configuration)
-    purges = Purges(settings, configuration, refusal, __version__)
+    purges = Purges(settings, configuration, refusal)
     route = "/purge-old-studies"
     register_route(route, {"GET": purges.purge, "POST": purges.purge}, purges.unavailable)
-    register_route(f"{route}/status", {"GET": purges.status}, purges.unavailable)
+    look = purges.condition
+    register_status("purge_old_studies", look, purges.status, purges.unavailable, routes=f"{route}/routes")
     register_route(f"{route}/jobs", {"GET": purges.jobs}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)", {"GET": purges.job}, purges.unavailable)
     register_route(f"{route}/jobs/([^/]+)/cancel", {"POST": purges.cancel}, purges.unavailable)

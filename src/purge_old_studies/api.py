@@ -16,6 +16,7 @@ from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
 from common.routes import Answer, Refused, Request, one_line
 from common.state import state_folder
+from common.status import RUNNING, Condition, condition_of, refused
 from common.worker import STOPS_WITHIN, Worker
 
 from .archive import Archive
@@ -35,9 +36,8 @@ FORGET_EVERY = 60.0  # seconds
 class Purges:
     """The script's routes, from its start to its stop."""
 
-    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None, version: str) -> None:
+    def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
         self._settings, self._configuration, self._refusal = settings, configuration, refusal
-        self._version = version
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
@@ -61,6 +61,15 @@ class Purges:
     def unavailable(self) -> str | None:
         """Return why nothing can be purged, or None."""
         return self._refusal or self._worker.why_not()
+
+    def condition(self) -> Condition:
+        """Return whether the script works; a clock that is doubted holds up its rules."""
+        if self._refusal:
+            return refused(self._refusal)
+        found = condition_of(self._worker)
+        if found.state != RUNNING or found.reason:
+            return found
+        return dataclasses.replace(found, reason=self._clock.read().doubt or None)
 
     def _open(self) -> Ledger:
         folder = state_folder(self._settings.state_path, self._configuration)
@@ -189,14 +198,13 @@ class Purges:
 
     def status(self, _request: Request) -> Any:
         """Whether it runs, what is going on, and its totals."""
-        current = self._running().current
+        current, totals = self._running().current, self._jobs.totals()
         return {
-            "State": "purging" if current else "running",
+            "Totals": totals["Purges"],
             "Purge": current.number if current else None,
-            **self._jobs.totals(),
+            "Deleted": totals["Deleted"],
             "Rules": [rule.name for rule in self._settings.rules],
             "Clock": self._clock.read().as_json(),
-            "Version": self._version,
         }
 
     def confirm_clock(self, request: Request) -> Any:

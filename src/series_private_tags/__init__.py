@@ -30,6 +30,7 @@ import orthanc
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route
 from common.settings import SettingsError, read_settings
+from common.status import Condition, condition_of, refused, register_status, unused
 from common.user_number import user_number
 
 from .entries import Wanted, parse_entry
@@ -42,7 +43,7 @@ def register() -> None:
     """Read the settings and register what Orthanc calls."""
     configuration = json.loads(orthanc.GetConfiguration())
     refusal, settings, wanted, metadata = None, Settings(), Wanted([]), ""
-    section = configuration.get(SECTION)
+    section, is_unused = configuration.get(SECTION), False
     try:
         section = {"Tags": section} if isinstance(section, list) else section
         settings = read_settings(Settings, SECTION, {**configuration, SECTION: section})
@@ -50,7 +51,7 @@ def register() -> None:
         metadata, hint = user_number(configuration, "UserMetadata", METADATA, METADATA_NUMBER)
         if hint:
             orthanc.LogWarning(f"series_private_tags: {hint}")
-        if not wanted.entries:
+        if is_unused := not wanted.entries:
             refusal = f'series_private_tags stays idle: "{SECTION}" names no tags'
             orthanc.LogWarning(refusal)
     except SettingsError as error:
@@ -62,11 +63,16 @@ def register() -> None:
     def unavailable() -> str | None:
         return refusal or private_tags.worker.why_not()
 
+    def look() -> Condition:
+        if refusal:
+            return unused(refusal) if is_unused else refused(refusal)
+        return condition_of(private_tags.worker)
+
+    register_status("series_private_tags", look, routes.status, unavailable, also="/with-private-tags/status")
     register_route("/with-private-tags/series", {"GET": routes.series}, unavailable)
     register_route("/with-private-tags/series/([^/]+)", {"GET": routes.one_series}, unavailable)
     register_route("/with-private-tags/studies/([^/]+)/series", {"GET": routes.series_of_study}, unavailable)
     register_route("/with-private-tags/patients/([^/]+)/series", {"GET": routes.series_of_patient}, unavailable)
-    register_route("/with-private-tags/status", {"GET": routes.status}, unavailable)
     register_route("/with-private-tags/reconstruct", {"POST": routes.reconstruct}, unavailable)
     if refusal is None:
         KEPT_ALIVE.extend((private_tags.on_stored, private_tags.on_change))

@@ -13,7 +13,6 @@ from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import Text, takes
 from common.routes import Answer, Refused, Request, one_line
-from common.version import __version__
 
 from .entries import Wanted
 from .lists import PAGE_OF_SERIES, RESPONSE_CONTENT, Page, found_with_tags, page_of, with_tags
@@ -78,8 +77,6 @@ class Routes:
         """Whether it runs, which tags it keeps, of how many series, and how far it has caught up."""
         known, todo, total = self._known_series.counts()
         return {
-            "Status": "running",
-            "Version": __version__,
             "Tags": [("!!" if entry.exists_only else "") + key for key, entry in self._wanted.entries.items()],
             "Series": known,
             "Arriving": len(self._private_tags.stored),

@@ -31,6 +31,7 @@ from common.loopback import Loopback
 from common.quirks import KEPT_ALIVE
 from common.routes import register_route
 from common.settings import SettingsError, read_settings
+from common.status import Condition, refused, register_status
 from common.user_number import user_number
 
 from .explorer import extend_explorer
@@ -61,10 +62,13 @@ def register() -> None:
     def unavailable() -> str | None:
         return refusal or thumbnails.why_not()
 
+    def look() -> Condition:
+        return refused(refusal) if refusal else thumbnails.condition()
+
     handlers = {"series": routes.of_series, "studies": routes.of_study, "instances": routes.of_instance}
     for level, handler in handlers.items():
         register_route(f"/{level}/([^/]+)/thumbnail", {"GET": handler}, unavailable, routes.answer_from_cache)
-    register_route("/series-thumbnail/status", {"GET": routes.status}, unavailable)
+    register_status("series_thumbnail", look, routes.status, unavailable)
     if refusal is None:
         if settings.explorer:
             extend_explorer()

@@ -10,7 +10,6 @@ from common.identifiers import is_orthanc_identifier
 from common.loopback import LoopbackError
 from common.parameters import takes
 from common.routes import Answer, Refused, Request, one_line
-from common.version import __version__
 
 from .archive import Archive
 from .cache import Cache
@@ -48,8 +47,6 @@ class Routes:
     def status(self, _request: Request) -> dict[str, Any]:
         """Whether it runs, how many pictures are in memory, were drawn since the start, are waited for, and wait to be kept."""
         return {
-            "Status": "running",
-            "Version": __version__,
             "InMemory": {"Pictures": self._cache.pictures, "Bytes": self._cache.bytes},
             "Drawn": self._renderer.drawn,
             "Waiting": self._pool.waiting,

@@ -10,6 +10,7 @@ from typing import Any
 import orthanc
 
 from common.loopback import Loopback
+from common.status import IDLE, RUNNING, Condition, refused
 
 from .archive import Archive
 from .cache import Cache
@@ -43,7 +44,7 @@ class Thumbnails:
         cache, archive = Cache(settings.cache_megabytes * 1e6), Archive(loopback)
         self._pool = DrawingPool(chooser, cache, archive, threads, self._max_waiting)
         self.routes = Routes(settings, self._pool, cache, archive, self._renderer)
-        self._is_decided = threading.Event()  # whether it has started, or can't
+        self._is_decided, self._is_off = threading.Event(), False  # whether it has started or can't; whether it can't
         change = orthanc.ChangeType
         self._forgets = {int(change.NEW_INSTANCE), int(change.NEW_CHILD_INSTANCE), int(change.DELETED)}
         self._started, self._stopped = int(change.ORTHANC_STARTED), int(change.ORTHANC_STOPPED)
@@ -72,8 +73,15 @@ class Thumbnails:
         self._is_decided.wait(STARTS_WITHIN_SECONDS)
         return self.unavailable
 
+    def condition(self) -> Condition:
+        """Return whether the script works."""
+        if reason := self.unavailable:
+            return refused(reason) if self._is_off else Condition(IDLE, reason)
+        return Condition(RUNNING)
+
     def _start(self) -> None:
         if self._max_waiting < 1:
+            self._is_off = True
             self.unavailable = (
                 f"series_thumbnail stays idle: HttpThreadsCount is {self._http_threads}, allowed: at least 5"
             )

@@ -34,6 +34,7 @@ class Modules:
         for script in scripts:
             vars(script.orthanc).update(self.functions)
             self._replace(script.orthanc, itertools.repeat(script).__next__)
+            vars(script.orthanc)["add_script_entries"] = script.add_entries
         self._replace(self.real, self.owner)
         special = {"orthanc"}.union(*(script.aliases for script in scripts))
         plain_import, plain_import_module, plain_start = (

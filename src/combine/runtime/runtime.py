@@ -13,10 +13,12 @@ from typing import Any
 
 from combine.runtime.dispatcher import Dispatcher
 from combine.runtime.files import unpack
+from combine.runtime.health import ScriptList
 from combine.runtime.loader import Loader
 from combine.runtime.log import Log
 from combine.runtime.modules import Modules
 from combine.runtime.registry import Registry
+from combine.runtime.routes import collide
 from combine.runtime.script import Script
 
 
@@ -57,7 +59,7 @@ class Runtime:
         self.log.prefix = self.settings["LogPrefix"]
         dispatcher = Dispatcher(real, self.functions, self.log)
         self.changes = dispatcher.changes
-        registry = Registry(scripts, self.functions, self.log, dispatcher, allow_conflict)
+        registry = self.registry = Registry(scripts, self.functions, self.log, dispatcher, allow_conflict)
         self.modules = Modules(real, self.functions, self.owners, self.log, registry)
 
     def start(self, combined: str, file: Path) -> None:
@@ -81,6 +83,16 @@ class Runtime:
                 if self.settings["OnLoadError"] == "stop":
                     raise
                 self.log.write("Error", f"Orthanc goes on without {script.module}")
+        self.speak_for_all()
+
+    def speak_for_all(self) -> None:
+        """Register `/scripts` and `/scripts/health`, unless a script has such a route of its own."""
+        for path, answer in ScriptList(self.scripts, self.log).routes.items():
+            if owners := [script.module for script, pattern in self.registry.routes if collide(pattern, path)]:
+                self.log.write("Warning", f"{owners[0]} has the route {path}: it does not speak for all scripts")
+            else:
+                self.kept.append(answer)
+                self.functions["RegisterRestCallback"](path, answer)
 
     def answer_status(self, output: Any, uri: str, **request: Any) -> None:
         """Answer `GET /combined-scripts`."""

@@ -54,6 +54,7 @@ class Script:
     callbacks: list[Callback] = field(default_factory=list)
     pending: list[Callable[[], object]] = field(default_factory=list)
     explorer: dict[tuple[str, ...], str] = field(default_factory=dict)
+    entries: list[Callable[[], list[dict[str, Any]]]] = field(default_factory=list)
 
     def when_loaded(self, action: Callable[[], object]) -> None:
         """Do `action` once the script has loaded: one that fails to load leaves nothing behind in Orthanc."""
@@ -61,6 +62,10 @@ class Script:
             action()
         else:
             self.pending.append(action)
+
+    def add_entries(self, ask: Callable[[], list[dict[str, Any]]]) -> None:
+        """Take from the script what answers for it in `/scripts` (`src/common/status.py`)."""
+        self.when_loaded(lambda: self.entries.append(ask))
 
     def ask_once(self, name: str) -> None:
         """Refuse, as the plugin does, a second callback of a kind."""
