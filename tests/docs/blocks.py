@@ -51,7 +51,7 @@ class Block:
             return "log"
         if self.marker.startswith("status ") and self.language == "sh":
             return "command"
-        if self.marker == "" or self.marker.startswith("part of "):
+        if self.marker == "" or self.marker.startswith(("part of ", "idle ")):
             return {"json": "configuration", "sh": "command"}.get(self.language, "")
         return ""
 
@@ -76,8 +76,7 @@ def configuration_of(block: Block) -> dict[str, Any]:
     """Return the configuration that a block shows: a whole object, or a part of one, alone or within a section."""
     text = block.text if block.text.lstrip().startswith("{") else f"{{{block.text}}}"
     shown: dict[str, Any] = json.loads(text)
-    section = block.marker.removeprefix("part of ")
-    return {section: shown} if block.marker else shown
+    return {block.marker.removeprefix("part of "): shown} if block.marker.startswith("part of ") else shown
 
 
 # Answers

@@ -46,6 +46,8 @@ class Reader:
             shutil.copytree(ROOT / "dicom_events", target / "dicom_events")
             for name, text in scene.scripts.items():
                 (target / name).write_text(text)
+        for name, text in scene.files.items():
+            (folder / name).write_text(text)
 
     # Places
 
@@ -73,9 +75,9 @@ class Reader:
             self._first = self._first or shown
         else:
             shown = {**self._first, **self.scene.more, **shown}
-        self._start(shown)
+        self._start(shown, must_run=not block.marker.startswith("idle "))
 
-    def _start(self, configuration: dict[str, Any]) -> None:
+    def _start(self, configuration: dict[str, Any], *, must_run: bool = True) -> None:
         """Start Orthanc with what it had before, as after an edit of its configuration; only addresses are others."""
         text = json.dumps(configuration)
         shown = {**json.loads(self.here(text)), "StorageDirectory": str(self.archive), "IndexDirectory": str(self.archive)}
@@ -89,7 +91,8 @@ class Reader:
         variables = re.findall(r"\$\{(\w+)\}", text)
         script = Path(shown.pop("PythonScript"))
         self.server = self.start_orthanc(script, shown, environment=dict.fromkeys(variables, SECRET))
-        self._wait_until_running(script)
+        if must_run:
+            self._wait_until_running(script)
         self.scene.prepare(self.server)
 
     def _wait_until_running(self, script: Path) -> None:
@@ -133,7 +136,7 @@ class Reader:
             done = self._run()
         said = f"{block.place}: status {done.returncode}\n{self._last_command}{done.stdout}{done.stderr}"
         assert done.returncode == expected, said
-        self._said = done.stdout + (done.stderr if expected else "")
+        self._said = done.stdout or done.stderr
 
     def _run(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -40,6 +40,7 @@ class Scene:
     prepare : is called when Orthanc has started with a configuration of the page.
     more : configuration that parts of one need besides the page's first one.
     scripts : files of the reader's own, beside the scripts.
+    files : other files that are there, by their path from the root.
     errors : texts of ERROR lines that are right here, as of a broker that no machine of ours has.
     variables : of the reader's shell.
     """
@@ -48,6 +49,7 @@ class Scene:
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
     scripts: dict[str, str] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
     errors: tuple[str, ...] = ()
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -131,5 +133,11 @@ SCENES: dict[str, Scene] = {
     ),
     "docs/purge_old_studies.md": Scene(prepare=store_two_new_and_four_old),
     "docs/series_private_tags.md": Scene(prepare=store_with_private_tags),
+    "docs/upgrade.md": Scene(
+        files={
+            "etc/orthanc/python.json": '{ "PythonScript": "/etc/orthanc/scripts/auto_forward_modality.py" }\n',
+            "etc/orthanc/auto_forward_modality.json": "{}\n",
+        }
+    ),
     "docs/tutorial.md": Scene(scripts=scripts_of("docs/tutorial.md")),
 }
