@@ -14,14 +14,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from testing.dicom import make_study
 from testing.server import OrthancFailedError, OrthancServer
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
 INSTANCES = 5  # of a study
-SECTION: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}}
 COUNTS = {"OverwriteInstances": True, "StableAge": 60}  # of the destination: what comes again is stored again
 # What the destination runs: it writes down each instance that it stores, the same again too.
 COUNTER = """\
@@ -94,9 +94,10 @@ def main() -> None:
             counter = Path(folder) / "counter.py"
             counter.write_text(COUNTER)
             destination = OrthancServer(Path(folder) / "there", counter, COUNTS, aet="THERE").start()
-            nodes = {"DicomModalities": {"THERE": destination.as_modality()}, "AutoForwardModality": SECTION}
-            peers = {"OrthancPeers": {"THERE": destination.as_peer()}, "AutoForwardPeer": SECTION}
-            source = OrthancServer(Path(folder) / "here", ROOT / f"{script}.py", {**nodes, **peers}).start()
+            nodes = {"DicomModalities": {"THERE": destination.as_modality()}, "AutoForwardModality": {}}
+            peers = {"OrthancPeers": {"THERE": destination.as_peer()}, "AutoForwardPeer": {}}
+            quick = script_with(ROOT / f"{script}.py", QUICK)
+            source = OrthancServer(Path(folder) / "here", quick, {**nodes, **peers}).start()
             begin = time.monotonic()
             found = kill_in_turn(source, destination, options.rounds, options.studies, options.seed)
             print(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import statistics
 import struct
 import tempfile
@@ -21,10 +22,12 @@ from pathlib import Path
 from benchmarks.load import latencies, rate, rate_of_each_once, request_bytes
 from testing.dicom import make_study
 from testing.server import OrthancServer
+from tests.constants import script_with
 
-SCRIPT = f"""
+BUILT = Path(__file__).parent.parent / "series_thumbnail.py"
+SCRIPT = """
 import sys
-sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+sys.path.insert(0, FOLDER)
 import orthanc
 import series_thumbnail
 
@@ -32,7 +35,7 @@ def trivial(output, uri, **request):
     output.AnswerBuffer(b"ok", "text/plain")
 
 def plain_way(output, uri, **request):
-    output.AnswerBuffer(orthanc.RestApiGet(f"/instances/{{request['groups'][0]}}/preview"), "image/png")
+    output.AnswerBuffer(orthanc.RestApiGet(f"/instances/{request['groups'][0]}/preview"), "image/png")
 
 orthanc.RegisterRestCallback("/trivial", trivial)
 orthanc.RegisterRestCallback("/plain/(.*)", plain_way)
@@ -177,8 +180,9 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # Without memory each answer is a first one as soon as the picture that was kept is deleted.
-        settings = {"CacheMegabytes": 0, "MakeAhead": False}
-        server = OrthancServer(Path(folder), SCRIPT, {"StableAge": 3600, "SeriesThumbnail": settings})
+        without_memory = script_with(BUILT, {"MAX_CACHE_BYTES": 0})
+        script = SCRIPT.replace("FOLDER", repr(str(without_memory.parent)))
+        server = OrthancServer(Path(folder), script, {"StableAge": 3600, "SeriesThumbnail": {"MakeAhead": False}})
         try:
             server.start()
             version = server.get("/system")["Version"]
@@ -190,7 +194,7 @@ def main() -> None:
             )
             first_answers(server, series, given.rounds)
             server.stop()
-            settings["CacheMegabytes"] = 16
+            shutil.copyfile(script_with(BUILT, {"MAX_CACHE_BYTES": 16e6}), without_memory)
             server.start()
             later_answers(server, series, given.rounds)
             memory(server, series, 16)

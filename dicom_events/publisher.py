@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ._common.retry import Retry
+from ._common.backoff import Backoff
 
 from .brokers import Broker, BrokerAwayError, BrokerUnusableError, failure
 from .delivery import Delivery
@@ -24,7 +24,7 @@ from .outbox import Outbox
 LINGER_SECONDS = 0.02  # in which events come together, so that not each wakes a thread
 IDLE_SECONDS = 1.0
 BUSY_SECONDS = 0.2  # that a broker is waited for while events are under way
-RECONNECT = Retry(first=0.5, longest=30.0)  # seconds until a broker that is away is tried again
+RECONNECT = Backoff(first=0.5, longest=30.0)  # seconds until a broker that is away is tried again
 
 
 class Publisher:

@@ -30,36 +30,46 @@ def _tags(text: str) -> Any:
 class EventSettings:
     """`Events`: which are published."""
 
-    stable_series: bool = switch(True, "`dicom.series.stable`")
-    stable_study: bool = switch(True, "`dicom.study.stable`")
-    stable_patient: bool = switch(True, "`dicom.patient.stable`")
-    deleted_series: bool = switch(True, "`dicom.series.deleted`")
-    deleted_study: bool = switch(True, "`dicom.study.deleted`")
-    deleted_patient: bool = switch(True, "`dicom.patient.deleted`")
-    deleted_instance: bool = switch(False, "`dicom.instance.deleted`; keeps a row for each instance")
-    stored_instance: bool = switch(True, "`dicom.instance.stored`")
+    stable_series: bool = switch(True, "Publish `dicom.series.stable`")
+    stable_study: bool = switch(True, "Publish `dicom.study.stable`")
+    stable_patient: bool = switch(True, "Publish `dicom.patient.stable`")
+    deleted_series: bool = switch(True, "Publish `dicom.series.deleted`")
+    deleted_study: bool = switch(True, "Publish `dicom.study.deleted`")
+    deleted_patient: bool = switch(True, "Publish `dicom.patient.deleted`")
+    deleted_instance: bool = switch(False, "Publish `dicom.instance.deleted`; keeps a row for each instance")
+    stored_instance: bool = switch(True, "Publish `dicom.instance.stored`")
     stored_instance_throttle_ms: int = dataclasses.field(
         default=0,
-        metadata={"minimum": 0, "help": "Milliseconds between two events of one series; 0: one each instance."},
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Milliseconds between two events of one series, where consumers need not see each image; 0: one "
+                "for each image."
+            ),
+        },
     )
     stored_instance_skip_origin: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _origins, "help": "Origins whose instances are not published."}
+        default=(),
+        metadata={
+            "check": _origins,
+            "help": f"Origins whose images are not published: `{'`, `'.join(ORIGINS.values())}`.",
+        },
     )
     stored_instance_publish_tags: tuple[str, ...] = _tags("Tags of the instance, by keyword or as `gggg,eeee`.")
     stable_series_publish_tags: tuple[str, ...] = _tags("Tags of the first instance that arrived of the series.")
     stable_study_publish_tags: tuple[str, ...] = _tags("Tags of the first instance that arrived of the study.")
     stable_patient_publish_tags: tuple[str, ...] = _tags("Tags of the first instance that arrived of the patient.")
-    new_patient: bool = switch(False, "`dicom.patient.new`")
-    new_study: bool = switch(False, "`dicom.study.new`")
-    new_series: bool = switch(False, "`dicom.series.new`")
-    updated_metadata: bool = switch(False, "`dicom.….metadata-updated`: also what other scripts write")
-    updated_attachment: bool = switch(False, "`dicom.….attachment-updated`: also what other scripts write")
-    job_success: bool = switch(False, "`orthanc.job.succeeded`")
-    job_failure: bool = switch(False, "`orthanc.job.failed`")
-    orthanc_started: bool = switch(False, "`orthanc.started`")
-    orthanc_stopped: bool = switch(False, "`orthanc.stopped`; it leaves when Orthanc is back")
-    updated_modalities: bool = switch(False, "`orthanc.modalities.updated`")
-    updated_peers: bool = switch(False, "`orthanc.peers.updated`")
+    new_patient: bool = switch(False, "Publish `dicom.patient.new`")
+    new_study: bool = switch(False, "Publish `dicom.study.new`")
+    new_series: bool = switch(False, "Publish `dicom.series.new`")
+    updated_metadata: bool = switch(False, "Publish `dicom.….metadata-updated`: also what other scripts write")
+    updated_attachment: bool = switch(False, "Publish `dicom.….attachment-updated`: also what other scripts write")
+    job_success: bool = switch(False, "Publish `orthanc.job.succeeded`")
+    job_failure: bool = switch(False, "Publish `orthanc.job.failed`")
+    orthanc_started: bool = switch(False, "Publish `orthanc.started`")
+    orthanc_stopped: bool = switch(False, "Publish `orthanc.stopped`; it leaves when Orthanc is back")
+    updated_modalities: bool = switch(False, "Publish `orthanc.modalities.updated`")
+    updated_peers: bool = switch(False, "Publish `orthanc.peers.updated`")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +77,25 @@ class OutboxSettings:
     """`Outbox`: how much may wait, and what happens beyond."""
 
     max_megabytes: int = dataclasses.field(
-        default=10_000, metadata={"minimum": 1, "help": "Most that may wait on disk."}
+        default=10_000, metadata={"minimum": 1, "help": "Megabytes that may wait on disk: less than is free there."}
     )
     max_age_days: float = dataclasses.field(
-        default=0, metadata={"minimum": 0, "help": "What waits longer is dropped; 0: nothing is too old."}
+        default=0, metadata={"minimum": 0, "help": "Days after which an event that still waits is dropped; 0: never."}
     )
     when_full: str = dataclasses.field(
         default="drop-oldest",
-        metadata={"choices": ("drop-oldest", "refuse"), "help": "Drop the oldest events, or take no new ones."},
+        metadata={
+            "choices": ("drop-oldest", "refuse"),
+            "help": "At `MaxMegabytes`: drop the oldest events, or take no new ones.",
+        },
     )
     keep_orphaned_days: float = dataclasses.field(
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that the place of a broker is kept that is gone; 0: for ever.",
+            "help": (
+                "Days (of running) for which events are kept for a broker that is not configured any more; 0: for ever."
+            ),
         },
     )
 
@@ -91,7 +106,8 @@ class Settings:
 
     events: EventSettings = dataclasses.field(default=EventSettings(), metadata={"help": "Which events there are."})
     broker: dict[str, Any] | None = dataclasses.field(
-        default=None, metadata={"secret": True, "help": "Where they go; none at all: to a `file`."}
+        default=None,
+        metadata={"secret": True, "help": "Where events go (below). Without `Broker` and `Brokers`: to a file."},
     )
     brokers: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"secret": True, "help": "More of them: a name for each, and what `Broker` has."}
@@ -100,22 +116,39 @@ class Settings:
         default="structured",
         metadata={
             "choices": FORMATS,
-            "help": "CloudEvents in one JSON object or in the protocol's headers, or flat JSON.",
+            "help": (
+                "`structured`: a CloudEvent as one JSON object. `binary`: its attributes as headers. `plain`: "
+                "flat JSON."
+            ),
         },
     )
     source: str | None = dataclasses.field(
         default=None,
         metadata={
             **whole_text("[!-~]+", "a URI or its path"),
-            "help": "`source` of each event; null: `/orthanc/` and Orthanc's `Name`.",
+            "help": "`source` of each event, which tells several Orthancs apart; null: `/orthanc/` and Orthanc's `Name`.",
         },
     )
-    outbox: OutboxSettings = dataclasses.field(default=OutboxSettings(), metadata={"help": "The bounds of what waits."})
+    outbox: OutboxSettings = dataclasses.field(
+        default=OutboxSettings(), metadata={"help": "How much may wait for brokers that are away."}
+    )
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the outbox also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the outbox survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = path_or_null("Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`.")

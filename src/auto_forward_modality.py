@@ -33,7 +33,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import orthanc
 
@@ -62,18 +62,22 @@ class DestinationOptions(SendOptions):
         default="StorageCommitment",
         metadata={
             "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
-            "help": "How it proves what it has (`DeleteAfterForward`); Storage Commitment alone can't tell patients apart.",
+            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't tell patients apart.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Of `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(ForwardingSettings):
     """The section `AutoForwardModality`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY"
+    }
 
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -86,10 +90,7 @@ class Settings(ForwardingSettings):
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Proof`, `Options`."}
-    )
-    tcp_no_delay: bool = dataclasses.field(
-        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
 
 
@@ -261,8 +262,7 @@ def register() -> None:
     register_routes(forwarder, refusal)
     if refusal is None:
         warn_if_open("auto_forward_modality", configuration)
-        if settings.tcp_no_delay:
-            os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+        os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions
         forwarder.register()
 
 

@@ -60,7 +60,8 @@ class DestinationOptions(SendOptions):
         },
     )
     options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": f"Of `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."}
+        default_factory=dict,
+        metadata={"help": f"Options of Orthanc's `/peers/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
     )
 
     @property
@@ -82,7 +83,7 @@ class Settings(ForwardingSettings):
         metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Verify`, `Options`."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
 
 

@@ -275,7 +275,7 @@ def test_a_stable_series_goes_out_de_identified_and_the_copy_is_deleted_and_kill
     research = start_orthanc(aet="RESEARCH")
     known = {"DicomModalities": {"RESEARCH": research.as_modality()}, "OrthancPeers": {"RESEARCH": research.as_peer()}}
     recipes = {"out": {kind: "RESEARCH", "DeleteCopy": True}}
-    server = start_orthanc(SCRIPT, {**section(Recipes=recipes, Retry={"First": 1, "Longest": 2}, **MR_TO), **known})
+    server = start_orthanc(SCRIPT, {**section(Recipes=recipes, **MR_TO), **known})
     research.stop()
     originals = server.store(make_study(modality="MR", patient_id="4711", instances=3))
     server.store(make_study(modality="CT", patient_id="4712"))
@@ -320,7 +320,7 @@ def test_a_destination_that_is_not_there_is_tried_again_then_dead_until_a_person
 ) -> None:
     storescp.stop()
     recipes = {"out": {"Modality": "NODE", "DeleteCopy": True}}
-    retry = {"First": 1, "Longest": 1, "GiveUpHours": 1 / 3600}
+    retry = {"GiveUpHours": 1 / 3600}
     server = start_orthanc(
         SCRIPT, {**section(Recipes=recipes, Retry=retry), "DicomModalities": {"NODE": storescp.as_modality()}}
     )

@@ -13,15 +13,16 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.constants import QUICK, script_with
 
-SCRIPT = Path(__file__).parent.parent / "auto_forward_modality.py"
-QUICK = {"Retry": {"First": 1, "Longest": 2}}
+BUILT = Path(__file__).parent.parent / "auto_forward_modality.py"
+SCRIPT = script_with(BUILT, QUICK)
 
 
 def to(*destinations: OrthancServer | StoreScp, **section: Any) -> dict[str, Any]:
     """The configuration of a forwarder to these."""
     modalities = {destination.aet: destination.as_modality() for destination in destinations}
-    return {"DicomModalities": modalities, "AutoForwardModality": {**QUICK, **section}}
+    return {"DicomModalities": modalities, "AutoForwardModality": section}
 
 
 def deliveries(server: OrthancServer, **filters: Any) -> list[dict[str, Any]]:
@@ -221,8 +222,8 @@ def test_a_job_that_lives_on_after_a_kill_is_known_and_nothing_goes_out_twice(st
 
 
 def test_a_wrong_value_leaves_the_script_idle_and_orthanc_running(start_orthanc: StartOrthanc) -> None:
-    source = start_orthanc(SCRIPT, {"AutoForwardModality": {"Retry": {"First": "soon"}}})
-    line = 'AutoForwardModality.Retry.First: found "soon", allowed: a number, at least 1'
+    source = start_orthanc(SCRIPT, {"AutoForwardModality": {"Retry": {"GiveUpHours": "soon"}}})
+    line = 'AutoForwardModality.Retry.GiveUpHours: found "soon", allowed: a number, at least 0'
     assert sum(line in each for each in source.log.splitlines() if each.startswith("E")) == 1
     for path in ("status", "deliveries", "deliveries/1"):
         answer = source.request("GET", f"/auto-forward-modality/{path}")
@@ -325,7 +326,7 @@ def test_another_sites_page_can_send_nothing(idle_forwarder: OrthancServer) -> N
 def test_the_list_is_paged_and_filtered_and_a_delivery_can_be_retried_and_dropped(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(aet="DEST")
     destination.stop()
-    source = start_orthanc(SCRIPT, to(destination, Retry={"First": 1, "Longest": 3600, "GiveUpHours": 0}))
+    source = start_orthanc(SCRIPT, to(destination, Retry={"GiveUpHours": 0}))
     for number in range(3):
         source.store(make_study(patient_id=f"P{number}"))
     source.wait_until(lambda: states(source) == ["dead"] * 3, what="give up")
@@ -367,15 +368,15 @@ def test_it_works_with_authentication(start_orthanc: StartOrthanc) -> None:
     assert "opensesame" not in source.log
 
 
-@pytest.mark.parametrize(
-    ("section", "expected"), [({}, "1"), ({"TcpNoDelay": True}, "1"), ({"TcpNoDelay": False}, None)]
-)
-def test_full_speed_is_switched_on_when_the_script_loads_unless_switched_off(
-    monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], expected: str | None
+@pytest.mark.parametrize("script", ["auto_forward_modality.py", "cmove_interceptor.py"])
+@pytest.mark.parametrize(("before", "expected"), [(None, "1"), ("1", "1"), ("0", "0")])
+def test_full_speed_is_switched_on_when_the_script_loads_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, script: str, before: str | None, expected: str
 ) -> None:
-    monkeypatch.setenv("TCP_NODELAY", "0")
-    monkeypatch.delenv("TCP_NODELAY")
-    standin = StandIn(configuration={"AutoForwardModality": section})
+    monkeypatch.setenv("TCP_NODELAY", before or "")
+    if before is None:
+        monkeypatch.delenv("TCP_NODELAY")
+    standin = StandIn()
     with standin.installed():
-        standin.load(SCRIPT)
+        standin.load(BUILT.with_name(script))
     assert os.environ.get("TCP_NODELAY") == expected

@@ -20,14 +20,14 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "auto_forward_peer.py"
-QUICK = {"Retry": {"First": 1, "Longest": 2}}
+SCRIPT = script_with(ROOT / "auto_forward_peer.py", QUICK)
 
 
 def to(*peers: OrthancServer, **section: Any) -> dict[str, Any]:
-    return {"OrthancPeers": {peer.aet: peer.as_peer() for peer in peers}, "AutoForwardPeer": {**QUICK, **section}}
+    return {"OrthancPeers": {peer.aet: peer.as_peer() for peer in peers}, "AutoForwardPeer": section}
 
 
 def states(server: OrthancServer) -> list[str]:
@@ -105,7 +105,7 @@ def test_a_peer_over_https_with_its_own_authority_gets_our_certificate_and_prove
         configuration = {
             "OrthancPeers": {"PEER": known},
             "HttpsCACertificates": str(files["authority"]),
-            "AutoForwardPeer": {**QUICK, "DeleteAfterForward": True},
+            "AutoForwardPeer": {"DeleteAfterForward": True},
         }
         source = start_orthanc(SCRIPT, configuration)
         source.store_scu(make_study(instances=3))
@@ -156,10 +156,10 @@ def test_between_two_that_forward_to_each_other_there_is_at_most_one_return_trip
 
 def test_both_forwarders_combined_do_what_each_does_alone(start_orthanc: StartOrthanc, tmp_path: Path) -> None:
     combined = tmp_path / "combined.py"
-    scripts = [ROOT / "auto_forward_modality.py", SCRIPT]
+    scripts = [script_with(ROOT / "auto_forward_modality.py", QUICK), SCRIPT]
     subprocess.run([sys.executable, ROOT / "combine.py", *scripts, "-o", combined], check=True)
     node, peer = start_orthanc(aet="NODE"), start_orthanc(aet="PEER")
-    section = {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": QUICK}
+    section = {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {}}
     source = start_orthanc(combined, {**to(peer), **section})
     source.store(make_study(instances=3))
     source.wait_until(lambda: states(source) == ["done"], what="deliver to the peer")

@@ -21,9 +21,12 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer, start_process
+from tests.constants import QUICK, script_with
 
-SCRIPT = Path(__file__).parent.parent / "auto_retries.py"
-QUICK = {"First": 1, "Longest": 2}
+ROOT = Path(__file__).parent.parent
+BUILT = ROOT / "auto_retries.py"
+SCRIPT = script_with(BUILT, QUICK)
+NEVER_BY_ITSELF = script_with(BUILT, {"FIRST_DELAY_SECONDS": 3600.0, "LONGEST_DELAY_SECONDS": 7200.0})
 ENDED = {"Success", "Failure"}
 
 
@@ -32,7 +35,7 @@ def knowing(*destinations: OrthancServer | StoreScp, **section: Any) -> dict[str
     return {
         "DicomModalities": {each.aet: each.as_modality() for each in destinations},
         "OrthancPeers": {each.aet: each.as_peer() for each in destinations if isinstance(each, OrthancServer)},
-        "AutoRetries": {"Retry": QUICK, **section},
+        "AutoRetries": section,
     }
 
 
@@ -277,16 +280,16 @@ def test_what_was_deleted_meanwhile_ends_as_gone_and_the_rest_arrives(start_orth
     assert len(instances(source)) == 7
 
 
-def test_after_its_attempts_it_is_dead_until_a_person_retries_or_drops_it(
+def test_when_its_time_is_over_it_is_dead_until_a_person_retries_or_drops_it(
     start_orthanc: StartOrthanc, storescp: StoreScp
 ) -> None:
     storescp.stop()
     refusing = start_process([storescp._program, "--refuse", str(storescp.port)], log=storescp.folder / "refusing.log")
-    source = start_orthanc(SCRIPT, knowing(storescp, Retry={**QUICK, "MaxAttempts": 2}))
+    source = start_orthanc(SCRIPT, knowing(storescp, Retry={"GiveUpHours": 2 / 3600}))
     for patient in "ABC":
         send(source, store_study(source, patient_id=patient), storescp.aet)
     source.wait_until(lambda: states(source) == ["dead"] * 3, what="give up")
-    assert [item["Attempts"] for item in jobs(source)] == [2, 2, 2]
+    assert all(1 < item["Attempts"] < 6 for item in jobs(source))
     first, second, third = (item["ID"] for item in jobs(source))
     assert source.log.count(f"Given up; POST /auto-retries/jobs/{first}/retry runs it again") == 1
     refusing.kill()
@@ -307,7 +310,7 @@ def test_after_its_attempts_it_is_dead_until_a_person_retries_or_drops_it(
 
 def test_after_its_hours_it_is_dead(start_orthanc: StartOrthanc, storescp: StoreScp) -> None:
     storescp.stop()
-    source = start_orthanc(SCRIPT, knowing(storescp, Retry={**QUICK, "GiveUpHours": 2 / 3600}))
+    source = start_orthanc(SCRIPT, knowing(storescp, Retry={"GiveUpHours": 2 / 3600}))
     send(source, store_study(source), storescp.aet)
     source.wait_until(lambda: states(source) == ["dead"], what="give up")
     assert 1 < jobs(source)[0]["Attempts"] < 6
@@ -316,10 +319,10 @@ def test_after_its_hours_it_is_dead(start_orthanc: StartOrthanc, storescp: Store
 def test_the_jobs_of_a_forward_script_are_left_alone(
     start_orthanc: StartOrthanc, storescp: StoreScp, tmp_path: Path
 ) -> None:
-    combined, forwarder = tmp_path / "combined.py", SCRIPT.with_name("auto_forward_modality.py")
-    subprocess.run([sys.executable, SCRIPT.with_name("combine.py"), SCRIPT, forwarder, "-o", combined], check=True)
+    combined, forwarder = tmp_path / "combined.py", script_with(ROOT / "auto_forward_modality.py", QUICK)
+    subprocess.run([sys.executable, ROOT / "combine.py", SCRIPT, forwarder, "-o", combined], check=True)
     other = start_orthanc(aet="OTHER", start=False)
-    section = {"Destinations": [storescp.aet], "Retry": {"First": 1, "Longest": 2}}
+    section = {"Destinations": [storescp.aet]}
     storescp.stop()
     source = start_orthanc(combined, {**knowing(storescp, other), "AutoForwardModality": section})
     study = store_study(source, patient_id="FORWARDED")
@@ -455,7 +458,7 @@ def test_of_two_nodes_with_one_aet_it_is_the_same_again_or_none(start_orthanc: S
 
 def test_what_a_person_sends_five_times_goes_again_once(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(aet="DEST", start=False)
-    source = start_orthanc(SCRIPT, knowing(destination, Retry={"First": 4}))
+    source = start_orthanc(BUILT, knowing(destination))
     study = store_study(source)
     sent = [send(source, study, "DEST") for _ in range(5)]
     source.wait_until(lambda: source.get("/auto-retries/status")["Watched"] == 0, what="settle all")
@@ -465,7 +468,7 @@ def test_what_a_person_sends_five_times_goes_again_once(start_orthanc: StartOrth
 
 def test_a_person_who_resubmits_is_not_followed_by_another_run(start_orthanc: StartOrthanc) -> None:
     destination = start_orthanc(aet="DEST", start=False)
-    source = start_orthanc(SCRIPT, knowing(destination, Retry={"First": 3600, "Longest": 7200}))
+    source = start_orthanc(NEVER_BY_ITSELF, knowing(destination))
     sent = send(source, store_study(source), "DEST")
     failed(source)
     destination.start()
@@ -555,7 +558,7 @@ def test_unknown_jobs_are_404_wrong_methods_405_and_strangers_403(idle_retrier: 
 
 def test_the_list_is_paged_and_filtered(start_orthanc: StartOrthanc, storescp: StoreScp) -> None:
     storescp.stop()
-    source = start_orthanc(SCRIPT, knowing(storescp, Retry={"First": 3600, "Longest": 7200}))
+    source = start_orthanc(NEVER_BY_ITSELF, knowing(storescp))
     sent = [send(source, store_study(source, patient_id=patient), storescp.aet) for patient in "ABC"]
     failed(source, 3)
     page = source.get("/auto-retries/jobs", limit=2, state="waiting", destination=storescp.aet)
@@ -569,7 +572,10 @@ def test_the_list_is_paged_and_filtered(start_orthanc: StartOrthanc, storescp: S
 @pytest.mark.parametrize(
     ("section", "line"),
     [
-        ({"Retry": {"First": "soon"}}, 'AutoRetries.Retry.First: found "soon", allowed: a number, at least 1'),
+        (
+            {"Retry": {"GiveUpHours": "soon"}},
+            'AutoRetries.Retry.GiveUpHours: found "soon", allowed: a number, at least 0',
+        ),
         ({"Types": "DicomModalityStore"}, 'AutoRetries.Types: found "DicomModalityStore", allowed: a list'),
     ],
 )

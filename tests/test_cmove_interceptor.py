@@ -36,8 +36,10 @@ from testing.dicom import make_study, pydicom_files
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer, dcmtk_program
 from testing.standin import StandIn
+from tests.constants import script_with
 
 SCRIPT = Path(__file__).parent.parent / "cmove_interceptor.py"
+SOON = {"FIRST_NOTIFICATION_DELAY_SECONDS": 0.3, "LONGEST_DELAY_SECONDS": 1.0}  # what was not delivered goes again
 SUCCESS, WARNING, UNABLE = 0x0000, 0xB000, 0xC000
 KEYS = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 
@@ -804,8 +806,7 @@ def test_a_notification_survives_a_dead_service_and_a_kill(
     notify = [
         {"Name": when, "Url": f"{service.url}/{when}/{{PatientID}}", "When": when} for when in ("before", "after")
     ]
-    section = {"Notify": notify, "Retry": {"First": 0.3, "Longest": 1}}
-    server = start_briefly(SCRIPT, configuration(destination, section))
+    server = start_briefly(script_with(SCRIPT, SOON), configuration(destination, {"Notify": notify}))
     server.store(make_study(patient_id="P1"))
     assert c_move(server, "PATIENT", PatientID="P1")[-1].status == SUCCESS
     server.wait_until(lambda: len(service.requests) >= 1, what="try")

@@ -17,8 +17,10 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.constants import script_with
 from tests.test_cmove_interceptor import (
     SCRIPT,
+    SOON,
     SUCCESS,
     Destination,
     Service,
@@ -39,7 +41,7 @@ OLD_ROW = (
 @pytest.fixture
 def script(orthanc_standin: StandIn) -> ModuleType:
     orthanc_standin.returns["SetMetricsValue"] = None
-    return orthanc_standin.load(SCRIPT)
+    return orthanc_standin.load(script_with(SCRIPT, {"FIRST_NOTIFICATION_DELAY_SECONDS": 0.1}))
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def start(script: ModuleType, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     def begin(*notify: dict[str, Any], before: Callable[[Any], None] | None = None) -> Any:
         stop()
-        settings = script.read_settings(script.Settings, "X", {"X": {"Notify": list(notify), "Retry": {"First": 0.1}}})
+        settings = script.read_settings(script.Settings, "X", {"X": {"Notify": list(notify)}})
         script.check_settings(settings)
         ledger = script.Ledger(tmp_path / "x.sqlite", script.TABLES)
         if before:
@@ -192,8 +194,7 @@ def test_a_notification_that_can_not_be_formed_holds_up_no_other(
 
 def begin_again(server: OrthancServer, destination: Destination, notify: list[dict[str, Any]]) -> None:
     server.kill()
-    section = {"Notify": notify, "Retry": {"First": 0.3, "Longest": 1}}
-    server.configuration["CMoveInterceptor"] = configuration(destination, section)["CMoveInterceptor"]
+    server.configuration["CMoveInterceptor"] = configuration(destination, {"Notify": notify})["CMoveInterceptor"]
     server.start()
 
 
@@ -202,7 +203,7 @@ def test_what_waits_reaches_its_own_service_when_it_is_back_or_goes_by_delete(
 ) -> None:
     ris = {"Url": f"{NOBODY}/{{PatientID}}", "Name": "ris"}
     other = {"Url": f"{service.url}/other/{{PatientID}}", "Name": "other/1 é"}
-    server = start_briefly(SCRIPT, configuration(destination, {"Notify": [ris], "Retry": {"First": 0.3, "Longest": 1}}))
+    server = start_briefly(script_with(SCRIPT, SOON), configuration(destination, {"Notify": [ris]}))
     server.store(make_study(patient_id="P1"))
     assert c_move(server, "PATIENT", PatientID="P1")[-1].status == SUCCESS
     begin_again(server, destination, [other])

@@ -15,6 +15,7 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.standin import StandIn
+from tests.constants import script_with
 from tests.test_purge_clock import FakedTime
 
 ROOT = Path(__file__).parent.parent
@@ -117,8 +118,8 @@ def test_the_outbox_keeps_what_seems_too_old_by_a_clock_that_is_wrong(
 
 
 def test_the_audit_log_keeps_its_files_by_a_clock_that_is_wrong(start_orthanc: StartOrthanc, faked: FakedTime) -> None:
-    section = {"KeepDays": 400, "MaxFileSize": 0.001}
-    server = start_orthanc(ROOT / "audit_log.py", {"AuditLog": section}, environment=faked.environment)
+    script = script_with(ROOT / "audit_log.py", {"MAX_FILE_BYTES": 1000})
+    server = start_orthanc(script, {"AuditLog": {"KeepDays": 400}}, environment=faked.environment)
     folder = server.folder / "storage" / "audit-log"
     for patient in range(20):
         server.store(make_study(patient_id=f"P{patient}"))

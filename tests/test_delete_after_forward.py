@@ -11,10 +11,11 @@ import pytest
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
-NODES, PEERS = ROOT / "auto_forward_modality.py", ROOT / "auto_forward_peer.py"
-DELETES: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}, "DeleteAfterForward": True}
+NODES, PEERS = (script_with(ROOT / f"auto_forward_{kind}.py", QUICK) for kind in ("modality", "peer"))
+DELETES: dict[str, Any] = {"DeleteAfterForward": True}
 C_FIND = {"DestinationOptions": {"THERE": {"Proof": "C-FIND"}}}
 # What its sender was told is stored, and is not: the second image of each series.
 FORGETS = "function ReceivedInstanceFilter(dicom, origin, info)\n  return dicom.InstanceNumber ~= '2'\nend\n"

@@ -14,10 +14,11 @@ from testing.nodes import DicomNode, HttpAnswer, HttpNode, HttpRequest, pass_on_
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer, send_by_cstore
 from testing.standin import StandIn
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
-NODES, PEERS = ROOT / "auto_forward_modality.py", ROOT / "auto_forward_peer.py"
-DELETES: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}, "DeleteAfterForward": True}
+NODES, PEERS = (script_with(ROOT / f"auto_forward_{kind}.py", QUICK) for kind in ("modality", "peer"))
+DELETES: dict[str, Any] = {"DeleteAfterForward": True}
 SAME = {"StudyInstanceUID": "1.2.826.0.1.3680043.2.1143.1", "instances": 2}
 MINE, OTHER = make_study(patient_id="MINE", **SAME), make_study(patient_id="OTHER", **SAME)  # type: ignore[arg-type]
 OF_ANOTHER = "has not proved to have 2 of 2 instances: it has their UIDs, but of another patient"

@@ -13,10 +13,11 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
-NODES, PEERS = ROOT / "auto_forward_modality.py", ROOT / "auto_forward_peer.py"
-DELETES: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}, "DeleteAfterForward": True}
+NODES, PEERS = (script_with(ROOT / f"auto_forward_{kind}.py", QUICK) for kind in ("modality", "peer"))
+DELETES: dict[str, Any] = {"DeleteAfterForward": True}
 
 
 def stays(server: OrthancServer, why: str) -> None:

@@ -34,6 +34,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer, site_packages
 from tests.brokers import NatsServer, RabbitServer, wait_until
+from tests.constants import script_with
 from tests.test_dicom_events import NEVER_STABLE, SCRIPT, check, of_type
 
 KINDS = ["dicom.instance.stored"] * 3 + [f"dicom.{level}.stable" for level in ("series", "study", "patient")]
@@ -338,8 +339,8 @@ def test_a_rabbitmq_that_hangs_is_noticed_by_its_heartbeat_and_gets_all_when_it_
     start_orthanc: StartOrthanc, own_rabbit: RabbitServer
 ) -> None:
     consumer = RabbitConsumer(own_rabbit, "orthanc")
-    broker = over_rabbit(own_rabbit, "orthanc", RabbitConfig={"Heartbeat": 1})
-    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": broker}, **NEVER_STABLE})
+    script = script_with(SCRIPT, {"HEARTBEAT_SECONDS": 1})
+    server = start_orthanc(script, {"DicomEvents": {"Broker": over_rabbit(own_rabbit, "orthanc")}, **NEVER_STABLE})
     server.wait_until(lambda: brokers_of(server)["broker"]["State"] == "connected")
     own_rabbit.pause()
     server.store(make_study(instances=5))
@@ -356,7 +357,8 @@ def test_what_a_full_queue_refuses_is_tried_again_and_then_a_dead_letter(
         limits = {"x-max-length": 3, "x-overflow": "reject-publish"}
         connection.channel().queue_declare("queue-full", durable=True, arguments=limits)
     consumer = RabbitConsumer(rabbit, "full", declare_queue=False)
-    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": over_rabbit(rabbit, "full", Tries=2)}, **NEVER_STABLE})
+    script = script_with(SCRIPT, {"TRIES_OF_REFUSED": 2})
+    server = start_orthanc(script, {"DicomEvents": {"Broker": over_rabbit(rabbit, "full")}, **NEVER_STABLE})
     server.store(make_study(instances=5))
     letters = server.wait_until(lambda: (page := server.get("/dicom-events/dead-letters"))["Total"] == 2 and page)
     assert [(each["Attempts"], each["Error"]) for each in letters["Items"]] == [
@@ -661,7 +663,8 @@ def test_what_a_webhook_refuses_for_good_is_dead_and_what_fails_is_tried_again(
 
 def test_what_fails_too_often_is_dead_and_can_be_dropped(start_orthanc: StartOrthanc, hook: Hook) -> None:
     hook.answers = lambda event: 500 if event["data"]["counts"]["instances"] == 1 else 200
-    server = start_orthanc(SCRIPT, {"DicomEvents": {"Broker": over_webhook(hook, Tries=2)}, **NEVER_STABLE})
+    script = script_with(SCRIPT, {"TRIES_OF_REFUSED": 2})
+    server = start_orthanc(script, {"DicomEvents": {"Broker": over_webhook(hook)}, **NEVER_STABLE})
     server.store(make_study(instances=3))
     wait_until(lambda: len(hook.taken) == 2)
     letter = server.get("/dicom-events/dead-letters")["Items"][0]

@@ -37,14 +37,14 @@ VALID: dict[str, Any] = {
             for each in ("StoredInstance", "StableSeries", "StableStudy", "StablePatient")
         },
     },
-    "Broker": {"Type": "file", "Name": "own", "Events": ["dicom.study.*"], "Format": "plain", "Tries": 3,
+    "Broker": {"Type": "file", "Name": "own", "Events": ["dicom.study.*"], "Format": "plain",
                "FileConfig": {"Path": "events.jsonl", "MaxMegabytes": 1, "Keep": 2}},
     "Brokers": {
         "rabbit": {"Type": "rabbitmq", "RabbitConfig": {
             "URL": f"amqp://me:{SECRET}@127.0.0.1:1/", "MoreURLs": [f"amqps://me:{SECRET}@127.0.0.1:1/"], "Exchange": "x",
-            "Passive": True, "Heartbeat": 5, "CACertificate": "/x", "Certificate": "/x", "CertificateKey": "/x"}},
+            "Passive": True, "CACertificate": "/x", "Certificate": "/x", "CertificateKey": "/x"}},
         "sns": {"Type": "sqs-sns", "SNSConfig": {
-            "TopicArn": "arn:aws:sns:eu-west-1:123456789012:x", "EndpointURL": "http://127.0.0.1:1", "Region": "eu-west-1"}},
+            "TopicArn": "arn:aws:sns:eu-west-1:123456789012:x", "EndpointURL": "http://127.0.0.1:1"}},
         "nats": {"Type": "nats", "NatsConfig": {
             "URL": f"nats://me:{SECRET}@127.0.0.1:1", "MoreURLs": [], "Stream": "X", "Prefix": "x.", "Passive": False,
             "CACertificate": "/x", "CredentialsFile": "/x"}},
@@ -52,7 +52,7 @@ VALID: dict[str, Any] = {
             "BootstrapServers": "127.0.0.1:1,[::1]:2", "Topic": "x", "Options": {"sasl.password": SECRET}}},
         "webhook": {"Type": "webhook", "WebhookConfig": {
             "URL": f"http://me:{SECRET}@127.0.0.1:1/", "Secret": SECRET, "Headers": {"Authorization": f"Bearer {SECRET}"},
-            "Timeout": 1, "Connections": 2, "CACertificate": "/x"}},
+            "Timeout": 1, "CACertificate": "/x"}},
         "log": {"Type": "log"},
     },
     "Format": "structured",

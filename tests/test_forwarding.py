@@ -14,13 +14,14 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from benchmarks.forward_kills import COUNTER, COUNTS, SECTION, kill_in_turn
+from benchmarks.forward_kills import COUNTER, COUNTS, kill_in_turn
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
+from tests.constants import QUICK, script_with
 
-SCRIPT = Path(__file__).parent.parent / "auto_forward_modality.py"
-QUICK: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}}
+BUILT = Path(__file__).parent.parent / "auto_forward_modality.py"
+SCRIPT = script_with(BUILT, QUICK)
 ROUTE = "/auto-forward-modality"
 
 
@@ -111,7 +112,7 @@ def test_rules_send_by_query_origin_level_and_matcher(start_orthanc: StartOrthan
         SCRIPT,
         {
             "DicomModalities": {name: node.as_modality() for name, node in nodes.items()},
-            "AutoForwardModality": {**QUICK, "RuleMode": "all", "Rules": rules},
+            "AutoForwardModality": {"RuleMode": "all", "Rules": rules},
         },
     )
     source.store(make_study(patient_id="CT2024", modality="CT", instances=2))
@@ -142,7 +143,7 @@ def test_the_first_rule_that_matches_decides_and_a_rule_with_an_unknown_destinat
         {"Name": "rest", "Destinations": ["NODE"]},
     ]
     source = start_orthanc(
-        SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {**QUICK, "Rules": rules}}
+        SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {"Rules": rules}}
     )
     source.store(make_study(patient_id="SECRET1"))
     source.store(make_study(patient_id="OTHER"))
@@ -154,7 +155,7 @@ def test_the_first_rule_that_matches_decides_and_a_rule_with_an_unknown_destinat
 
 
 def test_a_query_that_orthanc_refuses_leaves_the_script_idle_with_the_rule_named(start_orthanc: StartOrthanc) -> None:
-    source = start_orthanc(SCRIPT, {"AutoForwardModality": {"Rules": [{"Name": "typo", "Query": {"PatientNam": "A"}}]}})
+    source = start_orthanc(BUILT, {"AutoForwardModality": {"Rules": [{"Name": "typo", "Query": {"PatientNam": "A"}}]}})
     line = (
         "AutoForwardModality.Rules[0].Query.PatientNam (rule 'typo') is refused by Orthanc (did you mean PatientName?)"
     )
@@ -172,7 +173,7 @@ def test_a_matcher_that_fails_loses_nothing(start_orthanc: StartOrthanc, tmp_pat
     broken.touch()
     rules = [{"Name": "mine", "Matcher": f"{matcher}:choose"}]
     source = start_orthanc(
-        SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {**QUICK, "Rules": rules}}
+        SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {"Rules": rules}}
     )
     source.store(make_study())
     source.wait_until(lambda: any(item["Error"] for item in deliveries(source)), what="fail")
@@ -188,10 +189,10 @@ def test_a_matcher_that_fails_loses_nothing(start_orthanc: StartOrthanc, tmp_pat
 
 
 def test_what_came_from_a_node_is_not_sent_back_to_it(start_orthanc: StartOrthanc) -> None:
-    left = start_orthanc(SCRIPT, {"AutoForwardModality": QUICK, "OverwriteInstances": True}, aet="LEFT", start=False)
+    left = start_orthanc(SCRIPT, {"AutoForwardModality": {}, "OverwriteInstances": True}, aet="LEFT", start=False)
     right = start_orthanc(
         SCRIPT,
-        {"DicomModalities": {"LEFT": left.as_modality()}, "AutoForwardModality": QUICK, "OverwriteInstances": True},
+        {"DicomModalities": {"LEFT": left.as_modality()}, "AutoForwardModality": {}, "OverwriteInstances": True},
         aet="RIGHT",
     )
     left.configuration["DicomModalities"] = {"RIGHT": right.as_modality()}
@@ -209,7 +210,7 @@ def test_copies_that_orthanc_made_are_left_out_when_asked(start_orthanc: StartOr
     node = start_orthanc(aet="NODE")
     source = start_orthanc(
         SCRIPT,
-        {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {**QUICK, "SkipModified": True}},
+        {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {"SkipModified": True}},
     )
     source.store(make_study(patient_id="ORIGINAL"))
     source.wait_until(lambda: settled(source, 1), what="deliver the original")
@@ -232,7 +233,7 @@ def test_with_trigger_stored_a_study_is_whole_at_the_destination_long_before_it_
         SCRIPT,
         {
             "DicomModalities": {"NODE": node.as_modality()},
-            "AutoForwardModality": {**QUICK, "Trigger": "Stored"},
+            "AutoForwardModality": {"Trigger": "Stored"},
             "StableAge": 600,
         },
     )
@@ -247,7 +248,7 @@ def test_with_trigger_stored_nothing_goes_twice_when_the_study_becomes_stable(st
     node = start_orthanc(aet="NODE", configuration={"OverwriteInstances": True})
     source = start_orthanc(
         SCRIPT,
-        {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {**QUICK, "Trigger": "Stored"}},
+        {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {"Trigger": "Stored"}},
     )
     source.store(make_study(instances=10))
     source.wait_until_stable()
@@ -267,10 +268,10 @@ def test_refused_instances_stand_alone_and_do_not_hold_up_the_rest(start_orthanc
     node = Node("PICKY", refuse=lambda dataset: int(dataset.InstanceNumber) % 2 == 0)
     try:
         source = start_orthanc(
-            SCRIPT,
+            script_with(BUILT, {"FIRST_DELAY_SECONDS": 1.0}),
             {
                 "DicomModalities": {"PICKY": node.as_modality()},
-                "AutoForwardModality": {"Retry": {"First": 1, "Longest": 3600, "GiveUpHours": 1}},
+                "AutoForwardModality": {"Retry": {"GiveUpHours": 1}},
             },
         )
         source.store(make_study(instances=10))
@@ -296,12 +297,11 @@ def test_a_destination_that_hangs_holds_up_the_others_for_one_timeout_at_most(
     node = start_orthanc(aet="NODE")
     hangs = {f"HANGS{count}": [f"HANGS{count}", *hanging[1:]] for count in range(number)}
     source = start_orthanc(
-        SCRIPT,
+        BUILT,
         {
             "ConcurrentJobs": jobs,
             "DicomScuTimeout": 5,
             "DicomModalities": {**hangs, "NODE": node.as_modality()},
-            "AutoForwardModality": {"Retry": {"First": 30}},
         },
     )
     for patient in range(4):
@@ -324,7 +324,7 @@ def modalities(output, uri, **request):
 
 orthanc.RegisterRestCallback("/modalities", modalities)
 """
-    source = start_orthanc(SCRIPT.read_text() + slow, {"DicomModalities": {"NODE": ["NODE", "127.0.0.1", 1]}})
+    source = start_orthanc(BUILT.read_text() + slow, {"DicomModalities": {"NODE": ["NODE", "127.0.0.1", 1]}})
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(source.get, f"{ROUTE}/destinations") for _ in range(3)]
         assert [list(each.result()) for each in asked] == [["NODE"]] * 3
@@ -334,8 +334,8 @@ def test_a_destination_gets_work_again_as_soon_as_it_answers(start_orthanc: Star
     node = start_orthanc(aet="NODE")
     node.stop()
     source = start_orthanc(
-        SCRIPT,
-        {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {"Retry": {"First": 3000}}},
+        script_with(BUILT, {"FIRST_DELAY_SECONDS": 3000.0}),
+        {"DicomModalities": {"NODE": node.as_modality()}},
     )
     source.store(make_study())
     source.wait_until(lambda: source.get(f"{ROUTE}/destinations")["NODE"]["Away"], what="see that it is away")
@@ -350,7 +350,7 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed_also_over_a_resta
         SCRIPT,
         {
             "DicomModalities": {"NODE": node.as_modality(), "OTHER": other.as_modality()},
-            "AutoForwardModality": QUICK,
+            "AutoForwardModality": {},
         },
     )
     source.post(f"{ROUTE}/destinations/NODE/pause")
@@ -369,7 +369,7 @@ def test_a_resource_is_sent_now_rules_or_not(start_orthanc: StartOrthanc) -> Non
         SCRIPT,
         {
             "DicomModalities": {"NODE": node.as_modality()},
-            "AutoForwardModality": {**QUICK, "Rules": [{"Name": "none", "Query": {"PatientID": "NOBODY"}}]},
+            "AutoForwardModality": {"Rules": [{"Name": "none", "Query": {"PatientID": "NOBODY"}}]},
         },
     )
     source.store(make_study(instances=2, series=2))
@@ -413,7 +413,7 @@ def test_permissive_is_refused_by_name(start_orthanc: StartOrthanc) -> None:
 
 def test_metrics_tell_what_waits_and_how_much_goes_out(start_orthanc: StartOrthanc) -> None:
     node = start_orthanc(aet="NODE")
-    source = start_orthanc(SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": QUICK})
+    source = start_orthanc(SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": {}})
     seen: set[str] = set()
 
     def measured() -> bool:
@@ -433,7 +433,7 @@ def test_every_instance_arrives_although_sender_and_destination_are_killed_again
 ) -> None:
     (tmp_path / "counter.py").write_text(COUNTER)
     node = start_orthanc(tmp_path / "counter.py", COUNTS, aet="NODE")
-    section = {"DicomModalities": {"NODE": node.as_modality()}, "AutoForwardModality": SECTION}
+    section = {"DicomModalities": {"NODE": node.as_modality()}}
     found = kill_in_turn(start_orthanc(SCRIPT, section), node, rounds=6, studies=3, seed=7)
     assert found.stored == 6 * 3 * 5
     assert found.missing == 0

@@ -34,7 +34,7 @@ VALID: dict[str, Any] = {
     "Trigger": "Stored",
     "SkipModified": True,
     "DeleteAfterForward": True,
-    "Retry": {"First": 1, "Longest": 60.5, "GiveUpHours": 0},
+    "Retry": {"GiveUpHours": 0.5},
     "MaxPerDestination": 2,
     "DestinationOptions": {
         "A": {
@@ -142,7 +142,7 @@ def test_an_unknown_key_is_one_error_wherever_it_stands(forwarder: Forwarder, na
     for key in where:
         holder = holder[key]
     known = {*VALID, *VALID["Rules"][0], *VALID["Retry"], *VALID["Rules"][0]["Origin"], "MaxJobs", "Windows"}
-    if name in known | {"TcpNoDelay", "Options", "Proof"}:
+    if name in known | {"TcpNoDelay", "First", "Longest", "Options", "Proof"}:
         return
     holder[name] = 1
     [line] = forwarder.errors(section)

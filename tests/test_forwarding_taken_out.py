@@ -10,9 +10,9 @@ import pytest
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from tests.constants import QUICK, script_with
 
-NODES = Path(__file__).parent.parent / "auto_forward_modality.py"
-RETRY = {"Retry": {"First": 1, "Longest": 2}}
+NODES = script_with(Path(__file__).parent.parent / "auto_forward_modality.py", QUICK)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_nothing_goes_to_a_destination_that_the_configuration_names_no_more_unti
 ) -> None:
     wrong = start_orthanc(aet="WRONG", start=False)
     nodes = {"WRONG": wrong.as_modality(), "PACS": ["PACS", "127.0.0.1", 1]}
-    here = start_orthanc(NODES, {"DicomModalities": nodes, "AutoForwardModality": RETRY}, aet="HERE")
+    here = start_orthanc(NODES, {"DicomModalities": nodes, "AutoForwardModality": {}}, aet="HERE")
     here.store_scu(make_study(instances=2))
     here.wait_until(
         lambda: here.get("/auto-forward-modality/deliveries", destination="WRONG", state="waiting")["Total"],
@@ -39,7 +39,7 @@ def test_nothing_goes_to_a_destination_that_the_configuration_names_no_more_unti
     )
     here.stop()
     wrong.start()
-    here.configuration["AutoForwardModality"] = {**RETRY, **after}
+    here.configuration["AutoForwardModality"] = after
     here.start()
     here.wait_for_log("1 deliveries wait for WRONG, which the configuration names no more, and are held")
     here.wait_until(
@@ -57,7 +57,7 @@ def test_nothing_goes_to_a_destination_that_the_configuration_names_no_more_unti
 
 def test_what_a_person_sent_goes_to_a_destination_that_no_rule_names(start_orthanc: StartOrthanc) -> None:
     other = start_orthanc(aet="OTHER", start=False)
-    section = {**RETRY, "Destinations": []}
+    section: dict[str, Any] = {"Destinations": []}
     here = start_orthanc(
         NODES, {"DicomModalities": {"OTHER": other.as_modality()}, "AutoForwardModality": section}, aet="HERE"
     )

@@ -14,11 +14,11 @@ from testing.nodes import HttpAnswer, HttpNode, HttpRequest, Respond, answer_jso
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
+from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "auto_forward_peer.py"
+SCRIPT = script_with(ROOT / "auto_forward_peer.py", QUICK)
 ROUTE = "/auto-forward-peer"
-QUICK: dict[str, Any] = {"Retry": {"First": 1, "Longest": 2}}
 SECURED = {"AuthenticationEnabled": True, "RegisteredUsers": {"alice": "opensesame"}}
 # It says {"Status": "FilteredOut"} with 200 of the second image of each series.
 FILTERS = "function ReceivedInstanceFilter(dicom, origin, info)\n  return dicom.InstanceNumber ~= '2'\nend\n"
@@ -34,7 +34,7 @@ def states(server: OrthancServer) -> list[str]:
 
 
 def to(url: str, *credentials: str, **section: Any) -> dict[str, Any]:
-    return {"OrthancPeers": {"PEER": [url, *credentials]}, "AutoForwardPeer": {**QUICK, **section}}
+    return {"OrthancPeers": {"PEER": [url, *credentials]}, "AutoForwardPeer": section}
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_peer_whose_password_only_orthanc_knows_is_asked_by_orthanc_and_for_re
         return behind(HttpRequest(request.method, request.path.removeprefix("/at"), request.headers, request.body))
 
     node.respond = redirect if redirects else behind
-    source = start_orthanc(SCRIPT, {"OrthancPeersInDatabase": True, "AutoForwardPeer": QUICK})
+    source = start_orthanc(SCRIPT, {"OrthancPeersInDatabase": True, "AutoForwardPeer": {}})
     source.put("/peers/PEER", [f"{node.url}/", "alice", "opensesame"])
     source.store(make_study())
     if redirects:
@@ -203,7 +203,7 @@ def test_with_verify_what_a_peer_filters_is_sent_again_and_dead_at_last_and_the_
     lua = tmp_path / "filters.lua"
     lua.write_text(FILTERS)
     there = start_orthanc(aet="THERE", configuration={**SECURED, "LuaScripts": [str(lua)]})
-    retry = {"Retry": {"First": 1, "Longest": 1, "GiveUpHours": 3 / 3600}}
+    retry = {"Retry": {"GiveUpHours": 3 / 3600}}
     source = start_orthanc(SCRIPT, verified(there, **retry))
     source.store(make_study(series=2, instances=3))
     study = source.get("/studies")[0]
@@ -262,7 +262,7 @@ def test_verify_of_a_peer_that_only_orthanc_can_ask_is_refused_before_anything_i
     start_orthanc: StartOrthanc,
 ) -> None:
     there = start_orthanc(aet="THERE", configuration=SECURED)
-    section = {**QUICK, "DestinationOptions": {"PEER": {"Verify": True}}}
+    section = {"DestinationOptions": {"PEER": {"Verify": True}}}
     source = start_orthanc(SCRIPT, {"OrthancPeersInDatabase": True, "AutoForwardPeer": section})
     source.put("/peers/PEER", there.as_peer())
     source.store(make_study())
@@ -289,8 +289,8 @@ def test_what_a_person_sends_whole_is_verified_too(start_orthanc: StartOrthanc, 
 def test_auto_retries_runs_no_job_again_to_what_is_no_orthanc(start_orthanc: StartOrthanc, node: HttpNode) -> None:
     there = start_orthanc(aet="THERE")
     node.respond = answer_json({}, 503)
-    configuration = {"OrthancPeers": {"PEER": node.as_peer()}, "AutoRetries": QUICK}
-    source = start_orthanc(ROOT / "auto_retries.py", configuration)
+    configuration = {"OrthancPeers": {"PEER": node.as_peer()}, "AutoRetries": {}}
+    source = start_orthanc(script_with(ROOT / "auto_retries.py", QUICK), configuration)
     study = source.store(make_study())[0]["ParentStudy"]
     source.post("/peers/PEER/store", {"Resources": [study], "Synchronous": False})
 
@@ -310,9 +310,9 @@ def test_a_copy_is_sent_to_an_orthanc_only_and_is_not_deleted_for_what_is_none(
     start_orthanc: StartOrthanc, node: HttpNode
 ) -> None:
     there = start_orthanc(aet="THERE")
-    section = {"Secret": "s" * 32, "Recipes": {"out": {"Peer": "PEER", "DeleteCopy": True}}, **QUICK}
+    section = {"Secret": "s" * 32, "Recipes": {"out": {"Peer": "PEER", "DeleteCopy": True}}}
     configuration = {"OrthancPeers": {"PEER": node.as_peer()}, "AnonymizeSeries": section}
-    source = start_orthanc(ROOT / "anonymize_series.py", configuration)
+    source = start_orthanc(script_with(ROOT / "anonymize_series.py", QUICK), configuration)
     study = source.store(make_study(modality="MR"))[0]["ParentStudy"]
     source.wait_until(lambda: source.request("GET", "/anonymize-series/status").ok, what="start")
     source.post(f"/anonymize-series/{study}", {"Recipe": "out"})

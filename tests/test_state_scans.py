@@ -13,6 +13,7 @@ import pytest
 
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
+from tests.constants import script_with
 
 ROOT = Path(__file__).parent.parent
 SECRET = "0123456789abcdef" * 2
@@ -41,7 +42,7 @@ KEEPS_FINISHED = re.compile(r"^SCAN (work|w|o|jobs|requests|purges|p|studies|s)\
 @pytest.mark.parametrize(
     ("name", "configuration"),
     [
-        ("auto_forward_modality", {**NODE, "AutoForwardModality": {"Retry": {"First": 1}}}),
+        ("auto_forward_modality", NODE),
         ("auto_retries", {**NODE, "AutoRetries": {}}),
         ("anonymize_series", {"AnonymizeSeries": RULES}),
         ("purge_old_studies", {}),
@@ -52,7 +53,10 @@ def test_no_turn_scans_what_is_finished(
     start_briefly: StartOrthanc, tmp_path: Path, name: str, configuration: dict[str, object]
 ) -> None:
     log = tmp_path / "statements"
-    script = TRACED.format(log=str(log), script=str(ROOT / f"{name}.py"))
+    path = ROOT / f"{name}.py"
+    if name == "auto_forward_modality":
+        path = script_with(path, {"FIRST_DELAY_SECONDS": 1.0})
+    script = TRACED.format(log=str(log), script=str(path))
     server = start_briefly(script, {"StableAge": 1, "AutoForwardModality": {}, **configuration})
     route = f"/{name.replace('_', '-')}/status"
     server.wait_until(lambda: server.request("GET", route).status_code == 200, what="start")

@@ -17,6 +17,7 @@ from . import BrokerAwayError, BrokerUnusableError
 
 CONNECT_WITHIN_SECONDS = 10.0
 CLOSE_WITHIN_SECONDS = 0.5
+HEARTBEAT_SECONDS = 30  # between two, unless the URL says another number
 
 
 class RabbitConnection:
@@ -63,7 +64,7 @@ class RabbitConnection:
     def _parameters(self, url: str) -> pika.URLParameters:
         parameters = pika.URLParameters(url)
         if "heartbeat=" not in url:
-            parameters.heartbeat = self._config.heartbeat
+            parameters.heartbeat = HEARTBEAT_SECONDS
         parameters.socket_timeout = parameters.stack_timeout = CONNECT_WITHIN_SECONDS
         if parameters.ssl_options is not None:
             context = ssl.create_default_context(cafile=self._config.ca_certificate)

@@ -37,14 +37,25 @@ class Recipe:
     remove: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
-    keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
+    keep_private_tags: bool = dataclasses.field(
+        default=False, metadata={"help": "Private tags stay, where the analysis needs them. They may hold names."}
+    )
     dicom_version: str | None = dataclasses.field(
-        default=None, metadata={"help": "Of PS3.15 whose profile Orthanc follows (`2021b`, …); null: its newest."}
+        default=None,
+        metadata={
+            "help": (
+                "Edition of DICOM PS3.15 whose profile Orthanc applies (`2021b`, …), if a protocol names one; "
+                "null: its newest."
+            )
+        },
     )
     allow_burned_in: bool = dataclasses.field(
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
-    allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
+    allow_non_images: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Also what has no pixels: reports, documents, plans. It may hold names as text."},
+    )
     modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
     peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
@@ -64,39 +75,66 @@ class Settings:
         metadata={
             "secret": True,
             "check": wrong_secret,
-            "help": "Of UIDs and pseudonyms, at least 32 characters. Keep it: with another one, everything gets others.",
+            "help": (
+                "Text of at least 32 characters, from which UIDs and pseudonyms are made. Keep it: another one "
+                "makes others."
+            ),
         },
     )
     recipes: dict[str, Recipe] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: how, and where to (below)."}
+        default_factory=dict,
+        metadata={"help": "How something is de-identified and where the copy is sent, by name (below)."},
     )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is de-identified by itself; `Destinations` are names of recipes."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches makes its copies.",
+        },
     )
     pseudonym_prefix: str = dataclasses.field(
         default="ANON-", metadata={"help": "What PatientID and PatientName of copies begin with."}
     )
     re_identify: bool = dataclasses.field(
-        default=False, metadata={"help": "Whether results may be taken back, and the register be read over HTTP."}
+        default=False,
+        metadata={
+            "help": "Allow results to be taken back into the original study, and the register to be read over HTTP."
+        },
     )
     results: Origin | None = dataclasses.field(
         default=None,
-        metadata={"help": "Origin of results that are taken back by themselves, when their series is stable."},
+        metadata={
+            "help": (
+                'Where results come from that are taken back by themselves: `{"RemoteAET": ["AI"]}`; null: from '
+                "nowhere."
+            )
+        },
     )
     delete_results: bool = dataclasses.field(
-        default=False, metadata={"help": "Delete a result as it came, when it is in the original study."}
+        default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When what failed is tried again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the register also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
+                "for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}

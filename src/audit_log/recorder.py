@@ -30,6 +30,7 @@ from .writer import LineWriter
 GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
 TURN_SECONDS = 5.0  # between two looks for what has become quiet
 LINES_PER_WRITE = 500
+MAX_FILE_BYTES = 64_000_000  # then a new file begins
 
 
 class Recorder:
@@ -102,7 +103,7 @@ class Recorder:
             key = settings.key or read_or_make_key(folder / "audit_log.key")
             self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
-                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
+                *(self.folder, key.encode(), MAX_FILE_BYTES),
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )

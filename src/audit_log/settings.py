@@ -6,7 +6,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from common.state import make_private, open_private
 
@@ -23,12 +25,19 @@ def wrong_key(key: str | None) -> str | None:
 class Settings:
     """The section `AuditLog`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxFileSize": "the script decides that itself now (a new file begins after 64 MB)",
+    }
+
     key: str | None = dataclasses.field(
         default=None,
         metadata={
             "secret": True,
             "check": wrong_key,
-            "help": "Of the HMACs, at least 32 characters; null: made, and kept in `audit_log.key` beside the index.",
+            "help": (
+                "Secret of the checksums (HMAC), at least 32 characters. null: one is made and kept in "
+                "`audit_log.key` beside the index."
+            ),
         },
     )
     path: str | None = dataclasses.field(
@@ -36,10 +45,12 @@ class Settings:
     )
     watch_requests: bool | None = dataclasses.field(
         default=None,
-        metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
-    )
-    max_file_size: float = dataclasses.field(
-        default=64, metadata={"minimum": 0.001, "help": "Megabytes after which a new file begins."}
+        metadata={
+            "help": (
+                "Also write down who asks for images over HTTP. null: from plugin 5.0 on; the filter of older "
+                "ones leaks memory."
+            )
+        },
     )
     keep_days: float | None = dataclasses.field(
         default=None,
@@ -47,7 +58,13 @@ class Settings:
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: what is written also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: what is written survives a crash. `full`: also the loss of power, but each write "
+                "waits for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -7,7 +7,7 @@ until a person retries it. The jobs of the forward scripts, and those that someb
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
 
-    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"First": 60, "GiveUpHours": 24}}
+    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"GiveUpHours": 24}}
 
 To look at and to act on, with curl:
 

@@ -82,8 +82,7 @@ class Failures:
         retry, data = self._retry, json.loads(row["data"])
         entry = {"Time": utc(), "Job": row["job"], "Error": one_line(error)}
         data["History"] = [*data.get("History", []), entry][-ATTEMPTS_REMEMBERED:]
-        is_last = for_ever or row["attempts"] >= retry.max_attempts
-        give_up_after = GIVE_UP_AT_ONCE_SECONDS if is_last else retry.give_up_hours * 3600
+        give_up_after = GIVE_UP_AT_ONCE_SECONDS if for_ever else retry.give_up_hours * 3600
         with self._ledger.transaction():
             self._work.change(row["id"], data=data)
             delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}

@@ -27,6 +27,7 @@ from forwarding.peers import Peers
 
 # Between two turns of the thread, which an event cuts short: while a row waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+KEEP_FINISHED_DAYS = 30.0  # in the list
 LOOK_EVERY_SECONDS = 30.0  # at all jobs: one that is canceled before it began gives no event
 EVENTS = (
     *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
@@ -106,7 +107,7 @@ class Retrier:
         self._inbox.flush()
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
-            self.ledger.forget_finished(self.settings.keep_done_days)
+            self.ledger.forget_finished(KEEP_FINISHED_DAYS)
             self.failures.measure()
             self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
         is_asking = self._watcher.settle_ended(self.worker.stopping)
@@ -120,4 +121,4 @@ class Retrier:
     def _max_concurrent(self) -> int:
         """Return how many attempts may run at a time: a slot is left to the jobs of others."""
         slots = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        return self.settings.max_concurrent or max(1, slots - 1)
+        return max(1, slots - 1)

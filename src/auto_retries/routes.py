@@ -75,7 +75,7 @@ class Routes:
         return _shown(row)
 
     def retry_job(self, request: Request) -> dict[str, Any]:
-        """Run one that is dead, or waits, again now, with all attempts and the whole time."""
+        """Run one that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._row(request)
         if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")

@@ -2,6 +2,8 @@
 """The section `AutoRetries` of the configuration."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 from common.retry import Retry
 
@@ -13,30 +15,37 @@ NAME = "auto-retries"
 class JobRetry(Retry):
     """When a job that failed is run again."""
 
-    max_attempts: int = dataclasses.field(
-        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxAttempts": "the script decides that itself now (a job is run again until GiveUpHours have passed)",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `AutoRetries`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxConcurrent": "the script decides that itself now (ConcurrentJobs less one run at a time)",
+        "KeepDoneDays": "jobs that were run again with success stay in the list for 30 days",
+    }
+
     types: tuple[str, ...] = dataclasses.field(
         default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
-    retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
-    max_concurrent: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
+    retry: JobRetry = dataclasses.field(
+        default=JobRetry(), metadata={"help": "For how long a failed job is run again."}
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
     )

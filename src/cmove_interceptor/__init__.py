@@ -47,8 +47,7 @@ def register() -> None:
         refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
         return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
-    if settings.tcp_no_delay:
-        os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+    os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
     if interceptor.refusal:
         orthanc.LogError(interceptor.refusal)

@@ -8,7 +8,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.retry import Retry
 from common.settings import SettingsError, is_nearly, not_empty
@@ -19,6 +19,7 @@ from .templates import RESULTS, placeholders, texts_of, wrong_template
 SECTION = "CMoveInterceptor"
 MOVES = ("move", "notify", "fetch")
 MIN_IMAGES_FOR_SECOND_ASSOCIATION = 100  # fewer are sent as fast by one
+FIRST_NOTIFICATION_DELAY_SECONDS = 10.0  # until the second attempt
 
 
 def _url(template: str) -> str | None:
@@ -74,7 +75,7 @@ class Service:
         metadata={"check": _name, "help": "What waits is bound to it; null: method and host, as `GET ris.example`."},
     )
     method: str = dataclasses.field(
-        default="GET", metadata={"choices": ("GET", "POST"), "help": "Two entries for both."}
+        default="GET", metadata={"choices": ("GET", "POST"), "help": "HTTP method. For both, write two entries."}
     )
     body: Any = dataclasses.field(
         default=None,
@@ -84,13 +85,18 @@ class Service:
         },
     )
     headers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"check": _headers, "secret": True, "help": "Headers to send besides."}
+        default_factory=dict, metadata={"check": _headers, "secret": True, "help": "More HTTP headers, by name."}
     )
-    username: str = dataclasses.field(default="", metadata={"help": "For basic authentication."})
-    password: str = dataclasses.field(default="", metadata={"secret": True, "help": "For basic authentication."})
-    token: str = dataclasses.field(default="", metadata={"secret": True, "help": "For bearer authentication."})
+    username: str = dataclasses.field(default="", metadata={"help": "User for basic authentication."})
+    password: str = dataclasses.field(
+        default="", metadata={"secret": True, "help": "Password for basic authentication."}
+    )
+    token: str = dataclasses.field(default="", metadata={"secret": True, "help": "Token for bearer authentication."})
     verify_tls: bool = dataclasses.field(
-        default=True, metadata={"help": "Whether the service's certificate is verified."}
+        default=True,
+        metadata={
+            "help": "Check the service's certificate. To trust one of your own, set `CaFile` rather than false here."
+        },
     )
     ca_file: str | None = dataclasses.field(
         default=None, metadata={"help": "Certificates to trust (PEM); null: those of the system."}
@@ -100,7 +106,12 @@ class Service:
     )
     key_file: str | None = dataclasses.field(default=None, metadata={"help": "Key of the client certificate."})
     timeout: float = dataclasses.field(
-        default=10, metadata={"minimum": 0.1, "maximum": 300, "help": "Seconds; of a `Required` one at most 5."}
+        default=10,
+        metadata={
+            "minimum": 0.1,
+            "maximum": 300,
+            "help": "Seconds to wait for an answer (of a `Required` service at most 5). More for a slow service.",
+        },
     )
     when: str = dataclasses.field(
         default="before",
@@ -115,20 +126,27 @@ class Service:
 class Rule:
     """One entry of `Rules`: another `Mode` for some requests. The first that fits counts."""
 
-    mode: str = dataclasses.field(default="move", metadata={"choices": MOVES, "help": "What is done with those."})
+    mode: str = dataclasses.field(
+        default="move", metadata={"choices": MOVES, "help": "What is done with the requests that match."}
+    )
     levels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; not there: all."}
+        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; without the key: all."}
     )
     target_aets: tuple[str, ...] = dataclasses.field(
         default=(),
         metadata={
             "key": "TargetAETs",
             "check": not_empty,
-            "help": "Destinations; `*` and `?` match any text, any character; not there: all.",
+            "help": "AE titles of destinations, with `*` and `?`; without the key: all.",
         },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "OriginatorAETs", "check": not_empty, "help": "Who asks; likewise."}
+        default=(),
+        metadata={
+            "key": "OriginatorAETs",
+            "check": not_empty,
+            "help": "AE titles of those who ask, with `*` and `?`; without the key: all.",
+        },
     )
     identifiers: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -145,7 +163,14 @@ class Fetch:
         metadata={"key": "From", "check": _sources, "help": "`modality:NAME` and `peer:NAME`, asked in this order."},
     )
     seconds: float = dataclasses.field(
-        default=60, metadata={"minimum": 1, "maximum": 3600, "help": "Time limit for all that one request fetches."}
+        default=60,
+        metadata={
+            "minimum": 1,
+            "maximum": 3600,
+            "help": (
+                "Time limit for all that one request fetches; who asks waits as long. More for an archive that is slow."
+            ),
+        },
     )
     keep: bool = dataclasses.field(
         default=True, metadata={"help": "False: what was fetched is deleted after the move."}
@@ -156,12 +181,20 @@ class Fetch:
 class NotificationRetry(Retry):
     """When a notification that failed is sent again: sooner than other work, for it is small."""
 
-    first: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds until the second attempt."})
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 10 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_NOTIFICATION_DELAY_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `CMoveInterceptor`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY",
+    }
 
     mode: str = dataclasses.field(
         default="move",
@@ -180,18 +213,25 @@ class Settings:
         metadata={
             "minimum": 1,
             "maximum": 8,
-            "help": f"How many at a time send what has {MIN_IMAGES_FOR_SECOND_ASSOCIATION} images or more.",
+            "help": f"Associations at a time for a move of {MIN_IMAGES_FOR_SECOND_ASSOCIATION} images or more. "
+            "1 if destinations take one at a time.",
         },
     )
     retry: NotificationRetry = dataclasses.field(
-        default=NotificationRetry(), metadata={"help": "When a notification that failed is sent again."}
+        default=NotificationRetry(), metadata={"help": "For how long a notification that failed is sent again."}
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
@@ -200,11 +240,11 @@ class Settings:
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
+            "help": (
+                "Days (of running) for which notifications are kept whose service is not in `Notify` any more; "
+                "0: for ever."
+            ),
         },
-    )
-    tcp_no_delay: bool = dataclasses.field(
-        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
 
 

@@ -47,8 +47,8 @@ def constant(node: ast.AST, names: dict[str, ast.AST]) -> str | None:
     return "".join(text for text in texts if text is not None) if texts and None not in texts else None
 
 
-def assigned(tree: ast.Module) -> dict[str, ast.AST]:
-    """Collect the names that the top of a module gives a value once."""
+def assigned(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
+    """Collect the names that the top of a module or a class gives a value once."""
     values: dict[str, list[ast.AST]] = {}
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:

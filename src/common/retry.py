@@ -2,21 +2,31 @@
 """When what failed is tried again: exponential back-off with jitter, and an end."""
 
 import dataclasses
-import random
+from collections.abc import Mapping
+from typing import ClassVar
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
 
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )

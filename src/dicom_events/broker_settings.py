@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import urllib.parse
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from common.wildcards import matches_pattern
 
@@ -36,7 +37,7 @@ def _url(*schemes: str) -> Any:
 
 
 def _ca_certificate(scheme: str) -> Any:
-    field = path_or_null(f"Whom to trust over `{scheme}`; null: the system's.")
+    field = path_or_null(f"File of certificates to trust over `{scheme}` (PEM); null: the system's.")
     return dataclasses.field(default=None, metadata={**field.metadata, "key": "CACertificate"})
 
 
@@ -55,6 +56,10 @@ def _headers(headers: dict[str, Any]) -> str | None:
 class RabbitConfig:
     """A topic exchange of a RabbitMQ server; the routing key is the type."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Heartbeat": "the script decides that itself now (30 s, or what the URL says: amqp://…/?heartbeat=10)",
+    }
+
     url: str = dataclasses.field(
         default="",
         metadata={"key": "URL", "secret": True, "check": _url("amqp", "amqps"), "help": "`amqp://USER:PASSWORD@HOST/`"},
@@ -72,21 +77,24 @@ class RabbitConfig:
         default="orthanc",
         metadata={
             **whole_text(r"[^\0-\x1f]{1,60}|[!-~]{1,255}", "a name of at most 255 bytes"),
-            "help": "Its name; durable, of the kind topic.",
+            "help": "Name of the exchange, a durable one of the kind topic.",
         },
     )
-    passive: bool = switch(False, "True: the exchange must be there; it is not declared.")
-    heartbeat: int = dataclasses.field(
-        default=30, metadata={"minimum": 1, "maximum": 3600, "help": "Seconds between two heartbeats."}
+    passive: bool = switch(
+        False, "True: the exchange must be there, as the user of `URL` may not make one. False: it is made."
     )
     ca_certificate: str | None = _ca_certificate("amqps")
-    certificate: str | None = path_or_null("Ours, for the server (PEM).")
-    certificate_key: str | None = path_or_null("Its key (PEM); null: it is in the same file.")
+    certificate: str | None = path_or_null("File of Orthanc's own certificate (PEM), if the server asks for one.")
+    certificate_key: str | None = path_or_null("File of the key of `Certificate` (PEM); null: it is in the same file.")
 
 
 @dataclasses.dataclass(frozen=True)
 class SNSConfig:
     """A topic of Amazon SNS; credentials are found the AWS way (environment, ~/.aws, the machine's role)."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Region": "the region is that of TopicArn now; where that names none, that of AWS_DEFAULT_REGION",
+    }
 
     topic_arn: str = dataclasses.field(
         default="",
@@ -97,11 +105,11 @@ class SNSConfig:
     )
     endpoint_url: str | None = dataclasses.field(
         default=None,
-        metadata={"key": "EndpointURL", "check": _url("http", "https"), "help": "Another service that speaks SNS."},
-    )
-    region: str | None = dataclasses.field(
-        default=None,
-        metadata={**whole_text("[a-z0-9-]{1,63}", "a region, as eu-west-1"), "help": "Null: that of the topic."},
+        metadata={
+            "key": "EndpointURL",
+            "check": _url("http", "https"),
+            "help": "Address of another service that speaks SNS; null: Amazon's.",
+        },
     )
 
 
@@ -131,7 +139,7 @@ class NatsConfig:
         default="ORTHANC",
         metadata={
             **whole_text(r"[^\0-\x1f\s.*>/\\]+", "a name without dots and spaces"),
-            "help": "Made if it is not there; else it must take our subjects.",
+            "help": "Name of the stream. It is made if it is not there; else it must take the subjects below `Prefix`.",
         },
     )
     prefix: str = dataclasses.field(
@@ -141,9 +149,11 @@ class NatsConfig:
             "help": "What subjects begin with.",
         },
     )
-    passive: bool = switch(False, "True: the stream must be there; it is not made.")
+    passive: bool = switch(
+        False, "True: the stream must be there, as the user of `URL` may not make one. False: it is made."
+    )
     ca_certificate: str | None = _ca_certificate("tls")
-    credentials_file: str | None = path_or_null("A file that `nsc` made.")
+    credentials_file: str | None = path_or_null("File of credentials that `nsc` made; null: those of `URL`.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +169,14 @@ class KafkaConfig:
     )
     topic: str = dataclasses.field(
         default="orthanc",
-        metadata={**whole_text("[A-Za-z0-9._-]{1,249}", "a name of A-Z a-z 0-9 . _ -"), "help": "Its name."},
+        metadata={**whole_text("[A-Za-z0-9._-]{1,249}", "a name of A-Z a-z 0-9 . _ -"), "help": "Name of the topic."},
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"secret": True, "help": "More of librdkafka's own (`sasl.password`, `ssl.ca.location`)."},
+        metadata={
+            "secret": True,
+            "help": "Settings of librdkafka for authentication and TLS (`sasl.password`, `ssl.ca.location`).",
+        },
     )
 
 
@@ -171,20 +184,31 @@ class KafkaConfig:
 class WebhookConfig:
     """A server that takes each event as the body of a POST."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Connections": "the script decides that itself now (4 POSTs at a time, of one series one)",
+    }
+
     url: str = dataclasses.field(
         default="",
-        metadata={"key": "URL", "secret": True, "check": _url("http", "https"), "help": "Never followed elsewhere."},
+        metadata={
+            "key": "URL",
+            "secret": True,
+            "check": _url("http", "https"),
+            "help": "Where events are posted. Redirects are not followed.",
+        },
     )
     secret: str = dataclasses.field(
-        default="", metadata={"secret": True, "help": "Key of the signature (HMAC-SHA256); none: not signed."}
+        default="",
+        metadata={"secret": True, "help": "Key with which each event is signed (HMAC-SHA256); empty: not signed."},
     )
     headers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"secret": True, "check": _headers, "help": "More headers (`Authorization`)."}
+        default_factory=dict,
+        metadata={"secret": True, "check": _headers, "help": "More headers, by name (`Authorization`)."},
     )
     timeout: float = dataclasses.field(
-        default=10, metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds for one answer."}
+        default=10,
+        metadata={"minimum": 0.1, "maximum": 3600, "help": "Seconds to wait for an answer. More for a slow server."},
     )
-    connections: int = dataclasses.field(default=4, metadata={"minimum": 1, "maximum": 64, "help": "POSTs at a time."})
     ca_certificate: str | None = _ca_certificate("https")
 
 
@@ -194,10 +218,16 @@ class FileConfig:
 
     path: str | None = path_or_null("Null: `dicom_events.jsonl` beside the outbox (a relative path starts there too).")
     max_megabytes: float = dataclasses.field(
-        default=100, metadata={"minimum": 0.001, "help": "A file of this size becomes `….1`, that one `….2`."}
+        default=100,
+        metadata={"minimum": 0.001, "help": "Megabytes after which the file becomes `….1`, and that one `….2`."},
     )
     keep: int = dataclasses.field(
-        default=10, metadata={"minimum": 1, "maximum": 1000, "help": "How many of these there are at most."}
+        default=10,
+        metadata={
+            "minimum": 1,
+            "maximum": 1000,
+            "help": "Full files that are kept. `MaxMegabytes` times this is the room on disk.",
+        },
     )
 
 
@@ -232,17 +262,23 @@ def _patterns(values: tuple[str, ...]) -> str | None:
 class BrokerSettings:
     """What each broker has, whatever its type."""
 
-    type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Which kind it is."})
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Tries": "the script decides that itself now (what the broker refuses is tried 5 times, then it is a dead letter)",
+    }
+
+    type: str = dataclasses.field(default="", metadata={"choices": TYPES, "help": "Kind of the broker."})
     name: str | None = dataclasses.field(
-        default=None, metadata={"help": "Of `Broker` alone; null: `broker`. What waits is bound to it."}
+        default=None,
+        metadata={
+            "help": (
+                "Name to which what waits is bound; null: `broker`. For `Broker` only: in `Brokers` the key is "
+                "the name."
+            )
+        },
     )
     events: tuple[str, ...] = dataclasses.field(
-        default=("*",), metadata={"check": _patterns, "help": "Types that go there, as `dicom.study.*`."}
+        default=("*",), metadata={"check": _patterns, "help": "Types of events that go there, as `dicom.study.*`."}
     )
     format: str | None = dataclasses.field(
-        default=None, metadata={"choices": FORMATS, "help": "Another `Format` than that of the section."}
-    )
-    tries: int = dataclasses.field(
-        default=5,
-        metadata={"minimum": 1, "help": "How often what it refuses is tried, before it goes to the dead letters."},
+        default=None, metadata={"choices": FORMATS, "help": "`Format` of this broker; null: that of the section."}
     )

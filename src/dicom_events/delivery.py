@@ -24,6 +24,7 @@ PAGE_EVENTS = 1000
 SETTLE_EVERY_SECONDS = 0.2  # the cursor is written
 LETTERS_EVERY_SECONDS = 0.5  # letters are looked for
 LETTERS_AT_ONCE = 200
+TRIES_OF_REFUSED = 5  # then it is a dead letter
 KNOWN_TYPES = 1000  # whose match with the patterns is remembered
 
 
@@ -160,7 +161,7 @@ class Delivery:
     def _on_refused(self, event: Event, outcome: Outcome, attempts: int) -> None:
         error = self._health.hidden(outcome.error)
         self._health.last_error = error
-        is_dead = outcome.final or attempts >= self._settings.tries
+        is_dead = outcome.final or attempts >= TRIES_OF_REFUSED
         state = "dead" if is_dead else "waiting"
         self._outbox.letters.park(self._name, [(event.row, event.key)], error, state, attempts)
         if is_dead:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from common.backoff import Backoff
 from common.ledger import Ledger
-from common.retry import Retry
 
 from .events import Event
 
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS letter(
 CREATE INDEX IF NOT EXISTS letter_by_key ON letter(broker, state, key, event);
 CREATE INDEX IF NOT EXISTS letter_by_event ON letter(event);
 """
-RETRY = Retry(first=1.0, longest=60.0)  # seconds until what a broker refused is tried again
+RETRY = Backoff(first=1.0, longest=60.0)  # seconds until what a broker refused is tried again
 EVENT_COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
 DEAD = (
     "SELECT l.*, e.id uid, e.type, e.subject, e.created, e.data FROM letter l JOIN event e ON e.row=l.event "

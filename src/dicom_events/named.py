@@ -10,7 +10,7 @@ import urllib.parse
 from typing import Any
 
 from common.routes import one_line
-from common.settings import S, SettingsError, key_of, read_settings, wrong_keys
+from common.settings import S, SettingsError, key_of, read_settings, removed_keys, wrong_keys
 
 from .broker_settings import CONFIGS, TYPES, BrokerSettings, FileConfig
 from .settings import SECTION, Settings
@@ -94,7 +94,7 @@ def _read_named(path: str, name: str, content: Any, former: str = "") -> Named:
 def _read_broker(path: str, content: Any) -> tuple[BrokerSettings, Any]:
     keys = [key for key, _ in CONFIGS.values()]
     known = [*map(key_of, dataclasses.fields(BrokerSettings)), *keys]
-    if isinstance(content, dict) and (complaint := wrong_keys(path, content, known)):
+    if isinstance(content, dict) and (complaint := wrong_keys(path, content, known, removed_keys(BrokerSettings))):
         raise SettingsError(complaint)
     if not isinstance(content, dict) or "Type" not in content:
         raise SettingsError(f"{path}.Type: not there, allowed: one of {', '.join(TYPES)}")

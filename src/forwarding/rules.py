@@ -96,7 +96,7 @@ class Rule:
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
     )
     level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -106,9 +106,16 @@ class Rule:
         default_factory=dict,
         metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
     )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
     matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
@@ -121,7 +128,7 @@ class Window:
         default=DAYS,
         metadata={
             "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
+            "help": "Days of the week on which it begins.",
         },
     )
     start: str = dataclasses.field(
@@ -129,12 +136,16 @@ class Window:
         metadata={
             "key": "From",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
+            "help": "When it begins, in the server's local time.",
         },
     )
     end: str = dataclasses.field(
         default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends; before `From`: on the next day.",
+        },
     )
 
 

@@ -19,13 +19,16 @@ class SendOptions:
     """What is particular to one destination."""
 
     max_jobs: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Jobs at a time, instead of `MaxPerDestination`."}
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time for this destination; null: `MaxPerDestination`."}
     )
     windows: tuple[Window, ...] = dataclasses.field(
         default=(),
         metadata={
             "check": not_empty,
-            "help": "Hours in which it may be sent to, by `Days`, `From`, `To`; not there: always.",
+            "help": (
+                'Times in which it may be sent to: `{"Days": ["Mon"], "From": "22:00", "To": "06:00"}`; without '
+                "the key: always."
+            ),
         },
     )
     options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
@@ -48,13 +51,19 @@ class ForwardingSettings:
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches adds its destinations.",
+        },
     )
     trigger: str = dataclasses.field(
         default="Stable",
         metadata={
             "choices": ("Stable", "Stored"),
-            "help": "`Stable`: when it is stable (`StableAge`). `Stored`: in batches while it arrives, then what was missing.",
+            "help": (
+                "`Stable`: sent when nothing more has come for `StableAge`. `Stored`: sent in batches while it "
+                "arrives, so it is there sooner."
+            ),
         },
     )
     skip_modified: bool = dataclasses.field(
@@ -63,23 +72,38 @@ class ForwardingSettings:
     delete_after_forward: bool = dataclasses.field(
         default=False, metadata={"help": "Delete here what every destination has proved to have."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When a failed delivery goes again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,
         metadata={
             "minimum": 1,
-            "help": "Jobs at a time for one destination; null: all of `ConcurrentJobs` for a single one, else one less.",
+            "help": (
+                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
+                "`ConcurrentJobs`, one less where there are several destinations."
+            ),
         },
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: `MaxJobs`, `Windows`, `Options`."}
+        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -30,6 +30,7 @@ from .schedule import Schedule
 from .settings import Settings
 from .summary import summary
 
+KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
 
 
@@ -90,8 +91,8 @@ class Purges:
         return ledger
 
     def _forget_old(self) -> float:
-        """Forget some of what ended `KeepDoneDays` ago; return the seconds until more of it may go."""
-        before = self._clock.read().earliest - self._settings.keep_done_days * DAY_SECONDS
+        """Forget some of what ended long ago; return the seconds until more of it may go."""
+        before = self._clock.read().earliest - KEEP_FINISHED_DAYS * DAY_SECONDS
         return 0.1 if self._jobs.forget_some(before) else FORGET_EVERY
 
     # A purge, from request to end

@@ -8,7 +8,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.routes import Refused
 from common.settings import SettingsError, not_empty, read_settings
@@ -67,7 +67,8 @@ class Rule:
         default=(), metadata={"check": not_empty, "help": "Labels that a study must have; without the key: any study."}
     )
     labels_constraint: str = dataclasses.field(
-        default="All", metadata={"choices": ("All", "Any", "None"), "help": "How many of `Labels`, as Orthanc's own."}
+        default="All",
+        metadata={"choices": ("All", "Any", "None"), "help": "Whether a study must have all, any or none of `Labels`."},
     )
     limit: int | None = dataclasses.field(
         default=None, metadata={"minimum": 1, "help": "The most studies of one run, the oldest first; null: no limit."}
@@ -85,6 +86,10 @@ class Rule:
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `PurgeOldStudies`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "KeepDoneDays": "finished purges stay in the list for 30 days, and in the history for ever",
+    }
 
     max_studies: int = dataclasses.field(
         default=0, metadata={"minimum": 0, "help": "More studies at once are refused without `force`; 0: no limit."}
@@ -111,17 +116,22 @@ class Settings:
             "help": "A rule never takes a study of which something came in within so many days.",
         },
     )
-    rules: tuple[Rule, ...] = dataclasses.field(default=(), metadata={"help": "What goes by itself, and when (below)."})
+    rules: tuple[Rule, ...] = dataclasses.field(
+        default=(), metadata={"help": "What is deleted by itself, and when (below)."}
+    )
     state_path: str | None = dataclasses.field(
         default=None,
         metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: ledger and history also survive the loss of power."},
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that finished purges stay in the list; the history stays."}
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: ledger and history survive a crash. `full`: also the loss of power, but each step "
+                "waits for the disk."
+            ),
+        },
     )
 
 

@@ -21,17 +21,41 @@ class Settings:
     )
     maximum_length: int = dataclasses.field(
         default=4096,
-        metadata={"minimum": 16, "help": "Characters of a value that are stored; of a longer one, so many and a mark."},
+        metadata={
+            "minimum": 16,
+            "help": (
+                "Characters of a value that are stored; a longer one is cut off and marked. More takes more "
+                "room in Orthanc's index."
+            ),
+        },
     )
     catch_up: bool = dataclasses.field(
-        default=True, metadata={"help": "Look at what the archive held before the script, or before a tag was named."}
+        default=True,
+        metadata={
+            "help": (
+                "Also read a file of each series that was here before the script, or before a tag was named. "
+                "False: only what comes."
+            )
+        },
     )
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -11,7 +11,7 @@ from common.accept import preferred_type
 from common.parameters import Flag, OneOf, WholeNumber
 from common.routes import Refused, one_line
 
-from .settings import JPEG, MAX_SIZE, MIN_SIZE, PNG, Settings
+from .settings import DEFAULT_QUALITY, JPEG, MAX_SIZE, MIN_SIZE, PNG, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ PARAMETERS = {
 def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[RenderOptions, bool]:
     """Return the picture that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
     given = dict(parameters)
-    size, quality = given.get("size", settings.size), given.get("quality", settings.quality)
+    size, quality = given.get("size", settings.size), given.get("quality", DEFAULT_QUALITY)
     mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred_type(accept, (JPEG, PNG))
     if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")

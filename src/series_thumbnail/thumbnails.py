@@ -19,10 +19,12 @@ from .drawing import DrawingPool
 from .options import RenderOptions
 from .renderer import Renderer
 from .routes import Routes
-from .settings import JPEG, Settings
+from .settings import DEFAULT_QUALITY, JPEG, Settings
 
 STARTS_WITHIN_SECONDS = 5.0  # that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
+MAX_CACHE_BYTES = 64e6  # of pictures that are asked for often
+DRAWING_THREADS = 4  # for those who ask
 SPARE_HTTP_THREADS = 3  # of Orthanc's, that neither wait for pictures nor serve what draws them
 
 
@@ -36,12 +38,12 @@ class Thumbnails:
         self._settings = settings
         self._http_threads = int(configuration.get("HttpThreadsCount", 50))
         # Each picture that is waited for holds one of Orthanc's HTTP threads, and what draws it needs others.
-        threads = min(settings.threads, max(1, self._http_threads // 4))
+        threads = min(DRAWING_THREADS, max(1, self._http_threads // 4))
         self._max_waiting = self._http_threads - threads - SPARE_HTTP_THREADS
         self._renderer = Renderer(loopback)
-        kept_options = RenderOptions(settings.size, JPEG, settings.quality)
+        kept_options = RenderOptions(settings.size, JPEG, DEFAULT_QUALITY)
         chooser = Chooser(loopback, self._renderer, chosen, kept, kept_options)
-        cache, archive = Cache(settings.cache_megabytes * 1e6), Archive(loopback)
+        cache, archive = Cache(MAX_CACHE_BYTES), Archive(loopback)
         self._pool = DrawingPool(chooser, cache, archive, threads, self._max_waiting)
         self.routes = Routes(settings, self._pool, cache, archive, self._renderer)
         self._is_decided, self._is_off = threading.Event(), False  # whether it has started or can't; whether it can't

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from common.accept import preferred_type
+from common.backoff import Backoff
 from common.identifiers import orthanc_identifier
-from common.retry import Retry
 from common.wildcards import matches_any, matches_pattern
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
@@ -68,8 +68,8 @@ def test_the_most_specific_range_decides_what_a_client_gets(accept: str | None, 
 
 
 def test_the_delay_doubles_up_to_the_longest_with_jitter() -> None:
-    retry = Retry(first=10, longest=100)
+    backoff = Backoff(first=10, longest=100)
     for attempts, most in ((1, 10), (2, 20), (4, 80), (5, 100), (1000, 100)):
-        delays = [retry.delay(attempts) for _ in range(50)]
+        delays = [backoff.delay(attempts) for _ in range(50)]
         assert most / 2 <= min(delays) <= max(delays) <= most
         assert len(set(delays)) > 1

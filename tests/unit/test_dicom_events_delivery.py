@@ -46,8 +46,9 @@ class Broker:
 
 
 @pytest.fixture
-def broker(source: Any, clock: Clock, tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(source, tmp_path / "x.sqlite", tries=2)
+def broker(source: Any, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setattr(source("dicom_events.delivery"), "TRIES_OF_REFUSED", 2)
+    made = Broker(source, tmp_path / "x.sqlite")
     yield made
     made.delivery.close()
     made.outbox.close()

@@ -193,7 +193,7 @@ def test_an_instance_stored_again_is_sent_again_only_if_its_content_is_another(
 
 
 def test_a_failed_job_goes_again_later_and_then_it_has_arrived(forwarding: Forwarding) -> None:
-    forwarding.start(Retry={"First": 30, "Longest": 100})
+    forwarding.start()
     forwarding.receive("a1", "i1")
     forwarding.end("PACS-1", why="Cannot connect")
     eventually(lambda: forwarding.states() == ["waiting"])
@@ -228,7 +228,7 @@ def test_jobs_that_wait_for_a_node_that_failed_are_called_back_and_that_is_no_at
 
 
 def test_a_node_that_answers_again_gets_at_once_what_waits_for_it(forwarding: Forwarding) -> None:
-    forwarding.start(Retry={"First": 1000, "Longest": 5000})
+    forwarding.start()
     forwarding.receive("a1", "i1")
     forwarding.end("PACS-1", why="Cannot connect")
     forwarding.turn()
@@ -424,12 +424,12 @@ def test_a_matcher_that_fails_loses_nothing(forwarding: Forwarding, tmp_path: Pa
     (tmp_path / "m.py").write_text(
         "from pathlib import Path\ndef f(_):\n    return Path(__file__).with_name('to').read_text()\n"
     )
-    forwarding.start(Rules=[{"Name": "mine", "Matcher": "m.py:f"}], Retry={"First": 1, "Longest": 1})
+    forwarding.start(Rules=[{"Name": "mine", "Matcher": "m.py:f"}])
     forwarding.receive("a1", "i1")
     assert forwarding.sent() == []
     assert "the rules can't be applied: FileNotFoundError" in forwarding.deliveries()[0]["Error"]
     (tmp_path / "to").write_text("VNA")
-    forwarding.turn(2)
+    forwarding.turn(40)
     assert forwarding.sent("VNA") == [["i1"]]
 
 

@@ -84,7 +84,7 @@ def test_what_was_given_early_and_comes_again_before_it_was_stable_is_sent_again
 
 def test_what_waited_to_be_routed_from_before_does_not_hide_what_comes_again(restoring: Restoring) -> None:
     """The number of a row from before is larger than any that comes: noted as given, it would hide all of them."""
-    restoring.start(OVERWRITES[0], Retry={"First": 1, "Longest": 1})
+    restoring.start(OVERWRITES[0])
     bulk = restoring.rest._content
     restoring.rest.answers["POST", "/tools/bulk-content"] = restoring.rest.error(500)
     restoring.rest.receive("a1", "i0", "i1")
@@ -92,10 +92,10 @@ def test_what_waited_to_be_routed_from_before_does_not_hide_what_comes_again(res
     restoring.turn()
     assert [row["Task"] for row in restoring.script.get(f"{NAME}/deliveries")["Items"]] == ["route"]
     studies = restoring.rest.studies
-    restoring.restore(OVERWRITES[0], {"Retry": {"First": 1, "Longest": 1}})
+    restoring.restore(OVERWRITES[0], {})
     restoring.rest.studies = studies
     restoring.rest.answers["POST", "/tools/bulk-content"] = lambda _, body: bulk(body)
-    restoring.turn(2)
+    restoring.turn(40)
     assert restoring.sent() == [["i0", "i1"]]
     restoring.end_all()
     restoring.rest.studies = {}

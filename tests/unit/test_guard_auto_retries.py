@@ -228,8 +228,8 @@ def test_what_would_do_the_same_goes_again_once(retries: Retries) -> None:
     assert [row["FirstJob"] for row in retries.rows()] == ["j1"]
 
 
-def test_after_its_attempts_it_is_dead_until_a_person_retries(retries: Retries) -> None:
-    retries.start(Retry={"MaxAttempts": 2, "First": 30, "Longest": 30})
+def test_when_its_time_is_over_it_is_dead_until_a_person_retries(retries: Retries) -> None:
+    retries.start(Retry={"GiveUpHours": 35 / 3600})
     retries.submit("j1", "1")
     retries.fail("j1")
     eventually(retries.rows)

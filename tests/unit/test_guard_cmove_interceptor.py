@@ -143,7 +143,6 @@ def test_a_required_service_that_can_not_be_reached_fails_the_move(moving: Movin
 def test_a_notification_that_is_not_delivered_waits_and_survives_a_restart(moving: Moving, clock: Clock) -> None:
     section: dict[str, Any] = {
         "Notify": [{"Url": "http://127.0.0.1:1/{StudyInstanceUID}"}],
-        "Retry": {"First": 9, "Longest": 9},
     }
     moving.start(**section)
     moving.move()

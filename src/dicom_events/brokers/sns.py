@@ -43,7 +43,7 @@ class SNS(ThreadedBroker):
             retries={"mode": "standard", "total_max_attempts": 2},
             max_pool_connections=self.threads,
         )
-        region = self._config.region or self._config.topic_arn.split(":")[3] or None
+        region = self._config.topic_arn.split(":")[3] or None  # None: the AWS way
         try:
             self._client = boto3.session.Session().client(
                 "sns", region_name=region, endpoint_url=self._config.endpoint_url, config=settings

@@ -21,6 +21,7 @@ from . import BrokerAwayError, BrokerUnusableError, Outcome, Submitted, Threaded
 FINAL = {400, 409, 410, 413, 414, 415, 422, 431}  # this event will never be taken
 # Nothing is taken now, or not from us: all wait. A redirect would lead elsewhere than the configuration says.
 AWAY = {301, 302, 303, 307, 308, 401, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504}
+POSTS_AT_A_TIME = 4  # each over a connection of its own
 IDLE_CONNECTION_SECONDS = 4.0  # after which a kept connection is not trusted any more
 
 
@@ -32,7 +33,7 @@ class Webhook(ThreadedBroker):
     def __init__(self, form: Form, config: WebhookConfig) -> None:
         super().__init__(form)
         self._config = config
-        self.most_under_way = self.threads = config.connections
+        self.most_under_way = self.threads = POSTS_AT_A_TIME
         address = urllib.parse.urlsplit(config.url)
         self._user = f"{address.username or ''}:{address.password or ''}" if "@" in address.netloc else ""
         self._https, self._host, self._port = address.scheme.lower() == "https", address.hostname or "", address.port
