@@ -59,7 +59,7 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, TypedDict, Unpack
 
 try:
     import pydicom
@@ -288,21 +288,31 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -334,17 +344,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -375,24 +389,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -578,7 +627,7 @@ class Rule:
         default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
     )
     level: str = dataclasses.field(
-        default="Study", metadata={"choices": LEVELS, "help": "What is looked at, and sent."}
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
@@ -588,9 +637,16 @@ class Rule:
         default_factory=dict,
         metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
     )
-    origin: Origin = dataclasses.field(default=Origin(), metadata={"help": "Where it came from."})
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
     matcher: str = dataclasses.field(
-        default="", metadata={"help": "`module.py:function`: gets a description, returns destinations or nothing."}
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
 
@@ -603,7 +659,7 @@ class Window:
         default=DAYS,
         metadata={
             "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
-            "help": "The days on which it begins.",
+            "help": "Days of the week on which it begins.",
         },
     )
     start: str = dataclasses.field(
@@ -611,12 +667,16 @@ class Window:
         metadata={
             "key": "From",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "HH:MM",
+            "help": "When it begins, in the server's local time.",
         },
     )
     end: str = dataclasses.field(
         default="24:00",
-        metadata={"key": "To", "check": lambda text: None if clock_time(text) else "a time as HH:MM", "help": "HH:MM"},
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends; before `From`: on the next day.",
+        },
     )
 
 
@@ -3496,14 +3556,25 @@ class Recipe:
     remove: tuple[str, ...] = dataclasses.field(
         default=(), metadata={"help": "Tags that are removed, besides those of the profile."}
     )
-    keep_private_tags: bool = dataclasses.field(default=False, metadata={"help": "Private tags stay."})
+    keep_private_tags: bool = dataclasses.field(
+        default=False, metadata={"help": "Private tags stay, where the analysis needs them. They may hold names."}
+    )
     dicom_version: str | None = dataclasses.field(
-        default=None, metadata={"help": "Of PS3.15 whose profile Orthanc follows (`2021b`, …); null: its newest."}
+        default=None,
+        metadata={
+            "help": (
+                "Edition of DICOM PS3.15 whose profile Orthanc applies (`2021b`, …), if a protocol names one; "
+                "null: its newest."
+            )
+        },
     )
     allow_burned_in: bool = dataclasses.field(
         default=False, metadata={"help": "Also images that may show names or faces in their pixels."}
     )
-    allow_non_images: bool = dataclasses.field(default=False, metadata={"help": "Also reports, documents, plans, …"})
+    allow_non_images: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Also what has no pixels: reports, documents, plans. It may hold names as text."},
+    )
     modality: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this DICOM node."})
     peer: str | None = dataclasses.field(default=None, metadata={"help": "The copy is sent to this Orthanc."})
     stow: str | None = dataclasses.field(
@@ -3523,39 +3594,66 @@ class Settings:
         metadata={
             "secret": True,
             "check": wrong_secret,
-            "help": "Of UIDs and pseudonyms, at least 32 characters. Keep it: with another one, everything gets others.",
+            "help": (
+                "Text of at least 32 characters, from which UIDs and pseudonyms are made. Keep it: another one "
+                "makes others."
+            ),
         },
     )
     recipes: dict[str, Recipe] = dataclasses.field(
-        default_factory=dict, metadata={"help": "By name: how, and where to (below)."}
+        default_factory=dict,
+        metadata={"help": "How something is de-identified and where the copy is sent, by name (below)."},
     )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is de-identified by itself; `Destinations` are names of recipes."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
-        metadata={"choices": ("first", "all"), "help": "The first rule that matches decides, or all do."},
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches makes its copies.",
+        },
     )
     pseudonym_prefix: str = dataclasses.field(
         default="ANON-", metadata={"help": "What PatientID and PatientName of copies begin with."}
     )
     re_identify: bool = dataclasses.field(
-        default=False, metadata={"help": "Whether results may be taken back, and the register be read over HTTP."}
+        default=False,
+        metadata={
+            "help": "Allow results to be taken back into the original study, and the register to be read over HTTP."
+        },
     )
     results: Origin | None = dataclasses.field(
         default=None,
-        metadata={"help": "Origin of results that are taken back by themselves, when their series is stable."},
+        metadata={
+            "help": (
+                'Where results come from that are taken back by themselves: `{"RemoteAET": ["AI"]}`; null: from '
+                "nowhere."
+            )
+        },
     )
     delete_results: bool = dataclasses.field(
-        default=False, metadata={"help": "Delete a result as it came, when it is in the original study."}
+        default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
-    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "When what failed is tried again."})
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the register also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
+                "for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -54,7 +54,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 if __name__ == "__main__":  # the built file as a program: to verify a log takes no Orthanc
     sys.modules.setdefault("orthanc", types.ModuleType("orthanc"))
@@ -907,17 +907,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -948,24 +952,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2610,12 +2649,19 @@ def wrong_key(key: str | None) -> str | None:
 class Settings:
     """The section `AuditLog`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxFileSize": "the script decides that itself now (a new file begins after 64 MB)",
+    }
+
     key: str | None = dataclasses.field(
         default=None,
         metadata={
             "secret": True,
             "check": wrong_key,
-            "help": "Of the HMACs, at least 32 characters; null: made, and kept in `audit_log.key` beside the index.",
+            "help": (
+                "Secret of the checksums (HMAC), at least 32 characters. null: one is made and kept in "
+                "`audit_log.key` beside the index."
+            ),
         },
     )
     path: str | None = dataclasses.field(
@@ -2623,10 +2669,12 @@ class Settings:
     )
     watch_requests: bool | None = dataclasses.field(
         default=None,
-        metadata={"help": "Whether requests are written down; null: from plugin 5.0 on, whose filter leaks no memory."},
-    )
-    max_file_size: float = dataclasses.field(
-        default=64, metadata={"minimum": 0.001, "help": "Megabytes after which a new file begins."}
+        metadata={
+            "help": (
+                "Also write down who asks for images over HTTP. null: from plugin 5.0 on; the filter of older "
+                "ones leaks memory."
+            )
+        },
     )
     keep_days: float | None = dataclasses.field(
         default=None,
@@ -2634,7 +2682,13 @@ class Settings:
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: what is written also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: what is written survives a crash. `full`: also the loss of power, but each write "
+                "waits for the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
@@ -2658,6 +2712,7 @@ def read_or_make_key(path: Path) -> str:
 GATHERING_SECONDS = 0.2  # in which events are gathered, to be written together
 TURN_SECONDS = 5.0  # between two looks for what has become quiet
 LINES_PER_WRITE = 500
+MAX_FILE_BYTES = 64_000_000  # then a new file begins
 
 
 class Recorder:
@@ -2730,7 +2785,7 @@ class Recorder:
             key = settings.key or read_or_make_key(folder / "audit_log.key")
             self.folder = configuration_folder() / settings.path if settings.path else folder / "audit-log"
             self.log = Log(
-                *(self.folder, key.encode(), int(settings.max_file_size * 1e6)),
+                *(self.folder, key.encode(), MAX_FILE_BYTES),
                 sync=settings.durability == "full",
                 setting="Path" if settings.path else "StatePath",
             )

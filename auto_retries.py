@@ -9,7 +9,7 @@ until a person retries it. The jobs of the forward scripts, and those that someb
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
 
-    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"First": 60, "GiveUpHours": 24}}
+    "AutoRetries": {"Types": ["DicomModalityStore", "OrthancPeerStore"], "Retry": {"GiveUpHours": 24}}
 
 To look at and to act on, with curl:
 
@@ -53,7 +53,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -877,21 +877,31 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -2579,17 +2589,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -2620,24 +2634,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2835,32 +2884,39 @@ NAME = "auto-retries"
 class JobRetry(Retry):
     """When a job that failed is run again."""
 
-    max_attempts: int = dataclasses.field(
-        default=100, metadata={"minimum": 1, "help": "Attempts after which it is `dead`, the first failure included."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxAttempts": "the script decides that itself now (a job is run again until GiveUpHours have passed)",
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `AutoRetries`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "MaxConcurrent": "the script decides that itself now (ConcurrentJobs less one run at a time)",
+        "KeepDoneDays": "jobs that were run again with success stay in the list for 30 days",
+    }
+
     types: tuple[str, ...] = dataclasses.field(
         default=("DicomModalityStore", "OrthancPeerStore", "DicomMoveScu"),
         metadata={"help": "Types of jobs that are run again, as `/jobs/{id}` names them."},
     )
-    retry: JobRetry = dataclasses.field(default=JobRetry(), metadata={"help": "When a failed job is run again."})
-    max_concurrent: int | None = dataclasses.field(
-        default=None, metadata={"minimum": 1, "help": "Retries at a time; null: one less than `ConcurrentJobs`."}
+    retry: JobRetry = dataclasses.field(
+        default=JobRetry(), metadata={"help": "For how long a failed job is run again."}
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    keep_done_days: float = dataclasses.field(
-        default=30, metadata={"minimum": 0, "help": "Days that jobs that were run again with success stay in the list."}
     )
 
 
@@ -2935,8 +2991,7 @@ class Failures:
         retry, data = self._retry, json.loads(row["data"])
         entry = {"Time": utc(), "Job": row["job"], "Error": one_line(error)}
         data["History"] = [*data.get("History", []), entry][-ATTEMPTS_REMEMBERED:]
-        is_last = for_ever or row["attempts"] >= retry.max_attempts
-        give_up_after = GIVE_UP_AT_ONCE_SECONDS if is_last else retry.give_up_hours * 3600
+        give_up_after = GIVE_UP_AT_ONCE_SECONDS if for_ever else retry.give_up_hours * 3600
         with self._ledger.transaction():
             self._work.change(row["id"], data=data)
             delays = {"first": retry.first, "longest": retry.longest, "give_up_after": give_up_after}
@@ -3448,6 +3503,7 @@ class Watcher:
 
 # Between two turns of the thread, which an event cuts short: while a row waits, and when nothing does.
 BUSY_TURN_SECONDS, IDLE_TURN_SECONDS = 1.0, 5.0
+KEEP_FINISHED_DAYS = 30.0  # in the list
 LOOK_EVERY_SECONDS = 30.0  # at all jobs: one that is canceled before it began gives no event
 EVENTS = (
     *("ORTHANC_STARTED", "ORTHANC_STOPPED", "JOB_SUBMITTED", "JOB_SUCCESS", "JOB_FAILURE"),
@@ -3527,7 +3583,7 @@ class Retrier:
         self._inbox.flush()
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
-            self.ledger.forget_finished(self.settings.keep_done_days)
+            self.ledger.forget_finished(KEEP_FINISHED_DAYS)
             self.failures.measure()
             self._next_look = time.monotonic() + LOOK_EVERY_SECONDS
         is_asking = self._watcher.settle_ended(self.worker.stopping)
@@ -3541,7 +3597,7 @@ class Retrier:
     def _max_concurrent(self) -> int:
         """Return how many attempts may run at a time: a slot is left to the jobs of others."""
         slots = int(self._configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        return self.settings.max_concurrent or max(1, slots - 1)
+        return max(1, slots - 1)
 
 
 # ---- src/auto_retries/routes.py: The routes `/auto-retries/…`.
@@ -3607,7 +3663,7 @@ class Routes:
         return _shown(row)
 
     def retry_job(self, request: Request) -> dict[str, Any]:
-        """Run one that is dead, or waits, again now, with all attempts and the whole time."""
+        """Run one that is dead, or waits, again now, with the whole time until it is given up."""
         row = self._row(request)
         if not self._retry(Which(ids=[row["id"]])):
             raise Refused(409, f"Job {row['id']} is {row['state']}; only what is dead or waiting can be retried")

@@ -49,7 +49,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -899,17 +899,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -940,24 +944,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -1942,21 +1981,31 @@ def is_orthanc_identifier(text: str) -> bool:
 # ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
 
 
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
 @dataclasses.dataclass(frozen=True)
 class Retry:
     """When what failed is tried again."""
 
-    first: float = dataclasses.field(default=30, metadata={"minimum": 1, "help": "Seconds until the second attempt."})
-    longest: float = dataclasses.field(
-        default=3600, metadata={"minimum": 1, "help": "Most seconds between two attempts."}
-    )
-    give_up_hours: float = dataclasses.field(
-        default=72, metadata={"minimum": 0, "help": "Hours after which it is `dead`."}
-    )
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return min(self.longest, self.first * 2.0 ** min(attempts - 1, 40)) * random.uniform(0.5, 1)
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
+                "longest outage to expect."
+            ),
+        },
+    )
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -2583,6 +2632,7 @@ def _without_dots(segment: str, template: str) -> str:
 SECTION = "CMoveInterceptor"
 MOVES = ("move", "notify", "fetch")
 MIN_IMAGES_FOR_SECOND_ASSOCIATION = 100  # fewer are sent as fast by one
+FIRST_NOTIFICATION_DELAY_SECONDS = 10.0  # until the second attempt
 
 
 def _url(template: str) -> str | None:
@@ -2638,7 +2688,7 @@ class Service:
         metadata={"check": _name, "help": "What waits is bound to it; null: method and host, as `GET ris.example`."},
     )
     method: str = dataclasses.field(
-        default="GET", metadata={"choices": ("GET", "POST"), "help": "Two entries for both."}
+        default="GET", metadata={"choices": ("GET", "POST"), "help": "HTTP method. For both, write two entries."}
     )
     body: Any = dataclasses.field(
         default=None,
@@ -2648,13 +2698,18 @@ class Service:
         },
     )
     headers: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"check": _headers, "secret": True, "help": "Headers to send besides."}
+        default_factory=dict, metadata={"check": _headers, "secret": True, "help": "More HTTP headers, by name."}
     )
-    username: str = dataclasses.field(default="", metadata={"help": "For basic authentication."})
-    password: str = dataclasses.field(default="", metadata={"secret": True, "help": "For basic authentication."})
-    token: str = dataclasses.field(default="", metadata={"secret": True, "help": "For bearer authentication."})
+    username: str = dataclasses.field(default="", metadata={"help": "User for basic authentication."})
+    password: str = dataclasses.field(
+        default="", metadata={"secret": True, "help": "Password for basic authentication."}
+    )
+    token: str = dataclasses.field(default="", metadata={"secret": True, "help": "Token for bearer authentication."})
     verify_tls: bool = dataclasses.field(
-        default=True, metadata={"help": "Whether the service's certificate is verified."}
+        default=True,
+        metadata={
+            "help": "Check the service's certificate. To trust one of your own, set `CaFile` rather than false here."
+        },
     )
     ca_file: str | None = dataclasses.field(
         default=None, metadata={"help": "Certificates to trust (PEM); null: those of the system."}
@@ -2664,7 +2719,12 @@ class Service:
     )
     key_file: str | None = dataclasses.field(default=None, metadata={"help": "Key of the client certificate."})
     timeout: float = dataclasses.field(
-        default=10, metadata={"minimum": 0.1, "maximum": 300, "help": "Seconds; of a `Required` one at most 5."}
+        default=10,
+        metadata={
+            "minimum": 0.1,
+            "maximum": 300,
+            "help": "Seconds to wait for an answer (of a `Required` service at most 5). More for a slow service.",
+        },
     )
     when: str = dataclasses.field(
         default="before",
@@ -2679,20 +2739,27 @@ class Service:
 class Rule:
     """One entry of `Rules`: another `Mode` for some requests. The first that fits counts."""
 
-    mode: str = dataclasses.field(default="move", metadata={"choices": MOVES, "help": "What is done with those."})
+    mode: str = dataclasses.field(
+        default="move", metadata={"choices": MOVES, "help": "What is done with the requests that match."}
+    )
     levels: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; not there: all."}
+        default=(), metadata={"check": _levels, "help": "PATIENT, STUDY, SERIES, INSTANCE; without the key: all."}
     )
     target_aets: tuple[str, ...] = dataclasses.field(
         default=(),
         metadata={
             "key": "TargetAETs",
             "check": not_empty,
-            "help": "Destinations; `*` and `?` match any text, any character; not there: all.",
+            "help": "AE titles of destinations, with `*` and `?`; without the key: all.",
         },
     )
     originator_aets: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "OriginatorAETs", "check": not_empty, "help": "Who asks; likewise."}
+        default=(),
+        metadata={
+            "key": "OriginatorAETs",
+            "check": not_empty,
+            "help": "AE titles of those who ask, with `*` and `?`; without the key: all.",
+        },
     )
     identifiers: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -2709,7 +2776,14 @@ class Fetch:
         metadata={"key": "From", "check": _sources, "help": "`modality:NAME` and `peer:NAME`, asked in this order."},
     )
     seconds: float = dataclasses.field(
-        default=60, metadata={"minimum": 1, "maximum": 3600, "help": "Time limit for all that one request fetches."}
+        default=60,
+        metadata={
+            "minimum": 1,
+            "maximum": 3600,
+            "help": (
+                "Time limit for all that one request fetches; who asks waits as long. More for an archive that is slow."
+            ),
+        },
     )
     keep: bool = dataclasses.field(
         default=True, metadata={"help": "False: what was fetched is deleted after the move."}
@@ -2720,12 +2794,20 @@ class Fetch:
 class NotificationRetry(Retry):
     """When a notification that failed is sent again: sooner than other work, for it is small."""
 
-    first: float = dataclasses.field(default=10, metadata={"minimum": 0.1, "help": "Seconds until the second attempt."})
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 10 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_NOTIFICATION_DELAY_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `CMoveInterceptor`."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "TcpNoDelay": "DICOM goes at full speed now, unless Orthanc's environment has another value of TCP_NODELAY",
+    }
 
     mode: str = dataclasses.field(
         default="move",
@@ -2744,18 +2826,25 @@ class Settings:
         metadata={
             "minimum": 1,
             "maximum": 8,
-            "help": f"How many at a time send what has {MIN_IMAGES_FOR_SECOND_ASSOCIATION} images or more.",
+            "help": f"Associations at a time for a move of {MIN_IMAGES_FOR_SECOND_ASSOCIATION} images or more. "
+            "1 if destinations take one at a time.",
         },
     )
     retry: NotificationRetry = dataclasses.field(
-        default=NotificationRetry(), metadata={"help": "When a notification that failed is sent again."}
+        default=NotificationRetry(), metadata={"help": "For how long a notification that failed is sent again."}
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
@@ -2764,11 +2853,11 @@ class Settings:
         default=30,
         metadata={
             "minimum": 0,
-            "help": "Days, of running, that what waits for a service that is gone is kept; 0: for ever.",
+            "help": (
+                "Days (of running) for which notifications are kept whose service is not in `Notify` any more; "
+                "0: for ever."
+            ),
         },
-    )
-    tcp_no_delay: bool = dataclasses.field(
-        default=True, metadata={"help": "Send and receive at full speed: without, C-STORE is up to 70 times slower."}
     )
 
 
@@ -3860,8 +3949,7 @@ def register() -> None:
         refusal = f"{error}. cmove_interceptor {does} until this is corrected."
         orthanc.LogError(refusal)
         return _listen(Interceptor(Settings(), configuration, refusal), Settings(), refuse=holds)
-    if settings.tcp_no_delay:
-        os.environ["TCP_NODELAY"] = "1"  # DCMTK reads it at each connection, in both directions
+    os.environ.setdefault("TCP_NODELAY", "1")  # DCMTK reads it at each connection, in both directions
     warn_if_open("cmove_interceptor", configuration)
     if interceptor.refusal:
         orthanc.LogError(interceptor.refusal)

@@ -359,8 +359,8 @@ def constant(node: ast.AST, names: dict[str, ast.AST]) -> str | None:
     return "".join(text for text in texts if text is not None) if texts and None not in texts else None
 
 
-def assigned(tree: ast.Module) -> dict[str, ast.AST]:
-    """Collect the names that the top of a module gives a value once."""
+def assigned(tree: ast.Module | ast.ClassDef) -> dict[str, ast.AST]:
+    """Collect the names that the top of a module or a class gives a value once."""
     values: dict[str, list[ast.AST]] = {}
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
@@ -536,14 +536,36 @@ def check_object(path: str, found: Any, wanted: ast.ClassDef, classes: dict[str,
     if not isinstance(found, dict):
         yield f"{path} must be an object of keys and values"
         return
-    fields = {key_of(node): node.annotation for node in wanted.body if isinstance(node, ast.AnnAssign)}
+    fields, removed = fields_of(wanted, classes), removed_keys(wanted, classes)
     for key, value in found.items():
-        if key not in fields:
+        if key in removed:
+            yield f"{path}.{key} is gone: {removed[key]}"
+        elif key not in fields:
             near = difflib.get_close_matches(key.lower(), [name.lower() for name in fields], 1, 0.5)
             meant = [f"did you mean {name}?" for name in fields if [name.lower()] == near]
             yield f"{path} has no key {key}; " + (meant[0] if meant else f"known are {', '.join(fields)}")
         else:
             yield from check_value(f"{path}.{key}", value, fields[key], classes)
+
+
+def lineage(wanted: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    """Yield the classes that a class is made from, and then itself."""
+    for base in wanted.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            yield from lineage(classes[base.id], classes)
+    yield wanted
+
+
+def fields_of(wanted: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, ast.expr]:
+    """Return the keys of a dataclass with their annotations."""
+    nodes = [node for each in lineage(wanted, classes) for node in each.body if isinstance(node, ast.AnnAssign)]
+    return {key_of(node): node.annotation for node in nodes if not ast.unparse(node.annotation).startswith("ClassVar")}
+
+
+def removed_keys(wanted: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
+    """Return the keys that a dataclass had once, each with what happens now: a class variable `REMOVED`, an object of texts."""
+    found = [assigned(each).get("REMOVED") for each in lineage(wanted, classes)]
+    return {key: now for node in found if isinstance(node, ast.Dict) for key, now in ast.literal_eval(node).items()}
 
 
 def key_of(node: ast.AnnAssign) -> str:

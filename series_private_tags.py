@@ -902,17 +902,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -943,24 +947,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2007,17 +2046,41 @@ class Settings:
     )
     maximum_length: int = dataclasses.field(
         default=4096,
-        metadata={"minimum": 16, "help": "Characters of a value that are stored; of a longer one, so many and a mark."},
+        metadata={
+            "minimum": 16,
+            "help": (
+                "Characters of a value that are stored; a longer one is cut off and marked. More takes more "
+                "room in Orthanc's index."
+            ),
+        },
     )
     catch_up: bool = dataclasses.field(
-        default=True, metadata={"help": "Look at what the archive held before the script, or before a tag was named."}
+        default=True,
+        metadata={
+            "help": (
+                "Also read a file of each series that was here before the script, or before a tag was named. "
+                "False: only what comes."
+            )
+        },
     )
     reconcile: bool = dataclasses.field(
-        default=True, metadata={"help": "False in all but one of several Orthancs that share a database."}
+        default=True,
+        metadata={
+            "help": (
+                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
+                "Orthancs on one database."
+            )
+        },
     )
     durability: str = dataclasses.field(
         default="normal",
-        metadata={"choices": ("normal", "full"), "help": "`full`: the ledger also survives the loss of power."},
+        metadata={
+            "choices": ("normal", "full"),
+            "help": (
+                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
+                "the disk."
+            ),
+        },
     )
     state_path: str | None = dataclasses.field(
         default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}

@@ -55,7 +55,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import orthanc
 
@@ -905,17 +905,21 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ----------
     cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
         CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown).
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
     section : the section's name.
     configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known, or the configuration has a section whose
-        name is nearly this one: what is mistyped has no effect, and without it a script would do more than somebody wanted.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
     """
     check_section_name(section, configuration)
     found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
 
 
@@ -946,24 +950,59 @@ def _distance(text: str, known: str) -> int:
     return last[-1]
 
 
-def wrong_keys(path: str, found: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one."""
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
     by_lower = {key.lower(): key for key in known}
     known, complaints = set(by_lower.values()), []
     for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
         near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
         meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
         complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
     return "; ".join(complaints) or None
 
 
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
 def _read_object(cls: type[S], path: str, found: Any) -> S:
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: found {_as_text(found)}, allowed: an object of keys and values")
-    fields = {key_of(field): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if complaint := wrong_keys(path, found, fields):
-        raise SettingsError(complaint)
-    hints = typing.get_type_hints(cls)
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
     values = {
         field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
         for key, field in fields.items()
@@ -2097,28 +2136,34 @@ CHOSEN, CHOSEN_NUMBER = "ThumbnailInstanceID", 2001  # of UserMetadata
 KEPT, KEPT_NUMBER = "SeriesThumbnail", 4301  # of UserContentType
 MIN_SIZE, MAX_SIZE = 16, 1024  # pixels of the longer side
 JPEG, PNG = "image/jpeg", "image/png"
+DEFAULT_QUALITY = 80  # of JPEG
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The section `SeriesThumbnail`."""
 
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "Quality": "a picture has the quality 80, unless a request asks for another one by ?quality=",
+        "CacheMegabytes": "the script decides that itself now (pictures that are asked for often take at most 64 MB of memory)",
+        "Threads": "the script decides that itself now (it draws 4 pictures at a time)",
+    }
+
     size: int = dataclasses.field(
         default=128,
-        metadata={"minimum": MIN_SIZE, "maximum": MAX_SIZE, "help": "Pixels of the longer side, without `?size=`."},
-    )
-    quality: int = dataclasses.field(
-        default=80, metadata={"minimum": 1, "maximum": 100, "help": "Of JPEG, without `?quality=`."}
+        metadata={
+            "minimum": MIN_SIZE,
+            "maximum": MAX_SIZE,
+            "help": "Pixels of the longer side of a picture, without `?size=`.",
+        },
     )
     make_ahead: bool = dataclasses.field(
-        default=True, metadata={"help": "Draw each series when it becomes stable; false: when somebody asks for it."}
-    )
-    cache_megabytes: float = dataclasses.field(
-        default=64, metadata={"minimum": 0, "help": "Most memory for pictures that are asked for often."}
-    )
-    threads: int = dataclasses.field(
-        default=4,
-        metadata={"minimum": 1, "maximum": 32, "help": "Pictures that are drawn at a time for those who ask."},
+        default=True,
+        metadata={
+            "help": (
+                "Draw each series when it becomes stable, so that the first answer is quick. False: when somebody asks."
+            )
+        },
     )
     explorer: bool = dataclasses.field(default=True, metadata={"help": "Show the pictures in Orthanc Explorer."})
 
@@ -2147,7 +2192,7 @@ PARAMETERS = {
 def wanted(parameters: tuple[tuple[str, Any], ...], accept: str, settings: Settings) -> tuple[RenderOptions, bool]:
     """Return the picture that a request asks for, and whether an icon will do. Raises `Refused`: 406."""
     given = dict(parameters)
-    size, quality = given.get("size", settings.size), given.get("quality", settings.quality)
+    size, quality = given.get("size", settings.size), given.get("quality", DEFAULT_QUALITY)
     mime = {"jpeg": JPEG, "png": PNG}[given["format"]] if "format" in given else preferred_type(accept, (JPEG, PNG))
     if mime is None:
         raise Refused(406, f"Accept is {one_line(accept)[:80]!r}, available: {JPEG}, {PNG}")
@@ -3058,6 +3103,8 @@ class Routes:
 
 STARTS_WITHIN_SECONDS = 5.0  # that a request waits for the script
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
+MAX_CACHE_BYTES = 64e6  # of pictures that are asked for often
+DRAWING_THREADS = 4  # for those who ask
 SPARE_HTTP_THREADS = 3  # of Orthanc's, that neither wait for pictures nor serve what draws them
 
 
@@ -3071,12 +3118,12 @@ class Thumbnails:
         self._settings = settings
         self._http_threads = int(configuration.get("HttpThreadsCount", 50))
         # Each picture that is waited for holds one of Orthanc's HTTP threads, and what draws it needs others.
-        threads = min(settings.threads, max(1, self._http_threads // 4))
+        threads = min(DRAWING_THREADS, max(1, self._http_threads // 4))
         self._max_waiting = self._http_threads - threads - SPARE_HTTP_THREADS
         self._renderer = Renderer(loopback)
-        kept_options = RenderOptions(settings.size, JPEG, settings.quality)
+        kept_options = RenderOptions(settings.size, JPEG, DEFAULT_QUALITY)
         chooser = Chooser(loopback, self._renderer, chosen, kept, kept_options)
-        cache, archive = Cache(settings.cache_megabytes * 1e6), Archive(loopback)
+        cache, archive = Cache(MAX_CACHE_BYTES), Archive(loopback)
         self._pool = DrawingPool(chooser, cache, archive, threads, self._max_waiting)
         self.routes = Routes(settings, self._pool, cache, archive, self._renderer)
         self._is_decided, self._is_off = threading.Event(), False  # whether it has started or can't; whether it can't
