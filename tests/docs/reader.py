@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,9 +19,12 @@ from tests.docs.blocks import ROOT, Block, configuration_of, differences, line_p
 from tests.docs.scenes import SECRET, Scene
 
 SCRIPTS = "/etc/orthanc/scripts"
-STATUS = {"series_private_tags": "/with-private-tags/status", "instance_dump": ""}
 ANSWERED_WITHIN = 5.0 if os.environ.get("WRITE_ANSWERS") else 20.0  # seconds: what a script does in the background may take a moment
-SHELL = 'curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
+# A request that is answered with 400 or more fails, also where a page's command would only show that.
+SHELL = """curl() {
+  case " $* " in *" -f"* | *" --fail"*) command curl "$@" ;; *) command curl --silent --show-error --fail-with-body "$@" ;; esac
+}
+"""
 
 
 class Reader:
@@ -98,9 +102,12 @@ class Reader:
     def _wait_until_running(self, script: Path) -> None:
         assert self.server
         name = script.parent.name if script.name == "__init__.py" else script.stem
-        status = STATUS.get(name, f"/{name.replace('_', '-')}/status")
-        if status and self.server.request("GET", status).status_code != 404:
-            self.server.wait_until(lambda: self.server and self.server.get(status).get("State", "running") == "running")
+        status = f"/{name.replace('_', '-')}/status"
+        user = next(iter(self.server.configuration.get("RegisteredUsers", {})), None)
+        auth = (user, SECRET) if user else None
+        if self.server.request("GET", status, auth=auth).status_code != 404:
+            ask = functools.partial(self.server.request, "GET", status, auth=auth)
+            self.server.wait_until(lambda: ask().json().get("State") == "running", what=f"{status} says running")
         errors = [text for level, text in self.server.log_lines() if level == "error"]
         unexpected = [text for text in errors if not any(each in text for each in self.scene.errors)]
         assert not unexpected, unexpected
