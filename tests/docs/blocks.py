@@ -47,7 +47,7 @@ class Block:
             return "run by a test of its own"
         if self.marker == "answer":
             return "answer"
-        if self.marker.startswith("logged by "):
+        if self.marker.startswith("logged by ") or self.marker == "in the log":
             return "log"
         if self.marker.startswith("status ") and self.language == "sh":
             return "command"
@@ -95,12 +95,17 @@ def differences(shown: str, real: str) -> list[str]:
 
 
 def _differing(shown: Any, real: Any, at: str) -> Iterator[str]:
-    """Compare two values of JSON: the same keys and types, and the same words; null stands for any value."""
+    """Compare two values of JSON: the same keys and types, and the same words.
+
+    Null stands for any value; a key `…` says that an object has more than is shown.
+    """
     if shown is None or real is None:
         return
     if isinstance(shown, dict) and isinstance(real, dict):
-        for key in shown.keys() ^ real.keys():
-            yield f"{at}.{key} is {'shown, not answered' if key in shown else 'answered, not shown'}"
+        for key in shown.keys() - real.keys() - {"…"}:
+            yield f"{at}.{key} is shown, not answered"
+        for key in real.keys() - shown.keys() if "…" not in shown else ():
+            yield f"{at}.{key} is answered, not shown"
         for key in shown.keys() & real.keys():
             yield from _differing(shown[key], real[key], f"{at}.{key}")
     elif isinstance(shown, list) and isinstance(real, list):

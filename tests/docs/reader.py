@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -117,18 +118,21 @@ class Reader:
         (self.scripts / block.marker.removeprefix("file: ")).write_text(block.text)
 
     def find_in_log(self, block: Block) -> None:
-        """Start a script with the configuration of the marker; each line of the block must come into Orthanc's log."""
-        script, _, configuration = block.marker.removeprefix("logged by ").partition(" with ")
-        shown = json.loads(self.here(configuration or "{}"))
-        server = self.start_orthanc(self.scripts / script, shown, start=False)
-        try:
-            server.start()
-        except OrthancFailedError:
-            pass  # that may be what the line is about
+        """Look for each line of a block in Orthanc's log; a script that the marker names is started for that."""
+        server = self.server if block.marker == "in the log" else self._start_for_log(block.marker)
+        assert server
         for line in block.text.splitlines():
-            pattern = line_pattern(line)
-            server.wait_until(lambda pattern=pattern: re.search(pattern, self.there(server.log)), what=line)
-        server.kill()
+            found = re.compile(line_pattern(line)).search
+            server.wait_until(lambda found=found: found(self.there(server.log)), what=f"{line!r} in the log")
+        if server is not self.server:
+            server.kill()
+
+    def _start_for_log(self, marker: str) -> OrthancServer:
+        script, _, configuration = marker.removeprefix("logged by ").partition(" with ")
+        server = self.start_orthanc(self.scripts / script, json.loads(configuration or "{}"), start=False)
+        with contextlib.suppress(OrthancFailedError):  # that may be what the line is about
+            server.start()
+        return server
 
     # Commands and answers
 

@@ -84,6 +84,12 @@ def fail_to_send(server: OrthancServer) -> None:
     server.wait_until(lambda: server.get(f"/jobs/{job['ID']}")["State"] == "Failure")
 
 
+def send_in_vain(server: OrthancServer) -> None:
+    """Store a study that is sent to the page's PACS where it is not."""
+    server.put("/modalities/PACS", {"AET": "PACS", "Host": "127.0.0.1", "Port": 1})
+    server.store_scu(real("CT_small.dcm"), aet="CT1")
+
+
 def store_with_words_in_the_image(server: OrthancServer) -> None:
     """Store real images, and one that says that it may show names."""
     store_ct_and_mr(server)
@@ -134,6 +140,13 @@ SCENES: dict[str, Scene] = {
     "docs/purge_old_studies.md": Scene(prepare=store_two_new_and_four_old),
     "docs/security.md": Scene(variables={"MONITORING_PASSWORD": SECRET}),
     "docs/series_private_tags.md": Scene(prepare=store_with_private_tags),
+    "docs/troubleshooting.md": Scene(
+        prepare=send_in_vain,
+        scripts={
+            "pasted.py": "import orthanc\n\n" + 2 * "orthanc.RegisterOnChangeCallback(lambda *given: None)\n",
+            "missing_module.py": "import nothing_like_it\n",
+        },
+    ),
     "docs/upgrade.md": Scene(
         files={
             "etc/orthanc/python.json": '{ "PythonScript": "/etc/orthanc/scripts/auto_forward_modality.py" }\n',
