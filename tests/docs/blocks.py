@@ -115,10 +115,14 @@ def _differing(shown: Any, real: Any, at: str) -> Iterator[str]:
             found = [list(_differing(item, other, f"{at}[{number}]")) for other in real]
             if found and all(found):
                 yield from min(found, key=len)
-    elif _type(shown) != _type(real):
+    elif _type(shown) != _type(real) or _is_another_word(shown, real):
         yield f"{at} is {shown!r}, answered is {real!r}"
-    elif isinstance(shown, str) and WORD.fullmatch(shown) and WORD.fullmatch(real) and shown != real:
-        yield f"{at} is {shown!r}, answered is {real!r}"
+
+
+def _is_another_word(shown: Any, real: Any) -> bool:
+    """Return whether both are single words, as names of states are, and different ones."""
+    texts = isinstance(shown, str) and isinstance(real, str)
+    return texts and shown != real and all(WORD.fullmatch(each) for each in (shown, real))
 
 
 def _type(value: Any) -> str:

@@ -20,7 +20,9 @@ from tests.docs.blocks import ROOT, Block, configuration_of, differences, line_p
 from tests.docs.scenes import SECRET, Scene
 
 SCRIPTS = "/etc/orthanc/scripts"
-ANSWERED_WITHIN = 5.0 if os.environ.get("WRITE_ANSWERS") else 20.0  # seconds: what a script does in the background may take a moment
+ANSWERED_WITHIN = (
+    5.0 if os.environ.get("WRITE_ANSWERS") else 20.0
+)  # seconds: what a script does in the background may take a moment
 # A request that is answered with 400 or more fails, also where a page's command would only show that.
 SHELL = """curl() {
   case " $* " in *" -f"* | *" --fail"*) command curl "$@" ;; *) command curl --silent --show-error --fail-with-body "$@" ;; esac
@@ -85,7 +87,11 @@ class Reader:
     def _start(self, configuration: dict[str, Any], *, must_run: bool = True) -> None:
         """Start Orthanc with what it had before, as after an edit of its configuration; only addresses are others."""
         text = json.dumps(configuration)
-        shown = {**json.loads(self.here(text)), "StorageDirectory": str(self.archive), "IndexDirectory": str(self.archive)}
+        shown = {
+            **json.loads(self.here(text)),
+            "StorageDirectory": str(self.archive),
+            "IndexDirectory": str(self.archive),
+        }
         for name, node in shown.get("DicomModalities", {}).items():
             shown["DicomModalities"][name] = [node[0], "127.0.0.1", self.storescp.port]
         for name in shown.get("OrthancPeers", {}):
@@ -122,10 +128,13 @@ class Reader:
         server = self.server if block.marker == "in the log" else self._start_for_log(block.marker)
         assert server
         for line in block.text.splitlines():
-            found = re.compile(line_pattern(line)).search
-            server.wait_until(lambda found=found: found(self.there(server.log)), what=f"{line!r} in the log")
+            pattern = line_pattern(line)
+            server.wait_until(functools.partial(self._is_logged, pattern, server), what=f"{line!r} in the log")
         if server is not self.server:
             server.kill()
+
+    def _is_logged(self, pattern: str, server: OrthancServer) -> bool:
+        return re.search(pattern, self.there(server.log)) is not None
 
     def _start_for_log(self, marker: str) -> OrthancServer:
         script, _, configuration = marker.removeprefix("logged by ").partition(" with ")

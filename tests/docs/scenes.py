@@ -133,7 +133,9 @@ SCENES: dict[str, Scene] = {
         prepare=store_anew,
         before={
             "PythonScript": EVENTS,
-            "DicomEvents": {"Brokers": {"studies": {"Type": "webhook", "WebhookConfig": {"URL": "http://127.0.0.1:1/"}}}},
+            "DicomEvents": {
+                "Brokers": {"studies": {"Type": "webhook", "WebhookConfig": {"URL": "http://127.0.0.1:1/"}}}
+            },
         },
         errors=("is away, what happens",),
     ),

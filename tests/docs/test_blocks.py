@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from testing.pytest_plugin import StartOrthanc, StoreScp
-from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, formatted
+from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, differences, formatted
 from tests.docs.reader import Reader
 from tests.docs.scenes import SCENES, Scene
 
@@ -40,10 +40,14 @@ def elsewhere(block: Block) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_each_block_is_run_or_says_why_not(page: str) -> None:
     for block in blocks_of(page):
-        assert block.kind, f"{block.place}: neither run, nor compared, nor marked ({block.language!r}, {block.marker!r})"
+        assert block.kind, (
+            f"{block.place}: neither run, nor compared, nor marked ({block.language!r}, {block.marker!r})"
+        )
         if block.kind == "run by a test of its own":
             what = block.marker.removeprefix("run ")
-            assert any(f'"{what}"' in text or f"{what} -->" in text for text in TESTS.values()), f"{block.place}: no test"
+            assert any(f'"{what}"' in text or f"{what} -->" in text for text in TESTS.values()), (
+                f"{block.place}: no test"
+            )
         elif block.kind == "file":
             name = block.marker.removeprefix("file: ")
             later = [other for other in blocks_of(page) if other.line > block.line and name in other.text]
@@ -52,14 +56,16 @@ def test_each_block_is_run_or_says_why_not(page: str) -> None:
             assert list((ROOT / "tests").rglob(test)), f"{block.place}: there is no {test}"
         elif block.language == "python":
             ast.parse(block.text)
-        elif block.language == "json" and not block.kind == "answer":
+        elif block.language == "json" and block.kind != "answer":
             json.loads(block.text if block.text.startswith(("{", "[")) else f"{{{block.text}}}")
 
 
 def test_a_page_has_as_many_blocks_as_fences() -> None:
     for page in PAGES:
         fences = [line for line in (ROOT / page).read_text().splitlines() if line.lstrip().startswith("```")]
-        assert len(fences) == 2 * len(blocks_of(page)), f"{page} has a fence that is not closed, or is indented otherwise"
+        assert len(fences) == 2 * len(blocks_of(page)), (
+            f"{page} has a fence that is not closed, or is indented otherwise"
+        )
 
 
 def readable() -> list[str]:
@@ -94,6 +100,41 @@ def test_a_reader_can_do_what_the_page_says(
             else:
                 assert not found, f"{block.place}: {found}\nanswered is {said[:3000]}"
     write(page, written)
+
+
+@pytest.mark.parametrize(
+    ("shown", "real"),
+    [
+        ('{"State": "running"}', '{"State": "idle"}'),  # another word
+        ('{"State": "running"}', '{"State": "running", "Reason": null}'),  # a key more
+        ('{"State": "running", "Reason": null}', '{"State": "running"}'),  # a key less
+        ('{"Total": 1}', '{"Total": "1"}'),  # another type
+        ('[{"ID": 1}]', "[]"),
+        ('[{"ID": 1}]', '[{"ID": "1"}, {"Id": 1}]'),
+        ('{"State": "running"}', "<html>"),
+        ("3 studies since the start", "3 series since the start"),
+        ("Studies: 3\n…", "Series: 3\nYears: 2"),
+    ],
+)
+def test_an_answer_of_another_shape_is_noticed(shown: str, real: str) -> None:
+    assert differences(shown, real)
+
+
+@pytest.mark.parametrize(
+    ("shown", "real"),
+    [
+        ('{"ID": 1, "Error": null}', '{"ID": 2.5, "Error": "it is away"}'),
+        ('{"ID": 1, "…": "…"}', '{"ID": 2, "More": []}'),
+        ('[{"ID": 1}]', '[{"Name": "x"}, {"ID": 7}]'),
+        ("3 studies since the start", "12 studies since the start"),
+        (
+            "Studies: 3\n…\nLast: ID 8eff71ba-…, done",
+            "Studies: 4\nYears: 1\nX\nLast: ID 484d917a-ad6b1bdd-66a3007b, done",
+        ),
+    ],
+)
+def test_an_answer_of_the_same_shape_may_have_other_values(shown: str, real: str) -> None:
+    assert differences(shown, real) == []
 
 
 def write(page: str, answers: dict[Block, str]) -> None:
