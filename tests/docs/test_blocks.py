@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,12 @@ def test_each_block_is_run_or_says_why_not(page: str) -> None:
             name = block.marker.removeprefix("file: ")
             later = [other for other in blocks_of(page) if other.line > block.line and name in other.text]
             assert later or any(name in text for text in TESTS.values()), f"{block.place}: nothing uses {name}"
+        elif block.kind == "shown":
+            for test in re.findall(r"test_\w+\.py", block.marker):
+                assert list((ROOT / "tests").rglob(test)), f"{block.place}: there is no {test}"
         elif test := elsewhere(block):
             assert list((ROOT / "tests").rglob(test)), f"{block.place}: there is no {test}"
-        elif block.language == "python":
+        if block.language == "python":
             ast.parse(block.text)
         elif block.language == "json" and block.kind != "answer":
             json.loads(block.text if block.text.startswith(("{", "[")) else f"{{{block.text}}}")
