@@ -28,22 +28,23 @@ ELSEWHERE = {
     "docker build": "test_containers.py",
     "pip install ../orthanc-scripts/testing": "test_testing_install.py",
     "python -m pytest": "test_testing_install.py",
-    "sudo apt install": "test_first_contact.py",
 }
+# Pages of which a test of its own runs all blocks.
+PAGES_ELSEWHERE = {"docs/elsewhere.md": "test_elsewhere.py"}
 TESTS = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
 
 
 def elsewhere(block: Block) -> str:
-    """Return the file of the test that runs a block of commands, if one of its own does."""
-    return next((test for text, test in ELSEWHERE.items() if block.language == "sh" and text in block.text), "")
+    """Return the file of the test that runs a block, if one of its own does."""
+    commands = next((test for text, test in ELSEWHERE.items() if block.language == "sh" and text in block.text), "")
+    return PAGES_ELSEWHERE.get(block.page, commands)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_block_is_run_or_says_why_not(page: str) -> None:
     for block in blocks_of(page):
-        assert block.kind, (
-            f"{block.place}: neither run, nor compared, nor marked ({block.language!r}, {block.marker!r})"
-        )
+        said = f"{block.place}: neither run, nor compared, nor marked ({block.language!r}, {block.marker!r})"
+        assert block.kind or elsewhere(block), said
         if block.kind == "run by a test of its own":
             what = block.marker.removeprefix("run ")
             assert any(f'"{what}"' in text or f"{what} -->" in text for text in TESTS.values()), (
