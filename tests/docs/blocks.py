@@ -14,7 +14,7 @@ from typing import Any
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "combine.py").exists())
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
 FENCE = re.compile(
-    r"^(?:(?P<lead> *)<!-- (?P<marker>.+?) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
+    r"^(?:(?P<lead> *)<!-- (?P<marker>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 WORD = re.compile(r"[A-Za-z-]{1,20}")
