@@ -128,6 +128,12 @@ SCENES: dict[str, Scene] = {
         more={"DicomModalities": {"PACS": NODE, "RESEARCH": NODE, "ECHO": NODE}}, scripts={"rules.py": RULES}
     ),
     "docs/auto_retries.md": Scene(prepare=fail_to_send),
+    "docs/backup.md": Scene(
+        files={
+            f"var/lib/orthanc/db/{name}": ""
+            for name in ("auto_forward_modality.sqlite", "auto_forward_modality.sqlite.lock")
+        }
+    ),
     "docs/cmove_interceptor.md": Scene(prepare=move_a_study),
     "docs/dicom_events.md": Scene(
         prepare=store_anew,
