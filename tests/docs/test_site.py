@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.pictures import ALIKE, IMAGES, difference, take_explorer
+from docs.pictures import IMAGES, difference, take_explorer
 from tests.docs.blocks import ROOT
 
+THE_SAME_PAGE = 20.0  # with the same fonts 0.2; with lines moved by six pixels 16; an empty page 27
 ENVIRONMENT = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
 
 
@@ -66,5 +67,5 @@ def test_a_dead_link_or_anchor_stops_the_build(link: str, tmp_path: Path) -> Non
 
 def test_the_picture_shows_orthanc_explorer_with_thumbnails_as_it_is(orthanc_version: tuple[int, ...]) -> None:
     taken = take_explorer()  # waits until all thumbnails are there
-    if orthanc_version[:2] == (1, 10):  # the picture of the page: Explorer of other versions looks a little different
-        assert difference((IMAGES / "explorer.png").read_bytes(), taken) < ALIKE
+    if orthanc_version[:2] == (1, 10):  # Explorer of other versions looks a little different
+        assert difference((IMAGES / "explorer.png").read_bytes(), taken) < THE_SAME_PAGE
