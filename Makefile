@@ -9,7 +9,7 @@ AT_A_TIME ?= 6
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 ALONE := -n 0 --last-failed --last-failed-no-failures none
 
-.PHONY: build demo dev test test-all image-test fresh-debian mutate check release help clean
+.PHONY: build demo dev test test-all image-test fresh-debian mutate check docs docs-answers docs-images release help clean
 
 demo:  ## Combines the scripts, and shows real studies travel through them (DEMO_ARGS=--exit ends after the table)
 	@testing/install demo
@@ -56,6 +56,18 @@ build:  ## Builds the scripts at the top from src/, and the tables of docs/ from
 
 release: check  ## What people download, in dist/: the scripts, all of them combined, and checksums (CONTRIBUTING.md, "A release")
 	$(PYTHON) src/build_release.py dist
+
+docs:  ## The pages as a site, in build/site/; a warning, a dead link or a dead anchor is an error
+	@testing/install docs
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+docs-answers:  ## Writes into README and docs/ what the commands there really answer, where that has another shape
+	@testing/install test
+	WRITE_ANSWERS=1 $(PYTHON) -m pytest -q tests/docs/test_blocks.py $(TEST_ARGS)
+
+docs-images:  ## Takes the pictures of docs/images/ again, where they have changed
+	@testing/install test
+	$(PYTHON) -m docs.pictures
 
 bench-%:  ## benchmarks/NAME.py, e.g. bench-combine; BENCH_ARGS goes to it
 	@testing/install test

@@ -4999,6 +4999,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return refusal or worker.why_not()
 
     name = forwarder.name.replace("-", "_")
+
     def look() -> Condition:
         return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
 
