@@ -26,8 +26,8 @@ ELSEWHERE = {
     "make demo": "test_demo.py",
     "docker run": "test_first_contact.py",
     "docker build": "test_containers.py",
-    "pip install ../orthanc-scripts/testing": "test_testing_install.py",
-    "python -m pytest": "test_testing_install.py",
+    "pip install ../orthanc-scripts/testing": "testing/test_install.py",
+    "python -m pytest": "testing/test_install.py",
 }
 # Pages of which a test of its own runs all blocks.
 PAGES_ELSEWHERE = {"docs/elsewhere.md": "test_elsewhere.py"}

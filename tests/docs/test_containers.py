@@ -30,12 +30,22 @@ def test_the_image_gets_every_package_that_a_script_may_import() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     files = [
         ROOT / "requirements.txt",
-        *(path for path in ROOT.glob("*/requirements.txt") if "test" not in path.parent.name),
+        *(path for path in ROOT.glob("*/requirements.txt") if path.parent.name not in ("docs", "testing", "tests")),
     ]
     wanted = {line.partition("==")[0] for path in files for line in path.read_text().splitlines() if "==" in line}
     assert {"requests", "pillow", "pydicom", "boto3", "pika"} <= wanted
     for path in files:
         assert f"COPY {path.relative_to(ROOT)} " in dockerfile
+
+
+def test_the_image_is_healthy_while_orthanc_answers_also_with_401(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(None, {"AuthenticationEnabled": True, "RegisteredUsers": {"a": "b"}})
+    program: list[Path | str] = [sys.executable, ROOT / "examples" / "compose" / "healthcheck.py"]
+    environment = {"ORTHANC_HEALTH_URL": f"http://127.0.0.1:{server.http_port}/system"}
+    assert subprocess.run(program, env=environment, check=False).returncode == 0
+    server.kill()
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Connection refused" in done.stderr) == (1, True)
 
 
 def test_the_journey_of_docker_compose_works_with_its_own_configurations(
