@@ -600,7 +600,7 @@ def _printable(key: str) -> str:
 
 def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
     if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
-        return SettingsError(f"{path} is empty; is its environment variable set? Allowed: {allowed}")
+        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
     return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
 
 

@@ -77,7 +77,7 @@ def test_orthanc_ends_in_time_while_services_and_a_peer_hang(
         move = pool.submit(c_move, server, "PATIENT", PatientID="P1")
         status = "/cmove-interceptor/status"
         server.wait_until(lambda: server.get(status)["Notifications"]["sending"] == 1, what="begin to notify")
-        server.wait_until(lambda: server.get(status)["Requests"].get("moving") == 1, what="begin to fetch")
+        server.wait_until(lambda: server.get(status)["Totals"].get("moving") == 1, what="begin to fetch")
         without = seconds_to_stop(plain)
         assert seconds_to_stop(server) < without + 4
         move.exception()  # whatever it is that the caller sees

@@ -63,7 +63,7 @@ def test_a_study_is_told_again_on_demand_with_the_same_ids(start_orthanc: StartO
         ("POST", "replay", {"Study": "1.2.3"}, 404, "1.2.3"),
         ("POST", "replay", {"Study": "b9c08539-26f93bde-c81ab0d7-bffaf2cb-a4d0bdd0"}, 404, "b9c08539"),
         ("POST", "replay", {"Study": "1.2.3", "From": "2026-01-01T00:00:00Z"}, 400, "either"),
-        ("POST", "replay", {"From": "2026-01-01", "To": "2026-01-02"}, 400, "zone"),
+        ("POST", "replay", {"From": "2026-01-01T00:00:00", "To": "2026-01-02"}, 400, "zone"),
         ("POST", "replay", {"From": "2026-01-02T00:00:00Z", "To": "2026-01-01T00:00:00Z"}, 400, "before"),
         ("POST", "replay", {"Since": 1}, 400, "Since"),
         ("GET", "dead-letters?limit=0x10", None, 400, "limit"),

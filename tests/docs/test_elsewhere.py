@@ -168,4 +168,4 @@ def test_a_message_about_the_configuration_comes_once_at_the_start(tmp_path: Pat
     said = [line.partition("] ")[2] for line in server.log.splitlines() if line.startswith("E")]
     assert len(said) == len(sections), said
     assert len(set(said)) == len(said)
-    assert all("is empty; is its environment variable set? Allowed: " in line for line in said), said
+    assert all("is empty (is its environment variable set?), allowed: " in line for line in said), said

@@ -13,7 +13,7 @@ Source = Callable[[str], ModuleType]
 OfBroker = Callable[[dict[str, Any]], str]
 Error = Callable[[str, dict[str, Any]], str]
 KEY = "k" * 32
-ASKS = "is empty; is its environment variable set? Allowed: "
+ASKS = "is empty (is its environment variable set?), allowed: "
 
 
 @pytest.fixture

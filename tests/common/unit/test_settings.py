@@ -104,7 +104,7 @@ def test_a_secret_is_never_shown() -> None:
 
 
 def test_an_empty_text_that_is_not_allowed_may_be_an_unset_variable() -> None:
-    assert error_of({"Mode": ""}).startswith("Our.Mode is empty; is its environment variable set? Allowed: ")
+    assert error_of({"Mode": ""}).startswith("Our.Mode is empty (is its environment variable set?), allowed: ")
 
 
 def test_a_long_value_is_cut() -> None:
