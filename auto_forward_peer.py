@@ -3416,6 +3416,8 @@ class Misconfigured:
 
 
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
+# Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
+FAILURES_UNTIL_TRIALS = 40
 
 
 class Destination:
@@ -3438,6 +3440,8 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
+        self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
         self._probing: threading.Thread | None = None
         self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
@@ -3451,11 +3455,21 @@ class Destination:
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self._failures += 1
         self.identity.doubt()
 
     def succeeded(self) -> None:
-        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
-        self.away, self.error = False, ""
+        """Hold nothing back: a job to it has succeeded."""
+        self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+
+    def probe_answered(self) -> None:
+        """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
+        self.answered = False
+        if self.was_silent:
+            self._failures = 0
+        self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
+        if not self._takes_nothing:
+            self.away, self.error = False, ""
 
     def may_send(self) -> bool:
         """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
@@ -3464,7 +3478,9 @@ class Destination:
     def sent(self) -> None:
         """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
-            self._next_trial = time.monotonic() + self._trial_pauses.next()
+            pause = self._trial_pauses.next()
+            # What answers probes and takes nothing is tried each minute: a person may be at work on it.
+            self._next_trial = time.monotonic() + (min(pause, PROBE_LONGEST_SECONDS) if self._takes_nothing else pause)
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
@@ -3482,6 +3498,7 @@ class Destination:
             self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
+            self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
@@ -3505,6 +3522,8 @@ class Destinations:
         self._known: dict[str, Mapping[str, Any]] = {}
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self.unknown = ""
+        """The line of the log about destinations that the configuration names and Orthanc does not know."""
         self._health: dict[str, Destination] = {}
         self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
@@ -3587,11 +3606,13 @@ class Destinations:
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
+        self.unknown = ""
         if unknown := sorted(wanted - self._known.keys()):
-            orthanc.LogError(
-                f"{self._name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+            self.unknown = (
+                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
             )
+            orthanc.LogError(f"{self._name}: {self.unknown}")
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
@@ -4033,7 +4054,9 @@ class Bisection:
         self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
 
     def retry_failed(self, destination: str, was_silent: bool) -> None:
-        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
+        """Let all be due that failed at a destination that answers again, in halves what failed although it was there.
+
+        What failed more than once although it was there waits for its time: else it would be sent again and again.
 
         Parameters
         ----------
@@ -4045,7 +4068,7 @@ class Bisection:
                 # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
                     self._halve(row, data)
-                elif not data.get("Refused"):
+                elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
@@ -4317,6 +4340,14 @@ END;
 """
 
 
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    """
+    return "connect" in why.lower().replace("(or never connected)", "")
+
+
 class Jobs:
     """Submits a row as a job, and settles the row when the job has ended.
 
@@ -4404,8 +4435,7 @@ class Jobs:
                 self._rows.end_delivered(row)
             return
         _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
-        # Whoever could not be reached had nothing against the content.
-        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
+        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         self.cancel_pending(row["queue"])
@@ -4492,7 +4522,7 @@ class Dispatcher:
         for health in self._destinations.all_health():
             self._look_who_it_is(health)
             if health.away and health.answered and health.identity.is_right():
-                health.succeeded()
+                health.probe_answered()
                 self._bisection.retry_failed(health.name, health.was_silent)
             health.look()
 
@@ -5001,7 +5031,10 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     name = forwarder.name.replace("-", "_")
 
     def look() -> Condition:
-        return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+        return found
 
     register_status(name, look, rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
@@ -5647,7 +5680,7 @@ def register() -> None:
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
-    is_unused = NEEDS_SECTION and SECTION not in configuration
+    is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)

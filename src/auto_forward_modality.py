@@ -258,7 +258,7 @@ def register() -> None:
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
     transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
-    is_unused = NEEDS_SECTION and SECTION not in configuration
+    is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-modality", transport, Settings() if refusal else settings, configuration)

@@ -147,7 +147,7 @@ def register() -> None:
         check=functools.partial(check, settings, peers),
         has=peers.instances_of,
     )
-    is_unused = NEEDS_SECTION and SECTION not in configuration
+    is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-peer", transport, Settings() if refusal else settings, configuration)

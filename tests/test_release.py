@@ -117,6 +117,10 @@ def test_the_combined_file_sends_nothing_where_nobody_said_so(
     assert server.get("/scripts/health")["Healthy"]
     assert not list(storescp.folder.glob("CT*"))
     server.stop()
+    misspelt = start_orthanc(dist / "all.py", {**nodes, "AutoForwardModalty": {}})
+    health = misspelt.request("GET", "/scripts/health")
+    assert health.status_code == 503
+    assert "AutoForwardModalty is not a known section" in health.json()["Message"]
     sending = start_orthanc(dist / "all.py", {**nodes, "AutoForwardModality": {}})
     sending.store(make_study())
     sending.wait_until(lambda: list(storescp.folder.glob("CT*")), what="send what the section says")

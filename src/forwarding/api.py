@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The routes of the forwarders: what was sent where and what came of it, and what a person may do about it."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from common.loopback import LoopbackError
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
-from common.status import Condition, condition_of, register_status, unused
+from common.status import RUNNING, Condition, condition_of, register_status, unused
 from common.times import utc
 from common.work import Which
 from common.worker import repr_of
@@ -36,7 +37,10 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     name = forwarder.name.replace("-", "_")
 
     def look() -> Condition:
-        return unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+        return found
 
     register_status(name, look, rows.status, unavailable)
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {

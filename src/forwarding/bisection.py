@@ -20,7 +20,9 @@ class Bisection:
         self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
 
     def retry_failed(self, destination: str, was_silent: bool) -> None:
-        """Let all be due that failed at a destination that answers (again), in halves what failed although it was there.
+        """Let all be due that failed at a destination that answers again, in halves what failed although it was there.
+
+        What failed more than once although it was there waits for its time: else it would be sent again and again.
 
         Parameters
         ----------
@@ -32,7 +34,7 @@ class Bisection:
                 # What failed although the destination is there: it refuses the content.
                 if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
                     self._halve(row, data)
-                elif not data.get("Refused"):
+                elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
                     self._work.change(row["id"], next_attempt=0)
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from forwarding.identity import Identity
 from forwarding.rules import is_open
 
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
+# Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
+FAILURES_UNTIL_TRIALS = 40
 
 
 class Destination:
@@ -40,6 +42,8 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
+        self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
         self._probing: threading.Thread | None = None
         self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
@@ -53,11 +57,21 @@ class Destination:
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self._failures += 1
         self.identity.doubt()
 
     def succeeded(self) -> None:
-        """Hold nothing back: a job to it has succeeded, or a probe was answered."""
-        self.away, self.error = False, ""
+        """Hold nothing back: a job to it has succeeded."""
+        self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+
+    def probe_answered(self) -> None:
+        """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
+        self.answered = False
+        if self.was_silent:
+            self._failures = 0
+        self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
+        if not self._takes_nothing:
+            self.away, self.error = False, ""
 
     def may_send(self) -> bool:
         """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
@@ -66,7 +80,9 @@ class Destination:
     def sent(self) -> None:
         """Note that a job was submitted; if that was the trial, the next one is later."""
         if self.away:
-            self._next_trial = time.monotonic() + self._trial_pauses.next()
+            pause = self._trial_pauses.next()
+            # What answers probes and takes nothing is tried each minute: a person may be at work on it.
+            self._next_trial = time.monotonic() + (min(pause, PROBE_LONGEST_SECONDS) if self._takes_nothing else pause)
 
     def look(self) -> None:
         """Start a probe if one is due. The answer wakes the worker."""
@@ -84,6 +100,7 @@ class Destination:
             self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
+            self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
@@ -107,6 +124,8 @@ class Destinations:
         self._known: dict[str, Mapping[str, Any]] = {}
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self.unknown = ""
+        """The line of the log about destinations that the configuration names and Orthanc does not know."""
         self._health: dict[str, Destination] = {}
         self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
@@ -189,11 +208,13 @@ class Destinations:
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
+        self.unknown = ""
         if unknown := sorted(wanted - self._known.keys()):
-            orthanc.LogError(
-                f"{self._name}: Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+            self.unknown = (
+                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
             )
+            orthanc.LogError(f"{self._name}: {self.unknown}")
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "

@@ -42,7 +42,7 @@ class Dispatcher:
         for health in self._destinations.all_health():
             self._look_who_it_is(health)
             if health.away and health.answered and health.identity.is_right():
-                health.succeeded()
+                health.probe_answered()
                 self._bisection.retry_failed(health.name, health.was_silent)
             health.look()
 

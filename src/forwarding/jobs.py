@@ -27,6 +27,14 @@ END;
 """
 
 
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    """
+    return "connect" in why.lower().replace("(or never connected)", "")
+
+
 class Jobs:
     """Submits a row as a job, and settles the row when the job has ended.
 
@@ -114,8 +122,7 @@ class Jobs:
                 self._rows.end_delivered(row)
             return
         _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
-        # Whoever could not be reached had nothing against the content.
-        data = {**json.loads(row["data"]), "Suspect": "connect" not in why.lower()}
+        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         self.cancel_pending(row["queue"])

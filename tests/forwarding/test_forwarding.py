@@ -439,3 +439,18 @@ def test_every_instance_arrives_although_sender_and_destination_are_killed_again
     assert found.missing == 0
     assert found.states.keys() <= {"done", "gone"}
     assert found.again < found.stored
+
+
+def test_a_node_that_answers_echo_and_takes_nothing_is_not_sent_to_without_end(start_orthanc: StartOrthanc) -> None:
+    refusing = start_orthanc(None, {"DicomAlwaysAllowStore": False}, aet="REFUSING")
+    nodes = {"DicomModalities": {"REFUSING": refusing.as_modality()}, "StableAge": 1}
+    server = start_orthanc(BUILT, nodes)
+    server.store(make_study(instances=3))
+
+    def rows() -> list[dict[str, Any]]:
+        return list(server.get("/auto-forward-modality/deliveries")["Items"])
+
+    server.wait_until(lambda: any(row["Attempts"] > 1 for row in rows()), what="try it twice")
+    time.sleep(10)
+    assert {row["State"] for row in rows()} == {"waiting"}
+    assert sum(row["Attempts"] for row in rows()) < 30  # it was 17 a second

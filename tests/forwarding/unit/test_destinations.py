@@ -143,3 +143,59 @@ def test_a_failure_after_it_was_well_begins_with_the_short_delays(probing: Probi
     assert probing.look()
     clock.advance(1)
     assert probing.look()
+
+
+def test_one_that_answers_probes_and_takes_nothing_gets_a_trial_a_minute(
+    probing: Probing, source: Any, clock: Clock
+) -> None:
+    limit = source("forwarding.destinations").FAILURES_UNTIL_TRIALS
+    probing.error = None
+    for number in range(1, limit + 1):
+        probing.destination.failed("refused")
+        clock.advance(61)
+        assert probing.look()
+        assert probing.destination.answered
+        probing.destination.probe_answered()
+        assert probing.destination.away == (number == limit)
+    assert probing.destination.away
+    trials = []
+    for _ in range(600):
+        if probing.destination.may_send():
+            probing.destination.sent()
+            trials.append(clock.ticks)
+            probing.destination.failed("refused")
+        clock.advance(1)
+    gaps = [after - before for before, after in itertools.pairwise(trials)]
+    assert {*gaps[1:]} == {60}
+    assert 30 <= gaps[0] <= 60
+    probing.destination.succeeded()
+    probing.destination.failed("refused")
+    clock.advance(61)
+    probing.look()
+    probing.destination.probe_answered()
+    assert not probing.destination.away
+
+
+def test_one_that_was_silent_in_between_begins_again(probing: Probing, source: Any, clock: Clock) -> None:
+    for _ in range(source("forwarding.destinations").FAILURES_UNTIL_TRIALS):
+        probing.destination.failed("no route")
+    assert probing.look()  # no answer
+    probing.error = None
+    clock.advance(61)
+    assert probing.look()
+    probing.destination.probe_answered()
+    assert not probing.destination.away
+
+
+@pytest.mark.parametrize(
+    ("why", "out_of_reach"),
+    [
+        ('DicomAssociation - connecting to AET "PACS": TCP Initialization Error: Connection refused', True),
+        ('DicomAssociation - connecting to AET "PACS": Peer aborted Association (or never connected)', True),
+        ("Cannot connect to the peer", True),
+        ('DicomAssociation - C-STORE to AET "PACS": Peer aborted Association (or never connected)', False),
+        ("DIMSE status 0xA700", False),
+    ],
+)
+def test_who_breaks_off_in_the_middle_was_reached(source: Any, why: str, out_of_reach: bool) -> None:
+    assert source("forwarding.jobs").was_out_of_reach(why) is out_of_reach

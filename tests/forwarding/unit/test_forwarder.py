@@ -133,6 +133,12 @@ def test_an_unknown_destination_is_named_and_the_others_are_served(forwarding: F
     forwarding.standin.assert_logged(
         "Destinations names PASC, which Orthanc does not know; known are: PACS, VNA", "error"
     )
+    status = forwarding.script.get(f"{NAME}/status")
+    assert (status["State"], status["Reason"]) == (
+        "running",
+        "Destinations names PASC, which Orthanc does not know; known are: PACS, VNA. The others are served.",
+    )
+    assert forwarding.standin.http("GET", "/scripts/health").status == 503
 
 
 def test_options_of_a_destination_go_into_its_jobs_and_never_over_ours(forwarding: Forwarding) -> None:
@@ -272,6 +278,23 @@ def test_an_instance_that_a_node_refuses_stands_alone_and_the_rest_arrives(forwa
     arrived = {each for body in forwarding.rest.jobs.values() if body["State"] == "Success"
                for each in body["Content"]["ParentResources"]}  # fmt: skip
     assert arrived == {"i1", "i2", "i3"}
+
+
+def test_a_node_that_answers_and_breaks_off_each_association_is_not_tried_again_and_again(
+    forwarding: Forwarding,
+) -> None:
+    forwarding.rest.answers["POST", "/modalities/PACS/echo"] = {}
+    forwarding.start()
+    forwarding.receive("a1", "i1", "i2")
+    ended: set[str] = set()
+    for _ in range(100):
+        for job in forwarding.rest.jobs.keys() - ended:
+            ended.add(job)
+            forwarding.end(job, why='connecting to AET "PACS": Peer aborted Association (or never connected)')
+        forwarding.turn()
+    assert forwarding.sent()[:2] == [["i1", "i2"]] * 2  # the second time at once: it answers
+    assert 3 <= len(ended) <= 5  # after some 30 and 60 s
+    assert forwarding.states() == ["waiting"]
 
 
 def test_what_was_deleted_meanwhile_is_left_out_and_ends_as_gone(forwarding: Forwarding) -> None:
