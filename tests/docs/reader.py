@@ -54,7 +54,10 @@ class Reader:
             for name, text in scene.scripts.items():
                 (target / name).write_text(text)
         for name, text in scene.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
+        if scene.commands:
+            subprocess.run(["bash", "-ec", self.here(scene.commands)], cwd=self.work, check=True)
 
     # Places
 
@@ -63,7 +66,7 @@ class Reader:
         text = re.sub(r"(?<![\w.])/(etc|var)/", rf"{self.root}/\1/", text)
         if self.server:
             text = re.sub(r"http://(127\.0\.0\.1|localhost):8042", self.server.url, text)
-        return text.replace("-u USER ", "-u USER:PASSWORD ").replace("sudo ", "")
+        return text.replace("-u USER ", "-u USER:PASSWORD ").replace("-o orthanc -g orthanc ", "").replace("sudo ", "")
 
     def there(self, text: str) -> str:
         """Put what a page names in the place of what is here."""

@@ -41,6 +41,7 @@ class Scene:
     more : configuration that parts of one need besides the page's first one.
     scripts : files of the reader's own, beside the scripts.
     files : other files that are there, by their path from the root.
+    commands : what was run in the clone before.
     errors : texts of ERROR lines that are right here, as of a broker that no machine of ours has.
     variables : of the reader's shell.
     """
@@ -50,6 +51,7 @@ class Scene:
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
     scripts: dict[str, str] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    commands: str = ""
     errors: tuple[str, ...] = ()
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -121,7 +123,6 @@ EVENTS = "/etc/orthanc/scripts/dicom_events/__init__.py"
 NODE = ["NODE", "192.168.1.11", 104]
 RULES = "def choose(study):\n    return None\n"
 SCENES: dict[str, Scene] = {
-    "README.md": Scene(scripts={"your_own.py": "import orthanc\n"}),
     "docs/anonymize_series.md": Scene(prepare=store_with_words_in_the_image),
     "docs/audit_log.md": Scene(variables={"AUDIT_LOG_KEY": SECRET}),
     "docs/auto_forward_modality.md": Scene(
@@ -130,7 +131,7 @@ SCENES: dict[str, Scene] = {
     "docs/auto_retries.md": Scene(prepare=fail_to_send),
     "docs/backup.md": Scene(
         files={
-            f"var/lib/orthanc/db/{name}": ""
+            f"var/lib/orthanc/db-v6/{name}": ""
             for name in ("auto_forward_modality.sqlite", "auto_forward_modality.sqlite.lock")
         }
     ),
@@ -159,7 +160,8 @@ SCENES: dict[str, Scene] = {
         files={
             "etc/orthanc/python.json": '{ "PythonScript": "/etc/orthanc/scripts/auto_forward_modality.py" }\n',
             "etc/orthanc/auto_forward_modality.json": "{}\n",
-        }
+        },
+        commands="python3 combine.py auto_forward_modality.py purge_old_studies.py -o /etc/orthanc/scripts/combined.py",
     ),
     "docs/tutorial.md": Scene(scripts=scripts_of("docs/tutorial.md")),
 }

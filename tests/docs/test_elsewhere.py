@@ -39,7 +39,7 @@ def blocks(language: str, heading: str) -> list[str]:
 def in_a_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a block of the page where our scripts lie, with another place for the plugins and the user's files."""
     environment = {**os.environ, "HOME": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    text = command.replace(PLUGINS, str(folder / "python_plugins"))
+    text = command.replace(PLUGINS, str(folder / "python_plugins")).replace("sudo ", "")
     words = ["/bin/sh", "-e", "-c", text]
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

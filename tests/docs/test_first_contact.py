@@ -127,6 +127,16 @@ def test_on_an_untouched_debian_the_readmes_commands_forward_a_study(debian: Deb
     debian.wait_until(lambda: len(storescp.files()) == 3)
 
 
+@pytest.mark.parametrize("before", ["nothing", "one script"])
+def test_on_debian_the_readmes_commands_for_several_scripts_run_them(debian: DebianOrthanc, before: str) -> None:
+    if before == "one script":
+        debian.run(block("README.md", "on Debian", "sh"))
+    debian.run(block("README.md", "on Debian, several scripts", "sh"))
+    debian.start()
+    loaded = {each["Name"]: each["State"] for each in debian.get("/combined-scripts")}
+    assert loaded == {"auto_forward_modality": "loaded", "purge_old_studies": "loaded"}
+
+
 def test_on_debian_a_second_file_that_names_a_script_stops_orthanc_as_the_readme_says(debian: DebianOrthanc) -> None:
     (debian.etc / "mine.json").write_text(json.dumps({"PythonScript": str(SCRIPT)}))
     with pytest.raises(OrthancFailedError, match="255"):
