@@ -63,7 +63,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "hook": "requests",
     }
     for name, package in packages.items():
-        server.wait_for_log(f"broker {name} is off: it needs the Python package {package}, ")
+        server.wait_for_log(f'broker "{name}" is off: it needs the Python package {package}, ')
     server.store(make_study(instances=2))
     # The binary form needs no package.
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] == 2)
