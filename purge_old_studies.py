@@ -372,8 +372,7 @@ class Loopback:
         if response.status in (304, 401):
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
+            reason = _said_by_orthanc(content) or response.reason
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
         return response.headers, content
 
@@ -416,6 +415,15 @@ def close_connections() -> None:
     for connection in getattr(_open_connections, "connections", ()):
         connection.close()
     _open_connections.connections = set()
+
+
+def _said_by_orthanc(content: bytes) -> str:
+    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:

@@ -61,6 +61,13 @@ class Outbox:
         self, path: Path, *, durability: str, most: int, oldest: float, refuse: bool, keep_orphaned: float = 0
     ) -> None:
         self.ledger = Ledger(path, TABLES, durability=durability, version=VERSION)
+        with contextlib.ExitStack() as opened:  # is closed where anything fails: the next try opens it
+            opened.callback(self.ledger.close)
+            self._checkpointer = opened.enter_context(contextlib.closing(self.reader()))
+            self._prepare(Bounds(most, oldest, refuse), keep_orphaned)
+            opened.pop_all()
+
+    def _prepare(self, bounds: Bounds, keep_orphaned: float) -> None:
         self.places, self.letters = Places(self.ledger, keep_orphaned), Letters(self.ledger)
         if self.ledger.is_new:
             self.ledger.set_value("made", int(LOADED))
@@ -73,11 +80,8 @@ class Outbox:
         self.added = self.pending = 0
         self.on_complete: list[Callable[[], None]] = []  # called after events that can leave
         self.on_incomplete: list[Callable[[], None]] = []  # called after those that are to be completed before
-        self._checkpointer = self.reader()
         self._checkpointer.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}").fetchall()
-        self.retention = Retention(
-            self.ledger, self.places, self.letters, Bounds(most, oldest, refuse), self._checkpointer
-        )
+        self.retention = Retention(self.ledger, self.places, self.letters, bounds, self._checkpointer)
         self._adding = threading.RLock()
         self._rows: list[tuple[Any, ...]] | None = None  # events of the transaction that is open
         self.acknowledged = AcknowledgedInstances(self.ledger, self._adding)

@@ -130,7 +130,7 @@ class Pipeline:
     @property
     def problem(self) -> str | None:
         """What goes wrong just now: what can't be written, or a broker that is off until the configuration is corrected."""
-        off = [f"the broker {each.name} is off: {each.complaint}" for each in self.publishers if each.complaint]
+        off = [f'the broker "{each.name}" is off: {each.complaint}' for each in self.publishers if each.complaint]
         now = self.intake.problem or self.maintainer.problem or "; ".join(off)
         return now.partition("\n")[0] or None
 

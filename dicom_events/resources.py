@@ -180,9 +180,6 @@ class Unseen:
         """Return those that were not seen."""
         return [row[0] for row in self._reader.execute("SELECT id FROM missing").fetchall()]
 
-    def close(self) -> None:
-        self._reader.close()
-
 
 def _table(level: str) -> str:
     return "instance" if level == "Instance" else "resource"

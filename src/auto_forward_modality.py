@@ -43,7 +43,7 @@ from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
-from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, wrong_with_settings
+from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, store_options_help, wrong_with_settings
 from forwarding.transports import Transport
 
 SECTION = "AutoForwardModality"
@@ -67,7 +67,7 @@ class DestinationOptions(SendOptions):
     )
     options: dict[str, Any] = dataclasses.field(
         default_factory=dict,
-        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: `{'`, `'.join(STORE_OPTIONS)}`."},
+        metadata={"help": f"Options of Orthanc's `/modalities/{{id}}/store`: {store_options_help(STORE_OPTIONS)}."},
     )
 
 

@@ -48,6 +48,7 @@ def release(folder: Path) -> None:
         *(TOP / page for page in PAGES),
         *sorted((TOP / "docs").glob("*.md")),
         *sorted((TOP / "docs").glob("*.json")),
+        *sorted((TOP / "docs/images").iterdir()),
     ]
     with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in [*built, *pages]:

@@ -33,6 +33,7 @@ LOOK_EVERY = 0.1  # seconds
 STOPPING = "Orthanc is stopping"  # in the log, after the script has had its ORTHANC_STOPPED
 PATIENCE = 2.0  # seconds that the script has for that
 COLORS = {"E": "\033[31m", "W": "\033[33m", "I": "\033[2m", "T": "\033[2m"}
+NOT_JSON = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # a text, which is left, or a comment
 BOLD, PLAIN = "\033[1m", "\033[0m"
 
 
@@ -42,6 +43,21 @@ def sources(script: Path, config: Path | None) -> Iterator[Path]:
     yield from (path for path in script.parent.glob("[!.]*/*.py") if path.is_file())
     if config:
         yield config
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Read a file of Orthanc's configuration, which may have comments. Raises ValueError with file and line."""
+
+    def blank(found: re.Match[str]) -> str:
+        return found[0] if found[0][0] == '"' else "\n" * found[0].count("\n")
+
+    try:
+        content = json.loads(NOT_JSON.sub(blank, path.read_text("utf-8-sig")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found no object of keys and values")
+    return content
 
 
 def state(script: Path, config: Path | None) -> dict[Path, int]:
@@ -118,7 +134,7 @@ class Development:
         )
 
     def _configuration(self) -> dict[str, Any]:
-        content = json.loads(self._config.read_text()) if self._config else {}
+        content = read_configuration(self._config) if self._config else {}
         return {**content, **self._ports}
 
     def run(self) -> None:
@@ -143,7 +159,7 @@ class Development:
         except OrthancFailedError:
             print("Orthanc did not start: the log above says why. Waiting for a change ...", flush=True)
         except ValueError as error:
-            print(f"{self._config}: {error}. Waiting for a change ...", flush=True)
+            print(f"{error}. Waiting for a change ...", flush=True)
         else:
             addresses = f"{self.server.url}/app/explorer.html, DICOM port {self.server.dicom_port}"
             print(f"Started in {time.monotonic() - began:.2f} s with {self._script.name}: {addresses}", flush=True)
@@ -166,7 +182,7 @@ def stop(_signal: int, _frame: FrameType | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make dev SCRIPT=path.py DEV_ARGS=…", description=__doc__)
     parser.add_argument("script", type=Path)
-    parser.add_argument("--config", type=Path, help="a JSON file of Orthanc's configuration, without comments")
+    parser.add_argument("--config", type=Path, help="a file of Orthanc's configuration")
     parser.add_argument("--http-port", type=int, default=8042, help="0: any that is free")
     parser.add_argument("--dicom-port", type=int, default=4242, help="likewise")
     parser.add_argument("--verbose", action="store_true", help="Orthanc's INFO lines too")
@@ -177,6 +193,11 @@ def main() -> int:
     for path in filter(None, (options.script, options.config)):
         if not path.is_file():
             parser.error(f"there is no file {path}")
+    if options.config:
+        try:
+            read_configuration(options.config)
+        except ValueError as error:
+            parser.error(str(error))
     with tempfile.TemporaryDirectory(prefix="orthanc-dev-") as folder:
         development = Development(options, Path(folder))
         printer = Printer(Path(folder) / "orthanc.log", options.script.absolute().parent, options.color)

@@ -63,6 +63,9 @@ def test_in_a_terminal_each_file_says_what_it_is_without_any_package(path: Path)
     if path.name not in PROGRAMS:
         assert run(path).stdout == done.stdout
         assert run(path, "--wrong").returncode == 2
+    if path in PACKAGES:
+        assert run(path.parent, "--help").stdout == done.stdout
+        assert run(path.parent, "--wrong").returncode == 2
 
 
 def test_the_release_has_the_scripts_all_of_them_combined_and_checksums(dist: Path) -> None:
@@ -77,6 +80,10 @@ def test_the_release_has_the_scripts_all_of_them_combined_and_checksums(dist: Pa
     for path in FILES:
         assert inside[path.relative_to(ROOT).as_posix()] == path.read_bytes()
     assert {"LICENSE", "README.md", "docs/combine.md", "dicom_events/_common/ledger.py"} <= inside.keys()
+    for page in [name for name in inside if name.endswith(".md")]:
+        for picture in re.findall(r"!\[[^]]*\]\(([^):]+)\)", inside[page].decode()):
+            shown = (ROOT / page).parent / picture
+            assert inside[shown.relative_to(ROOT).as_posix()] == shown.read_bytes(), page
     assert not [name for name in inside if "__pycache__" in name or name.startswith(("src/", "tests/"))]
 
 
@@ -132,3 +139,5 @@ def test_make_help_lists_each_command() -> None:
     assert {"release", "help", "test", "bench-%"} <= set(targets)
     for target in targets:
         assert re.search(rf"^make {target} +\S", listed, re.M), target
+    columns = {len(re.match(r"make \S+ +", line)[0]) for line in listed.splitlines()}  # type: ignore[index]
+    assert len(columns) == 1, listed

@@ -175,7 +175,8 @@ class Outside:
             prepared = self._prepare(session, method, target, headers, body)
             THREAD.call = call
             clock.start()
-            response = session.send(prepared, stream=True, timeout=min(timeout, total), allow_redirects=False)
+            silent = min(timeout, total + 1)  # the clock is to end what takes too long: so it is told
+            response = session.send(prepared, stream=True, timeout=silent, allow_redirects=False)
             with contextlib.closing(response):
                 if call.ended:  # headers that break off are no error of http.client's
                     raise OutsideError(call.ended)

@@ -35,14 +35,37 @@ class Parser(argparse.ArgumentParser):
 
 
 def arguments() -> Parser:
-    parser = Parser(prog="combine.py", description="Make one Orthanc script of many.")
+    parser = Parser(
+        prog="combine.py",
+        usage="%(prog)s SCRIPT [SCRIPT ...] -o FILE [--config PATH] [--no-bundle] [--allow-conflict] [--force]\n"
+        "       %(prog)s SCRIPT [SCRIPT ...] --config PATH\n"
+        "       %(prog)s --list FILE | --verify FILE [SCRIPT ...] | --extract FILE FOLDER",
+        description="Make one Orthanc script of many.",
+        epilog="Example: python3 combine.py auto_forward_modality.py purge_old_studies.py dicom_events "
+        "-o /etc/orthanc/combined.py --config /etc/orthanc",
+    )
     parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
-    parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="the combined file to write")
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help="the combined file to write; needed, except with --config, --list, --verify and --extract",
+    )
     parser.add_argument("--no-bundle", action="store_true", help="leave out what scripts import from their own folder")
-    parser.add_argument("--allow-conflict", action="store_true", help="where two scripts want the same, the first wins")
+    parser.add_argument(
+        "--allow-conflict",
+        action="store_true",
+        help="where two scripts want the same route or callback, the first wins",
+    )
     parser.add_argument("--force", action="store_true", help="replace the output, also if it is no combined file")
     parser.add_argument("--version", action="version", version=f"combine.py {__version__}")
-    parser.add_argument("--config", type=Path, metavar="PATH", help="check Orthanc's configuration, a file or folder")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="check Orthanc's configuration, a file or folder; status 1 if something is wrong or missing, 2 if it can't be read",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--list", type=Path, metavar="FILE", help="show what a combined file holds")
     group.add_argument("--verify", type=Path, metavar="FILE", help="say which scripts changed since; 1 if any did")
@@ -75,7 +98,7 @@ def combine(options: argparse.Namespace) -> int:
         raise CombineError("; ".join(found) + " (--allow-conflict: the first wins)")
     for missing in missing_imports(sources, options.output):
         print(f"combine.py: warning: {missing}", file=sys.stderr)
-    problems = list(check_configuration(options.config, sources)) if options.config else []
+    problems = list(check_configuration(options.config, sources, options.output)) if options.config else []
     if options.output:
         check_output(options.output, sources, force=options.force)
         write(options.output, render(sources, options))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from combine.sources import CombineError, Source, read
+from combine.sources import MARK, CombineError, Source, read
 from combine.texts import assigned, constant
 
 PRIVATE_TAGS = "SeriesMainPrivateDicomTags"
@@ -60,13 +60,15 @@ def variable(match: re.Match[str]) -> str:
     return os.environ.get(match[1], match[2] or "")
 
 
-def check_configuration(path: Path, sources: list[Source]) -> Iterator[str]:
-    """Say what is wrong or missing in a configuration, with the line to add."""
+def check_configuration(path: Path, sources: list[Source], output: Path | None) -> Iterator[str]:
+    """Say what is wrong or missing in a configuration, with the line to add; `output` is the combined file, if one is made."""
     configuration = read_configuration(path)
     python = configuration.get("Python")
     script = configuration.get("PythonScript", python.get("Path") if isinstance(python, dict) else None)
     if not isinstance(script, str) or not script.lower().endswith(".py"):
         yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/combined.py"'
+    else:
+        yield from check_script(path, script, sources, output)
     yield from check_metadata(configuration.get("UserMetadata", {}), sources)
     for source in sources:
         classes = {
@@ -85,6 +87,16 @@ def check_configuration(path: Path, sources: list[Source]) -> Iterator[str]:
                 yield from check_object(section, configuration[section], classes["Settings"], classes)
             if any(isinstance(node, ast.Constant) and node.value == PRIVATE_TAGS for node in ast.walk(tree)):
                 yield from check_dictionary(configuration)
+
+
+def check_script(path: Path, script: str, sources: list[Source], output: Path | None) -> Iterator[str]:
+    """Check that Orthanc loads the combined file. The configuration may be another machine's: only names can be compared then."""
+    found = Path(script)
+    here = (path if path.is_dir() else path.parent) / found  # an absolute one is itself
+    if output and (found.name != output.name or (here.exists() and here.resolve() != output.resolve())):
+        yield f"PythonScript is {script}, not {output}"
+    elif not output and len(sources) > 1 and here.is_file() and not read(here).startswith(MARK.encode()):
+        yield f"PythonScript is {script}, which is no combined file"
 
 
 def check_metadata(metadata: Any, sources: list[Source]) -> Iterator[str]:

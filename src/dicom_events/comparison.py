@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -64,7 +65,11 @@ class Comparison:
                 levels.pop(0)
 
     def _compare(self, level: str) -> None:
-        unseen, since = Unseen(self._outbox.reader(), level), 0
+        with contextlib.closing(self._outbox.reader()) as reader:
+            self._compare_with(Unseen(reader, level), level)
+
+    def _compare_with(self, unseen: Unseen, level: str) -> None:
+        since = 0
         while here := self._archive.get(f"/{PLURAL[level]}?since={since}&limit={RESOURCES_PER_PAGE}"):
             self._applier.apply()
             if unknown := unseen.see(here):
@@ -77,7 +82,6 @@ class Comparison:
                 with self._applier.up_to_date() as recorder:
                     if recorder.resources.is_kept(level, resource):
                         recorder.deleted(level, resource, time.time())
-        unseen.close()
 
     def _keep(self, level: str, since: int, wanted: set[str]) -> None:
         depth = LEVELS.index(level)

@@ -107,7 +107,7 @@ class Publisher:
                         failures = 0
             except BrokerUnusableError as error:
                 self.complaint = self._health.hidden(error)
-                self._say("error", f"dicom_events: broker {self.name} is off: {self.complaint}")
+                self._say("error", f'dicom_events: broker "{self.name}" is off: {self.complaint}')
                 self._outbox.on_complete.remove(self.wake)
                 break
             except (BrokerAwayError, sqlite3.Error, OSError) as error:

@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orthanc
+
 from common.retry import Retry
 from common.routes import one_line
 from common.settings import not_empty, wrong_keys
@@ -12,6 +14,8 @@ from forwarding.rules import Rule, Window, wrong_with
 
 # Keys of a store call that the script sets itself.
 RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+# Before this version Orthanc ignores them without a word; all others are older than 1.10.1.
+STORE_OPTIONS_FROM = {"CalledAet": (1, 11, 3), "Host": (1, 11, 3), "Port": (1, 11, 3)}
 # True in the `all.py` of a release: who takes all scripts has not said that anything is to be sent.
 NEEDS_SECTION = False
 
@@ -142,6 +146,27 @@ def wrong_with_settings(
             )
             return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
         # Orthanc itself ignores what it does not know.
-        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+        path = f"DestinationOptions.{one_line(name)}.Options"
+        if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
             return complaint
     return None
+
+
+def store_options_help(options: Sequence[str]) -> str:
+    """Return the names of the options of a store call for a table, those that not every Orthanc has with their version."""
+    return ", ".join(f"`{each}`{_since(each)}" for each in options)
+
+
+def _ignored_options(path: str, options: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with options that this Orthanc does not know yet: it would send to where they don't say."""
+    ignored = [
+        f"{key}{_since(key)}"
+        for key, version in STORE_OPTIONS_FROM.items()
+        if key in options and not orthanc.CheckVersionAdvanced(*version)
+    ]
+    return f"{path}: found {', '.join(ignored)}, which this Orthanc ignores" if ignored else None
+
+
+def _since(option: str) -> str:
+    version = STORE_OPTIONS_FROM.get(option)
+    return f" (from Orthanc {'.'.join(map(str, version))})" if version else ""

@@ -73,14 +73,14 @@ def test_a_configuration_that_is_fine_says_nothing(tmp_path: Path) -> None:
 def test_what_is_wrong_or_missing_in_a_configuration_is_told(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in FINE
     paths = write(tmp_path, {"a.py": SCRIPT, "b.py": TAGS, "orthanc.json": FINE.replace(old, new)})
-    result = run(*paths[:2], "--config", paths[2], "-o", tmp_path / "out.py")
+    result = run(*paths[:2], "--config", paths[2], "-o", tmp_path / "combined.py")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
     assert expected in result.stderr
     assert "secret" not in result.stderr
-    assert (tmp_path / "out.py").exists()
+    assert (tmp_path / "combined.py").exists()
 
 
 def test_a_configuration_that_is_no_json_is_told_with_its_line(tmp_path: Path) -> None:
     paths = write(tmp_path, {"a.py": "x = 1\n", "orthanc.json": '{\n  /* two\n lines */ "a": 1\n  "b": 2\n}'})
-    assert "orthanc.json, line 4" in refused(run(paths[0], "--config", paths[1], "-o", tmp_path / "out.py"))
-    assert not (tmp_path / "out.py").exists()
+    assert "orthanc.json, line 4" in refused(run(paths[0], "--config", paths[1], "-o", tmp_path / "combined.py"))
+    assert not (tmp_path / "combined.py").exists()

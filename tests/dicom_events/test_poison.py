@@ -335,8 +335,9 @@ def test_large_events_are_read_a_few_at_a_time(package: Package, tmp_path: Path)
     with outbox.transaction():
         for number in range(30):
             outbox.add(str(number), "org.test", "key", "key", json.dumps("x" * 1_000_000))
-    assert len(outbox.read(outbox.reader(), 0, 1000)) < 10
-    assert len(outbox.read(outbox.reader(), 25, 1000)) == 5
+    with contextlib.closing(outbox.reader()) as reader:
+        assert len(outbox.read(reader, 0, 1000)) < 10
+        assert len(outbox.read(reader, 25, 1000)) == 5
     package.wait_for_all()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from testing.dev import pointed
+from testing.dev import pointed, read_configuration
 from testing.dicom import make_study
 from testing.server import Process, start_process
 from testing.waiting import wait_until
@@ -118,6 +118,27 @@ def test_a_script_that_is_not_there_is_named() -> None:
     command = [sys.executable, "-m", "testing.dev", "absent.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "there is no file absent.py" in done.stderr) == (2, True)
+
+
+def test_a_configuration_may_have_comments_as_for_orthanc(tmp_path: Path) -> None:
+    path = tmp_path / "orthanc.json"
+    path.write_text('{ // of both kinds\n"Name": "http://a//b /* none */", /* here\n too */ "StableAge": 2}')
+    assert read_configuration(path) == {"Name": "http://a//b /* none */", "StableAge": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"A": 1, /* two\nlines */\n"B"}', ", line 3: Expecting"), ("[]", ": found no object of keys")],
+)
+def test_a_configuration_that_can_not_be_read_is_named_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    script, path = tmp_path / "mine.py", tmp_path / "orthanc.json"
+    script.write_text("")
+    path.write_text(content)
+    command = [sys.executable, "-m", "testing.dev", str(script), "--config", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"{path}{said}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_make_dev_says_that_it_needs_a_script() -> None:

@@ -31,7 +31,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         Handler.connections.add(self.client_address[1])
         body = json.dumps({"Details": "no such thing"} if "missing" in self.path else [1, 2]).encode()
         self.send_response(404 if "missing" in self.path else 200)
-        self.send_header("Content-Type", "application/json")
+        if "untyped" not in self.path:  # as what Orthanc says of an error
+            self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -92,6 +93,8 @@ def test_an_error_names_the_request_without_its_parameters(
     with pytest.raises(piece.LoopbackError, match=r"^GET /missing: no such thing$") as caught:
         loopback.get("/missing?PatientName=Doe")
     assert caught.value.status == 404
+    with pytest.raises(piece.LoopbackError, match=r"^GET /missing/untyped: no such thing$"):
+        loopback.get("/missing/untyped")
     loopback.close()
 
 

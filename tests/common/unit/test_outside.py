@@ -403,6 +403,15 @@ def test_closing_ends_a_call_over_tls(certificate: Path) -> None:
             each.close()
 
 
+def test_what_takes_too_long_is_told_so_also_where_the_clock_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = threading.Timer
+    monkeypatch.setattr(threading, "Timer", lambda seconds, *more: timer(seconds + 0.3, *more))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        outside = Outside(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(OutsideError, match=r"longer than 0\.2 s"):
+            ask(outside, timeout=30, total=0.2)
+
+
 # Proxies and what else an environment has
 
 

@@ -51,9 +51,11 @@ def test_a_broker_that_is_off_is_a_reason_of_dicom_events(
     eventually(lambda: health(orthanc_standin)[1]["Unhealthy"])
     status, found = health(orthanc_standin)
     assert status == 503
-    assert "the broker bad is off: DicomEvents.Brokers.bad.RabbitConfig.Urll" in found["Message"]
+    assert 'the broker "bad" is off: DicomEvents.Brokers.bad.RabbitConfig.Urll' in found["Message"]
     shown = script.get("/dicom-events/status")
     assert (shown["State"], shown["Totals"]) == ("running", {"waiting": 0, "published": 0, "dead": 0})
+    script.change("ORTHANC_STOPPED")
+    script.module._service._pipeline.close()  # of a process that goes on
 
 
 def test_dicom_events_waits_while_another_process_has_the_outbox(

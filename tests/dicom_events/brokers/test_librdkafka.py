@@ -90,6 +90,6 @@ def test_a_kafka_that_is_not_there_is_waited_for_and_what_is_too_large_is_dead(
     letters = server.get("/dicom-events/dead-letters")["Items"]
     assert [each["Broker"] for each in letters] == ["here"]
     server.wait_for_log("broker away is away")
-    assert "sasl.pasword" in server.wait_for_log("broker wrong is off")
+    assert "sasl.pasword" in server.wait_for_log('broker "wrong" is off')
     assert "pa55word" not in server.log
     assert brokers_of(server)["away"]["Backlog"] == 3

@@ -213,7 +213,7 @@ def test_rabbitmq_over_tls_is_verified_and_a_client_certificate_shown(
         server.wait_for_log("broker anonymous is away")
         assert "certificate verify failed" in server.wait_for_log("broker distrusting is away")
         server.wait_for_log(
-            "broker missing is off: RabbitConfig.URL, CACertificate, Certificate or CertificateKey can't be used"
+            'broker "missing" is off: RabbitConfig.URL, CACertificate, Certificate or CertificateKey can\'t be used'
         )
         found = brokers_of(server)
         assert [found[name]["Published"] for name in ("right", "anonymous", "distrusting")] == [3, 0, 0]

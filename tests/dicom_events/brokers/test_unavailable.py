@@ -63,7 +63,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_line_and_the_others_go_
         "hook": "requests",
     }
     for name, package in packages.items():
-        server.wait_for_log(f"broker {name} is off: it needs the Python package {package}, ")
+        server.wait_for_log(f'broker "{name}" is off: it needs the Python package {package}, ')
     server.store(make_study(instances=2))
     # The binary form needs no package.
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] == 2)
@@ -81,7 +81,7 @@ def test_a_package_that_is_too_old_is_named_in_one_line_and_the_others_go_on(
     server = start_orthanc(
         SCRIPT, {"DicomEvents": {"Brokers": brokers}}, environment={"PYTHONPATH": path, "ORTHANC_SITE": path}
     )
-    server.wait_for_log("broker rabbit is off: it needs the Python package pika, 1.2 or newer (found 1.1.0)")
+    server.wait_for_log('broker "rabbit" is off: it needs the Python package pika, 1.2 or newer (found 1.1.0)')
     server.store(make_study(instances=2))
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] >= 2)
     assert "Traceback" not in server.log
