@@ -208,8 +208,7 @@ class Loopback:
         if response.status in (304, 401):
             connection.close()  # 1.12.7 drops it without a word
         if response.status >= 400:
-            found = json.loads(content) if _is_json(response.headers) and content else {}
-            reason = found.get("Details") or found.get("Message") or response.reason
+            reason = _said_by_orthanc(content) or response.reason
             raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
         return response.headers, content
 
@@ -252,6 +251,15 @@ def close_connections() -> None:
     for connection in getattr(_open_connections, "connections", ()):
         connection.close()
     _open_connections.connections = set()
+
+
+def _said_by_orthanc(content: bytes) -> str:
+    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
 
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
@@ -2929,6 +2937,8 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
 
 # Keys of a store call that the script sets itself.
 RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+# Before this version Orthanc ignores them without a word; all others are older than 1.10.1.
+STORE_OPTIONS_FROM = {"CalledAet": (1, 11, 3), "Host": (1, 11, 3), "Port": (1, 11, 3)}
 # True in the `all.py` of a release: who takes all scripts has not said that anything is to be sent.
 NEEDS_SECTION = False
 
@@ -3059,9 +3069,30 @@ def wrong_with_settings(
             )
             return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
         # Orthanc itself ignores what it does not know.
-        if complaint := wrong_keys(f"DestinationOptions.{one_line(name)}.Options", options.options, store_options):
+        path = f"DestinationOptions.{one_line(name)}.Options"
+        if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
             return complaint
     return None
+
+
+def store_options_help(options: Sequence[str]) -> str:
+    """Return the names of the options of a store call for a table, those that not every Orthanc has with their version."""
+    return ", ".join(f"`{each}`{_since(each)}" for each in options)
+
+
+def _ignored_options(path: str, options: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with options that this Orthanc does not know yet: it would send to where they don't say."""
+    ignored = [
+        f"{key}{_since(key)}"
+        for key, version in STORE_OPTIONS_FROM.items()
+        if key in options and not orthanc.CheckVersionAdvanced(*version)
+    ]
+    return f"{path}: found {', '.join(ignored)}, which this Orthanc ignores" if ignored else None
+
+
+def _since(option: str) -> str:
+    version = STORE_OPTIONS_FROM.get(option)
+    return f" (from Orthanc {'.'.join(map(str, version))})" if version else ""
 
 
 # ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes and to peers.
