@@ -4451,6 +4451,8 @@ class Interceptor:
             return
         if move.mode == "fetch":
             move.fetched = self._fetcher.complete(move.fields)
+        if self._jobs.stopping.is_set():  # a job that begins now corrupts the memory of Orthanc 1.13.0 as it ends
+            raise MoveFailed("Orthanc is stopping")
         resources = self._archive.resources(move.fields)
         if not resources:
             raise MoveFailed("nothing here is what the request means")
