@@ -231,7 +231,7 @@ def test_an_image_that_is_deleted_meanwhile_fails_the_move_and_the_rest_arrives(
     found = last(server)
     # All but the last piece, which has 16.
     assert (found["State"], found["Completed"]) == ("failed", 184) == ("failed", len(destination.received))
-    assert "Not Found" in found["Error"]
+    assert found["Error"].startswith("some of it can't be sent, was it deleted? POST /modalities/")
 
 
 def test_of_two_associations_that_are_refused_half_way_each_image_that_arrived_counts(

@@ -397,6 +397,7 @@ def test_a_person_confirms_a_clock_after_a_server_was_off_for_long(start_briefly
     faked = FakedTime(tmp_path)
     server = start_briefly(SCRIPT, {"PurgeOldStudies": {"KeepReceivedDays": 0}}, environment=faked.environment)
     server.store(make_study(patient_id="LATE", study_date=days_back(80)))
+    wait_for(server, lambda: server.request("GET", "/purge-old-studies/status").status_code == 200)
     with contextlib.closing(sqlite3.connect(server.folder / "storage" / "purge_old_studies.sqlite")) as ledger:
         recorded = "SELECT value FROM state WHERE name='clock'"
         wait_for(server, lambda: ledger.execute(recorded).fetchone())
