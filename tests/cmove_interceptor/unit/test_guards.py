@@ -78,6 +78,16 @@ def test_a_job_that_fails_fails_the_move(moving: Moving) -> None:
     assert moving.states() == ["failed"]
 
 
+def test_no_job_begins_while_orthanc_stops(moving: Moving) -> None:
+    """On 1.13.0 it ends Orthanc with signal 6."""
+    moving.start()
+    [callback, *_] = moving.standin.registered["RegisterMoveCallback"][-1]
+    callback.__self__._jobs.stopping.set()
+    with pytest.raises(Exception, match="Orthanc is stopping"):
+        moving.move()
+    assert moving.sent() == []
+
+
 def test_what_is_not_here_is_no_success(moving: Moving) -> None:
     moving.start()
     moving.rest.answers["POST", "/tools/find"] = []
