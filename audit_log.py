@@ -923,6 +923,24 @@ def empty_values(values: Mapping[str, Any]) -> str | None:
     )
 
 
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
 def key_of(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
@@ -2924,19 +2942,8 @@ class Settings:
         default=None,
         metadata={"minimum": 1, "help": "Days after which files are deleted, and a line says so; null: never."},
     )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: what is written survives a crash. `full`: also the loss of power, but each write "
-                "waits for the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    durability: str = durability_field("what is written survives", "each write waits")
+    state_path: str | None = state_path_field()
 
 
 def read_or_make_key(path: Path) -> str:

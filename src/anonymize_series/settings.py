@@ -12,6 +12,7 @@ import pydicom
 import pydicom.datadict
 
 from common.retry import Retry
+from common.settings import durability_field, reconcile_field, state_path_field
 from forwarding.rules import Origin, Rule, wrong_with
 
 SECTION = "AnonymizeSeries"
@@ -117,28 +118,9 @@ class Settings:
         default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
-                "for the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field("the register survives")
+    state_path: str | None = state_path_field("the register")
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that finished work stays in the list."}
     )

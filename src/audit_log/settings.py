@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from common.settings import durability_field, state_path_field
 from common.state import make_private, open_private
 
 SECTION = "AuditLog"
@@ -56,19 +57,8 @@ class Settings:
         default=None,
         metadata={"minimum": 1, "help": "Days after which files are deleted, and a line says so; null: never."},
     )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: what is written survives a crash. `full`: also the loss of power, but each write "
-                "waits for the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    durability: str = durability_field("what is written survives", "each write waits")
+    state_path: str | None = state_path_field()
 
 
 def read_or_make_key(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from common.retry import Retry
+from common.settings import durability_field, state_path_field
 
 SECTION = "AutoRetries"
 NAME = "auto-retries"
@@ -36,16 +37,5 @@ class Settings:
     retry: JobRetry = dataclasses.field(
         default=JobRetry(), metadata={"help": "For how long a failed job is run again."}
     )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    durability: str = durability_field()
+    state_path: str | None = state_path_field()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from common.outside import proxy_or_null
 from common.retry import Retry
-from common.settings import SettingsError, empty_values, is_nearly, not_empty
+from common.settings import SettingsError, durability_field, empty_values, is_nearly, not_empty, state_path_field
 
 from .move_request import IDENTIFIER_FIELDS, LEVELS
 from .templates import RESULTS, placeholders, texts_of, wrong_template
@@ -231,19 +231,8 @@ class Settings:
     retry: NotificationRetry = dataclasses.field(
         default=NotificationRetry(), metadata={"help": "For how long a notification that failed is sent again."}
     )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
+    state_path: str | None = state_path_field()
+    durability: str = durability_field()
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that requests and delivered notifications stay in the list."}
     )

@@ -7,6 +7,8 @@ import dataclasses
 import re
 from typing import Any
 
+from common.settings import durability_field, reconcile_field
+
 from .events import ORIGINS
 from .fields import path_or_null, switch, whole_text
 
@@ -131,23 +133,6 @@ class Settings:
     outbox: OutboxSettings = dataclasses.field(
         default=OutboxSettings(), metadata={"help": "How much may wait for brokers that are away."}
     )
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the outbox survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field("the outbox survives")
     state_path: str | None = path_or_null("Folder of the outbox; null: `IndexDirectory`, else `StorageDirectory`.")

@@ -9,7 +9,7 @@ import orthanc
 
 from common.retry import Retry
 from common.routes import one_line
-from common.settings import not_empty, wrong_keys
+from common.settings import durability_field, not_empty, reconcile_field, state_path_field, wrong_keys
 from forwarding.rules import Rule, Window, wrong_with
 
 # Keys of a store call that the script sets itself.
@@ -92,28 +92,9 @@ class ForwardingSettings:
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field()
+    state_path: str | None = state_path_field()
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from common.routes import Refused
-from common.settings import SettingsError, not_empty, read_settings
+from common.settings import SettingsError, durability_field, not_empty, read_settings, state_path_field
 
 from .conditions import Conditions, conditions, day_back, is_label
 from .parameters import MAX_DAYS, PARAMETERS
@@ -119,20 +119,8 @@ class Settings:
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
-    state_path: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Folder of the ledger and the history; null: `IndexDirectory`, else `StorageDirectory`."},
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: ledger and history survive a crash. `full`: also the loss of power, but each step "
-                "waits for the disk."
-            ),
-        },
-    )
+    state_path: str | None = state_path_field("the ledger and the history")
+    durability: str = durability_field("ledger and history survive")
 
 
 def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True) -> Conditions:

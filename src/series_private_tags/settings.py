@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from common.settings import durability_field, reconcile_field, state_path_field
+
 SECTION = "SeriesMainPrivateDicomTags"
 METADATA, METADATA_NUMBER = "SeriesPrivateTags", 2000  # of UserMetadata
 
@@ -38,25 +40,6 @@ class Settings:
             )
         },
     )
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field()
+    state_path: str | None = state_path_field()

@@ -177,7 +177,7 @@ def check(package: StandIn, folder: Path, section: Any, path: tuple[str, ...]) -
     else:  # a wrong broker is off, the others are not
         told = [each["LastError"] for each in answer["Brokers"].values() if each["State"] == "misconfigured"]
         assert len(told) == len(errors)
-    says = ("allowed: ", "did you mean ", "two brokers")
+    says = ("allowed: ", " is not a known key (did you mean ", "two brokers")
     assert all(line.startswith("DicomEvents") and any(each in line for each in says) for line in told)
     assert all("\n" not in line for line in errors)
     if path and told:

@@ -93,7 +93,7 @@ class Forwarder:
         if errors := self.errors(section):
             assert len(errors) == 1
             assert errors[0].startswith(f"{self.section}{key.partition('[')[0]}"), (errors[0], key)
-            assert "allowed" in errors[0] or "did you mean" in errors[0]
+            assert "allowed" in errors[0] or " is not a known key (did you mean " in errors[0]
             assert "\n" not in errors[0]
             answer = self.standin.http("GET", f"/{self.name.replace('_', '-')}/status")
             assert (answer.status, answer.json()["Message"]) == (503, errors[0])
