@@ -435,6 +435,24 @@ def empty_values(values: Mapping[str, Any]) -> str | None:
     )
 
 
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
 def key_of(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
@@ -3836,28 +3854,9 @@ class Settings:
         default=False, metadata={"help": "Delete a result as it came in, when it has been put into the original study."}
     )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is tried again."})
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the register survives a crash. `full`: also the loss of power, but each step waits "
-                "for the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the register; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field("the register survives")
+    state_path: str | None = state_path_field("the register")
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that finished work stays in the list."}
     )

@@ -930,6 +930,24 @@ def empty_values(values: Mapping[str, Any]) -> str | None:
     )
 
 
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
 def key_of(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
     return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
@@ -3013,28 +3031,9 @@ class ForwardingSettings:
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
     )
-    reconcile: bool = dataclasses.field(
-        default=True,
-        metadata={
-            "help": (
-                "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several "
-                "Orthancs on one database."
-            )
-        },
-    )
-    durability: str = dataclasses.field(
-        default="normal",
-        metadata={
-            "choices": ("normal", "full"),
-            "help": (
-                "`normal`: the ledger survives a crash. `full`: also the loss of power, but each step waits for "
-                "the disk."
-            ),
-        },
-    )
-    state_path: str | None = dataclasses.field(
-        default=None, metadata={"help": "Folder of the ledger; null: `IndexDirectory`, else `StorageDirectory`."}
-    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field()
+    state_path: str | None = state_path_field()
     keep_done_days: float = dataclasses.field(
         default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
     )
