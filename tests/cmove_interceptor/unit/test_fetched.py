@@ -149,7 +149,10 @@ def test_the_end_of_a_move_is_written_down_when_the_disk_has_room_again(
     monkeypatch.setattr(records, "end", end)
     fetching.has("1.1", "a")
     fetching.move()
-    state = lambda: fetching.script.get(f"{NAME}/requests")["Items"][0]["State"]  # noqa: E731
+
+    def state() -> str:
+        return str(fetching.script.get(f"{NAME}/requests")["Items"][0]["State"])
+
     assert state() == "moving"
     full = False
     eventually(lambda: state() == "done")

@@ -48,7 +48,7 @@ def steps(outbox: Any, work: Callable[[], object]) -> int:
 def test_what_has_a_letter_is_not_looked_at_each_time(source: Source, tmp_path: Path) -> None:
     outbox = outbox_of(source, tmp_path / "x.sqlite")
     fill(outbox, MANY)
-    outbox.letters.park("b", [(row, f"k{row}") for row in range(1, MANY + 1)], "refused", "dead", 5)
+    outbox.letters.park("b", [(row, f"k{row - 1}") for row in range(1, MANY + 1)], "refused", "dead", 5)
     outbox.settle("b", MANY, 0)
     outbox.retention.tidy()
 
@@ -89,7 +89,7 @@ def test_what_is_too_old_is_found_without_a_look_at_the_others(source: Source, t
 def test_one_letter_that_is_delivered_does_not_cost_a_look_at_all(source: Source, clock: Clock, tmp_path: Path) -> None:
     outbox = outbox_of(source, tmp_path / "x.sqlite")
     fill(outbox, MANY)
-    outbox.letters.park("b", [(row, f"k{row}") for row in range(1, MANY + 1)], "", "waiting", 0)
+    outbox.letters.park("b", [(row, f"k{row - 1}") for row in range(1, MANY + 1)], "", "waiting", 0)
     health = source("dicom_events.health").Health("b", lambda *_: None, [])
     settings = source("dicom_events.broker_settings").BrokerSettings()
     delivery = source("dicom_events.delivery").Delivery(outbox, "b", settings, False, health)

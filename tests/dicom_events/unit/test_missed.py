@@ -48,9 +48,9 @@ class Missed:
             kind = {"ChangeType": "NewInstance", "ResourceType": "Instance"}
             page = [{**kind, "Seq": number + 1, "ID": f"i{number}"} for number in range(since, last)]
             return {"Changes": page, "Last": last, "Done": last == self.images}
-        parent = {"instances": "ParentSeries", "series": "ParentStudy", "studies": "ParentPatient"}
+        parents = {"instances": "ParentSeries", "series": "ParentStudy", "studies": "ParentPatient"}
         _, kind, name, *more = route.split("/")
-        return {} if more else {"ID": name, "MainDicomTags": {}, parent.get(kind, ""): name}
+        return {} if more else {"ID": name, "MainDicomTags": {}, parents.get(kind, ""): name}
 
     def look(self) -> list[str]:
         self.missed.follow()
