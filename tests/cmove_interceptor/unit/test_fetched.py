@@ -108,7 +108,7 @@ def test_of_two_studies_with_one_accession_number_both_are_fetched(fetching: Fet
 
 def test_what_a_modality_answers_besides_is_not_fetched(fetching: Fetching) -> None:
     fetching.has("1.1", "a")
-    fetching.has("9.9", "x", AccessionNumber="OTHER")
+    fetching.has("9.9", "x", "y", AccessionNumber="OTHER")
     fetching.move()
     assert fetching.retrieved == [0]
 

@@ -45,8 +45,8 @@ class Missed:
         if route == "/changes":
             since = int(query.split("=")[1].split("&")[0])
             last = min(since + 1000, self.images)
-            kind = {"ChangeType": "NewInstance", "ResourceType": "Instance"}
-            page = [{**kind, "Seq": number + 1, "ID": f"i{number}"} for number in range(since, last)]
+            new = {"ChangeType": "NewInstance", "ResourceType": "Instance"}
+            page = [{**new, "Seq": number + 1, "ID": f"i{number}"} for number in range(since, last)]
             return {"Changes": page, "Last": last, "Done": last == self.images}
         parents = {"instances": "ParentSeries", "series": "ParentStudy", "studies": "ParentPatient"}
         _, kind, name, *more = route.split("/")
