@@ -67,7 +67,7 @@ else:
 
         `type` as `org.hospital.report` (ASCII, not below `dicom.` or `orthanc.`), `data` anything that is JSON, `subject` what
         it is about: events of one subject are in order. Raises `ValueError` for what no broker takes, `RuntimeError` if the
-        script is idle or the disk full.
+        script is idle, or the disk or the outbox full.
         """
         return _service.publish(type, data, subject)
 

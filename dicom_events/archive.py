@@ -43,6 +43,11 @@ class Archive:
             raise StoppedError
         return self._loopback.get(path)
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long."""
+        if self._stopping.wait(seconds):
+            raise StoppedError
+
     def get_or_none(self, path: str) -> Any:
         """Return what Orthanc answers, or None: the resource is deleted, or broken, and its event must not hold up all others."""
         try:

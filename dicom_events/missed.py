@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ._common.loopback import LoopbackError
 from ._common.place import place_in_log
 from ._common.times import orthanc_time
 
@@ -67,12 +68,12 @@ class MissedEvents:
 
     def follow(self) -> None:
         """Read on in /changes, and publish what no callback has reported within a while."""
-        while True:
+        while len(self._suspects) < MOST_SUSPECTS:
             page = self._archive.get(f"/changes?since={self._read_to}&limit={CHANGES_PER_PAGE}")
             self._applier.apply()  # what a callback has reported is acknowledged
             self._on_change_entries([each for each in page["Changes"] if each["ChangeType"] in KNOWN_TYPES])
             self._read_to = max(self._read_to, int(page["Last"]))
-            if page["Done"] or len(self._suspects) >= MOST_SUSPECTS:
+            if page["Done"]:
                 break
         self._settle_suspects()
         place = min((each.sequence - 1 for each in self._suspects.values()), default=self._read_to)
@@ -97,11 +98,11 @@ class MissedEvents:
             if name in acknowledged or (suspect.level != "Instance" and self._is_announced(suspect.level, name)):
                 del self._suspects[name]
             elif suspect.seen < late and time.monotonic() < until:  # other events wait meanwhile
-                if suspect.level == "Instance":
-                    self._make_up_instance(name)
-                else:
+                if suspect.level != "Instance":
                     with self._applier.up_to_date() as recorder:
                         recorder.announce(suspect.level, name, time.time())
+                elif not self._make_up_instance(name):
+                    continue
                 del self._suspects[name]
 
     def _is_announced(self, level: str, resource: str) -> bool:
@@ -109,16 +110,27 @@ class MissedEvents:
             return True
         return self._recorder.resources.is_announced(resource)
 
-    def _make_up_instance(self, instance: str) -> None:
-        found, kept = self._archive.tags(instance), self._archive.look_up("Instance", instance)
-        if found is None or kept is None:
-            return  # deleted meanwhile
+    def _make_up_instance(self, instance: str) -> bool:
+        """Publish an instance that was missed; return False if Orthanc can't say now what it is: it is asked again."""
+        kept = self._archive.look_up("Instance", instance)
+        if kept is None:
+            return self._is_deleted(instance)
+        found = self._archive.tags(instance)  # None: its file can't be read, for which the event does not wait
         metadata = self._archive.metadata(instance)
         values, received = tuple(each or "" for each in kept.dicom_ids), metadata.get("ReceptionDate", "")
         now = time.time()
         image = Image(now, time.monotonic(), values, kept.orthanc_ids, found, origin_in(metadata), received)
         with self._applier.up_to_date() as recorder:
             recorder.stored(image, due=now + recorder.quiet_seconds)
+        return True
+
+    def _is_deleted(self, instance: str) -> bool:
+        try:
+            return not self._archive.exists("Instance", instance)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return False
 
     def make_up_stable(self) -> None:
         """Publish the Stable… events that should have come, or the deletion of what is deleted meanwhile."""

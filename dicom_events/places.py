@@ -32,6 +32,8 @@ class Places:
     def __init__(self, ledger: Ledger, keep_days: float) -> None:
         self._ledger = ledger
         self.orphans = Orphans(ledger, keep_days)
+        self.dropped = 0
+        """How many places were dropped."""
 
     def begin(self, brokers: Sequence[Named], newest: int) -> list[str]:
         """Take the brokers that there are now; `newest` is the last event. Return what has to be said of it.
@@ -114,6 +116,7 @@ class Places:
             ):
                 db.execute(sql, (name,))
             self.orphans.forget(name)
+            self.dropped += 1
 
     def drop_expired(self) -> list[str]:
         """Forget what was kept for long enough; return the names."""

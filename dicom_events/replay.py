@@ -20,6 +20,8 @@ from .archive import Archive
 from .outbox import new_id
 
 STUDIES_PER_PAGE = 500
+MOST_INCOMPLETE = 100  # events: what happens meanwhile waits behind them
+LOOK_SECONDS = 0.05  # between two looks at how many there are
 
 
 class Replay:
@@ -87,6 +89,8 @@ class Replay:
         if not self._events.stored_instance:
             return
         for instance in identifiers_in(self._archive.get(f"/series/{series}/instances?expand=false")):
+            while len(self._outbox.incomplete(MOST_INCOMPLETE)) >= MOST_INCOMPLETE:
+                self._archive.pause(LOOK_SECONDS)
             received = self._archive.metadata(instance).get("ReceptionDate", "")
             with self._outbox.transaction():
                 uid, subject = f"{instance}.{received}", f"instances/{instance}"

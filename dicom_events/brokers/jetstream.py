@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import threading
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,33 @@ STREAM_NOT_FOUND = 10059  # JetStream's own codes
 LACKS_ROOM = {10023, 10047, 10077, 10122}  # resources, storage, messages, bytes: all that follows has no room either
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """Looks names up in threads that nobody waits for: for those of asyncio Python waits as it ends, and Orthanc with it."""
+
+    async def getaddrinfo(self, *arguments: Any, **named: Any) -> Any:
+        found = self.create_future()
+
+        def settle(answer: Any, error: Exception | None) -> None:
+            if found.done():
+                return  # nobody waits for it any more
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(answer)
+
+        def look_up() -> None:
+            answer, error = None, None
+            try:
+                answer = socket.getaddrinfo(*arguments, **named)
+            except Exception as raised:  # noqa: BLE001 - it is that of who asks
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.call_soon_threadsafe(settle, answer, error)
+
+        threading.Thread(target=look_up, name="dicom_events name", daemon=True).start()
+        return await found
+
+
 class JetStream(Broker):
     """One connection whose event loop runs in the publisher's thread, while that waits for confirmations."""
 
@@ -36,7 +65,7 @@ class JetStream(Broker):
     def __init__(self, form: Form, config: NatsConfig) -> None:
         super().__init__(form)
         self._config = config
-        self._loop = asyncio.new_event_loop()
+        self._loop = Loop()
         self._something = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outcomes: list[Outcome] = []

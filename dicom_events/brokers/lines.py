@@ -35,6 +35,9 @@ class Lines(PromptBroker):
 
     def deliver(self, events: list[Submitted]) -> list[Outcome]:
         assert self._file
+        if not self._file.is_at_its_path():  # deleted, or moved away: nobody would find what is written there
+            self._file.close()
+            self.open()
         size, together = self._file.size, b""
         for _, line in events:
             if size and size + len(line) > self._most:

@@ -14,6 +14,7 @@ from common.loopback import Loopback
 from .move_request import LEVELS, Fields, identifying_tag
 
 SLOW_NAMES_API_VERSION = 30  # of 1.12.11: from then on SQLite reads the whole index for each image that a job names
+INSTANCES_PER_QUESTION = 100
 # Naming images pays up to so many images in the archive, and so many more for each image of the series.
 MAX_IMAGES_TO_NAME, MAX_IMAGES_PER_NAME = 2000, 4
 
@@ -45,7 +46,7 @@ class Archive:
         return [
             each["ID"]
             for each in self._loopback.post("/tools/find", find)
-            if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
+            if normalized(each["MainDicomTags"].get(tag, "")) == normalized(token)
         ]
 
     def instances(self, fields: Fields) -> list[str]:
@@ -88,15 +89,25 @@ class Archive:
     def _system(self) -> dict[str, Any]:
         return dict(self._loopback.get("/system"))
 
-    def store(self, dicom: bytes) -> None:
-        """Store an instance."""
-        self._loopback.request("POST", "/instances", dicom)
+    def store(self, dicom: bytes) -> bool:
+        """Store an instance; return whether it was not here before."""
+        answer = self._loopback.request("POST", "/instances", dicom)
+        return isinstance(answer, dict) and answer.get("Status") == "Success"
+
+    def senders(self, instances: Sequence[str]) -> dict[str, str]:
+        """Return the AE titles that have sent instances, in upper case; "" where one did not come by DICOM."""
+        found = {}
+        for start in range(0, len(instances), INSTANCES_PER_QUESTION):
+            body = {"Resources": instances[start : start + INSTANCES_PER_QUESTION], "Metadata": True}
+            for each in self._loopback.post("/tools/bulk-content", body):
+                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip().upper()
+        return found
 
     def remove(self, instances: Sequence[str]) -> None:
         """Delete instances."""
         self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
 
 
-def _normalized(value: str) -> str:
+def normalized(value: str) -> str:
     """Return an identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
     return value.encode("ascii", "ignore").decode().strip().upper()

@@ -16,6 +16,7 @@ import orthanc
 from common.ledger import Ledger
 from common.retry import Retry
 from common.routes import one_line
+from common.work import Which, Work
 from common.worker import Trouble
 
 from .caller import Caller, NotDeliveredError
@@ -30,6 +31,7 @@ class Delivery:
     def __init__(self, caller: Caller, ledger: Ledger, retry: Retry) -> None:
         self._caller, self._ledger, self._retry = caller, ledger, retry
         self._wake, self._stopping = threading.Event(), threading.Event()
+        self._has_unsettled = False  # rows whose attempt has ended, which could not be written down
         self._thread = threading.Thread(target=self._work, name=f"cmove-notify {caller.name}", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +65,7 @@ class Delivery:
                 if not self._stopping.is_set():
                     trouble.is_over()
             except (sqlite3.Error, OSError) as error:
+                self._has_unsettled = True
                 if not self._stopping.is_set():
                     trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
                 self._stopping.wait(LOOK_SECONDS)
@@ -72,6 +75,8 @@ class Delivery:
 
     def _deliver(self) -> bool:
         """Deliver what is due; return whether there was something."""
+        if self._has_unsettled:
+            self._send_unsettled_again()
         due = self._ledger.due(self._caller.name, ROWS_PER_LOOK, self._retry.longest)
         for row in due:
             if self._stopping.is_set():
@@ -88,6 +93,13 @@ class Delivery:
             else:
                 self._ledger.end(row["id"], "done")
         return bool(due)
+
+    def _send_unsettled_again(self) -> None:
+        """Let all be due of which nobody knows how it ended: at least once. None is under way, for this thread alone sends."""
+        work = Work(self._ledger)
+        for row in work.find(Which(queue=self._caller.name, states=("sending",))):
+            work.wait_again(row["id"])
+        self._has_unsettled = False
 
     def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return what a row says, for the service as it is configured now; the first version wrote down what it would send."""

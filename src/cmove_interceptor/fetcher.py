@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
@@ -16,7 +17,7 @@ from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
-from .archive import Archive
+from .archive import Archive, normalized
 from .jobs import StoreJobs
 from .move_request import LEVELS, Fields, MoveFailed, identifying_tag, parent_identifiers
 from .peer import Peer
@@ -28,6 +29,14 @@ COUNT_TAGS = {
     "Study": "NumberOfStudyRelatedInstances",
     "Series": "NumberOfSeriesRelatedInstances",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """The instances of a request that came while it was fetched, and those of them that were copied from a peer."""
+
+    came: list[str]
+    copied: set[str]
 
 
 class Fetcher:
@@ -54,8 +63,8 @@ class Fetcher:
             for peer in self._peers.values():
                 peer.close()
 
-    def complete(self, fields: Fields) -> list[str]:
-        """Fetch what is missing; return the instances that came. Raises `MoveFailed` when too many fetch already."""
+    def complete(self, fields: Fields) -> Fetched:
+        """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
         if re.search(r"[*?]", text):
             raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
@@ -64,20 +73,36 @@ class Fetcher:
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
-            before = set(self._archive.instances(fields))
+            before, copied = set(self._archive.instances(fields)), set[str]()
             for token in text.split("\\"):
-                self._fetch({**fields, tag: token}, tag, deadline)
-            return sorted(set(self._archive.instances(fields)) - before)
+                self._fetch({**fields, tag: token}, tag, deadline, copied)
+            return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:
             self._turns.release()
 
-    def _fetch(self, fields: Fields, tag: str, deadline: float) -> None:
+    def remove(self, fetched: Fetched) -> None:
+        """Delete what was fetched. What somebody else has sent meanwhile stays: it may be the only copy."""
+        if not fetched.came:
+            return
+        sources = (source.partition(":") for source in self._settings.sources)
+        names = {name for kind, _, name in sources if kind == "modality"}
+        known = self._loopback.get("/modalities?expand") if names else {}
+        aets = {known[name]["AET"].strip().upper() for name in names & known.keys()}
+        senders = self._archive.senders([each for each in fetched.came if each not in fetched.copied])
+        mine = [each for each in fetched.came if each in fetched.copied or senders.get(each) in aets]
+        if mine:
+            self._archive.remove(mine)
+
+    def _fetch(self, fields: Fields, tag: str, deadline: float, copied: set[str]) -> None:
         """Ask one source after the other until as much is here as the fullest of them has."""
         for source in self._settings.sources:
             kind, _, name = source.partition(":")
             try:
-                ask = self._from_modality if kind == "modality" else self._from_peer
-                if ask(name, fields, tag, deadline):
+                if kind == "modality":
+                    had_some = self._from_modality(name, fields, tag, deadline)
+                else:
+                    had_some = self._from_peer(name, fields, tag, deadline, copied)
+                if had_some:
                     return
             except (LoopbackError, MoveFailed) as error:
                 orthanc.LogWarning(f"cmove_interceptor: {one_line(source)} did not help: {one_line(error)}")
@@ -89,10 +114,12 @@ class Fetcher:
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
         found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})
         answers = self._loopback.get(f"/queries/{found['ID']}/answers?expand&simplify")
+        # One that does not look at a key answers with all that it has.
+        meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
-            for number, answer in enumerate(answers):
+            for number, answer in meant.items():
                 there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields))
+                here = len(self._archive.instances(fields_of(answer, fields, tag)))
                 if not here or (str(there).isdigit() and int(there) > here):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
@@ -101,7 +128,7 @@ class Fetcher:
                     self._wait_for(job, deadline)
         finally:
             self._loopback.request("DELETE", f"/queries/{found['ID']}")
-        return bool(answers)
+        return bool(meant)
 
     def _wait_for(self, job: str, deadline: float) -> None:
         """Wait for the end of a job. Raises `MoveFailed` if it failed, or took too long."""
@@ -117,8 +144,8 @@ class Fetcher:
         if not ended:
             raise MoveFailed(error)
 
-    def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
-        """Copy from a peer the instances that it has and we have not; return whether it had anything."""
+    def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float, copied: set[str]) -> bool:
+        """Copy from a peer the instances that it has and we have not into `copied`; return whether it had anything."""
         with self._peers_lock:
             if name not in self._peers:
                 self._peers[name] = Peer(self._configuration, name)
@@ -134,9 +161,22 @@ class Fetcher:
         for instance in there:
             if instance not in here:  # the same image has the same identifier everywhere
                 self._check_time(deadline)
-                self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline))
+                if self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline)):
+                    copied.add(instance)
         return bool(found)
 
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
+
+
+def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
+    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
+    found = normalized(str(answer.get(tag) or ""))
+    return found in ("", normalized(text))
+
+
+def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:
+    """Return a request for what an answer to C-FIND means: several studies may have one AccessionNumber."""
+    uid = answer.get("StudyInstanceUID")
+    return {**fields, "AccessionNumber": "", "StudyInstanceUID": uid} if tag == "AccessionNumber" and uid else fields

@@ -11,9 +11,10 @@ from typing import Any
 
 import orthanc
 
+from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
-from common.loopback import Loopback
+from common.loopback import Loopback, LoopbackError
 from common.outside import import_requests
 from common.routes import one_line
 from common.state import state_folder
@@ -61,6 +62,7 @@ class Interceptor:
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
+        self._ends: Inbox[tuple[Move, str]] = Inbox(self._write_end)  # of moves, until they are written down
 
     # From start to stop
 
@@ -102,6 +104,7 @@ class Interceptor:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
             self.notifier.start(ledger)
+            self._ends.open()
         except BaseException:
             ledger.close()
             raise
@@ -109,6 +112,7 @@ class Interceptor:
 
     def _turn(self) -> float:
         """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
             self._interrupted.pop(0)
@@ -140,6 +144,7 @@ class Interceptor:
             self._begin(move)
         except Exception as error:
             self._jobs.cancel(*move.jobs)
+            self._remove_fetched(move)
             move.error = one_line(error)
             self._end(move, "failed")
             orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
@@ -179,15 +184,29 @@ class Interceptor:
         else:
             self._jobs.cancel(*move.jobs)
             state, move.error = "abandoned", "the caller went away"
-        if move.fetched and not self._settings.fetch.keep and state != "submitted":
-            self._archive.remove(move.fetched)
+        if state != "submitted":
+            self._remove_fetched(move)
         self._end(move, state)
 
+    def _remove_fetched(self, move: Move) -> None:
+        """Delete what was fetched for a move, unless it is to be kept."""
+        if move.fetched and not self._settings.fetch.keep:
+            try:
+                self._fetcher.remove(move.fetched)
+            except LoopbackError as error:  # the move has its end all the same
+                orthanc.LogError(f"cmove_interceptor: what was fetched could not be deleted: {one_line(error)}")
+
     def _end(self, move: Move, state: str) -> None:
+        """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
+        if not self._ends.add((move, state)):
+            self._worker.wake.set()
+
+    def _write_end(self, end: tuple[Move, str]) -> None:
+        move, state = end
         with self._ledger.transaction():  # killed in between, nobody would be notified
             self.records.end(move, state)
             self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
-            self._ended[state] += 1
+        self._ended[state] += 1
         count = float(self._ended[state])
         orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .fetcher import Fetched
 from .jobs import Destination
 from .move_request import Fields
 
@@ -35,7 +36,7 @@ class Move:
         self.one_by_one = False  # the destination has refused an association beside another
         self.followed = True  # False: nobody knows how many of its images were sent
         self.error = ""
-        self.fetched: list[str] = []
+        self.fetched: Fetched | None = None
 
     @property
     def sent(self) -> int:

@@ -109,6 +109,7 @@ class Delivery:
         if not self._parked or time.monotonic() < self._look_at_letters:
             return
         self._look_at_letters = time.monotonic() + LETTERS_EVERY_SECONDS
+        self._outbox.ledger.check()  # what can't be settled is not sent
         for event, attempts in self._outbox.letters.due(self._name, LETTERS_AT_ONCE):
             if event.row not in self._letters and event.key not in self._queued_by_key:
                 self._letters[event.row] = attempts
@@ -155,7 +156,8 @@ class Delivery:
             self._health.count(1)
         else:
             self._on_refused(event, outcome, attempts)
-        self._parked = self._outbox.letters.keys(self._name)
+        if not self._outbox.letters.is_waiting(self._name, event.key):  # of this one alone: there may be very many
+            self._parked.discard(event.key)
         self._look_at_letters = 0.0 if outcome.error is None else self._look_at_letters
 
     def _on_refused(self, event: Event, outcome: Outcome, attempts: int) -> None:

@@ -31,7 +31,11 @@ from .settings import EventSettings
 SMALL_BYTES = 64 << 10
 IMAGES = {
     f"1.2.840.10008.5.1.4.1.1.{each}"  # DICOM PS3.4 B.5
-    for each in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6.1", "7", "12.1", "12.2", "20", "128")
+    for each in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6.1", "7", "12.1", "12.2", "20", "128"),
+        # Photographs and videos, which may have gigabytes; documents.
+        *("77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.4", "77.1.4.1", "77.1.5.1", "77.1.5.2", "104.1", "104.2"),
+    )
 }
 KEPT_CHANGES = 100_000  # that could not be written, and are tried again
 # Seconds in which lines come together, so that not each is a transaction; the longer ones while many come.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ CREATE TABLE IF NOT EXISTS letter(
 CREATE INDEX IF NOT EXISTS letter_by_key ON letter(broker, state, key, event);
 CREATE INDEX IF NOT EXISTS letter_by_event ON letter(event);
 """
+NO_ROW = 2**62  # beyond all
 RETRY = Backoff(first=1.0, longest=60.0)  # seconds until what a broker refused is tried again
 EVENT_COLUMNS = "e.row, e.id, e.type, e.key, e.subject, e.created, e.data"
 DEAD = (
@@ -33,6 +35,17 @@ class Letters:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._freeing, self._freed_from = threading.Lock(), NO_ROW
+
+    def take_freed(self) -> int:
+        """Return the lowest row that has lost a letter since the last call; `NO_ROW` if none has."""
+        with self._freeing:
+            row, self._freed_from = self._freed_from, NO_ROW
+        return row
+
+    def _free(self, row: int) -> None:
+        with self._freeing:
+            self._freed_from = min(self._freed_from, row)
 
     def park(self, broker: str, events: Sequence[tuple[int, str]], error: str, state: str, attempts: int) -> None:
         """Take events (row, key) out of the order of a broker, to be tried again (`waiting`) or not (`dead`)."""
@@ -52,6 +65,11 @@ class Letters:
         found = self._ledger.rows("SELECT DISTINCT key FROM letter WHERE broker=? AND state='waiting'", broker)
         return {row["key"] for row in found}
 
+    def is_waiting(self, broker: str, key: str) -> bool:
+        """Return whether a letter of this key waits."""
+        sql = "SELECT 1 FROM letter WHERE broker=? AND state='waiting' AND key=? LIMIT 1"
+        return bool(self._ledger.rows(sql, broker, key))
+
     def due(self, broker: str, limit: int) -> list[tuple[Event, int]]:
         """Return the letters whose time has come, of each key only the first, with their attempts so far."""
         now = time.time()
@@ -69,6 +87,7 @@ class Letters:
         with self._ledger.transaction() as db:
             db.execute("DELETE FROM letter WHERE broker=? AND event=?", (broker, row))
             db.execute("UPDATE broker SET published=published+1 WHERE name=?", (broker,))
+            self._free(row)
 
     def remove_without_event(self) -> None:
         """Remove the letters whose events were dropped."""
@@ -93,7 +112,10 @@ class Letters:
 
     def drop_dead(self, letter: int) -> None:
         """Forget one."""
-        self._ledger.run("DELETE FROM letter WHERE id=? AND state='dead'", letter)
+        with self._ledger.transaction() as db:
+            for (row,) in db.execute("SELECT event FROM letter WHERE id=?", (letter,)).fetchall():
+                self._free(row)
+            db.execute("DELETE FROM letter WHERE id=? AND state='dead'", (letter,))
 
     def retry_dead(self, broker: str | None = None, letter: int | None = None) -> int:
         """Let all, those of one broker, or one of them be tried again now; return how many."""

@@ -142,10 +142,13 @@ class Outbox:
             wake()
         self.retention.checkpoint()
 
-    def add(self, uid: str, kind: str, key: str, subject: str, data: str | None, when: float | None = None) -> None:
-        """Write an event down, inside a transaction; `data` None: it is completed later, and later ones wait for it."""
+    def add(self, uid: str, kind: str, key: str, subject: str, data: str | None, when: float | None = None) -> bool:
+        """Write an event down, inside a transaction; `data` None: it is completed later, and later ones wait for it.
+
+        Return False if the outbox is full and takes none.
+        """
         if self.retention.refuses():
-            return
+            return False
         assert self._rows is not None
         if data is None:
             self.pending += 1
@@ -153,6 +156,7 @@ class Outbox:
             self.added += 1
         self._newest += 1  # never a number again that a cursor has passed, though all rows are gone
         self._rows.append((self._newest, uid, kind, key, subject, when or time.time(), data))
+        return True
 
     def incomplete(self, limit: int) -> list[dict[str, Any]]:
         """Return the oldest events without data."""

@@ -24,6 +24,9 @@ CHECKPOINT_BYTES = 1 << 20  # of the write-ahead log that are worth moving into 
 SHARE_OF_ROOM = 4
 # Of it above which writers are held up to empty it, which is little once its content has moved.
 TRUNCATE_BYTES = 8 << 20
+# Only where `MaxAgeDays` is set: it costs each event a little, and without it each look would read the whole outbox.
+INDEX_BY_TIME = "CREATE INDEX IF NOT EXISTS event_by_time ON event(created)"
+OLD = f"SELECT row FROM event INDEXED BY event_by_time WHERE created<? ORDER BY created LIMIT {ROWS_PER_TRANSACTION}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Retention:
     ) -> None:
         self._ledger, self._places, self._letters, self._bounds = ledger, places, letters, bounds
         self._checkpointer, self._expiry = checkpointer, Expiry(ledger, "dicom_events")
+        ledger.run(INDEX_BY_TIME if bounds.oldest_seconds else "DROP INDEX IF EXISTS event_by_time")
+        self._swept_to = self._drops_seen = 0  # the row up to which what is left has a letter; places that were dropped
         self._tidied_at_changes = -1  # how many rows had been changed when it was tidy
         self._counting, self._checkpointing = threading.Lock(), threading.Lock()
         self.is_full = False
@@ -69,9 +74,7 @@ class Retention:
             self._empty_log()  # nothing is going on
             if not self._bounds.oldest_seconds and not self.refused:
                 return None
-        settled = "row<=? AND data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"
-        while self._delete(settled, found["lowest"] or 0) == ROWS_PER_TRANSACTION:
-            pass
+        self._sweep(found["lowest"] or 0)
         lost = self._drop()
         self.checkpoint()
         self._tidied_at_changes = found["changes"]
@@ -79,6 +82,16 @@ class Retention:
             kept = f"what waited for {', '.join(expired)} was kept for KeepOrphanedDays, and is dropped now"
             return f"{kept}; {lost}" if lost else kept
         return lost
+
+    def _sweep(self, lowest: int) -> None:
+        """Delete what all brokers have. What has a letter is looked at again only when that is gone: there may be very many."""
+        drops = self._places.dropped
+        self._swept_to = 0 if drops != self._drops_seen else min(self._swept_to, self._letters.take_freed() - 1)
+        self._drops_seen = drops
+        settled = "row>? AND row<=? AND data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM letter WHERE event=row)"
+        while self._delete(settled, self._swept_to, lowest) == ROWS_PER_TRANSACTION:
+            pass
+        self._swept_to = lowest
 
     def _delete(self, condition: str, *parameters: Any) -> int:
         oldest = f"SELECT row FROM event WHERE {condition} ORDER BY row LIMIT {ROWS_PER_TRANSACTION}"
@@ -88,7 +101,7 @@ class Retention:
         dropped = 0
         if self._bounds.oldest_seconds and self._expiry.may_delete():
             horizon = time.time() - self._bounds.oldest_seconds
-            while number := self._delete("created<?", horizon):
+            while number := self._ledger.run(f"DELETE FROM event WHERE row IN ({OLD})", horizon):
                 dropped += number
         # Once full, until a twentieth is free again: not a line in the log for each event.
         limit = self._bounds.most_bytes * (0.95 if self.is_full and self._bounds.refuse else 1)

@@ -133,16 +133,18 @@ class Service:
         Raises
         ------
         ValueError : the type, the subject or the data is something that no broker takes (`own.py`).
-        RuntimeError : this script is idle, or the outbox can't be written.
+        RuntimeError : this script is idle, or the outbox can't be written, or is full and takes nothing.
         """
         text, uid = json_of_event(kind, data, subject), new_id()
         if not (pipeline := self._open()):
             raise RuntimeError(self._unavailable or self._closed)
         try:
             with pipeline.outbox.transaction():
-                pipeline.outbox.add(uid, kind, subject, subject, text)
+                is_taken = pipeline.outbox.add(uid, kind, subject, subject, text)
         except (sqlite3.Error, OSError) as error:
             raise RuntimeError(f"the event could not be written down: {error}") from error
+        if not is_taken:
+            raise RuntimeError("the event was refused: the outbox is full (DicomEvents.Outbox)")
         return uid
 
     def condition(self) -> Condition:

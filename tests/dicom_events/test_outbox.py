@@ -185,6 +185,16 @@ def test_a_torn_line_is_cut_off_and_files_are_rotated_without_losing_one(start_o
     assert len(list(path.parent.glob("dicom_events.jsonl.*"))) > 5
 
 
+def test_a_file_that_somebody_deletes_is_made_anew_and_no_later_event_is_missing(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(SCRIPT, NEVER_STABLE)
+    server.store(make_study(seed=1))
+    wait_for(server, "dicom.instance.stored")
+    (server.folder / "storage" / "dicom_events.jsonl").unlink()
+    [stored] = server.store(make_study(seed=2))
+    [event] = wait_for(server, "dicom.instance.stored")
+    assert event["data"]["id"] == stored["ID"]
+
+
 def test_a_full_outbox_drops_the_oldest_and_says_so(start_orthanc: StartOrthanc) -> None:
     settings = {"Broker": {"Type": "rabbitmq"}, "Outbox": {"MaxMegabytes": 1}}
     server = start_orthanc(SCRIPT, {"DicomEvents": settings, **NEVER_STABLE})

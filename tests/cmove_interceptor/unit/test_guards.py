@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -182,3 +183,53 @@ def test_no_value_reaches_beyond_its_place_in_a_url(moving: Moving, value: str, 
     assert url.startswith("http://host/a/")
     assert (url.count("/"), url.count("?"), url.count("&"), url.count("#")) == (5, 1, 1, 0)
     assert "/../" not in url
+
+
+@pytest.mark.parametrize("what", ["fail", "end"])
+def test_a_notification_whose_attempt_could_not_be_written_down_is_sent_again(
+    moving: Moving, source: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A backup locks the ledger for a moment, just then."""
+    moving.start(Notify=[{"Url": "http://127.0.0.1:1/x"}])
+    sent: list[str] = []
+    error = source("cmove_interceptor.caller").NotDeliveredError
+
+    def send(_caller: Any, prepared: Any, *_: Any) -> None:
+        sent.append(prepared["RequestID"])
+        if what == "fail" and len(sent) == 1:
+            raise error("it answered 503")
+
+    ledger, locked = source("common.ledger").Ledger, True
+    plain = getattr(ledger, what)
+
+    def settle(*arguments: Any, **named: Any) -> Any:
+        nonlocal locked
+        if locked:
+            locked = False
+            raise sqlite3.OperationalError("database is locked")
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(source("cmove_interceptor.caller").Caller, "send", send)
+    monkeypatch.setattr(ledger, what, settle)
+    moving.move()
+    eventually(lambda: moving.script.get(f"{NAME}/status")["Notifications"]["done"] == 1)
+    assert sent == 2 * sent[:1]
+
+
+def test_what_has_ended_is_forgotten_while_the_server_runs(
+    moving: Moving, source: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving.start(KeepDoneDays=2, Notify=[{"Url": "http://127.0.0.1:1/x"}])
+    monkeypatch.setattr(source("cmove_interceptor.caller").Caller, "send", lambda *_: None)
+    moving.move()
+
+    def notifications() -> dict[str, int]:
+        found: dict[str, int] = moving.script.get(f"{NAME}/status")["Notifications"]
+        return found
+
+    eventually(lambda: notifications()["done"] == 1)
+    clock.advance(1.9 * 86400)
+    moving.move()
+    eventually(lambda: notifications()["done"] == 2)
+    clock.advance(0.2 * 86400)
+    eventually(lambda: (len(moving.states()), notifications()["done"]) == (1, 1))

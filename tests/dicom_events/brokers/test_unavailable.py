@@ -85,3 +85,34 @@ def test_a_package_that_is_too_old_is_named_in_one_line_and_the_others_go_on(
     server.store(make_study(instances=2))
     server.wait_until(lambda: brokers_of(server)["file"]["Published"] >= 2)
     assert "Traceback" not in server.log
+
+
+HANGS = """
+import socket, sys, time
+
+def hang(host, *more, _look_up=socket.getaddrinfo, **named):
+    if host == "no-answer.example":
+        time.sleep(60)
+    return _look_up(host, *more, **named)
+
+socket.getaddrinfo = hang
+sys.path.insert(0, {root!r})
+import dicom_events
+"""
+
+
+def test_names_that_nobody_looks_up_do_not_delay_the_end_of_orthanc(start_orthanc: StartOrthanc) -> None:
+    """As in a cluster whose DNS is away: a look-up takes its time, and can't be ended."""
+    host = "no-answer.example"
+    brokers = {
+        "rabbitmq": {"Type": "rabbitmq", "RabbitConfig": {"URL": f"amqp://guest:guest@{host}/"}},
+        "nats": {"Type": "nats", "NatsConfig": {"URL": f"nats://{host}:4222"}},
+        "webhook": {"Type": "webhook", "WebhookConfig": {"URL": f"http://{host}/"}},
+    }
+    script = HANGS.format(root=str(SCRIPT.parents[1]))
+    server = start_orthanc(script, {"DicomEvents": {"Brokers": brokers}, **NEVER_STABLE})
+    server.store(make_study())
+    time.sleep(2)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 15  # four without a script
