@@ -27,6 +27,7 @@ if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its 
     sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
 
 import base64
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -64,7 +65,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -2513,6 +2514,68 @@ def _speak_for_all() -> None:
     register_route("/scripts/health", {"GET": health}, _never)
 
 
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
 # ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
 
 
@@ -2988,6 +3051,7 @@ def parent_identifiers(fields: Fields) -> dict[str, str]:
 
 
 SLOW_NAMES_API_VERSION = 30  # of 1.12.11: from then on SQLite reads the whole index for each image that a job names
+INSTANCES_PER_QUESTION = 100
 # Naming images pays up to so many images in the archive, and so many more for each image of the series.
 MAX_IMAGES_TO_NAME, MAX_IMAGES_PER_NAME = 2000, 4
 
@@ -3019,7 +3083,7 @@ class Archive:
         return [
             each["ID"]
             for each in self._loopback.post("/tools/find", find)
-            if _normalized(each["MainDicomTags"].get(tag, "")) == _normalized(token)
+            if normalized(each["MainDicomTags"].get(tag, "")) == normalized(token)
         ]
 
     def instances(self, fields: Fields) -> list[str]:
@@ -3062,16 +3126,26 @@ class Archive:
     def _system(self) -> dict[str, Any]:
         return dict(self._loopback.get("/system"))
 
-    def store(self, dicom: bytes) -> None:
-        """Store an instance."""
-        self._loopback.request("POST", "/instances", dicom)
+    def store(self, dicom: bytes) -> bool:
+        """Store an instance; return whether it was not here before."""
+        answer = self._loopback.request("POST", "/instances", dicom)
+        return isinstance(answer, dict) and answer.get("Status") == "Success"
+
+    def senders(self, instances: Sequence[str]) -> dict[str, str]:
+        """Return the AE titles that have sent instances, in upper case; "" where one did not come by DICOM."""
+        found = {}
+        for start in range(0, len(instances), INSTANCES_PER_QUESTION):
+            body = {"Resources": instances[start : start + INSTANCES_PER_QUESTION], "Metadata": True}
+            for each in self._loopback.post("/tools/bulk-content", body):
+                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip().upper()
+        return found
 
     def remove(self, instances: Sequence[str]) -> None:
         """Delete instances."""
         self._loopback.post("/tools/bulk-delete", {"Resources": list(instances)})
 
 
-def _normalized(value: str) -> str:
+def normalized(value: str) -> str:
     """Return an identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
     return value.encode("ascii", "ignore").decode().strip().upper()
 
@@ -3618,6 +3692,14 @@ COUNT_TAGS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """The instances of a request that came while it was fetched, and those of them that were copied from a peer."""
+
+    came: list[str]
+    copied: set[str]
+
+
 class Fetcher:
     """Asks the sources of `Fetch.From` one after the other."""
 
@@ -3642,8 +3724,8 @@ class Fetcher:
             for peer in self._peers.values():
                 peer.close()
 
-    def complete(self, fields: Fields) -> list[str]:
-        """Fetch what is missing; return the instances that came. Raises `MoveFailed` when too many fetch already."""
+    def complete(self, fields: Fields) -> Fetched:
+        """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
         if re.search(r"[*?]", text):
             raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
@@ -3652,20 +3734,36 @@ class Fetcher:
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
-            before = set(self._archive.instances(fields))
+            before, copied = set(self._archive.instances(fields)), set[str]()
             for token in text.split("\\"):
-                self._fetch({**fields, tag: token}, tag, deadline)
-            return sorted(set(self._archive.instances(fields)) - before)
+                self._fetch({**fields, tag: token}, tag, deadline, copied)
+            return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:
             self._turns.release()
 
-    def _fetch(self, fields: Fields, tag: str, deadline: float) -> None:
+    def remove(self, fetched: Fetched) -> None:
+        """Delete what was fetched. What somebody else has sent meanwhile stays: it may be the only copy."""
+        if not fetched.came:
+            return
+        sources = (source.partition(":") for source in self._settings.sources)
+        names = {name for kind, _, name in sources if kind == "modality"}
+        known = self._loopback.get("/modalities?expand") if names else {}
+        aets = {known[name]["AET"].strip().upper() for name in names & known.keys()}
+        senders = self._archive.senders([each for each in fetched.came if each not in fetched.copied])
+        mine = [each for each in fetched.came if each in fetched.copied or senders.get(each) in aets]
+        if mine:
+            self._archive.remove(mine)
+
+    def _fetch(self, fields: Fields, tag: str, deadline: float, copied: set[str]) -> None:
         """Ask one source after the other until as much is here as the fullest of them has."""
         for source in self._settings.sources:
             kind, _, name = source.partition(":")
             try:
-                ask = self._from_modality if kind == "modality" else self._from_peer
-                if ask(name, fields, tag, deadline):
+                if kind == "modality":
+                    had_some = self._from_modality(name, fields, tag, deadline)
+                else:
+                    had_some = self._from_peer(name, fields, tag, deadline, copied)
+                if had_some:
                     return
             except (LoopbackError, MoveFailed) as error:
                 orthanc.LogWarning(f"cmove_interceptor: {one_line(source)} did not help: {one_line(error)}")
@@ -3677,10 +3775,12 @@ class Fetcher:
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
         found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})
         answers = self._loopback.get(f"/queries/{found['ID']}/answers?expand&simplify")
+        # One that does not look at a key answers with all that it has.
+        meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
-            for number, answer in enumerate(answers):
+            for number, answer in meant.items():
                 there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields))
+                here = len(self._archive.instances(fields_of(answer, fields, tag)))
                 if not here or (str(there).isdigit() and int(there) > here):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
@@ -3689,7 +3789,7 @@ class Fetcher:
                     self._wait_for(job, deadline)
         finally:
             self._loopback.request("DELETE", f"/queries/{found['ID']}")
-        return bool(answers)
+        return bool(meant)
 
     def _wait_for(self, job: str, deadline: float) -> None:
         """Wait for the end of a job. Raises `MoveFailed` if it failed, or took too long."""
@@ -3705,8 +3805,8 @@ class Fetcher:
         if not ended:
             raise MoveFailed(error)
 
-    def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
-        """Copy from a peer the instances that it has and we have not; return whether it had anything."""
+    def _from_peer(self, name: str, fields: Fields, tag: str, deadline: float, copied: set[str]) -> bool:
+        """Copy from a peer the instances that it has and we have not into `copied`; return whether it had anything."""
         with self._peers_lock:
             if name not in self._peers:
                 self._peers[name] = Peer(self._configuration, name)
@@ -3722,12 +3822,25 @@ class Fetcher:
         for instance in there:
             if instance not in here:  # the same image has the same identifier everywhere
                 self._check_time(deadline)
-                self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline))
+                if self._archive.store(peer.request("GET", f"/instances/{instance}/file", deadline)):
+                    copied.add(instance)
         return bool(found)
 
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
+
+
+def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
+    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
+    found = normalized(str(answer.get(tag) or ""))
+    return found in ("", normalized(text))
+
+
+def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:
+    """Return a request for what an answer to C-FIND means: several studies may have one AccessionNumber."""
+    uid = answer.get("StudyInstanceUID")
+    return {**fields, "AccessionNumber": "", "StudyInstanceUID": uid} if tag == "AccessionNumber" and uid else fields
 
 
 # ---- src/cmove_interceptor/modes.py: What is done with a request: the mode of the first rule that fits, else the script's.
@@ -3779,7 +3892,7 @@ class Move:
         self.one_by_one = False  # the destination has refused an association beside another
         self.followed = True  # False: nobody knows how many of its images were sent
         self.error = ""
-        self.fetched: list[str] = []
+        self.fetched: Fetched | None = None
 
     @property
     def sent(self) -> int:
@@ -3869,6 +3982,7 @@ class Delivery:
     def __init__(self, caller: Caller, ledger: Ledger, retry: Retry) -> None:
         self._caller, self._ledger, self._retry = caller, ledger, retry
         self._wake, self._stopping = threading.Event(), threading.Event()
+        self._has_unsettled = False  # rows whose attempt has ended, which could not be written down
         self._thread = threading.Thread(target=self._work, name=f"cmove-notify {caller.name}", daemon=True)
 
     def start(self) -> None:
@@ -3902,6 +4016,7 @@ class Delivery:
                 if not self._stopping.is_set():
                     trouble.is_over()
             except (sqlite3.Error, OSError) as error:
+                self._has_unsettled = True
                 if not self._stopping.is_set():
                     trouble.begins(f"cmove_interceptor delivers when this is over: {one_line(error)}", one_line(error))
                 self._stopping.wait(LOOK_SECONDS)
@@ -3911,6 +4026,8 @@ class Delivery:
 
     def _deliver(self) -> bool:
         """Deliver what is due; return whether there was something."""
+        if self._has_unsettled:
+            self._send_unsettled_again()
         due = self._ledger.due(self._caller.name, ROWS_PER_LOOK, self._retry.longest)
         for row in due:
             if self._stopping.is_set():
@@ -3927,6 +4044,13 @@ class Delivery:
             else:
                 self._ledger.end(row["id"], "done")
         return bool(due)
+
+    def _send_unsettled_again(self) -> None:
+        """Let all be due of which nobody knows how it ended: at least once. None is under way, for this thread alone sends."""
+        work = Work(self._ledger)
+        for row in work.find(Which(queue=self._caller.name, states=("sending",))):
+            work.wait_again(row["id"])
+        self._has_unsettled = False
 
     def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return what a row says, for the service as it is configured now; the first version wrote down what it would send."""
@@ -4368,6 +4492,7 @@ class Interceptor:
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
+        self._ends: Inbox[tuple[Move, str]] = Inbox(self._write_end)  # of moves, until they are written down
 
     # From start to stop
 
@@ -4409,6 +4534,7 @@ class Interceptor:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
             self.notifier.start(ledger)
+            self._ends.open()
         except BaseException:
             ledger.close()
             raise
@@ -4416,6 +4542,7 @@ class Interceptor:
 
     def _turn(self) -> float:
         """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
             self._interrupted.pop(0)
@@ -4447,6 +4574,7 @@ class Interceptor:
             self._begin(move)
         except Exception as error:
             self._jobs.cancel(*move.jobs)
+            self._remove_fetched(move)
             move.error = one_line(error)
             self._end(move, "failed")
             orthanc.LogError(f"cmove_interceptor: C-MOVE to {one_line(fields['TargetAET'])!r} failed: {move.error}")
@@ -4486,15 +4614,29 @@ class Interceptor:
         else:
             self._jobs.cancel(*move.jobs)
             state, move.error = "abandoned", "the caller went away"
-        if move.fetched and not self._settings.fetch.keep and state != "submitted":
-            self._archive.remove(move.fetched)
+        if state != "submitted":
+            self._remove_fetched(move)
         self._end(move, state)
 
+    def _remove_fetched(self, move: Move) -> None:
+        """Delete what was fetched for a move, unless it is to be kept."""
+        if move.fetched and not self._settings.fetch.keep:
+            try:
+                self._fetcher.remove(move.fetched)
+            except LoopbackError as error:  # the move has its end all the same
+                orthanc.LogError(f"cmove_interceptor: what was fetched could not be deleted: {one_line(error)}")
+
     def _end(self, move: Move, state: str) -> None:
+        """Write down how a move ended; on a full disk the worker does it, as soon as there is room."""
+        if not self._ends.add((move, state)):
+            self._worker.wake.set()
+
+    def _write_end(self, end: tuple[Move, str]) -> None:
+        move, state = end
         with self._ledger.transaction():  # killed in between, nobody would be notified
             self.records.end(move, state)
             self.notifier.queue("after", {**move.values(), **move.result(), "State": state})
-            self._ended[state] += 1
+        self._ended[state] += 1
         count = float(self._ended[state])
         orthanc.SetMetricsValue(f"cmove_interceptor_moves_{state}", count, orthanc.MetricsType.DEFAULT)
 

@@ -2172,6 +2172,13 @@ class AppendOnly:
         """Raise StateGoneError if the file was deleted or replaced: what is written now would be lost."""
         must_be_same(self._file, self.path)
 
+    def is_at_its_path(self) -> bool:
+        """Return whether it is still what its path leads to, where other programs may rotate or delete it."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
+
     def append(self, lines: bytes) -> None:
         """Append whole lines, all or none. Raises OSError: the disk is full, the file was deleted, or the like."""
         if self._is_ours:
