@@ -71,6 +71,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedD
 
 try:
     import pydicom
+    import pydicom.charset
     import pydicom.datadict
 except ImportError:
     pydicom = None
@@ -2236,6 +2237,17 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
     return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
 
 
+def url_of_peer(content: Mapping[str, Any]) -> str:
+    """Return the URL of the peer that a job's content names, "" if it names none.
+
+    Orthanc gives a list of URL and user; of a peer with a timeout, headers or a certificate an object.
+    """
+    peer = content.get("Peer") or ""
+    if isinstance(peer, Mapping):
+        return str(peer.get("Url", ""))
+    return str(peer[0] if isinstance(peer, list) else peer)
+
+
 class JobEnds:
     """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
 
@@ -3958,6 +3970,10 @@ class Stopping(Exception):  # noqa: N818 - it is no fault
     """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
 
 
+class NotNow(Exception):  # noqa: N818 - it is no fault
+    """It has to wait for something else, with the reason."""
+
+
 class Impossible(Exception):  # noqa: N818 - it is an answer
     """Trying again changes nothing, with the reason."""
 
@@ -3987,6 +4003,8 @@ class Attempts:
             step(row, json.loads(row["data"]))
         except Impossible as reason:
             self.fail(row, str(reason), give_up=True)
+        except NotNow as reason:
+            self.fail(row, str(reason))
         except LoopbackError as error:
             if error.status == 0:
                 self._work.wait_again(row["id"])
@@ -4147,6 +4165,7 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
     by_tag, anywhere = identifying(original, kept)
     needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+    foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
@@ -4163,7 +4182,16 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         for needle, (keyword, encoded) in needles.items():
             if needle in text or encoded in data:
                 return f"{name} holds the {keyword} of the original"
+        if foreign and data:
+            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs_of(original)]
+            if keyword := next((foreign[each] for each in foreign if any(each in text for text in readings)), ""):
+                return f"{name} holds the {keyword} of the original"
     return None
+
+
+def codecs_of(dataset: Any) -> set[str]:
+    """Return how bytes of a data set may be read, that say nothing of their characters: as its texts, or as most are."""
+    return {"utf-8", "latin-1", *pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet"))}
 
 
 # ---- src/anonymize_series/pseudonyms.py: UIDs and patients' identifiers that a secret makes.
@@ -4324,6 +4352,11 @@ class Register:
     def is_copy(self, instance: str) -> bool:
         """Return whether this is the Orthanc identifier of a copy."""
         return bool(self._ledger.rows("SELECT 1 FROM copies WHERE instance=?", instance))
+
+    def other_recipes(self, instance: str, recipe: str) -> list[str]:
+        """Return the other recipes by which copies were made that have this Orthanc identifier."""
+        sql = "SELECT DISTINCT recipe FROM copies WHERE instance=? AND recipe<>?"
+        return [row["recipe"] for row in self._ledger.rows(sql, instance, recipe)]
 
     def is_result(self, uid: str) -> bool:
         """Return whether a result that was taken back has this SOPInstanceUID."""
@@ -4525,7 +4558,7 @@ class Anonymizing:
 
     def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
         """Return the Orthanc identifiers of the copies, and how many instances were held back."""
-        copies, held = [], 0
+        copies, held, is_ours = list[str](), 0, False
         for instance in instances:
             self._attempts.go_on()
             content = self._archive.file(instance)
@@ -4536,14 +4569,45 @@ class Anonymizing:
                 continue
             copy = self._copy_of(instance, original, recipe)
             if isinstance(copy, Copy):
+                if not is_ours and (others := self._register.other_recipes(copy.instance, name)):
+                    self._take_from(others, instances)
+                    is_ours = True
                 self._register.add_copy(copy, original, instance, name)
-                self._loopback.post("/instances", copy.content)
+                self._store(copy, is_first=copy.instance not in copies)
                 copies.append(copy.instance)
             else:
                 held += 1
                 self._register.hold_back(instance, name, copy)
                 orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
         return {"Copies": copies, "HeldBack": held}
+
+    def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
+        """Let other recipes make their copies of these instances again, if they are still to be sent.
+
+        Copies of one instance have the same identifiers, whatever the recipe: only those of one can be here.
+
+        Raises
+        ------
+        NotNow : they are being sent.
+        """
+        for recipe in recipes:
+            for row in self._work.find(Which(task=ANONYMIZE, queue=recipe, states=("waiting", "sending", "dead"))):
+                data = json.loads(row["data"])
+                if "Copies" not in data or set(instances).isdisjoint(data["Instances"]):
+                    continue
+                if row["state"] == "sending":
+                    raise NotNow(f"recipe {recipe} is sending its copies of the same images, with the same UIDs")
+                self._work.change(row["id"], data={key: value for key, value in data.items() if key != "Copies"})
+
+    def _store(self, copy: Copy, *, is_first: bool) -> None:
+        """Store a copy, in the place of one that another recipe, or this one with other settings, has left here.
+
+        `is_first` : of those of this row, some of which may have the same UIDs.
+        """
+        stored = self._loopback.post("/instances", copy.content)
+        if is_first and stored.get("Status") == "AlreadyStored" and self._archive.file(copy.instance) != copy.content:
+            self._archive.delete(copy.instance)
+            self._loopback.post("/instances", copy.content)
 
     def _is_made_here(self, dataset: Any) -> bool:
         """Return whether this is a copy, or a result that was taken back."""
@@ -4729,6 +4793,7 @@ class Anonymizer:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)
@@ -4855,6 +4920,8 @@ class Routes:
 
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
+        # What asks Orthanc holds one of its HTTP threads and needs another: all at once would wait for each other.
+        self._callers = threading.BoundedSemaphore(max(1, anonymizer.http_threads // 3))
 
     def register(self, refusal: str | None, *, is_unused: bool) -> None:
         """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
@@ -4950,15 +5017,29 @@ class Routes:
         recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
         if recipe not in recipes:
             raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {names_of(recipes)}")
-        return self._add(ANONYMIZE, recipe, *self._found(request))
+        with self._asking():
+            found = self._found(request)
+        return self._add(ANONYMIZE, recipe, *found)
 
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
         self._must_re_identify()
-        resource, level, instances = self._found(request)
-        if self._anonymizer.register.study_of_copy(self._archive.study_uid(instances[0])) is None:
+        with self._asking():
+            resource, level, instances = self._found(request)
+            study_uid = self._archive.study_uid(instances[0])
+        if self._anonymizer.register.study_of_copy(study_uid) is None:
             raise Refused(409, "The register knows no original of its study")
         return self._add(RE_IDENTIFY, NO_RECIPE, resource, level, instances)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused`: too many do already."""
+        if not self._callers.acquire(blocking=False):
+            raise Refused(503, "Too many requests at a time; try again")
+        try:
+            yield
+        finally:
+            self._callers.release()
 
     def _must_re_identify(self) -> None:
         if not self._anonymizer.settings.re_identify:

@@ -30,6 +30,7 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
+import enum
 import errno
 import functools
 import hashlib
@@ -52,6 +53,7 @@ import types
 import typing
 import urllib.parse
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -2287,6 +2289,93 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+def url_of_peer(content: Mapping[str, Any]) -> str:
+    """Return the URL of the peer that a job's content names, "" if it names none.
+
+    Orthanc gives a list of URL and user; of a peer with a timeout, headers or a certificate an object.
+    """
+    peer = content.get("Peer") or ""
+    if isinstance(peer, Mapping):
+        return str(peer.get("Url", ""))
+    return str(peer[0] if isinstance(peer, list) else peer)
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
 # ---- src/common/requester.py: Who sends a request, as its headers say.
 
 
@@ -2707,6 +2796,7 @@ class Log:
         self._lock.check()
         if self._file.size >= self._max_bytes:
             self._begin_file()
+        if self.number and not self._file.size:  # begun now, or before a full disk or a kill: nothing was written to it
             entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
         for number, entry in enumerate(entries, start=self.number + 1):
@@ -2721,6 +2811,8 @@ class Log:
         for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
             if (first := next(entries_of(following), None)) is None or first["At"] >= at:
                 return
+            if any(entry["At"] >= at for entry in entries_of(path)):
+                return  # the clock was behind when the next file began
             self.append([{"At": utc(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
             path.unlink()
 
@@ -2897,9 +2989,8 @@ def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[st
 
 
 def sent_to(content: Mapping[str, Any]) -> str:
-    """Return where a job of sending sent to: an AET, or the URL of a peer."""
-    peer = content.get("Peer")
-    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
+    """Return where a job of sending sent to: an AET, or the URL of a peer, and nothing else of it: its headers may be secret."""
+    return str(content.get("RemoteAet") or re.sub("//[^/@]*@", "//", url_of_peer(content)))
 
 
 # ---- src/audit_log/settings.py: The section AuditLog of the configuration, and the key of the HMACs.
@@ -2991,7 +3082,7 @@ class Recorder:
         self._inbox = Inbox[Callable[[], None]](self._make_lines)
         self.worker = Worker("audit_log", self._open, self._turn, self._finish)
         self.watches_requests = False
-        self._started_at = ""
+        self._started_at, self._has_finished = "", False
         change = orthanc.ChangeType
         self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
 
@@ -3018,6 +3109,8 @@ class Recorder:
             self.worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self.worker.stop()
+            if not self._has_finished and self._inbox:  # the state never opened, or the thread takes too long
+                orthanc.LogError(f"audit_log ends, and {len(self._inbox)} events are not written")
         elif change == orthanc.ChangeType.DELETED:
             self._add(lambda: self._events.on_deleted(at, level, resource))
         elif change in self._job_ends:
@@ -3070,6 +3163,7 @@ class Recorder:
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""
+        self._has_finished = True  # whatever is left, this says so
         try:
             self._inbox.flush()
             self._writer.add_counts(everything=True)

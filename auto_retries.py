@@ -65,173 +65,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypedDict, Unpack
 import orthanc
 
 
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
-# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
-
-
-# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
-MAX_JSON_DEPTH = 50
-QUOTE = ord('"')
-STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
-
-
-def decoded(text: str | bytes) -> Any:
-    """Return what JSON says.
-
-    Raises
-    ------
-    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
-        twice, or holds half of a surrogate pair, which is no character.
-    """
-    try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        content = text.encode()
-    except UnicodeError:
-        raise ValueError("it is not in UTF-8") from None
-    if is_too_deep(content):
-        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
-    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
-    if "\\u" in text:
-        _refuse_half_characters(found)
-    return found
-
-
-def is_too_deep(content: bytes) -> bool:
-    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
-
-    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
-    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
-    """
-    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
-    depth, inside = 0, False
-    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
-        if byte == QUOTE:
-            inside = not inside
-        elif not inside:
-            depth += STEPS[byte]
-            if depth > MAX_JSON_DEPTH:
-                return True
-            if depth <= 0:  # all that was opened is closed: the decoder ends here
-                return False
-    return False
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _refuse_half_characters(found: Any) -> None:
-    try:
-        json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
-
-
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
@@ -425,6 +258,260 @@ def _said_by_orthanc(content: bytes) -> str:
 
 def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+def url_of_peer(content: Mapping[str, Any]) -> str:
+    """Return the URL of the peer that a job's content names, "" if it names none.
+
+    Orthanc gives a list of URL and user; of a peer with a timeout, headers or a certificate an object.
+    """
+    peer = content.get("Peer") or ""
+    if isinstance(peer, Mapping):
+        return str(peer.get("Url", ""))
+    return str(peer[0] if isinstance(peer, list) else peer)
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
 
 
 # ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
@@ -1906,82 +1993,6 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
-# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
-
-
-UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
-CANCELED_JOB = 37  # Orthanc's error code
-END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
-ENDED_JOBS_IN_MEMORY = 1000
-FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
-
-
-class Ending(enum.StrEnum):
-    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
-
-    RUNNING = "running"
-    SUCCESS = "Success"
-    FAILURE = "Failure"
-    CANCELED = "canceled"
-    FORGOTTEN = "forgotten"
-
-
-def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
-    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
-    try:
-        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return None
-    return found
-
-
-def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
-    """Return how a job has ended, and why it did not succeed.
-
-    Parameters
-    ----------
-    job : as Orthanc shows it; None, if Orthanc has forgotten it.
-    reported : whether an event has said that it ended well, or not; None, if there was no event.
-    """
-    if reported or (reported is None and job and job["State"] == "Success"):
-        return Ending.SUCCESS, ""
-    if job is None:
-        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
-    if reported is None and job["State"] in UNFINISHED_JOBS:
-        return Ending.RUNNING, ""
-    why = job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
-    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
-
-
-class JobEnds:
-    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
-
-    def __init__(self) -> None:
-        self._ended: OrderedDict[str, bool] = OrderedDict()
-        self._changed = threading.Condition()
-
-    def end(self, job: str, *, well: bool) -> None:
-        """Take the end of a job."""
-        with self._changed:
-            self._ended[job] = well
-            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
-                self._ended.popitem(last=False)
-            self._changed.notify_all()
-
-    def get(self, job: str) -> bool | None:
-        """Return whether a job has ended well; None: no end was reported of late."""
-        with self._changed:
-            return self._ended.get(job)
-
-    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
-        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
-            return {job: self._ended[job] for job in jobs if job in self._ended}
-
-
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
 
 
@@ -2986,7 +2997,7 @@ def _aet(content: Mapping[str, Any]) -> str:
 
 
 def _url(content: Mapping[str, Any]) -> str:
-    return str((content.get("Peer") or [""])[0])
+    return url_of_peer(content)
 
 
 def _modality_store(content: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2625,6 +2625,17 @@ def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tu
     return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
 
 
+def url_of_peer(content: Mapping[str, Any]) -> str:
+    """Return the URL of the peer that a job's content names, "" if it names none.
+
+    Orthanc gives a list of URL and user; of a peer with a timeout, headers or a certificate an object.
+    """
+    peer = content.get("Peer") or ""
+    if isinstance(peer, Mapping):
+        return str(peer.get("Url", ""))
+    return str(peer[0] if isinstance(peer, list) else peer)
+
+
 class JobEnds:
     """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
 

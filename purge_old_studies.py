@@ -61,7 +61,7 @@ import typing
 import urllib.parse
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -2116,6 +2116,32 @@ def _speak_for_all() -> None:
     register_route("/scripts/health", {"GET": health}, _never)
 
 
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` matches one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
 # ---- src/common/append_only.py: Files of lines that are only appended to: what is appended is there whole, or not at all.
 
 
@@ -2688,13 +2714,7 @@ def fits(study: Study, asked: Conditions) -> bool:
 
 def matches(found: str, wanted: str) -> bool:
     """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
-    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
-
-
-@functools.lru_cache(1000)
-def _pattern(part: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+    return matches_any(found.strip(), map(str.strip, wanted.split("\\")))
 
 
 def identifiers(study: Study) -> dict[str, str]:
@@ -2710,6 +2730,7 @@ def facts(study: Study) -> dict[str, Any]:
 
 
 PAGE = 500  # studies read at a time: each question reads through all that match
+INSTANCES_PAGE = 2000  # instances read at a time: to decode an answer holds the interpreter, and with it every store
 FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
@@ -2791,20 +2812,30 @@ class Index:
             found += self._loopback.post("/tools/bulk-content", {**some, "Metadata": self._with_metadata})
         return found
 
-    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+    def children(
+        self, level: str, studies: Iterable[Study], content: Sequence[str], **more: Any
+    ) -> list[dict[str, Any]]:
         """Return what some studies hold at a level."""
         if not self.is_extended:
             return self.content(level, [study.id for study in studies])
         uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
-        return self.search(find)
+        return self.search({**find, **more})
 
     def bytes_of(self, studies: Mapping[str, Study]) -> int:
         """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self.is_extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self.children("Instance", studies.values(), ["Attachments"])
+        instances = self._instances(studies.values(), ["Attachments"])
         return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""
+        for since in itertools.count(0, INSTANCES_PAGE):
+            page = self.children("Instance", studies, content, Since=since, Limit=INSTANCES_PAGE)
+            yield from page
+            if len(page) < INSTANCES_PAGE:
+                return
 
     def count(self) -> int:
         """Return how many studies there are."""
@@ -2946,7 +2977,7 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """Check what the types don't say. Raises `SettingsError`."""
-    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    known = {*(configuration.get("UserMetadata") or {}), *KNOWN_METADATA}
     for name in settings.keep_metadata:
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):
             allowed = ", ".join(sorted(known))
@@ -2980,7 +3011,17 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
     """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
     settings = read_settings(Settings, SECTION, configuration)
     check_settings(settings, configuration)
-    return settings
+    named = {number: name for name, number in (configuration.get("UserMetadata") or {}).items()}
+    kept = tuple(_as_orthanc_calls(each, named) for each in settings.keep_metadata)
+    return dataclasses.replace(settings, keep_metadata=kept)
+
+
+def _as_orthanc_calls(metadata: str, named: Mapping[int, str]) -> str:
+    """Return how Orthanc calls a kind of metadata that is given by its name or number.
+
+    By the number only if it has no name: `5000`, where UserMetadata has `"Keep": 5000`, would keep nothing.
+    """
+    return named.get(int(metadata), str(int(metadata))) if re.fullmatch("[0-9]{4,5}", metadata) else metadata
 
 
 # ---- src/purge_old_studies/archive.py: The studies of this Orthanc: chosen, looked at again, and deleted.
@@ -3134,18 +3175,22 @@ class History:
         with self._lock:
             self._file.append(text)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each line with its number; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
         with self._path.open("rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # the last one may be growing
-                    yield json.loads(line)
+            for number, line in enumerate(lines, 1):
+                with contextlib.suppress(ValueError):
+                    if line.endswith(b"\n") and isinstance(
+                        found := json.loads(line), dict
+                    ):  # the last one may be growing
+                        yield number, found
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
         """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
-        for number, line in enumerate(self.lines(), 1):
-            if purge is not None and line["Purge"] != purge:
+        for number, line in self.lines():
+            if purge is not None and line.get("Purge") != purge:
                 continue
             total += 1
             if number > since and not (more := more or len(found) == limit):
@@ -3292,8 +3337,13 @@ class Purge:
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
-        if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
-            return {}
+        if large:
+            if not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+                return {}
+            # That took a while, and the study with what has come in meanwhile would go now.
+            study = self._look(rows).get(rows[0]["study"])
+            if study is not None and study.received != rows[0]["facts"]["LastUpdate"]:
+                return {"kept": [(rows[0], "it has received something while it was being deleted")]}
         left = self._archive.delete([row["study"] for row in rows])
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
@@ -3324,7 +3374,7 @@ class Purge:
         """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
-        lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
+        lines = (line for _, line in self._history.lines() if line.get("Purge") == self.number and "ID" in line)
         written = frozenset(line["ID"] for line in lines)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)
@@ -3514,6 +3564,7 @@ class Runner:
             self.busy.release()
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
         except BaseException:
+            self.current = None
             self.busy.release()
             raise
 
@@ -3537,7 +3588,8 @@ class Runner:
             number = int(db.execute(sql, values).lastrowid or 0)
             rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+            # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
+            self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -3670,7 +3722,10 @@ class Schedule:
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
-                self._run_rule(rule, now.date())
+                try:
+                    self._run_rule(rule, now.date())
+                except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
+                    orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         while not self._runner.busy.acquire(timeout=1):
@@ -3689,6 +3744,9 @@ class Schedule:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
             return
+        except BaseException:
+            self._runner.busy.release()
+            raise
         try:
             purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
         except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:
@@ -3756,6 +3814,8 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
+        # Each dry run holds one of Orthanc's HTTP threads and needs others: all at once would wait for each other.
+        self._dry_runs = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -3851,6 +3911,8 @@ class Purges:
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
+        if not self._dry_runs.acquire(blocking=False):
+            raise Refused(503, "Too many dry runs at a time; try again")
         try:
             content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
             if not force and (refusal := self._running().too_many(content["Studies"])):
@@ -3858,6 +3920,8 @@ class Purges:
             return content
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
+        finally:
+            self._dry_runs.release()
 
     def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
         row = self._jobs.row(number)

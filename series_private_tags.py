@@ -2587,6 +2587,15 @@ class Archive:
                 raise
             return []
 
+    def series_of(self, instance: str) -> str:
+        """Return the series of an instance; "" if it was deleted."""
+        try:
+            return str(self.loopback.get(f"/instances/{instance}/series")["ID"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return ""
+
     def has(self, level: str, resource: str) -> bool:
         """Return whether there is such a resource."""
         try:
@@ -2808,13 +2817,14 @@ class KnownSeries:
     def _count_todo(self) -> None:
         self.ledger.set_value("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
 
-    def next_to_look_at(self) -> tuple[str, dict[str, Entry]] | None:
-        """Return a series of the list, and the entries that it lacks by their keys; None: the list is empty."""
-        if not (waiting := self.ledger.rows("SELECT series, anew FROM todo LIMIT 1")):
+    def next_to_look_at(self, without: Iterable[str] = ()) -> tuple[str, dict[str, Entry]] | None:
+        """Return a series of the list, but for some, and the entries that it lacks by their keys; None: there is no other."""
+        sql = "SELECT series, anew FROM todo WHERE series NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
+        if not (waiting := self.ledger.rows(sql, json.dumps([*without]))):
             return None
         series, again = waiting[0]["series"], waiting[0]["anew"]
-        sql = "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?"
-        rows = self.ledger.rows(sql, series)
+        looked = "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?"
+        rows = self.ledger.rows(looked, series)
         found, entries = (rows[0]["found"], rows[0]["entries"]) if rows else ("{}", None)
         done = {*json.loads(found), *json.loads(entries if entries and not again else "[]")}
         return series, {key: entry for key, entry in self._wanted.entries.items() if entry.text not in done}
@@ -2948,10 +2958,24 @@ class Follower:
             if time.monotonic() < self._newest_seen[1] + PATIENCE_SECONDS:
                 self._waits_for_callback = True
                 return False
-        series, values = self._archive.read(instance, self._wanted)
+        series, values = self.read(instance)
         if values:
             self._writer.complete(series, values)
         return True
+
+    def read(self, instance: str) -> tuple[str, dict[str, Any]]:
+        """Return the series of an instance, and its values.
+
+        Of one whose file Orthanc can't read none: its series is put on the list, and what follows does not wait.
+        """
+        try:
+            return self._archive.read(instance, self._wanted)
+        except LoopbackError as error:
+            if error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            if series := self._archive.series_of(instance):
+                self._known_series.look_again(series)
+            return "", {}
 
 
 # ---- src/series_private_tags/stored.py: What Orthanc's callbacks report, until it is written: instances that were stored, and series that were deleted.
@@ -3045,6 +3069,9 @@ REPORTS_PER_BATCH = 1000
 PAUSE_SECONDS = 0.3  # between turns while instances arrive: what belongs together is written together
 IDLE_SECONDS = 10.0  # between turns when nothing arrives
 FOLLOW_SECONDS = 2.0  # between looks at the log of changes while instances arrive
+# Of a series that has a file which Orthanc can't read (it is gone from the disk): the others go on. Of so many, the whole
+# storage is away: all wait.
+LATER_SECONDS, MAX_LATER = 3600.0, 100
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 
 
@@ -3063,6 +3090,9 @@ class PrivateTags:
         self._writer = Writer(wanted, self.known_series, self.archive)
         self._follower = Follower(wanted, self.known_series, self.archive, self._writer)
         self._has_begun, self._followed = False, 0.0
+        self._later: dict[
+            str, float
+        ] = {}  # series whose files can't be read, and when (monotonic) they are tried again
         self.worker = Worker("series_private_tags", self._open, self._turn)
         self._wake, self._stopping = self.worker.wake, self.worker.stopping
         change = orthanc.ChangeType
@@ -3124,10 +3154,11 @@ class PrivateTags:
         found: dict[str, dict[str, Any]] = {}
         for instance, series, values in batch:
             if not instance:
+                found.pop(series, None)  # values of what was deleted; `_forget` looks at what is here
                 self._forget(series)
                 continue
             if values is None:
-                series, values = self.archive.read(instance, self._wanted)
+                series, values = self._follower.read(instance)
             self._follower.add_taken(instance)
             if values:
                 found[series] = {**values, **found.get(series, {})}  # what came first stays
@@ -3143,23 +3174,38 @@ class PrivateTags:
 
     def _catch_up(self) -> bool:
         """Look at one series of the list; return whether there was one."""
-        if not (waiting := self.known_series.next_to_look_at()):
+        self._later = {series: at for series, at in self._later.items() if at > time.monotonic()}
+        if not (waiting := self.known_series.next_to_look_at(self._later)):
             return False
         series, missing = waiting
+        try:
+            values = self._read_series(series, missing)
+        except LoopbackError as error:
+            if error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR or len(self._later) >= MAX_LATER:
+                raise
+            self._later[series] = time.monotonic() + LATER_SECONDS
+            orthanc.LogWarning(f"series_private_tags looks at series {series} again in an hour: {one_line(error)}")
+            return True
+        if self._stopping.is_set():
+            return True
+        with self.known_series.ledger.transaction():
+            self._writer.complete(series, values, was_looked_at=True)
+            self.known_series.was_looked_at(series)
+        return True
+
+    def _read_series(self, series: str, missing: Mapping[str, Entry]) -> dict[str, Any]:
+        """Return what the instances of a series have of the entries that it lacks; not of all, if Orthanc stops."""
         values: dict[str, Any] = {}
         for instance in self.archive.instances_of(series) if missing else []:
             if self._stopping.is_set():
-                return True
+                break
             if self.stored:
                 self._write_and_follow()
             wanted = Wanted([entry for key, entry in missing.items() if key not in values])
             values |= self.archive.read(instance, wanted)[1]
             if len(values) == len(missing):
                 break
-        with self.known_series.ledger.transaction():
-            self._writer.complete(series, values, was_looked_at=True)
-            self.known_series.was_looked_at(series)
-        return True
+        return values
 
 
 # ---- src/series_private_tags/lists.py: Lists of series as Orthanc gives them, with the private tags of each.

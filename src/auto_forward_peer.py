@@ -34,6 +34,7 @@ from typing import Any
 
 import orthanc
 
+from common.jobs import url_of_peer
 from common.loopback import Loopback
 from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
@@ -89,7 +90,7 @@ class Settings(ForwardingSettings):
 
 def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
     """Return whether the content of an OrthancPeerStore job names this entry of `OrthancPeers`."""
-    return bool(content.get("Peer", [""])[0].rstrip("/") == destination["Url"].rstrip("/"))
+    return bool(url_of_peer(content).rstrip("/") == destination["Url"].rstrip("/"))
 
 
 def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ import orthanc
 
 try:
     import pydicom
+    import pydicom.charset
     import pydicom.datadict
 except ImportError:
     pydicom = None

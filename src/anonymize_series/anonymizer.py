@@ -55,6 +55,7 @@ class Anonymizer:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)

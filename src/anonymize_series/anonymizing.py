@@ -2,14 +2,15 @@
 """De-identifying: the copies of the instances of a row are made, registered and stored."""
 
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orthanc
 import pydicom
 
 from anonymize_series.archive import Archive
-from anonymize_series.attempts import Attempts
+from anonymize_series.attempts import Attempts, NotNow
 from anonymize_series.checks import why_held
 from anonymize_series.copies import Copy, de_identified
 from anonymize_series.elements import text_of
@@ -17,8 +18,9 @@ from anonymize_series.patient_register import Register
 from anonymize_series.pseudonyms import Pseudonyms
 from anonymize_series.sending import Sending
 from anonymize_series.settings import NAME, Recipe
+from anonymize_series.tasks import ANONYMIZE
 from common.loopback import Loopback
-from common.work import Work
+from common.work import Which, Work
 
 
 class Anonymizing:
@@ -48,7 +50,7 @@ class Anonymizing:
 
     def _make_copies(self, instances: list[str], name: str, recipe: Recipe) -> dict[str, Any]:
         """Return the Orthanc identifiers of the copies, and how many instances were held back."""
-        copies, held = [], 0
+        copies, held, is_ours = list[str](), 0, False
         for instance in instances:
             self._attempts.go_on()
             content = self._archive.file(instance)
@@ -59,14 +61,45 @@ class Anonymizing:
                 continue
             copy = self._copy_of(instance, original, recipe)
             if isinstance(copy, Copy):
+                if not is_ours and (others := self._register.other_recipes(copy.instance, name)):
+                    self._take_from(others, instances)
+                    is_ours = True
                 self._register.add_copy(copy, original, instance, name)
-                self._loopback.post("/instances", copy.content)
+                self._store(copy, is_first=copy.instance not in copies)
                 copies.append(copy.instance)
             else:
                 held += 1
                 self._register.hold_back(instance, name, copy)
                 orthanc.LogWarning(f"{NAME}: instance {instance} is held back from {name}: {copy}")
         return {"Copies": copies, "HeldBack": held}
+
+    def _take_from(self, recipes: Sequence[str], instances: Sequence[str]) -> None:
+        """Let other recipes make their copies of these instances again, if they are still to be sent.
+
+        Copies of one instance have the same identifiers, whatever the recipe: only those of one can be here.
+
+        Raises
+        ------
+        NotNow : they are being sent.
+        """
+        for recipe in recipes:
+            for row in self._work.find(Which(task=ANONYMIZE, queue=recipe, states=("waiting", "sending", "dead"))):
+                data = json.loads(row["data"])
+                if "Copies" not in data or set(instances).isdisjoint(data["Instances"]):
+                    continue
+                if row["state"] == "sending":
+                    raise NotNow(f"recipe {recipe} is sending its copies of the same images, with the same UIDs")
+                self._work.change(row["id"], data={key: value for key, value in data.items() if key != "Copies"})
+
+    def _store(self, copy: Copy, *, is_first: bool) -> None:
+        """Store a copy, in the place of one that another recipe, or this one with other settings, has left here.
+
+        `is_first` : of those of this row, some of which may have the same UIDs.
+        """
+        stored = self._loopback.post("/instances", copy.content)
+        if is_first and stored.get("Status") == "AlreadyStored" and self._archive.file(copy.instance) != copy.content:
+            self._archive.delete(copy.instance)
+            self._loopback.post("/instances", copy.content)
 
     def _is_made_here(self, dataset: Any) -> bool:
         """Return whether this is a copy, or a result that was taken back."""

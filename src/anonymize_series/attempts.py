@@ -27,6 +27,10 @@ class Stopping(Exception):  # noqa: N818 - it is no fault
     """Orthanc ends: what is under way is done again from its beginning, which changes nothing."""
 
 
+class NotNow(Exception):  # noqa: N818 - it is no fault
+    """It has to wait for something else, with the reason."""
+
+
 class Impossible(Exception):  # noqa: N818 - it is an answer
     """Trying again changes nothing, with the reason."""
 
@@ -56,6 +60,8 @@ class Attempts:
             step(row, json.loads(row["data"]))
         except Impossible as reason:
             self.fail(row, str(reason), give_up=True)
+        except NotNow as reason:
+            self.fail(row, str(reason))
         except LoopbackError as error:
             if error.status == 0:
                 self._work.wait_again(row["id"])

@@ -4,6 +4,8 @@
 import re
 from typing import Any
 
+import pydicom.charset
+
 from anonymize_series.elements import elements_of, names_an_instance, text_of, values_of
 from anonymize_series.settings import Recipe
 
@@ -70,6 +72,7 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     """Return the first tag of a copy that still says who it is, by its keyword, never its value; None if there is none."""
     by_tag, anywhere = identifying(original, kept)
     needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
+    foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
@@ -86,4 +89,13 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
         for needle, (keyword, encoded) in needles.items():
             if needle in text or encoded in data:
                 return f"{name} holds the {keyword} of the original"
+        if foreign and data:
+            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs_of(original)]
+            if keyword := next((foreign[each] for each in foreign if any(each in text for text in readings)), ""):
+                return f"{name} holds the {keyword} of the original"
     return None
+
+
+def codecs_of(dataset: Any) -> set[str]:
+    """Return how bytes of a data set may be read, that say nothing of their characters: as its texts, or as most are."""
+    return {"utf-8", "latin-1", *pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet"))}

@@ -54,6 +54,11 @@ class Register:
         """Return whether this is the Orthanc identifier of a copy."""
         return bool(self._ledger.rows("SELECT 1 FROM copies WHERE instance=?", instance))
 
+    def other_recipes(self, instance: str, recipe: str) -> list[str]:
+        """Return the other recipes by which copies were made that have this Orthanc identifier."""
+        sql = "SELECT DISTINCT recipe FROM copies WHERE instance=? AND recipe<>?"
+        return [row["recipe"] for row in self._ledger.rows(sql, instance, recipe)]
+
     def is_result(self, uid: str) -> bool:
         """Return whether a result that was taken back has this SOPInstanceUID."""
         return bool(self._ledger.rows("SELECT 1 FROM results WHERE uid=?", uid))

@@ -10,6 +10,7 @@ from typing import Any
 import orthanc
 
 from common.arrivals import Arrival
+from common.jobs import url_of_peer
 from common.routes import one_line
 
 from .places import Places
@@ -129,6 +130,5 @@ def _described_job(job: Mapping[str, Any], event: str, success: bool) -> dict[st
 
 
 def sent_to(content: Mapping[str, Any]) -> str:
-    """Return where a job of sending sent to: an AET, or the URL of a peer."""
-    peer = content.get("Peer")
-    return str(content.get("RemoteAet") or (peer[0] if isinstance(peer, list) and peer else peer) or "")
+    """Return where a job of sending sent to: an AET, or the URL of a peer, and nothing else of it: its headers may be secret."""
+    return str(content.get("RemoteAet") or re.sub("//[^/@]*@", "//", url_of_peer(content)))

@@ -73,6 +73,7 @@ class Log:
         self._lock.check()
         if self._file.size >= self._max_bytes:
             self._begin_file()
+        if self.number and not self._file.size:  # begun now, or before a full disk or a kill: nothing was written to it
             entries = [{"At": utc(), "Event": "continued", "Previous": self.mac}, *entries]
         number, mac, data = self.number, self.mac, []
         for number, entry in enumerate(entries, start=self.number + 1):
@@ -87,6 +88,8 @@ class Log:
         for path, following in list(zip(log_files(self._folder), log_files(self._folder)[1:], strict=False)):
             if (first := next(entries_of(following), None)) is None or first["At"] >= at:
                 return
+            if any(entry["At"] >= at for entry in entries_of(path)):
+                return  # the clock was behind when the next file began
             self.append([{"At": utc(), "Event": "dropped", "File": path.name, "UpTo": first["Number"] - 1}])
             path.unlink()
 

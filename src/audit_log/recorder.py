@@ -51,7 +51,7 @@ class Recorder:
         self._inbox = Inbox[Callable[[], None]](self._make_lines)
         self.worker = Worker("audit_log", self._open, self._turn, self._finish)
         self.watches_requests = False
-        self._started_at = ""
+        self._started_at, self._has_finished = "", False
         change = orthanc.ChangeType
         self._job_ends = {int(change.JOB_SUCCESS): True, int(change.JOB_FAILURE): False}
 
@@ -78,6 +78,8 @@ class Recorder:
             self.worker.start()
         elif change == orthanc.ChangeType.ORTHANC_STOPPED:
             self.worker.stop()
+            if not self._has_finished and self._inbox:  # the state never opened, or the thread takes too long
+                orthanc.LogError(f"audit_log ends, and {len(self._inbox)} events are not written")
         elif change == orthanc.ChangeType.DELETED:
             self._add(lambda: self._events.on_deleted(at, level, resource))
         elif change in self._job_ends:
@@ -130,6 +132,7 @@ class Recorder:
 
     def _finish(self) -> None:
         """Write what there is when Orthanc ends."""
+        self._has_finished = True  # whatever is left, this says so
         try:
             self._inbox.flush()
             self._writer.add_counts(everything=True)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.jobs import url_of_peer
 from common.routes import one_line
 
 Destinations = Mapping[str, Mapping[str, Any]]  # /modalities?expand or /peers?expand: names and their settings
@@ -27,7 +28,7 @@ def _aet(content: Mapping[str, Any]) -> str:
 
 
 def _url(content: Mapping[str, Any]) -> str:
-    return str((content.get("Peer") or [""])[0])
+    return url_of_peer(content)
 
 
 def _modality_store(content: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import threading
@@ -29,18 +30,22 @@ class History:
         with self._lock:
             self._file.append(text)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each line with its number; not one that a disk has spoilt: what can be read is shown, and a purge can end."""
         with self._path.open("rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # the last one may be growing
-                    yield json.loads(line)
+            for number, line in enumerate(lines, 1):
+                with contextlib.suppress(ValueError):
+                    if line.endswith(b"\n") and isinstance(
+                        found := json.loads(line), dict
+                    ):  # the last one may be growing
+                        yield number, found
 
     def page(self, since: int, limit: int, purge: int | None) -> dict[str, Any]:
         """Return the lines after number `since`, of all purges or of one."""
         found: list[dict[str, Any]] = []
         total, more = 0, False
-        for number, line in enumerate(self.lines(), 1):
-            if purge is not None and line["Purge"] != purge:
+        for number, line in self.lines():
+            if purge is not None and line.get("Purge") != purge:
                 continue
             total += 1
             if number > since and not (more := more or len(found) == limit):

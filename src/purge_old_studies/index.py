@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orthanc
@@ -15,6 +15,7 @@ import orthanc
 from .studies import Study, matches
 
 PAGE = 500  # studies read at a time: each question reads through all that match
+INSTANCES_PAGE = 2000  # instances read at a time: to decode an answer holds the interpreter, and with it every store
 FEW = 10  # studies of one question before 1.12.5: hardly anybody else gets at Orthanc's index before it is answered
 UNKNOWN_RESOURCE = (17, 3)  # codes of OrthancException; 3 is what the protection of an unknown patient gives
 
@@ -96,20 +97,30 @@ class Index:
             found += self._loopback.post("/tools/bulk-content", {**some, "Metadata": self._with_metadata})
         return found
 
-    def children(self, level: str, studies: Iterable[Study], content: Sequence[str]) -> list[dict[str, Any]]:
+    def children(
+        self, level: str, studies: Iterable[Study], content: Sequence[str], **more: Any
+    ) -> list[dict[str, Any]]:
         """Return what some studies hold at a level."""
         if not self.is_extended:
             return self.content(level, [study.id for study in studies])
         uids = "\\".join(study.tags["StudyInstanceUID"] for study in studies)
         find = {"Level": level, "Query": {"StudyInstanceUID": uids}, "Expand": True, "ResponseContent": content}
-        return self.search(find)
+        return self.search({**find, **more})
 
     def bytes_of(self, studies: Mapping[str, Study]) -> int:
         """Return bytes on the disk. From 1.12.5 the statistics of a single study cost in proportion to the archive."""
         if not self.is_extended:
             return sum(int((if_there(f"/studies/{study}/statistics") or {}).get("DiskSize", 0)) for study in studies)
-        instances = self.children("Instance", studies.values(), ["Attachments"])
+        instances = self._instances(studies.values(), ["Attachments"])
         return sum(int(file["CompressedSize"]) for instance in instances for file in instance["Attachments"])
+
+    def _instances(self, studies: Collection[Study], content: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the instances of some studies, from 1.12.5: a page at a time, for they may be hundreds of thousands."""
+        for since in itertools.count(0, INSTANCES_PAGE):
+            page = self.children("Instance", studies, content, Since=since, Limit=INSTANCES_PAGE)
+            yield from page
+            if len(page) < INSTANCES_PAGE:
+                return
 
     def count(self) -> int:
         """Return how many studies there are."""

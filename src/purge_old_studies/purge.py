@@ -137,8 +137,13 @@ class Purge:
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
         self._mark(rows, "pieces" if large else "deleting")
-        if large and not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
-            return {}
+        if large:
+            if not self._archive.delete_in_pieces(rows[0]["study"], lambda: self.stopping):
+                return {}
+            # That took a while, and the study with what has come in meanwhile would go now.
+            study = self._look(rows).get(rows[0]["study"])
+            if study is not None and study.received != rows[0]["facts"]["LastUpdate"]:
+                return {"kept": [(rows[0], "it has received something while it was being deleted")]}
         left = self._archive.delete([row["study"] for row in rows])
         return {
             "deleted": [(row, "") for row in rows if row["study"] not in left],
@@ -169,7 +174,7 @@ class Purge:
         """Record what was being deleted when Orthanc was killed: gone, and perhaps not in the history yet; or still there."""
         if not (rows := self._rows("deleting", "pieces")):
             return
-        lines = (line for line in self._history.lines() if line["Purge"] == self.number and "ID" in line)
+        lines = (line for _, line in self._history.lines() if line.get("Purge") == self.number and "ID" in line)
         written = frozenset(line["ID"] for line in lines)
         there = {row["study"] for row in rows if if_there(f"/studies/{row['study']}") is not None}
         self._settle([(row, "") for row in rows if row["study"] not in there], "deleted", written=written)

@@ -86,6 +86,7 @@ class Runner:
             self.busy.release()
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
         except BaseException:
+            self.current = None
             self.busy.release()
             raise
 
@@ -109,7 +110,8 @@ class Runner:
             number = int(db.execute(sql, values).lastrowid or 0)
             rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
-        self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+            # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
+            self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:

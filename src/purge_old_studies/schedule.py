@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import sqlite3
 import time
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,7 +65,10 @@ class Schedule:
                 due = []
             before, ticks = now, time.monotonic()
             for rule in due:
-                self._run_rule(rule, now.date())
+                try:
+                    self._run_rule(rule, now.date())
+                except Exception:  # noqa: BLE001 - no fault of one run ends the thread that serves all rules
+                    orthanc.LogError(f"purge_old_studies: rule {rule.name} was not run:\n{traceback.format_exc()}")
 
     def _run_rule(self, rule: Rule, today: datetime.date) -> None:
         while not self._runner.busy.acquire(timeout=1):
@@ -83,6 +87,9 @@ class Schedule:
             self._runner.busy.release()
             orthanc.LogError(f"purge_old_studies: rule {rule.name} does not run: {one_line(error)}")
             return
+        except BaseException:
+            self._runner.busy.release()
+            raise
         try:
             purge = self._runner.begin(asked, {"User": None, "Rule": rule.name}, force=False, continues=True)
         except (Refused, LoopbackError, OSError, sqlite3.Error, orthanc.OrthancException) as error:

@@ -135,7 +135,7 @@ def rule_conditions(rule: Rule, today: datetime.date, *, has_labels: bool = True
 
 def check_settings(settings: Settings, configuration: Mapping[str, Any]) -> None:
     """Check what the types don't say. Raises `SettingsError`."""
-    known = {*configuration.get("UserMetadata", {}), *KNOWN_METADATA}
+    known = {*(configuration.get("UserMetadata") or {}), *KNOWN_METADATA}
     for name in settings.keep_metadata:
         if name not in known and not re.fullmatch("[0-9]{4,5}", name):
             allowed = ", ".join(sorted(known))
@@ -169,4 +169,14 @@ def read_configuration(configuration: Mapping[str, Any]) -> Settings:
     """Return the settings. Raises `SettingsError` for what is wrong anywhere."""
     settings = read_settings(Settings, SECTION, configuration)
     check_settings(settings, configuration)
-    return settings
+    named = {number: name for name, number in (configuration.get("UserMetadata") or {}).items()}
+    kept = tuple(_as_orthanc_calls(each, named) for each in settings.keep_metadata)
+    return dataclasses.replace(settings, keep_metadata=kept)
+
+
+def _as_orthanc_calls(metadata: str, named: Mapping[int, str]) -> str:
+    """Return how Orthanc calls a kind of metadata that is given by its name or number.
+
+    By the number only if it has no name: `5000`, where UserMetadata has `"Keep": 5000`, would keep nothing.
+    """
+    return named.get(int(metadata), str(int(metadata))) if re.fullmatch("[0-9]{4,5}", metadata) else metadata

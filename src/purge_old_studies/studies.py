@@ -7,11 +7,11 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from common.times import parse_day
+from common.wildcards import matches_any
 
 from .conditions import Conditions
 
@@ -82,13 +82,7 @@ def fits(study: Study, asked: Conditions) -> bool:
 
 def matches(found: str, wanted: str) -> bool:
     """Single value, list and wild card matching (DICOM PS3.4 C.2.2.2), with regard to case."""
-    return any(_pattern(part).fullmatch(found.strip()) for part in wanted.split("\\"))
-
-
-@functools.lru_cache(1000)
-def _pattern(part: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(character) or re.escape(character) for character in part.strip()), re.DOTALL)
+    return matches_any(found.strip(), map(str.strip, wanted.split("\\")))
 
 
 def identifiers(study: Study) -> dict[str, str]:

@@ -44,6 +44,15 @@ class Archive:
                 raise
             return []
 
+    def series_of(self, instance: str) -> str:
+        """Return the series of an instance; "" if it was deleted."""
+        try:
+            return str(self.loopback.get(f"/instances/{instance}/series")["ID"])
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return ""
+
     def has(self, level: str, resource: str) -> bool:
         """Return whether there is such a resource."""
         try:

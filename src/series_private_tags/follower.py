@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import http
 import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from common.loopback import LoopbackError
 from common.place import place_in_log
 
 from .archive import Archive
@@ -105,7 +107,21 @@ class Follower:
             if time.monotonic() < self._newest_seen[1] + PATIENCE_SECONDS:
                 self._waits_for_callback = True
                 return False
-        series, values = self._archive.read(instance, self._wanted)
+        series, values = self.read(instance)
         if values:
             self._writer.complete(series, values)
         return True
+
+    def read(self, instance: str) -> tuple[str, dict[str, Any]]:
+        """Return the series of an instance, and its values.
+
+        Of one whose file Orthanc can't read none: its series is put on the list, and what follows does not wait.
+        """
+        try:
+            return self._archive.read(instance, self._wanted)
+        except LoopbackError as error:
+            if error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            if series := self._archive.series_of(instance):
+                self._known_series.look_again(series)
+            return "", {}

@@ -177,13 +177,14 @@ class KnownSeries:
     def _count_todo(self) -> None:
         self.ledger.set_value("total", int(self.ledger.rows("SELECT COUNT(*) n FROM todo")[0]["n"]))
 
-    def next_to_look_at(self) -> tuple[str, dict[str, Entry]] | None:
-        """Return a series of the list, and the entries that it lacks by their keys; None: the list is empty."""
-        if not (waiting := self.ledger.rows("SELECT series, anew FROM todo LIMIT 1")):
+    def next_to_look_at(self, without: Iterable[str] = ()) -> tuple[str, dict[str, Entry]] | None:
+        """Return a series of the list, but for some, and the entries that it lacks by their keys; None: there is no other."""
+        sql = "SELECT series, anew FROM todo WHERE series NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
+        if not (waiting := self.ledger.rows(sql, json.dumps([*without]))):
             return None
         series, again = waiting[0]["series"], waiting[0]["anew"]
-        sql = "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?"
-        rows = self.ledger.rows(sql, series)
+        looked = "SELECT found, entries FROM series LEFT JOIN lists ON number=looked WHERE series=?"
+        rows = self.ledger.rows(looked, series)
         found, entries = (rows[0]["found"], rows[0]["entries"]) if rows else ("{}", None)
         done = {*json.loads(found), *json.loads(entries if entries and not again else "[]")}
         return series, {key: entry for key, entry in self._wanted.entries.items() if entry.text not in done}

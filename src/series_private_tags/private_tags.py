@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import orthanc
 
 from common.ledger import Ledger
-from common.loopback import Loopback
+from common.loopback import Loopback, LoopbackError
+from common.routes import one_line
 from common.worker import Worker
 
 from .archive import Archive
-from .entries import Wanted
+from .entries import Entry, Wanted
 from .follower import Follower
 from .known_series import KnownSeries
 from .settings import Settings
@@ -25,6 +27,9 @@ REPORTS_PER_BATCH = 1000
 PAUSE_SECONDS = 0.3  # between turns while instances arrive: what belongs together is written together
 IDLE_SECONDS = 10.0  # between turns when nothing arrives
 FOLLOW_SECONDS = 2.0  # between looks at the log of changes while instances arrive
+# Of a series that has a file which Orthanc can't read (it is gone from the disk): the others go on. Of so many, the whole
+# storage is away: all wait.
+LATER_SECONDS, MAX_LATER = 3600.0, 100
 LEVEL_OF_SERIES = 2  # as OnChange numbers them
 
 
@@ -43,6 +48,9 @@ class PrivateTags:
         self._writer = Writer(wanted, self.known_series, self.archive)
         self._follower = Follower(wanted, self.known_series, self.archive, self._writer)
         self._has_begun, self._followed = False, 0.0
+        self._later: dict[
+            str, float
+        ] = {}  # series whose files can't be read, and when (monotonic) they are tried again
         self.worker = Worker("series_private_tags", self._open, self._turn)
         self._wake, self._stopping = self.worker.wake, self.worker.stopping
         change = orthanc.ChangeType
@@ -104,10 +112,11 @@ class PrivateTags:
         found: dict[str, dict[str, Any]] = {}
         for instance, series, values in batch:
             if not instance:
+                found.pop(series, None)  # values of what was deleted; `_forget` looks at what is here
                 self._forget(series)
                 continue
             if values is None:
-                series, values = self.archive.read(instance, self._wanted)
+                series, values = self._follower.read(instance)
             self._follower.add_taken(instance)
             if values:
                 found[series] = {**values, **found.get(series, {})}  # what came first stays
@@ -123,20 +132,35 @@ class PrivateTags:
 
     def _catch_up(self) -> bool:
         """Look at one series of the list; return whether there was one."""
-        if not (waiting := self.known_series.next_to_look_at()):
+        self._later = {series: at for series, at in self._later.items() if at > time.monotonic()}
+        if not (waiting := self.known_series.next_to_look_at(self._later)):
             return False
         series, missing = waiting
+        try:
+            values = self._read_series(series, missing)
+        except LoopbackError as error:
+            if error.status < http.HTTPStatus.INTERNAL_SERVER_ERROR or len(self._later) >= MAX_LATER:
+                raise
+            self._later[series] = time.monotonic() + LATER_SECONDS
+            orthanc.LogWarning(f"series_private_tags looks at series {series} again in an hour: {one_line(error)}")
+            return True
+        if self._stopping.is_set():
+            return True
+        with self.known_series.ledger.transaction():
+            self._writer.complete(series, values, was_looked_at=True)
+            self.known_series.was_looked_at(series)
+        return True
+
+    def _read_series(self, series: str, missing: Mapping[str, Entry]) -> dict[str, Any]:
+        """Return what the instances of a series have of the entries that it lacks; not of all, if Orthanc stops."""
         values: dict[str, Any] = {}
         for instance in self.archive.instances_of(series) if missing else []:
             if self._stopping.is_set():
-                return True
+                break
             if self.stored:
                 self._write_and_follow()
             wanted = Wanted([entry for key, entry in missing.items() if key not in values])
             values |= self.archive.read(instance, wanted)[1]
             if len(values) == len(missing):
                 break
-        with self.known_series.ledger.transaction():
-            self._writer.complete(series, values, was_looked_at=True)
-            self.known_series.was_looked_at(series)
-        return True
+        return values

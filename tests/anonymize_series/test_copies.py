@@ -170,6 +170,18 @@ def test_what_is_kept_and_replaced_and_removed_is_as_the_recipe_says(start_ortha
     assert copy.get("ContentDate", "") == ""
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_one_recipe_keeps_is_not_in_the_copies_of_another(start_orthanc: StartOrthanc, overwrite: bool) -> None:
+    """Copies of one image have the same UIDs, whatever the recipe, and Orthanc keeps the first, or the last."""
+    recipes = {"kept": {"Keep": ["StudyDescription"]}, "strict": {}}
+    server = start_orthanc(SCRIPT, {**section(Recipes=recipes), "OverwriteInstances": overwrite})
+    study = server.store(make_study(instances=2))[0]["ParentStudy"]
+    for recipe, expected in (("kept", "Generated study"), ("strict", ""), ("kept", "Generated study")):
+        done = anonymize(server, study, recipe)
+        assert [read(server, copy).get("StudyDescription", "") for copy in done["Copies"]] == [expected] * 2
+    assert len(server.get("/instances")) == 4
+
+
 @given(st.text(), st.text())
 def test_pseudonyms_are_uids_that_are_valid_the_same_and_others_for_others(one: str, other: str) -> None:
     make = SHARED.Pseudonyms(HIDDEN, "")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import io
 import stat
 from pathlib import Path
@@ -116,3 +117,13 @@ def test_what_can_not_be_done_is_a_4xx_that_says_why(
     evil = {"Origin": "https://evil.example"}
     if method == "POST":
         assert archive.request(method, f"/anonymize-series/{path}", json=body, headers=evil).status_code == 403
+
+
+def test_more_callers_than_orthanc_has_threads_stop_nobody(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(SCRIPT, {**section(), "HttpThreadsCount": 5})
+    path = f"/anonymize-series/{server.store(make_study())[0]['ParentStudy']}"
+    asked: dict[str, Any] = {"json": {"Recipe": "strict"}, "timeout": 30}
+    with concurrent.futures.ThreadPoolExecutor(15) as callers:
+        answers = [callers.submit(server.request, "POST", path, **asked) for _ in range(60)]
+        assert {answer.result().status_code for answer in answers} <= {200, 503}
+    assert server.request("POST", path, **asked).status_code == 200

@@ -266,6 +266,17 @@ def test_what_is_sent_is_told_with_its_result(audited: OrthancServer, storescp: 
     assert (attempt["User"], attempt["IP"]) == ("alice", "127.0.0.1")
 
 
+def test_of_a_peer_its_url_is_told_and_nothing_that_is_secret(audited: OrthancServer) -> None:
+    """Orthanc's job of sending shows the headers of a peer."""
+    secret = {"Url": "http://127.0.0.1:1/", "HttpHeaders": {"Authorization": "Bearer hush-hush"}}
+    audited.put("/peers/CLOUD", secret)
+    study = audited.store(make_study(patient_id="CLOUDED"))[0]["ParentStudy"]
+    audited.post("/peers/CLOUD/store", {"Resources": [study], "Asynchronous": True})
+    line = wait_for_line(audited, Event="sent", Patient="CLOUDED", Result="failure")
+    assert line["To"] == "http://127.0.0.1:1/"
+    assert "hush-hush" not in str(lines(audited))
+
+
 def test_what_is_retrieved_and_deleted_over_rest_is_told_with_user_address_and_route(audited: OrthancServer) -> None:
     stored = audited.store(make_study(patient_id="VIEWED", instances=3))
     study = stored[0]["ParentStudy"]

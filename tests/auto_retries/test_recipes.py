@@ -134,6 +134,19 @@ def test_only_the_types_of_the_configuration_are_run_again(start_orthanc: StartO
     assert source.get(f"/jobs/{other}")["State"] == "Failure"
 
 
+def test_a_peer_with_headers_and_a_timeout_is_known_by_its_url(start_orthanc: StartOrthanc) -> None:
+    """Of such a peer Orthanc's jobs give an object, of others a list."""
+    destination = start_orthanc(aet="DEST", start=False)
+    peer = {"Url": destination.as_peer()[0], "HttpHeaders": {"X-Token": "t"}, "Timeout": 5}
+    source = start_orthanc(SCRIPT, {**knowing(Types=["OrthancPeerStore"]), "OrthancPeers": {"DEST": peer}})
+    send(source, store_study(source), "DEST", "peers")
+    [item] = failed(source)
+    assert item["Destination"] == "DEST"
+    destination.start()
+    source.wait_until(lambda: states(source) == ["done"], what="run it again")
+    assert instances(destination) == instances(source)
+
+
 def test_a_corrected_address_is_used_although_orthanc_still_knows_the_job(start_orthanc: StartOrthanc) -> None:
     wrong, right = start_orthanc(aet="DEST", start=False), start_orthanc(aet="DEST")
     source = start_orthanc(SCRIPT, knowing(wrong))

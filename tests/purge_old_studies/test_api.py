@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import json
 import subprocess
@@ -225,3 +226,13 @@ def test_combined_with_others_it_does_the_same(start_orthanc: StartOrthanc, tmp_
     server.kill()
     server.start()
     assert len(deleted_in_history(server)) == 4
+
+
+def test_more_dry_runs_than_orthanc_has_threads_stop_nobody(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(SCRIPT, {"HttpThreadsCount": 5})
+    fill(server, ["20010101"] * 3)
+    asked = {"params": {"since": "20200101", "dry-run": "true"}, "timeout": 30}
+    with concurrent.futures.ThreadPoolExecutor(15) as callers:
+        answers = [callers.submit(server.request, "GET", "/purge-old-studies", **asked) for _ in range(60)]
+        assert {answer.result().status_code for answer in answers} <= {200, 503}
+    assert server.request("GET", "/purge-old-studies", **asked).status_code == 200

@@ -14,13 +14,14 @@ from testing.standin import StandIn
 from tests.purge_old_studies.helpers import SCRIPT, dates_left, fill
 
 
+@pytest.mark.parametrize("metadata", ["Keep", "5000"])
 def test_protected_patients_labels_and_metadata_keep_a_study(
-    start_briefly: StartOrthanc, orthanc_version: tuple[int, ...]
+    start_briefly: StartOrthanc, orthanc_version: tuple[int, ...], metadata: str
 ) -> None:
     labels = orthanc_version >= (1, 12, 0)
     server = start_briefly(
         SCRIPT,
-        {"UserMetadata": {"Keep": 5000}, "PurgeOldStudies": {"KeepLabels": ["teaching"], "KeepMetadata": ["Keep"]}},
+        {"UserMetadata": {"Keep": 5000}, "PurgeOldStudies": {"KeepLabels": ["teaching"], "KeepMetadata": [metadata]}},
     )
     fill(server, ["20010101"] * 5)
     studies = {study["PatientMainDicomTags"]["PatientID"]: study for study in server.get("/studies?expand")}

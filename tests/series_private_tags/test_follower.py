@@ -147,3 +147,22 @@ def test_a_series_that_came_again_while_the_script_was_away_is_looked_at_anew(
     server.restart()
     for series in (followed, just_came):
         wait_for(server, series, EXPECTED)
+
+
+def test_a_file_that_is_gone_from_the_disk_holds_no_other_series_up(start_orthanc: StartOrthanc) -> None:
+    server = start_orthanc(SCRIPT, {"StableAge": 3600})  # it names no tags yet
+    stored = [server.store(study(patient_id=f"P{number}"))[0] for number in range(4)]
+    first = min(stored, key=lambda each: str(each["ParentSeries"]))  # is looked at first
+    content = server.request("GET", f"/instances/{first['ID']}/file").content
+    server.kill()
+    files = [path for path in (server.folder / "storage").rglob("*-*") if path.is_file()]
+    [file] = [path for path in files if path.read_bytes() == content]
+    file.unlink()
+    server.configuration |= LISTED
+    server.start()
+    found = {"Total": 4, "Done": 3, "Running": True}
+    server.wait_until(
+        lambda: server.get("/with-private-tags/status")["CatchUp"] == found, what="catch up with the others"
+    )
+    assert [bool(values(server, each["ParentSeries"])) for each in stored] == [each is not first for each in stored]
+    server.assert_logged(f"looks at series {first['ParentSeries']} again in an hour", "warning")

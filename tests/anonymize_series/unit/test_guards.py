@@ -68,6 +68,18 @@ def test_the_second_look_searches_the_bytes_of_an_unknown_public_element_and_of_
     assert script.what_remains(nested, original(), KEPT)
 
 
+@pytest.mark.parametrize("text", ["Müller", "MÜLLER", "jörg"])
+@pytest.mark.parametrize("codec", ["latin-1", "utf-8"])
+def test_the_second_look_reads_bytes_as_the_original_writes_its_texts(script: Any, text: str, codec: str) -> None:
+    copy = Dataset()
+    copy.private_block(0x29, "ACME", create=True).add_new(0x10, "UN", b"\x00\xe9 " + text.encode(codec) + b"\xff")
+    before = original()
+    before.SpecificCharacterSet, before.PatientName = "ISO_IR 100", "Müller^Jörg"
+    found = script.what_remains(copy, before, KEPT)
+    assert found is not None
+    assert "holds the PatientName of the original" in found
+
+
 def test_pixels_and_what_the_recipe_keeps_are_not_searched(script: Any) -> None:
     copy = Dataset()
     copy.add_new(0x7FE00010, "OW", b"HOSP-4711!")
@@ -243,3 +255,83 @@ def test_nobody_is_told_whose_a_copy_is_unless_that_is_configured(
     Anonymizing(start, rest)
     assert orthanc_standin.http("GET", f"{NAME}/register?patient=HOSP-4711").status == 403
     assert orthanc_standin.http("POST", f"{NAME}/a1/re-identify").status == 403
+
+
+# Several recipes: their copies of one image have the same identifiers
+
+
+def test_copies_of_another_recipe_are_not_replaced_while_they_are_sent(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = Anonymizing(start, rest)
+    there = made.anonymize("there")
+    eventually(lambda: rest.jobs)
+    here = made.anonymize("here")
+    eventually(lambda: "recipe there is sending its copies of the same images" in made.work(here)["Error"])
+    assert made.work(here)["State"] == "waiting"
+    assert len(made.stored()) == 1
+    rest.jobs["PACS-1"]["State"] = "Success"
+    made.script.change("JOB_SUCCESS", "PACS-1")
+    eventually(lambda: made.work(there)["State"] == "done")
+    clock.advance(60)
+    made.script.change("JOB_SUCCESS", "whatever")
+    eventually(lambda: made.work(here)["State"] == "done")
+    assert len(made.stored()) == 2
+
+
+@pytest.mark.parametrize("state", ["waiting", "dead"])
+def test_a_recipe_whose_copies_were_replaced_makes_them_again_before_it_sends(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, state: str
+) -> None:
+    made = Anonymizing(start, rest)
+    there = made.anonymize("there")
+    eventually(lambda: rest.jobs)
+    clock.advance(73 * 3600 if state == "dead" else 1)
+    rest.jobs["PACS-1"] |= {"State": "Failure", "ErrorDescription": "away"}
+    made.script.change("JOB_FAILURE", "PACS-1")
+    eventually(lambda: made.work(there)["State"] == state)
+    assert made.work(there)["Copies"]
+    here = made.anonymize("here")
+    eventually(lambda: made.work(here)["State"] == "done")
+    assert made.work(there)["Copies"] is None
+    assert made.script.post(f"{NAME}/jobs/{there}/retry").status == 200
+    eventually(lambda: len(rest.asked("POST", "/modalities/PACS/store")) == 2)
+    assert len(made.stored()) == 3
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_copy_that_is_here_already_is_replaced_unless_it_is_the_same(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, same: bool
+) -> None:
+    def store(path: str, body: bytes) -> Any:
+        here = path in kept
+        kept.setdefault(path, body if same else b"made by other settings")
+        return {"ID": "c0", "Status": "AlreadyStored" if here else "Success"}
+
+    kept: dict[str, bytes] = {}
+    made = Anonymizing(start, rest)
+    rest.answers["POST", "/instances"] = store
+    first = made.anonymize("here")
+    eventually(lambda: made.work(first)["State"] == "done")
+    [copy] = made.work(first)["Copies"]
+    rest.answers["GET", f"/instances/{copy}/file"] = kept["/instances"]
+    rest.answers["DELETE", f"/instances/{copy}"] = {}
+    again = made.anonymize("here")
+    eventually(lambda: made.work(again)["State"] == "done")
+    assert made.deleted() == ([] if same else [f"/instances/{copy}"])
+    assert len(made.stored()) == (2 if same else 3)
+
+
+def test_what_is_done_is_forgotten_after_its_days_while_it_runs(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    made = Anonymizing(start, rest)
+    number = made.anonymize("here")
+    eventually(lambda: made.work(number)["State"] == "done")
+    clock.advance(29 * 86400)
+    made.script.change("JOB_SUCCESS", "whatever")
+    assert made.work(number)["State"] == "done"
+    clock.advance(2 * 86400)
+    made.script.change("JOB_SUCCESS", "whatever")
+    eventually(lambda: made.script.get(f"{NAME}/jobs")["Total"] == 0)
+    assert made.script.get(f"{NAME}/status")["Copies"] == 1  # the register keeps it

@@ -145,3 +145,44 @@ def test_what_could_not_be_kept_in_memory_is_counted(
     audit.change("DELETED", "b2", "STUDY")
     [lost] = eventually(lambda: lines(audit, "lost"))
     assert lost["Count"] == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_file_that_began_when_the_disk_was_full_or_orthanc_was_killed_says_what_it_continues(
+    audit: Script, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Without that, the log looks changed as soon as the files before are dropped for their age."""
+    folder, line = tmp_path / "log", {"At": part("log").utc(), "Event": "test"}
+    log = part("log").Log(folder, KEY.encode(), 300, sync=False)
+    log.append([line] * 3)
+    with monkeypatch.context() as full:
+
+        def refuse(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        full.setattr(importlib.import_module("common.append_only").AppendOnly, "append", refuse)
+        with pytest.raises(OSError, match="No space"):
+            log.append([line])
+    if killed:
+        log.close()
+        log = part("log").Log(folder, KEY.encode(), 300, sync=False)
+    log.append([line])
+    clock.advance(86400)
+    log.drop_before(part("log").utc())
+    log.close()
+    [path, *_] = part("lines").log_files(folder)
+    assert [entry["Event"] for entry in part("lines").entries_of(path)][:2] == ["continued", "test"]
+    assert verified(audit, folder) == []
+
+
+def test_a_clock_that_was_behind_when_a_file_began_drops_no_lines_of_before(
+    audit: Script, tmp_path: Path, clock: Clock
+) -> None:
+    log = part("log").Log(tmp_path / "log", KEY.encode(), 300, sync=False)
+    for off in (0, 0, 0, -50 * 365 * 86400, 0, 0, 0):
+        log.append([{"At": part("log").utc(clock.now + off), "Event": "test"}] * 2)
+    files = part("lines").log_files(tmp_path / "log")
+    assert len(files) > 3
+    log.drop_before(part("log").utc(clock.now - 86400))
+    assert part("lines").log_files(tmp_path / "log") == files
+    log.close()

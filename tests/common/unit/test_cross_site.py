@@ -294,6 +294,15 @@ NAMES = [
 VALUES = st.text(max_size=60) | st.text(st.sampled_from("http://[]:@?#\\%.8042 \t\0é,"), max_size=40)
 
 
+@pytest.mark.parametrize("destination", ["iframe", "script", "embed", "report"])
+def test_what_a_page_of_this_server_loads_by_itself_may_not_act(destination: str) -> None:
+    headers = {"host": "h:1", "user-agent": "Mozilla/5.0", "accept": "text/html", "sec-fetch-site": "same-origin"}
+    assert why_refused("GET", {**headers, "sec-fetch-dest": "document"}, has_body=False) is None
+    found = why_refused("GET", {**headers, "sec-fetch-dest": destination}, has_body=False)
+    assert found is not None
+    assert found[0] == 403
+
+
 @given(
     st.dictionaries(st.sampled_from(NAMES), VALUES), st.sampled_from(["GET", "POST", "PUT", "DELETE"]), st.booleans()
 )

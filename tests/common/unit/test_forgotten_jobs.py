@@ -41,6 +41,21 @@ def test_how_a_job_ended(source: Any, job: Any, reported: bool | None, ending: s
     assert source("common.jobs").ending_of(job, reported) == (ending, why)
 
 
+@pytest.mark.parametrize(
+    ("peer", "url"),
+    [
+        (["http://x:8042/", "user"], "http://x:8042/"),
+        ({"Url": "http://x:8042/", "HttpHeaders": {"X-Token": "t"}, "Timeout": 5}, "http://x:8042/"),
+        ("x", "x"),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_the_url_of_a_peer_is_in_a_list_or_in_an_object(source: Any, peer: Any, url: str) -> None:
+    assert source("common.jobs").url_of_peer({"Peer": peer}) == url
+    assert source("common.jobs").url_of_peer({}) == ""
+
+
 def test_ends_are_kept_of_late_and_waited_for(source: Any) -> None:
     module = source("common.jobs")
     ends = module.JobEnds()

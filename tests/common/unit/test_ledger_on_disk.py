@@ -124,3 +124,15 @@ def test_counts_follow_every_change_and_are_made_for_a_ledger_that_has_none(comm
     assert again.totals() == expected
     again.run("DELETE FROM work WHERE state<>'done'")
     assert again.totals() == {**dict.fromkeys(expected, 0), "done": 1}
+
+
+def test_after_one_large_write_the_write_ahead_file_is_small_again(common: Any, path: Path) -> None:
+    ledger = common.ledger.Ledger(path)
+    wal = path.with_name(f"{path.name}-wal")
+    with ledger.transaction():
+        for _ in range(600):
+            ledger.add("q", "s", {"x": "x" * 9000})
+    assert wal.stat().st_size > 4 * common.ledger.WAL_BYTES
+    for _ in range(3):
+        ledger.add("q", "s", {})
+    assert wal.stat().st_size <= common.ledger.WAL_BYTES

@@ -277,3 +277,7 @@ def test_a_peer_is_known_by_its_url(start: Callable[..., Script], rest: FakeOrth
     assert module.is_for({"Peer": ["http://x:8042"]}, {"Url": "http://x:8042/"})
     assert not module.is_for({"Peer": ["http://x:8043"]}, {"Url": "http://x:8042/"})
     assert not module.is_for({}, {"Url": "http://x:8042/"})
+    # So Orthanc gives one with a timeout, headers or a certificate.
+    with_headers = {"Url": "http://x:8042", "HttpHeaders": {"X-Token": "t"}, "Timeout": 5}
+    assert module.is_for({"Peer": with_headers}, {"Url": "http://x:8042/"})
+    assert not module.is_for({"Peer": with_headers}, {"Url": "http://x:8043/"})

@@ -151,3 +151,65 @@ def test_a_place_beyond_the_newest_change_is_set_back(
     start("series_private_tags", configuration)
     eventually(lambda: last_read() == 4)
     orthanc_standin.assert_logged("log of changes ends at 4", "warning")
+
+
+def test_values_of_a_series_that_was_deleted_are_not_those_of_what_came_again(source: Any) -> None:
+    source("series_private_tags")
+    entries, settings, stored, private_tags = (
+        source(f"series_private_tags.{name}") for name in ("entries", "settings", "stored", "private_tags")
+    )
+    wanted = entries.Wanted([entries.parse_entry("0009,1001:ACME", {})])
+    tags = private_tags.PrivateTags(settings.Settings(), wanted, "2000", {})
+    completed: list[tuple[str, Any]] = []
+    tags._writer.complete = lambda series, values: completed.append((series, values))
+    tags._forget = lambda _: None
+    reports = (("i1", "s", {"0009,1001:ACME": "before"}), ("", "s", None), ("i2", "s", {"0009,1001:ACME": "after"}))
+    tags._write([stored.Report(*each) for each in reports])
+    assert completed == [("s", {"0009,1001:ACME": "after"})]
+
+
+def test_a_series_with_a_file_that_orthanc_can_not_read_holds_no_other_up(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, orthanc_standin: StandIn
+) -> None:
+    """Its file is gone from the disk: 500, for ever, or until it was restored."""
+    rest.answers["GET", "/series"] = ["s1", "s2", "s3"]
+    for number in (1, 2, 3):
+        rest.answers["GET", f"/series/s{number}"] = {"Instances": [f"i{number}"]}
+        rest.answers["GET", f"/instances/i{number}/tags"] = {}
+    rest.answers["GET", "/instances/i1/tags"] = rest.error(500)
+    script = start("series_private_tags", {"SeriesMainPrivateDicomTags": ["0009,1001:ACME"]})
+
+    def caught_up() -> Any:
+        return script.get("/with-private-tags/status")["CatchUp"]
+
+    eventually(lambda: caught_up()["Done"] == 2)
+    orthanc_standin.assert_logged("looks at series s1 again in an hour", "warning")
+    orthanc_standin.assert_not_logged(level="error")
+    rest.answers["GET", "/instances/i1/tags"] = {}
+    clock.advance(3700)
+    eventually(lambda: not caught_up()["Running"])
+
+
+def test_an_instance_that_orthanc_can_not_read_does_not_stop_what_follows_it(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock
+) -> None:
+    rest.answers["GET", "/series"] = []
+    script = start("series_private_tags", {"SeriesMainPrivateDicomTags": ["0009,1001:ACME"]})
+    eventually(lambda: any(path.startswith("/changes?since=0") for _, path, _ in rest.requests))
+    rest.answers["GET", "/instances/i1/tags"] = rest.error(500)
+    rest.answers["GET", "/series/a1-5e"] = {"Instances": ["i1"]}
+    rest.receive("a1", "i1")
+    rest.receive("b2", "i2")
+    rest.answers["GET", "/instances/i2/tags"] = {}
+
+    def last_read() -> int:
+        asked = [path for _, path, _ in rest.requests if path.startswith("/changes?since=")]
+        return int(asked[-1].partition("since=")[2].partition("&")[0])
+
+    def goes_on() -> bool:
+        clock.advance(3)
+        script.change("DELETED", "none", "SERIES")
+        return last_read() == 2
+
+    eventually(goes_on)
+    assert script.get("/with-private-tags/status")["CatchUp"]["Running"]
