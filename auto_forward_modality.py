@@ -4,7 +4,7 @@
 """Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
-deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+deliveries are sent again, less and less often, for three days. What the archive held before this script came is never sent by
 itself.
 
 A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
@@ -1263,8 +1263,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )
@@ -1826,7 +1826,7 @@ class Trouble:
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
         self.last: tuple[str, float] | None = None
-        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
@@ -1834,6 +1834,10 @@ class Trouble:
             (log or orthanc.LogError)(text)
             self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
 
     def is_over(self) -> None:
         """Say so, if there was any."""
@@ -1917,7 +1921,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
-        self.trouble.last = reason, time.time()
+        self.trouble.note(reason)
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -2291,6 +2295,11 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
 
 
 class WorkView:
@@ -2853,7 +2862,7 @@ class Rule:
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
-        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches is sent nowhere."},
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -2897,7 +2906,7 @@ class Window:
         metadata={
             "key": "To",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "When it ends; before `From`: on the next day.",
+            "help": "When it ends. A time before `From` is on the next day.",
         },
     )
 
@@ -2992,7 +3001,7 @@ class ForwardingSettings:
         default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
     )
     rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
+        default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
@@ -3029,7 +3038,7 @@ class ForwardingSettings:
         },
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field()
@@ -3098,9 +3107,8 @@ def _since(option: str) -> str:
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
 # known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
 Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, identifiers of instances, and of series and studies that are wholly among them: which instances it has.
-# Raises anything where it can't know.
-Has = Callable[[str, Collection[str], Collection[str]], set[str]]
+# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't know.
+Has = Callable[[str, Collection[str]], set[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3139,6 +3147,7 @@ class Context:
     configuration : Orthanc's.
     wake : wakes the forwarder's thread for another turn.
     stopping : the thread is to end.
+    trouble : what went wrong last, for the status.
     """
 
     name: str
@@ -3150,6 +3159,7 @@ class Context:
     ledger: Ledger
     wake: threading.Event
     stopping: threading.Event
+    trouble: Trouble
 
 
 # ---- src/forwarding/tasks.py: What is to be done with a row of a forwarder's ledger, and how a row is named in the log.
@@ -3187,9 +3197,11 @@ class Deleter:
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
-    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry) -> None:
+    def __init__(
+        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+    ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry = prove, retry
+        self._prove, self._retry, self._trouble = prove, retry, trouble
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -3316,6 +3328,7 @@ class Deleter:
             self._work.add_attempt(row["id"])
             state = self._ledger.fail(row["id"], one_line(error), self._retry)
         text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
             orthanc.LogError(f"{text}. Given up after {self._retry.give_up_hours:g} hours; {again}")
@@ -3835,7 +3848,7 @@ class Rows:
 
     def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
         self._name, self._retry = context.name, context.settings.retry
-        self._ledger, self._work = context.ledger, Work(context.ledger)
+        self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
 
     def add(
@@ -3873,16 +3886,20 @@ class Rows:
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
         data, hours = json.loads(row["data"]), self._retry.give_up_hours
-        history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        history = data.get("History", [])
+        # What is cut out of a row takes its history along: that failure was logged for the whole.
+        is_known = data.get("HistoryOf", row["id"]) != row["id"] and history[-1]["Error"] == one_line(error)
+        history = [*history, {"At": utc(), "Error": one_line(error)}][-HISTORY:]
         with self._ledger.transaction():
-            self._work.change(row["id"], data={**data, "History": history})
+            self._work.change(row["id"], data={**data, "History": history, "HistoryOf": row["id"]})
             state = self._ledger.fail(row["id"], one_line(error), self._retry)
         where = row["queue"] if row["task"] == SEND else "any destination"
         text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
             orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
-        elif row["attempts"] <= 1:
+        elif row["attempts"] <= 1 and not is_known:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
@@ -4212,20 +4229,7 @@ class JobEnds:
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
 
 
-ROWS_PER_QUESTION = 100
-NAMED_PER_QUESTION = 1000  # instances by name, from which on no further row joins
-LARGEST_WHOLE = (
-    2000  # instances of a resource that is asked for by its series; more would hold up the peer's other work
-)
-SHARE_SECONDS = 0.25  # between two questions: rows that end meanwhile share one, for each takes a connection of its own
-
-
-class Asked(NamedTuple):
-    """What a row asks for: instances by name, or all that a resource of this level has here (`whole`)."""
-
-    instances: tuple[str, ...]
-    whole: str = ""
-    level: str = ""
+INSTANCES_PER_VERIFICATION = 100  # from which on no further row joins a question
 
 
 class Verified(NamedTuple):
@@ -4240,20 +4244,20 @@ class Verified(NamedTuple):
 class Verifier:
     """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
 
-    def __init__(self, has: Has, loopback: Loopback, wake: threading.Event) -> None:
+    def __init__(self, has: Has, wake: threading.Event) -> None:
         self.answers: deque[Verified] = deque()
-        self._has, self._loopback, self._wake, self._lock = has, loopback, wake, threading.Lock()
+        self._has, self._wake, self._lock = has, wake, threading.Lock()
         self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
-        self._waiting: dict[str, dict[int, Asked]] = {}
+        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
         self._asking: set[str] = set()  # destinations that have a thread
 
-    def add(self, destination: str, row: int, asked: Asked) -> None:
+    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
         """Ask for a row; one that is being asked for is not asked for again."""
         with self._lock:
             if row in self._rows:
                 return
             self._rows[row] = destination
-            self._waiting.setdefault(destination, {})[row] = asked
+            self._waiting.setdefault(destination, {})[row] = tuple(instances)
             if destination not in self._asking:
                 self._asking.add(destination)
                 threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
@@ -4281,43 +4285,25 @@ class Verifier:
         return answer
 
     def _ask(self, destination: str) -> None:
-        time.sleep(SHARE_SECONDS)
         while rows := self._next(destination):
-            wanted, there, error = dict[int, tuple[str, ...]](), set[str](), ""
+            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
             try:
-                wanted = self._instances_of(rows)
-                whole = [one.whole for row, one in rows.items() if one.whole and len(wanted[row]) <= LARGEST_WHOLE]
-                there = self._has(destination, sorted({one for some in wanted.values() for one in some}), whole)
+                there = self._has(destination, wanted)
             except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
                 error = one_line(found) or repr(found)
-            for row in rows:
-                some = wanted.get(row, ())
+            for row, some in rows.items():
                 missing = () if error else tuple(one for one in some if one not in there)
                 self.answers.append(Verified(row, some, missing, error))
             self._wake.set()
-            time.sleep(SHARE_SECONDS)
 
-    def _instances_of(self, rows: Mapping[int, Asked]) -> dict[int, tuple[str, ...]]:
-        """Return the instances of each row, by the lists of the series that are here."""
-        listed: dict[str, list[str]] = {asked.whole: [] for asked in rows.values() if asked.whole}
-        patients = {asked.whole for asked in rows.values() if asked.level == "Patient"}
-        # A series names itself and its study, and no patient.
-        for resources in filter(None, (listed.keys() - patients, *({patient} for patient in patients))):
-            # A series lists its instances: their own content would cost as much as what is asked of the destination.
-            body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
-            for series in self._loopback.post("/tools/bulk-content", body):
-                for parent in resources & ({series["ID"], series["ParentStudy"]} | patients):
-                    listed[parent] += series["Instances"]
-        return {row: tuple(listed[asked.whole]) if asked.whole else asked.instances for row, asked in rows.items()}
-
-    def _next(self, destination: str) -> dict[int, Asked]:
+    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
         """Return rows for one question; without any, the thread ends."""
         with self._lock:
-            waiting, rows, number = self._waiting[destination], dict[int, Asked](), 0
-            while waiting and number < NAMED_PER_QUESTION and len(rows) < ROWS_PER_QUESTION:
+            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
+            while waiting and number < INSTANCES_PER_VERIFICATION:
                 row = next(iter(waiting))
                 rows[row] = waiting.pop(row)
-                number += len(rows[row].instances)
+                number += len(rows[row])
             if not rows:
                 self._asking.discard(destination)
             return rows
@@ -4335,15 +4321,18 @@ class Verification:
         options = self._settings.destination_options.get(row["queue"])
         if self._verifier is None or not options or not options.is_verified:
             return False
-        data = json.loads(row["data"])
-        if data["Instances"] is not None:
-            asked = Asked(tuple(data["Instances"]))
-        elif data["Level"] == "Instance":
-            asked = Asked((row["subject"],))
-        else:
-            asked = Asked((), row["subject"], data["Level"])
-        self._verifier.add(row["queue"], row["id"], asked)
+        instances = json.loads(row["data"])["Instances"]
+        if instances is None:
+            instances = self._instances_of(row["subject"], json.loads(row["data"])["Level"])
+        self._verifier.add(row["queue"], row["id"], instances)
         return True
+
+    def _instances_of(self, resource: str, level: str) -> list[str]:
+        if level == "Instance":
+            return [resource]
+        # A series lists its instances: their own content would cost as much as what is asked of the destination.
+        body = {"Resources": [resource], "Level": "Series", "Short": True}
+        return [one for series in self._loopback.post("/tools/bulk-content", body) for one in series["Instances"]]
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for: its job has ended."""
@@ -4580,7 +4569,7 @@ class Dispatcher:
         bisection: Bisection,
     ) -> None:
         self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
-        self._stopping = context.stopping
+        self._stopping, self._trouble = context.stopping, context.trouble
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
         self._verification, self._bisection = verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
@@ -4597,9 +4586,9 @@ class Dispatcher:
     def _look_who_it_is(self, health: Destination) -> None:
         changed = self._misconfigured.note(health.name, health.identity)
         if changed:
-            orthanc.LogError(
-                f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
-            )
+            text = f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            orthanc.LogError(text)
+            self._trouble.note(text)
             self._jobs.cancel_pending(health.name)
         elif changed is False:
             orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
@@ -4868,13 +4857,12 @@ class Engine:
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        has = context.transport.has
-        verifier = Verifier(has, loopback, context.wake) if has else None
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
         self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(
@@ -5045,7 +5033,7 @@ class Forwarder:
         try:
             context = Context(
                 *(self.name, self.transport, self.settings, self._configuration, self.rules),
-                *(self.loopback, ledger, self.wake, self.worker.stopping),
+                *(self.loopback, ledger, self.wake, self.worker.stopping, self.worker.trouble),
             )
             self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
         except BaseException:
@@ -5348,7 +5336,7 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "Destination": row["queue"] if row["task"] == SEND else None,
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": next_attempt_of(row),
         "Error": row["error"],
         "Job": row["job"],
         "Instances": None if instances is None else len(instances),
@@ -5376,7 +5364,7 @@ class DestinationOptions(SendOptions):
         default="StorageCommitment",
         metadata={
             "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
-            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't tell patients apart.",
+            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't distinguish patients.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -5404,7 +5392,7 @@ class Settings(ForwardingSettings):
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
     )
 
 

@@ -4,8 +4,8 @@
 """Runs jobs again that failed and that others submitted: REST clients, Orthanc Explorer, other scripts.
 
 A study that a person sends to a PACS that is down arrives when the PACS is back: the job's content is written down as long
-as Orthanc knows it, and the job is run again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
-until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
+as Orthanc knows it, and the job is run again, less and less often, also after restarts and `kill -9`, for three days. Then
+it is `dead` until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
 
@@ -1055,8 +1055,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )
@@ -1852,6 +1852,11 @@ class Columns(TypedDict, total=False):
     created: float
 
 
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
+
+
 class WorkView:
     """The rows of one ledger, to look at."""
 
@@ -1991,6 +1996,218 @@ class Work(WorkView):
         """Delete rows; return their number."""
         condition, values = which.condition()
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
+        self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self.wait_for_first_try(STARTS_WITHIN)
+        return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        self.trouble.note(reason)
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(pauses.next())
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log, waits = orthanc.LogError, False
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable, self.is_waiting = None, False
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
 
 
 # ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
@@ -2234,30 +2451,17 @@ class Peers:
         content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
-    def instances_of(self, name: str, instances: Collection[str], within: Collection[str] = ()) -> set[str]:
+    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
         """Return which of these instances a peer says it has.
 
         Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
         patient have another one.
 
-        Parameters
-        ----------
-        within : series and studies, whose lists are asked for first: an instance in the list of its series takes the peer a third
-            of the time that its own content takes. What they don't show is asked for one by one.
-
         Raises
         ------
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
-        there = self._listed_in(name, within) if within else set[str]()
-        there |= {one["ID"] for one in self._content(name, {*instances} - there, short=True)}
-        return there.intersection(instances)
-
-    def _listed_in(self, name: str, resources: Collection[str]) -> set[str]:
-        body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
-        with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
-            return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
-        return set()
+        return {one["ID"] for one in self._content(name, instances, short=True)}
 
     def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
@@ -2276,23 +2480,19 @@ class Peers:
         return {key for key, uuid in there.items() if uuid}
 
     def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
-        keys, found = list(instances), list[dict[str, Any]]()
+        settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             some = keys[start : start + INSTANCES_PER_QUESTION]
             # Metadata is not needed here, and takes a quarter of the time.
-            found += self._ask(name, {"Resources": some, "Short": short, "Metadata": False})
+            body = json.dumps({"Resources": some, "Short": short, "Metadata": False}).encode()
+            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
+            if status != http.HTTPStatus.OK:
+                raise ValueError(f"{name} answers {status} when asked which instances it has")
+            listed = _decoded(content)
+            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+            found += listed
         return [one for one in found if one["ID"] in instances]
-
-    def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the content of resources in a peer, by its `/tools/bulk-content`."""
-        body, path = json.dumps(question).encode(), "/tools/bulk-content"
-        status, _, content = self._request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
-        if status != http.HTTPStatus.OK:
-            raise ValueError(f"{name} answers {status} when asked which instances it has")
-        listed = _decoded(content)
-        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
-            raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-        return listed
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
@@ -2503,214 +2703,6 @@ class Inbox(Generic[Report]):
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-
-# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
-
-
-FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
-AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
-LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
-STARTS_WITHIN = 5.0  # seconds that a request waits for the script
-STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
-
-
-def on_one_line(error: object) -> str:
-    """Return the text of an error as a line of the log."""
-    return " ".join(str(error).split())
-
-
-def repr_of(error: BaseException) -> str:
-    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
-    try:
-        return repr(error).encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - whatever a class does there
-        return f"{type(error).__name__} (which can't be shown)"
-
-
-class Trouble:
-    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._why = name, ""
-        self.text = ""
-        """The line of the log as long as it lasts, else ""."""
-        self.last: tuple[str, float] | None = None
-        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
-
-    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
-        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
-        if text != self.text:
-            (log or orthanc.LogError)(text)
-            self.last = text.partition("\n")[0], time.time()
-        self.text, self._why = text, why
-
-    def is_over(self) -> None:
-        """Say so, if there was any."""
-        if self.text:
-            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
-        self.text = self._why = ""
-
-
-class Worker:
-    """Opens a script's state until it can, then takes turn after turn, until `stop`.
-
-    Parameters
-    ----------
-    name : of the script: of the thread, and in the log.
-    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
-        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
-    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
-        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
-    finish : does what is to be done after the last turn, before the state is closed.
-
-    Examples
-    --------
-    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
-    >>> worker.start()  # at ORTHANC_STARTED
-    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
-    >>> worker.stop()  # at ORTHANC_STOPPED
-    """
-
-    def __init__(
-        self,
-        name: str,
-        open_state: Callable[[], Ledger],
-        turn: Callable[[], float],
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
-        self.wake, self.stopping = threading.Event(), threading.Event()
-        self.trouble = Trouble(name)
-        self.unavailable: str | None = f"{name} has not started yet"
-        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
-        self.is_off = False
-        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
-        self.is_waiting = False
-        """Whether it can't open its state because another process has it."""
-        self._ledger: Ledger | None = None
-        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
-        self._next_look = 0.0
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begin; return at once."""
-        self._thread.start()
-
-    def end(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
-        self.stopping.set()
-        self.wake.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, seconds))
-        return not self._thread.is_alive()
-
-    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
-        """End, and close the state; return whether the thread has ended within this time."""
-        if not self.end(seconds):
-            return False
-        self.unavailable = f"{self.name} has stopped"
-        if self._ledger:
-            self._ledger.close()  # the process that waits for it may go on while this one still ends
-        return True
-
-    def why_not(self) -> str | None:
-        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
-        self.wait_for_first_try(STARTS_WITHIN)
-        return self.unavailable
-
-    def wait_for_first_try(self, seconds: float) -> None:
-        """Wait until it was tried once to open the state, at most so long."""
-        with self._decision:
-            self._decision.wait_for(lambda: self._is_decided, seconds)
-
-    def turn_off(self, reason: str) -> None:
-        """Stay idle for this reason until the configuration is corrected."""
-        self.unavailable, self.is_off = reason, True
-        self.trouble.last = reason, time.time()
-        orthanc.LogError(reason)
-        self.stopping.set()
-        self._decide()
-
-    def _decide(self) -> None:
-        with self._decision:
-            self._is_decided = True
-            self._decision.notify_all()
-
-    # The thread
-
-    def _work(self) -> None:
-        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
-        while not self.stopping.is_set() and not self._opens():
-            self.stopping.wait(pauses.next())
-        while not self.stopping.is_set():
-            self.wake.clear()
-            wait = self._take_turn()
-            self.wake.wait(min(wait, LOOK_AT_STATE))
-        if self._ledger:
-            self._finish()
-
-    def _opens(self) -> bool:
-        """Try to open the state; return whether it is open."""
-        log, waits = orthanc.LogError, False
-        try:
-            self._ledger = self._open_state()
-            self.trouble.is_over()
-            self.unavailable, self.is_waiting = None, False
-            self._decide()
-            return True
-        except ValueError as error:
-            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
-            return False
-        except (OSError, sqlite3.Error) as error:
-            why = on_one_line(error)
-            waits = isinstance(error, StateBusyError)
-            log = orthanc.LogWarning if waits else log
-        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
-            why = f"an error, please report it:\n{traceback.format_exc()}"
-        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
-        self._decide()
-        self.trouble.begins(self.unavailable, why, log)
-        return False
-
-    def _take_turn(self) -> float:
-        try:
-            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
-                self._make_room()
-            self._look_at_state()
-            wait = self._turn()
-            if not self.stopping.is_set():
-                self.trouble.is_over()
-            return wait
-        except StateGoneError as error:
-            why = on_one_line(error)
-            self.unavailable = f"{self.name} is idle: {why}"
-            text, wait = self.unavailable, AFTER_FAULT
-        except (LoopbackError, sqlite3.Error, OSError) as error:
-            why, wait = on_one_line(error), AFTER_FAULT
-            text = f"{self.name} goes on when this is over: {why}"
-        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
-            why, wait = "an error", AFTER_BUG
-            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
-        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
-            self.trouble.begins(text, why)
-        return wait
-
-    def _look_at_state(self) -> None:
-        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
-        assert self._ledger
-        now = time.monotonic()
-        if now >= self._next_look or self.unavailable:
-            self._ledger.check()
-            self.unavailable = None
-            self._ledger.tidy()
-            self._next_look = now + LOOK_AT_STATE
-
-    def _make_room(self) -> None:
-        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
-        assert self._ledger
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._ledger.checkpoint()
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -3144,8 +3136,8 @@ class Failures:
     has_changed : whether a row has changed since the last `measure`.
     """
 
-    def __init__(self, ledger: Ledger, retry: JobRetry) -> None:
-        self._ledger, self._work, self._retry = ledger, Work(ledger), retry
+    def __init__(self, ledger: Ledger, retry: JobRetry, trouble: Trouble) -> None:
+        self._ledger, self._work, self._retry, self._trouble = ledger, Work(ledger), retry, trouble
         self.missed, self.has_changed = 0, False
 
     def unanswered(self) -> list[dict[str, Any]]:
@@ -3203,6 +3195,7 @@ class Failures:
             self._work.change(row["id"], data=data)
             state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=for_ever)
         text = f"{label_of(row)} failed (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")
         elif row["attempts"] == 1:
@@ -3771,7 +3764,7 @@ class Retrier:
                 "and one that was canceled looks as if it had failed"
             )
         self.work, self.watched = Work(self.ledger), Watched(self.ledger)
-        self.failures = Failures(self.ledger, self.settings.retry)
+        self.failures = Failures(self.ledger, self.settings.retry, self.worker.trouble)
         self._watcher = Watcher(
             *(self.settings.types, self.ledger, self.watched, self.failures, self._loopback, self._destinations)
         )
@@ -3897,7 +3890,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Destination": row["queue"],
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": next_attempt_of(row),
         "Error": row["error"],
         "Job": row["job"],
         "FirstJob": row["subject"],

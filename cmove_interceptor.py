@@ -1641,8 +1641,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )
@@ -2142,7 +2142,7 @@ class Trouble:
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
         self.last: tuple[str, float] | None = None
-        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
@@ -2150,6 +2150,10 @@ class Trouble:
             (log or orthanc.LogError)(text)
             self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
 
     def is_over(self) -> None:
         """Say so, if there was any."""
@@ -2233,7 +2237,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
-        self.trouble.last = reason, time.time()
+        self.trouble.note(reason)
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -2866,6 +2870,11 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
 
 
 class WorkView:

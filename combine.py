@@ -506,7 +506,7 @@ def check_configuration(path: Path, sources: list[Source], output: Path | None) 
     python = configuration.get("Python")
     script = configuration.get("PythonScript", python.get("Path") if isinstance(python, dict) else None)
     if not isinstance(script, str) or not script.lower().endswith(".py"):
-        yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/combined.py"'
+        yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/scripts/combined.py"'
     else:
         yield from check_script(path, script, sources, output)
     yield from check_metadata(configuration.get("UserMetadata", {}), sources)
@@ -1026,12 +1026,20 @@ def share_connections() -> None:
 # ---- src/combine/runtime/log.py: What the runtime and the scripts write into Orthanc's log, and how an error is logged there.
 
 
+def begins_with_name(text: str, name: str) -> bool:
+    """Return whether a line of the log begins with the script's name, with `-` or `_`: it needs no other."""
+    first = re.match(r"([\w-]+)[: ]", text)
+    return first is not None and first[1].replace("-", "_") == name.replace("-", "_")
+
+
 class Log:
     """Orthanc's log. `functions` are those of the real module `orthanc`, `owners` the scripts by the id of their globals."""
 
     def __init__(self, functions: Mapping[str, Any], owners: Mapping[int, Script]) -> None:
         self._functions, self._owners = functions, owners
-        self.prefix = True  # whether each line of a script begins with its name
+        self.prefix = (
+            True  # whether `[name]` is put before what a script logs, where its line does not begin with the name
+        )
 
     def write(self, level: str, message: str) -> None:
         """Write a line of our own; what the plugin refuses in a text (NUL, half a surrogate) is spelled out."""
@@ -1039,7 +1047,7 @@ class Log:
 
     def write_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
         """Write what a script logs by the function `name` of its `orthanc`."""
-        if self.prefix and args and isinstance(args[0], str):
+        if self.prefix and args and isinstance(args[0], str) and not begins_with_name(args[0], script.module):
             args = (f"[{script.module}] {args[0]}", *args[1:])
         return self._functions[name](*args)
 
@@ -1777,7 +1785,7 @@ def arguments() -> Parser:
         "       %(prog)s --list FILE | --verify FILE [SCRIPT ...] | --extract FILE FOLDER",
         description="Make one Orthanc script of many.",
         epilog="Example: python3 combine.py auto_forward_modality.py purge_old_studies.py dicom_events "
-        "-o /etc/orthanc/combined.py --config /etc/orthanc",
+        "-o /etc/orthanc/scripts/combined.py --config /etc/orthanc",
     )
     parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
     parser.add_argument(

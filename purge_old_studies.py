@@ -3,7 +3,7 @@
 # comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
 """Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
 
-GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers with how many went.
+GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers how many they were.
 A study whose StudyDate is missing or no valid day stays. What can't be right is refused, and nothing is deleted.
 
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
@@ -14,10 +14,10 @@ The same by POST, as JSON, which deletes only with "dry-run": false; parameters 
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
-    GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+    GET  /purge-old-studies/history                       every study that was deleted, who asked, when, by which rule
     POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
-Needs no configuration. One that keeps some and deletes the old ones of the others each night, but none of which
+Needs no configuration. This one keeps some studies, and deletes the old ones of the others each night, but none of which
 something came in within 7 days (`KeepReceivedDays`):
 
     "PurgeOldStudies": {"KeepLabels": ["teaching"],
@@ -1243,8 +1243,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )
@@ -1744,7 +1744,7 @@ class Trouble:
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
         self.last: tuple[str, float] | None = None
-        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
@@ -1752,6 +1752,10 @@ class Trouble:
             (log or orthanc.LogError)(text)
             self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
 
     def is_over(self) -> None:
         """Say so, if there was any."""
@@ -1835,7 +1839,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
-        self.trouble.last = reason, time.time()
+        self.trouble.note(reason)
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -2886,7 +2890,7 @@ class Rule:
 
     name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
     older_than: str = dataclasses.field(
-        default="", metadata={"check": _age, "help": "Age of what goes: `90d`, `18m`, `7y`; needed."}
+        default="", metadata={"check": _age, "help": "Age from which studies are deleted: `90d`, `18m`, `7y`; needed."}
     )
     at: str = dataclasses.field(
         default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
@@ -2920,7 +2924,10 @@ class Rule:
         metadata={
             "check": _undated,
             "allowed": '`false`, `true`, `"received"`',
-            "help": "Studies without a valid date: they stay; they go, whatever their age; their `LastUpdate` counts.",
+            "help": (
+                "Studies without a valid date. `false`: they stay. `true`: they are deleted, whatever their age. "
+                '`"received"`: their `LastUpdate` counts.'
+            ),
         },
     )
 
@@ -3871,7 +3878,7 @@ class Purges:
 
     @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
-        """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
+        """Delete the studies that the parameters name, or show which those are (`dry-run`)."""
         found = request.parameters
         as_json = wants_json(found, request)
         reading = self._clock.read()
@@ -3951,7 +3958,7 @@ class Purges:
         return self._jobs.as_json(row, self._running().rate(row["id"]))
 
     def job(self, request: Request) -> Any:
-        """One purge: its state, what went, what is left, the rate, and why studies did not go."""
+        """One purge: its state, what was deleted, what is left, the rate, and why studies were not deleted."""
         row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 

@@ -1241,8 +1241,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )
@@ -1742,7 +1742,7 @@ class Trouble:
         self.text = ""
         """The line of the log as long as it lasts, else ""."""
         self.last: tuple[str, float] | None = None
-        """The first line of the last one, and when it began (seconds since 1970), also when it is over."""
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
 
     def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
         """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
@@ -1750,6 +1750,10 @@ class Trouble:
             (log or orthanc.LogError)(text)
             self.last = text.partition("\n")[0], time.time()
         self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
 
     def is_over(self) -> None:
         """Say so, if there was any."""
@@ -1833,7 +1837,7 @@ class Worker:
     def turn_off(self, reason: str) -> None:
         """Stay idle for this reason until the configuration is corrected."""
         self.unavailable, self.is_off = reason, True
-        self.trouble.last = reason, time.time()
+        self.trouble.note(reason)
         orthanc.LogError(reason)
         self.stopping.set()
         self._decide()
@@ -3190,12 +3194,12 @@ class Routes:
 
     @takes(PARAMETERS)
     def of_study(self, request: Request) -> Answer:
-        """The same of a study: of its first series of images."""
+        """The middle image of a study's first series of images, else an icon; parameters as for a series."""
         return self._answer("studies", request)
 
     @takes(PARAMETERS)
     def of_instance(self, request: Request) -> Answer:
-        """The same of one instance: of its middle frame."""
+        """One instance, of several frames the middle one, else an icon; parameters as for a series."""
         return self._answer("instances", request)
 
     def status(self, _request: Request) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 """Forwards studies to DICOM nodes (C-STORE), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a node that is away for days loses nothing. Failed
-deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+deliveries are sent again, less and less often, for three days. What the archive held before this script came is never sent by
 itself.
 
 A smallest configuration (without the section, every node in `DicomModalities` gets every study when it is stable):
@@ -62,7 +62,7 @@ class DestinationOptions(SendOptions):
         default="StorageCommitment",
         metadata={
             "choices": ("StorageCommitment", "C-FIND", "StorageCommitmentOnly"),
-            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't tell patients apart.",
+            "help": "How it proves what it has, for `DeleteAfterForward`. `StorageCommitmentOnly` can't distinguish patients.",
         },
     )
     options: dict[str, Any] = dataclasses.field(
@@ -90,7 +90,7 @@ class Settings(ForwardingSettings):
         },
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
     )
 
 

@@ -2,7 +2,7 @@
 """Forwards studies to other Orthancs (HTTP or HTTPS), by rules, so that they arrive.
 
 What is sent is written down first: a restart, `kill -9`, or a peer that is away for days loses nothing. Failed
-deliveries are sent again, ever more rarely, for three days. What the archive held before this script came is never sent by
+deliveries are sent again, less and less often, for three days. What the archive held before this script came is never sent by
 itself.
 
 A smallest configuration (without the section, every peer in `OrthancPeers` gets every study when it is stable):
@@ -84,7 +84,7 @@ class Settings(ForwardingSettings):
         metadata={"help": "Delete here what every destination has proved to have: by its REST API."},
     )
     destination_options: dict[str, DestinationOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
     )
 
 

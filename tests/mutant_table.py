@@ -99,10 +99,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "all(matches_pattern(value, pattern) for value": "any(matches_pattern(value, pattern) for value",
     },
     ("src/common/outside.py", "tests/common/unit/test_outside.py"): {
-        "session.trust_env = False": "session.trust_env = True",
         "session.cookies.set_policy": "(lambda _: None)",
         "def get_redirect_target(": "def get_no_redirect_target(",
-        "def cert_verify(": "def verify_no_cert(",
         "prepared.url = self._origin + target": "prepared.prepare_url(self._origin + target, None)",
         "if call.ended:  # headers": "if False:  # headers",
         "if call.ended:  # without": "if False:  # without",
@@ -111,9 +109,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'kind.__module__.partition(".")[0] not in ("requests", "urllib3") or': "True or",
         "not isinstance(error, http.client.InvalidURL)": "True",
         'return getattr(THREAD, "call", None) is None': "return True",
-        "context.load_cert_chain(certificate_file, key_file, key_password)": "context.load_cert_chain(certificate_file, key_file)",
         "decode_content=False": "decode_content=True",
         "IDLE_CONNECTION_SECONDS:\n": "IDLE_CONNECTION_SECONDS * 0 + 1e9:\n",
+    },
+    ("src/common/outside.py", "tests/common/unit/test_outside_tls_and_proxies.py"): {
+        "session.trust_env = False": "session.trust_env = True",
+        "def cert_verify(": "def verify_no_cert(",
+        "context.load_cert_chain(certificate_file, key_file, key_password)": "context.load_cert_chain(certificate_file, key_file)",
     },
     ("src/cmove_interceptor/delivery.py", "tests/common/unit/test_outside_callers.py"): {
         "if self._stopping.is_set():  # it may": "if False:  # it may",

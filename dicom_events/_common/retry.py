@@ -39,8 +39,8 @@ class Retry:
         metadata={
             "minimum": 0,
             "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. More than the "
-                "longest outage to expect."
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
             ),
         },
     )

@@ -113,7 +113,7 @@ class Anonymizer:
     def _create_steps(self) -> None:
         """Create what does the rows of each task, and the feed that the rows come from."""
         settings, ledger, register = self.settings, self.ledger, self.register
-        self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping)
+        self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping, self.worker.trouble)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
         intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
         self._sending = Sending(

@@ -18,6 +18,7 @@ from common.loopback import LoopbackError
 from common.retry import Retry
 from common.routes import one_line
 from common.work import Work
+from common.worker import Trouble
 
 ROWS_PER_LOOK = 10
 Step = Callable[[Mapping[str, Any], dict[str, Any]], None]  # does a row, which it gets with its data
@@ -38,8 +39,8 @@ class Impossible(Exception):  # noqa: N818 - it is an answer
 class Attempts:
     """Makes attempts at rows of work until Orthanc ends (`stopping`)."""
 
-    def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event) -> None:
-        self._ledger, self._work, self._retry, self._stopping = ledger, work, retry, stopping
+    def __init__(self, ledger: Ledger, work: Work, retry: Retry, stopping: threading.Event, trouble: Trouble) -> None:
+        self._ledger, self._work, self._retry, self._stopping, self._trouble = ledger, work, retry, stopping, trouble
 
     def work_off(self, task: str, recipe: str, step: Step) -> None:
         """Do the rows of a task and recipe that are due, one after the other.
@@ -81,6 +82,7 @@ class Attempts:
         """Write down that an attempt has failed, and log it the first and the last time."""
         state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=give_up)
         text = f"{NAME}: {recipe_or_task(row) or 'applying the rules'} failed for {row['subject']}: {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry tries again")
         elif row["attempts"] <= 1:

@@ -2,8 +2,8 @@
 """Runs jobs again that failed and that others submitted: REST clients, Orthanc Explorer, other scripts.
 
 A study that a person sends to a PACS that is down arrives when the PACS is back: the job's content is written down as long
-as Orthanc knows it, and the job is run again, ever more rarely, across restarts and `kill -9`, for three days. Then it is `dead`
-until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
+as Orthanc knows it, and the job is run again, less and less often, also after restarts and `kill -9`, for three days. Then
+it is `dead` until a person retries it. The jobs of the forward scripts, and those that somebody canceled, are left alone.
 
 Needs no configuration. The types of jobs that it cares for, and for how long:
 

@@ -13,6 +13,7 @@ from common.ledger import Ledger
 from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
+from common.worker import Trouble
 
 ATTEMPTS_REMEMBERED = 20  # in the history of a row
 
@@ -26,8 +27,8 @@ class Failures:
     has_changed : whether a row has changed since the last `measure`.
     """
 
-    def __init__(self, ledger: Ledger, retry: JobRetry) -> None:
-        self._ledger, self._work, self._retry = ledger, Work(ledger), retry
+    def __init__(self, ledger: Ledger, retry: JobRetry, trouble: Trouble) -> None:
+        self._ledger, self._work, self._retry, self._trouble = ledger, Work(ledger), retry, trouble
         self.missed, self.has_changed = 0, False
 
     def unanswered(self) -> list[dict[str, Any]]:
@@ -85,6 +86,7 @@ class Failures:
             self._work.change(row["id"], data=data)
             state = self._ledger.fail(row["id"], one_line(error), self._retry, give_up=for_ever)
         text = f"{label_of(row)} failed (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             orthanc.LogError(f"{text}. Given up; POST /{NAME}/jobs/{row['id']}/retry runs it again")
         elif row["attempts"] == 1:

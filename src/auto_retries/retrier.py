@@ -90,7 +90,7 @@ class Retrier:
                 "and one that was canceled looks as if it had failed"
             )
         self.work, self.watched = Work(self.ledger), Watched(self.ledger)
-        self.failures = Failures(self.ledger, self.settings.retry)
+        self.failures = Failures(self.ledger, self.settings.retry, self.worker.trouble)
         self._watcher = Watcher(
             *(self.settings.types, self.ledger, self.watched, self.failures, self._loopback, self._destinations)
         )

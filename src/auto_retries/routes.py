@@ -13,7 +13,7 @@ from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
 from common.status import condition_of, register_status
 from common.times import utc
-from common.work import Which
+from common.work import Which, next_attempt_of
 
 NOT_UNDER_WAY = tuple(state for state in STATES if state != "sending")
 
@@ -104,7 +104,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "Destination": row["queue"],
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": next_attempt_of(row),
         "Error": row["error"],
         "Job": row["job"],
         "FirstJob": row["subject"],

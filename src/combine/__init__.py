@@ -42,7 +42,7 @@ def arguments() -> Parser:
         "       %(prog)s --list FILE | --verify FILE [SCRIPT ...] | --extract FILE FOLDER",
         description="Make one Orthanc script of many.",
         epilog="Example: python3 combine.py auto_forward_modality.py purge_old_studies.py dicom_events "
-        "-o /etc/orthanc/combined.py --config /etc/orthanc",
+        "-o /etc/orthanc/scripts/combined.py --config /etc/orthanc",
     )
     parser.add_argument("sources", nargs="*", type=Path, metavar="SCRIPT", help="a script or a package's folder")
     parser.add_argument(

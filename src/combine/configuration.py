@@ -66,7 +66,7 @@ def check_configuration(path: Path, sources: list[Source], output: Path | None) 
     python = configuration.get("Python")
     script = configuration.get("PythonScript", python.get("Path") if isinstance(python, dict) else None)
     if not isinstance(script, str) or not script.lower().endswith(".py"):
-        yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/combined.py"'
+        yield 'PythonScript is missing; add: "PythonScript": "/etc/orthanc/scripts/combined.py"'
     else:
         yield from check_script(path, script, sources, output)
     yield from check_metadata(configuration.get("UserMetadata", {}), sources)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypedDict, Unpack
 
 from common.ledger import SEND, STATES, Ledger
+from common.times import utc
 
 OLDEST_UNFINISHED = """
 SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
@@ -99,6 +100,11 @@ class Columns(TypedDict, total=False):
     job: str
     data: Mapping[str, Any]
     created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
 
 
 class WorkView:

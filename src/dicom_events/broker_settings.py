@@ -305,7 +305,7 @@ class BrokerSettings:
         },
     )
     events: tuple[str, ...] = dataclasses.field(
-        default=("*",), metadata={"check": _patterns, "help": "Types of events that go there, as `dicom.study.*`."}
+        default=("*",), metadata={"check": _patterns, "help": "Types of events that it gets, as `dicom.study.*`."}
     )
     format: str | None = dataclasses.field(
         default=None, metadata={"choices": FORMATS, "help": "`Format` of this broker; null: that of the section."}

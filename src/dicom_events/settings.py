@@ -68,7 +68,7 @@ class EventSettings:
     job_success: bool = switch(False, "Publish `orthanc.job.succeeded`")
     job_failure: bool = switch(False, "Publish `orthanc.job.failed`")
     orthanc_started: bool = switch(False, "Publish `orthanc.started`")
-    orthanc_stopped: bool = switch(False, "Publish `orthanc.stopped`; it leaves when Orthanc is back")
+    orthanc_stopped: bool = switch(False, "Publish `orthanc.stopped`; it is published at the next start")
     updated_modalities: bool = switch(False, "Publish `orthanc.modalities.updated`")
     updated_peers: bool = switch(False, "Publish `orthanc.peers.updated`")
 
@@ -108,7 +108,10 @@ class Settings:
     events: EventSettings = dataclasses.field(default=EventSettings(), metadata={"help": "Which events there are."})
     broker: dict[str, Any] | None = dataclasses.field(
         default=None,
-        metadata={"secret": True, "help": "Where events go (below). Without `Broker` and `Brokers`: to a file."},
+        metadata={
+            "secret": True,
+            "help": "Where events are published (below). Without `Broker` and `Brokers`: in a file.",
+        },
     )
     brokers: dict[str, Any] = dataclasses.field(
         default_factory=dict, metadata={"secret": True, "help": "More of them: a name for each, and what `Broker` has."}
@@ -127,7 +130,7 @@ class Settings:
         default=None,
         metadata={
             **whole_text("[!-~]+", "a URI or its path"),
-            "help": "`source` of each event, which tells several Orthancs apart; null: `/orthanc/` and Orthanc's `Name`.",
+            "help": "`source` of each event, different for each of several Orthancs; null: `/orthanc/` and Orthanc's `Name`.",
         },
     )
     outbox: OutboxSettings = dataclasses.field(

@@ -15,7 +15,7 @@ from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Tex
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.status import RUNNING, Condition, condition_of, register_status, unused
 from common.times import utc
-from common.work import Which
+from common.work import Which, next_attempt_of
 from common.worker import repr_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
@@ -285,7 +285,7 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "Destination": row["queue"] if row["task"] == SEND else None,
         "State": row["state"],
         "Attempts": row["attempts"],
-        "NextAttempt": utc(row["next_attempt"]) if row["state"] == "waiting" else None,
+        "NextAttempt": next_attempt_of(row),
         "Error": row["error"],
         "Job": row["job"],
         "Instances": None if instances is None else len(instances),

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.worker import Trouble
 from forwarding.rules import Rule
 from forwarding.settings import ForwardingSettings
 from forwarding.transports import Transport
@@ -23,6 +24,7 @@ class Context:
     configuration : Orthanc's.
     wake : wakes the forwarder's thread for another turn.
     stopping : the thread is to end.
+    trouble : what went wrong last, for the status.
     """
 
     name: str
@@ -34,3 +36,4 @@ class Context:
     ledger: Ledger
     wake: threading.Event
     stopping: threading.Event
+    trouble: Trouble

@@ -35,9 +35,11 @@ class Deleter:
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
     """
 
-    def __init__(self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry) -> None:
+    def __init__(
+        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+    ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry = prove, retry
+        self._prove, self._retry, self._trouble = prove, retry, trouble
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -164,6 +166,7 @@ class Deleter:
             self._work.add_attempt(row["id"])
             state = self._ledger.fail(row["id"], one_line(error), self._retry)
         text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
             orthanc.LogError(f"{text}. Given up after {self._retry.give_up_hours:g} hours; {again}")

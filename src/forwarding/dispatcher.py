@@ -32,7 +32,7 @@ class Dispatcher:
         bisection: Bisection,
     ) -> None:
         self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
-        self._stopping = context.stopping
+        self._stopping, self._trouble = context.stopping, context.trouble
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
         self._verification, self._bisection = verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
@@ -49,9 +49,9 @@ class Dispatcher:
     def _look_who_it_is(self, health: Destination) -> None:
         changed = self._misconfigured.note(health.name, health.identity)
         if changed:
-            orthanc.LogError(
-                f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
-            )
+            text = f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            orthanc.LogError(text)
+            self._trouble.note(text)
             self._jobs.cancel_pending(health.name)
         elif changed is False:
             orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")

@@ -59,13 +59,12 @@ class Engine:
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry)
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        has = context.transport.has
-        verifier = Verifier(has, loopback, context.wake) if has else None
+        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
         self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(

@@ -91,7 +91,7 @@ class Forwarder:
         try:
             context = Context(
                 *(self.name, self.transport, self.settings, self._configuration, self.rules),
-                *(self.loopback, ledger, self.wake, self.worker.stopping),
+                *(self.loopback, ledger, self.wake, self.worker.stopping, self.worker.trouble),
             )
             self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
         except BaseException:

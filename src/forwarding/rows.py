@@ -25,7 +25,7 @@ class Rows:
 
     def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
         self._name, self._retry = context.name, context.settings.retry
-        self._ledger, self._work = context.ledger, Work(context.ledger)
+        self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
 
     def add(
@@ -63,16 +63,20 @@ class Rows:
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
         data, hours = json.loads(row["data"]), self._retry.give_up_hours
-        history = [*data.get("History", []), {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        history = data.get("History", [])
+        # What is cut out of a row takes its history along: that failure was logged for the whole.
+        is_known = data.get("HistoryOf", row["id"]) != row["id"] and history[-1]["Error"] == one_line(error)
+        history = [*history, {"At": utc(), "Error": one_line(error)}][-HISTORY:]
         with self._ledger.transaction():
-            self._work.change(row["id"], data={**data, "History": history})
+            self._work.change(row["id"], data={**data, "History": history, "HistoryOf": row["id"]})
             state = self._ledger.fail(row["id"], one_line(error), self._retry)
         where = row["queue"] if row["task"] == SEND else "any destination"
         text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
         if state == "dead":
             again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
             orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
-        elif row["attempts"] <= 1:
+        elif row["attempts"] <= 1 and not is_known:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)

@@ -100,7 +100,7 @@ class Rule:
     )
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None,
-        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches goes nowhere."},
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches is sent nowhere."},
     )
     query: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -144,7 +144,7 @@ class Window:
         metadata={
             "key": "To",
             "check": lambda text: None if clock_time(text) else "a time as HH:MM",
-            "help": "When it ends; before `From`: on the next day.",
+            "help": "When it ends. A time before `From` is on the next day.",
         },
     )
 

@@ -53,7 +53,7 @@ class ForwardingSettings:
         default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
     )
     rules: tuple[Rule, ...] | None = dataclasses.field(
-        default=None, metadata={"help": "What goes where; null: all studies to all; `[]`: nothing by itself."}
+        default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
         default="first",
@@ -90,7 +90,7 @@ class ForwardingSettings:
         },
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
-        default_factory=dict, metadata={"help": "What is particular to one destination, by its name (below)."}
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Deletes studies by their age, when asked or by rules: nothing by a typo, a link, or a crash half-way.
 
-GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers with how many went.
+GET /purge-old-studies?since=20000101 deletes every study dated on or before that day and answers how many they were.
 A study whose StudyDate is missing or no valid day stays. What can't be right is refused, and nothing is deleted.
 
     curl -u USER 'http://127.0.0.1:8042/purge-old-studies?older-than=7y&dry-run=true'
@@ -12,10 +12,10 @@ The same by POST, as JSON, which deletes only with "dry-run": false; parameters 
 
     GET  /purge-old-studies/status
     GET  /purge-old-studies/jobs, GET /purge-old-studies/jobs/{id}, POST /purge-old-studies/jobs/{id}/cancel
-    GET  /purge-old-studies/history                       every study that went, who asked, when, by which rule
+    GET  /purge-old-studies/history                       every study that was deleted, who asked, when, by which rule
     POST /purge-old-studies/confirm-clock                 a clock that is not what was to be expected stops all rules
 
-Needs no configuration. One that keeps some and deletes the old ones of the others each night, but none of which
+Needs no configuration. This one keeps some studies, and deletes the old ones of the others each night, but none of which
 something came in within 7 days (`KeepReceivedDays`):
 
     "PurgeOldStudies": {"KeepLabels": ["teaching"],

@@ -100,7 +100,7 @@ class Purges:
 
     @takes(PARAMETERS, get_acts=True)
     def purge(self, request: Request) -> Any:
-        """Delete the studies that the parameters name, or tell which that would be (`dry-run`)."""
+        """Delete the studies that the parameters name, or show which those are (`dry-run`)."""
         found = request.parameters
         as_json = wants_json(found, request)
         reading = self._clock.read()
@@ -180,7 +180,7 @@ class Purges:
         return self._jobs.as_json(row, self._running().rate(row["id"]))
 
     def job(self, request: Request) -> Any:
-        """One purge: its state, what went, what is left, the rate, and why studies did not go."""
+        """One purge: its state, what was deleted, what is left, the rate, and why studies were not deleted."""
         row = self._jobs.row(row_number(request.groups[0]))
         return {**self._job(row), "NotDeleted": self._jobs.studies(row["id"], "kept", "failed")}
 

@@ -44,7 +44,7 @@ class Rule:
 
     name: str = dataclasses.field(default="", metadata={"help": "Its name in logs and in the history; needed."})
     older_than: str = dataclasses.field(
-        default="", metadata={"check": _age, "help": "Age of what goes: `90d`, `18m`, `7y`; needed."}
+        default="", metadata={"check": _age, "help": "Age from which studies are deleted: `90d`, `18m`, `7y`; needed."}
     )
     at: str = dataclasses.field(
         default="", metadata={"check": _time_of_day, "help": "When, in the server's local time: `02:30`; needed."}
@@ -78,7 +78,10 @@ class Rule:
         metadata={
             "check": _undated,
             "allowed": '`false`, `true`, `"received"`',
-            "help": "Studies without a valid date: they stay; they go, whatever their age; their `LastUpdate` counts.",
+            "help": (
+                "Studies without a valid date. `false`: they stay. `true`: they are deleted, whatever their age. "
+                '`"received"`: their `LastUpdate` counts.'
+            ),
         },
     )
 

@@ -43,12 +43,12 @@ class Routes:
 
     @takes(PAGE_OF_SERIES)
     def series_of_study(self, request: Request) -> Any:
-        """The same of one study."""
+        """The series of one study with their private tags; parameters as for all series."""
         return self._list_of("Study", request.groups[0], page_of(request.parameters))
 
     @takes(PAGE_OF_SERIES)
     def series_of_patient(self, request: Request) -> Any:
-        """The same of one patient."""
+        """The series of one patient with their private tags; parameters as for all series."""
         return self._list_of("Patient", request.groups[0], page_of(request.parameters))
 
     @takes(PAGE_OF_SERIES)

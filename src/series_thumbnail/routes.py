@@ -36,12 +36,12 @@ class Routes:
 
     @takes(PARAMETERS)
     def of_study(self, request: Request) -> Answer:
-        """The same of a study: of its first series of images."""
+        """The middle image of a study's first series of images, else an icon; parameters as for a series."""
         return self._answer("studies", request)
 
     @takes(PARAMETERS)
     def of_instance(self, request: Request) -> Answer:
-        """The same of one instance: of its middle frame."""
+        """One instance, of several frames the middle one, else an icon; parameters as for a series."""
         return self._answer("instances", request)
 
     def status(self, _request: Request) -> dict[str, Any]:

@@ -75,6 +75,9 @@ def test_a_destination_that_is_not_there_is_tried_again_then_dead_until_a_person
     study = server.store(make_study())[0]["ParentStudy"]
     done = anonymize(server, study, "out")
     assert done["State"] == "dead"
+    last = server.get("/anonymize-series/status")["LastError"]
+    assert done["Error"] in last["Text"]
+    assert last["Time"] >= done["Created"]
     assert set(done["Copies"]) <= set(server.get("/instances"))  # what did not arrive is not deleted
     storescp.start()
     server.post(f"/anonymize-series/jobs/{done['ID']}/retry")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ def test_when_its_time_is_over_it_is_dead_until_a_person_retries_or_drops_it(
     assert all(1 < item["Attempts"] < 6 for item in jobs(source))
     first, second, third = (item["ID"] for item in jobs(source))
     assert source.log.count(f"Given up; POST /auto-retries/jobs/{first}/retry runs it again") == 1
+    last = source.get("/auto-retries/status")["LastError"]
+    assert f"DicomModalityStore to {storescp.aet} (job " in last["Text"]
+    assert re.search(r" failed \(attempt [0-9]+\): \S", last["Text"])
     refusing.kill()
     refusing.wait()
     storescp.start()

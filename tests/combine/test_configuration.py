@@ -33,7 +33,7 @@ class Settings:
 TAGS = 'SECTION = "SeriesMainPrivateDicomTags"\n'
 FINE = """{
   // comments of both kinds, and "quotes" in them
-  "PythonScript": "/etc/orthanc/combined.py", /* here
+  "PythonScript": "/etc/orthanc/scripts/combined.py", /* here
   too */ "HttpPort": ${PORT:-8042},
   "Name": "http://a//b /* no comment */",
   "AutoTest": {"Destinations": ["A"], "MaxPerDestination": null, "Retry": {"First": 1}, "URL": "x",
@@ -56,7 +56,11 @@ def test_a_configuration_that_is_fine_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('"PythonScript": "/etc/orthanc/combined.py"', '"P": ""', 'add: "PythonScript": "/etc/orthanc/combined.py"'),
+        (
+            '"PythonScript": "/etc/orthanc/scripts/combined.py"',
+            '"P": ""',
+            'add: "PythonScript": "/etc/orthanc/scripts/combined.py"',
+        ),
         ('"AutoTest"', '"autoTest"', "autoTest is no section; did you mean AutoTest?"),
         ('"Destinations"', '"Destination"', "AutoTest has no key Destination; did you mean Destinations?"),
         ('"First"', '"Fist"', "AutoTest.Retry has no key Fist; did you mean First?"),

@@ -241,7 +241,7 @@ def test_what_a_script_observes_combined_is_what_it_observes_alone(
         said = [
             [level, as_alone(text, module, one.name)]
             for level, text in combined["logs"]
-            if text.startswith(f"[{module}] ") and not text.startswith(errors)
+            if text.startswith((f"[{module}] ", f"{module} ")) and not text.startswith(errors)
         ]
         expected = [[level, text] for level, text in seen["logs"]]
         assert [line for line in said if "helper" not in line[1]] == [

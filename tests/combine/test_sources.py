@@ -108,7 +108,16 @@ def test_a_script_named_as_a_library_does_not_hide_it_from_the_others(tmp_path: 
         },
     )
     seen = observer(combined(tmp_path / "in" / "random.py", tmp_path / "other" / "b.py", to=tmp_path / "c.py"), PLUGIN)
-    assert seen["logs"] == [["warning", "[random_2] random_2 has a queue of its own"], ["warning", "[b] (1, 0)"]]
+    assert seen["logs"] == [["warning", "random_2 has a queue of its own"], ["warning", "[b] (1, 0)"]]
+
+
+def test_a_line_that_begins_with_the_name_of_its_script_gets_no_other(tmp_path: Path, observer: Observer) -> None:
+    lines = ("auto-tests: runs", "auto_tests can't go on", "auto-testsuite: x", "AutoTests.Key is wrong", "auto_tests")
+    text = "import orthanc\n" + "".join(f"orthanc.LogWarning({line!r})\n" for line in lines)
+    write(tmp_path, {"auto_tests.py": text})
+    seen = observer(combined(tmp_path / "auto_tests.py", to=tmp_path / "c.py"), PLUGIN)
+    expected = [*lines[:2], *(f"[auto_tests] {line}" for line in lines[2:])]
+    assert seen["logs"] == [["warning", line] for line in expected]
 
 
 def test_a_script_may_have_the_name_of_the_combined_file(tmp_path: Path, observer: Observer) -> None:

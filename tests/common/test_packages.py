@@ -42,6 +42,7 @@ def test_a_pydicom_that_is_too_old_is_one_line_and_the_script_is_idle(
     folder = tmp_path / "pydicom"  # the script's folder comes first
     folder.mkdir()
     (folder / "__init__.py").write_text(OLD)
+    (folder / "charset.py").touch()
     (folder / "filewriter.py").touch()
     (folder / "datadict.py").write_text(
         "def tag_for_keyword(text):\n    return 0x00080060\ndef dictionary_VR(tag):\n    return 'CS'\n"

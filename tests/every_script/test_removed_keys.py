@@ -109,7 +109,7 @@ def test_keys_that_are_gone_and_keys_that_are_mistyped_are_named_together(script
 
 def test_combine_names_them_when_it_checks_a_configuration(tmp_path: Path) -> None:
     configuration = {
-        "PythonScript": "/etc/orthanc/combined.py",
+        "PythonScript": "/etc/orthanc/scripts/combined.py",
         "AutoForwardModality": {"Rules": [], "TcpNoDelay": True, "Retry": {"First": 1, "GiveUpHours": 24}},
         "AutoForwardPeer": {"Destinations": ["A"], "DeleteAfterForward": True},
         "AutoRetries": {"Retry": {"First": 1, "GiveUpHours": 24}},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,20 @@ from combine.runtime.routes import SHARED
 from combine.runtime.script import Callback, Script
 
 
+def begins_with_name(text: str, name: str) -> bool:
+    """Return whether a line of the log begins with the script's name, with `-` or `_`: it needs no other."""
+    first = re.match(r"([\w-]+)[: ]", text)
+    return first is not None and first[1].replace("-", "_") == name.replace("-", "_")
+
+
 class Log:
     """Orthanc's log. `functions` are those of the real module `orthanc`, `owners` the scripts by the id of their globals."""
 
     def __init__(self, functions: Mapping[str, Any], owners: Mapping[int, Script]) -> None:
         self._functions, self._owners = functions, owners
-        self.prefix = True  # whether each line of a script begins with its name
+        self.prefix = (
+            True  # whether `[name]` is put before what a script logs, where its line does not begin with the name
+        )
 
     def write(self, level: str, message: str) -> None:
         """Write a line of our own; what the plugin refuses in a text (NUL, half a surrogate) is spelled out."""
@@ -25,7 +34,7 @@ class Log:
 
     def write_for(self, script: Script, name: str, args: tuple[Any, ...]) -> Any:
         """Write what a script logs by the function `name` of its `orthanc`."""
-        if self.prefix and args and isinstance(args[0], str):
+        if self.prefix and args and isinstance(args[0], str) and not begins_with_name(args[0], script.module):
             args = (f"[{script.module}] {args[0]}", *args[1:])
         return self._functions[name](*args)
 

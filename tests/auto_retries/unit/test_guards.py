@@ -91,6 +91,19 @@ def test_a_job_of_somebody_that_fails_is_resubmitted_later(retries: Retries) -> 
     eventually(lambda: retries.rows()[0]["State"] == "done")
 
 
+def test_the_status_has_the_newest_failure_and_what_is_due_now_has_no_time(retries: Retries) -> None:
+    retries.start()
+    assert retries.script.get(f"{NAME}/status")["LastError"] is None
+    retries.submit("j1", "1", "2")
+    retries.fail("j1")
+    [row] = eventually(retries.rows)
+    assert row["NextAttempt"] > row["Updated"]
+    last = retries.script.get(f"{NAME}/status")["LastError"]
+    assert last["Text"] == "auto-retries: DicomModalityStore to PACS (job j1) failed (attempt 1): Cannot connect"
+    answer = retries.script.post(f"{NAME}/jobs/{row['ID']}/retry")
+    assert (answer.status, answer.json()["NextAttempt"]) == (200, None)
+
+
 @pytest.mark.parametrize("overwrites", [True, "Always", "IfChanged"])
 def test_where_an_image_may_be_another_by_now_the_failed_job_is_not_resubmitted(
     retries: Retries, overwrites: Any

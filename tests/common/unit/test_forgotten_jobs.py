@@ -82,7 +82,7 @@ class Sent:
         self.ends, loopback = source("common.jobs").JobEnds(), source("common.loopback").Loopback({})
         peers = types.SimpleNamespace(copies_of=self._copies_of, why_not=lambda _: "")
         register = types.SimpleNamespace(is_copy=lambda _: True)
-        made = attempts.Attempts(self.ledger, work, retry, threading.Event())
+        made = attempts.Attempts(self.ledger, work, retry, threading.Event(), source("common.worker").Trouble("x"))
         recipes = {"out": source("anonymize_series.settings").Recipe(**recipe)}
         self._sending = sending.Sending(recipes, loopback, peers, self.ledger, register, made, self.ends)
         rest.receive("c0de", "c1", "c2")

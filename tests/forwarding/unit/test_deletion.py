@@ -27,7 +27,8 @@ class Deletion:
         self.prove: Callable[..., Any] = lambda _name, instances, _asked: set(instances)
         self.looks = 0
         retry = source("common.retry").Retry()
-        self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, retry)
+        self.trouble = source("common.worker").Trouble("x")
+        self.deleter = module.Deleter("x", self.ledger, loopback, self._prove, retry, self.trouble)
         self.task = module.DELETE
         self.feed = feed.Feed(self.ledger, loopback, lambda *_: None, ["Study"], 60.0, True)
 

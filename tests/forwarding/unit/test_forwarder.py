@@ -205,6 +205,7 @@ def test_a_failed_job_goes_again_later_and_then_it_has_arrived(forwarding: Forwa
     eventually(lambda: forwarding.states() == ["waiting"])
     [row] = forwarding.deliveries()
     assert (row["Attempts"], row["Error"]) == (1, "Cannot connect")
+    assert row["NextAttempt"] > row["Updated"]
     forwarding.turn(10)
     assert forwarding.sent() == [["i1"]]
     forwarding.turn(60)
@@ -227,7 +228,7 @@ def test_jobs_that_wait_for_a_node_that_failed_are_called_back_and_that_is_no_at
     assert [row["Attempts"] for row in forwarding.deliveries()] == [1, 0, 1]
     assert forwarding.rest.asked("POST", "/jobs/PACS-2/cancel") == [b""]
     assert forwarding.rest.asked("POST", "/jobs/PACS-3/cancel") == []
-    assert forwarding.deliveries()[1]["Job"] is None
+    assert (forwarding.deliveries()[1]["Job"], forwarding.deliveries()[1]["NextAttempt"]) == (None, None)
     forwarding.script.change("JOB_FAILURE", "PACS-2")  # the end of what was canceled
     forwarding.turn()
     assert [row["Attempts"] for row in forwarding.deliveries()] == [1, 0, 1]
@@ -278,6 +279,53 @@ def test_an_instance_that_a_node_refuses_stands_alone_and_the_rest_arrives(forwa
     arrived = {each for body in forwarding.rest.jobs.values() if body["State"] == "Success"
                for each in body["Content"]["ParentResources"]}  # fmt: skip
     assert arrived == {"i1", "i2", "i3"}
+
+
+def refuse_all(forwarding: Forwarding, why: Callable[[list[str]], str]) -> list[str]:
+    """Let each job to a node that is there fail; give the warnings about it."""
+    forwarding.rest.answers["POST", "/modalities/PACS/echo"] = {}
+    forwarding.start()
+    forwarding.receive("a1", "i1", "i2", "i3")
+    ended: set[str] = set()
+    for _ in range(20):
+        for job in forwarding.rest.jobs.keys() - ended:
+            ended.add(job)
+            forwarding.end(job, why=why(forwarding.rest.jobs[job]["Content"]["ParentResources"]))
+        forwarding.turn()
+    assert sorted(row["Resource"] for row in forwarding.deliveries()) == ["i1", "i2", "i3"]  # each alone
+    return [text for level, text in forwarding.standin.logs if level == "warning" and "did not reach" in text]
+
+
+def test_images_of_one_study_that_are_refused_for_one_reason_are_one_line(forwarding: Forwarding) -> None:
+    assert refuse_all(forwarding, lambda _: "DIMSE status 0xA700") == [
+        "auto-forward-modality: study a1 did not reach PACS (attempt 1): DIMSE status 0xA700. It will be tried again"
+    ]
+
+
+def test_what_is_refused_for_another_reason_than_the_whole_is_a_line_of_its_own(forwarding: Forwarding) -> None:
+    reasons = refuse_all(forwarding, lambda images: f"DIMSE status {'0xC000' if images == ['i3'] else '0xA700'}")
+    assert [line.partition("DIMSE status ")[2][:6] for line in reasons] == ["0xA700", "0xC000"]
+
+
+def test_the_status_has_the_newest_failure_also_when_it_is_over(forwarding: Forwarding) -> None:
+    def last() -> Any:
+        return forwarding.script.get(f"{NAME}/status")["LastError"]
+
+    forwarding.start(Destinations=["PACS", "VNA"])
+    assert last() is None
+    forwarding.receive("a1", "i1")
+    forwarding.end("PACS-1", why="DIMSE status 0xA700")
+    eventually(lambda: forwarding.states() == ["waiting", "sending"])
+    first = eventually(last)
+    assert first["Text"] == "auto-forward-modality: study a1 did not reach PACS (attempt 1): DIMSE status 0xA700"
+    forwarding.clock.advance(30)
+    forwarding.end("VNA-2", why="Association rejected")
+    eventually(lambda: last() != first)
+    assert last()["Text"] == "auto-forward-modality: study a1 did not reach VNA (attempt 1): Association rejected"
+    assert last()["Time"] > first["Time"]
+    status = forwarding.script.get(f"{NAME}/status")
+    assert (status["State"], status["Reason"]) == ("running", None)
+    assert forwarding.script.get("/scripts/health")["Healthy"]  # what is away makes no script unhealthy
 
 
 def test_a_node_that_answers_and_breaks_off_each_association_is_not_tried_again_and_again(
