@@ -191,6 +191,7 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -717,6 +718,13 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
+def check_patterns(values: Sequence[str]) -> str | None:
+    """Refuse an empty list (a `check`), and an empty text in one, which would match whatever says nothing of itself."""
+    if complaint := not_empty(values):
+        return complaint
+    return None if all(values) else "texts that are not empty (is the environment variable set?)"
+
+
 def clock_time(text: str) -> datetime.time | None:
     """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
@@ -730,21 +738,28 @@ class Origin:
     """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
 
     remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+        default=(), metadata={"key": "RemoteAET", "check": check_patterns, "help": "AE titles of the sender (C-STORE)."}
     )
     called_aet: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+        metadata={
+            "key": "CalledAET",
+            "check": check_patterns,
+            "help": "AE titles under which the sender called Orthanc.",
+        },
     )
     remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+        default=(), metadata={"key": "RemoteIP", "check": check_patterns, "help": "Addresses of the sender."}
     )
     method: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+        metadata={
+            "check": check_patterns,
+            "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown.",
+        },
     )
     user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+        default=(), metadata={"check": check_patterns, "help": "Names of the user that uploaded it (HTTP)."}
     )
 
 
@@ -833,6 +848,12 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
         if not isinstance(wanted, str):
             return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        # DICOM finds all by what names no value: only a `*` that a person wrote may.
+        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+            return (
+                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+                "to set no condition, leave the key out"
+            )
         if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
             return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:
@@ -1232,6 +1253,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -1244,8 +1266,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -2174,6 +2203,11 @@ class Work(WorkView):
         where = "task=? AND queue=? AND state='done' AND updated>=?"
         self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
         """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
         waits = "state='waiting' AND task=? AND queue=?"
@@ -2498,6 +2532,9 @@ class JobEnds:
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
 CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
 CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
+KEPT_UNTIL_CHECKED_DAYS = (
+    1 / 24
+)  # at least, so that what was delivered can be sent again if the next check finds it wrong
 
 
 class MisconfiguredError(Exception):
@@ -2641,9 +2678,8 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
-        self._found: dict[
-            str, tuple[float, str]
-        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
@@ -2655,10 +2691,12 @@ class Peers:
         ------
         LoopbackError : this Orthanc does not answer.
         """
-        until, why = self._found.get(name, (0.0, ""))
-        if time.monotonic() < until:
-            return why
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
         try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
             self.check(name)
             why = ""
         except MisconfiguredError as error:
@@ -2667,7 +2705,8 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -2781,7 +2820,22 @@ class Peers:
     def _request(
         self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        """Send one request, and return status, headers and content of its answer. No redirect is followed.
+
+        No error has a header in its text, nor a part of the URL: they may be secret.
+        """
+        try:
+            return self._exchange(peer, method, path, body, timeout)
+        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
+            raise
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ValueError(
+                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
+            ) from None
+
+    def _exchange(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         url = urllib.parse.urlsplit(peer["Url"])
         headers = dict(peer.get("HttpHeaders") or {})
         user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
@@ -2923,6 +2977,7 @@ class Arrivals:
 
     def __init__(self, digests: bool) -> None:
         self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
         self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
 
     def stored(self, dicom: Any, instance: str) -> None:
@@ -2933,19 +2988,18 @@ class Arrivals:
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
-        if key not in self._shared:
+        shared = self._shared.get(key)
+        if shared is None:
             if len(self._shared) > REMEMBERED // 10:
                 self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
         digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
         """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
@@ -2956,7 +3010,8 @@ class Arrivals:
         return self._known.get(instance)
 
     def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
+        with self._changing:
+            self._known.pop(instance, None)
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
@@ -3033,15 +3088,22 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
-                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
                 try:
-                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
                 except LoopbackError as error:
                     if error.status == 0:
                         raise
+                    self._loopback.post("/tools/find", plain)
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
                     return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
@@ -3096,7 +3158,7 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
             return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
         find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
@@ -3137,7 +3199,10 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+CLOCK_WAS_SET = (
+    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
+)
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -3195,16 +3260,22 @@ class Feed:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
                 self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
                 return int(max(older))
             newest = since
         return 0
@@ -3318,6 +3389,26 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
 def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
@@ -3986,7 +4077,8 @@ class Attempts:
         while rows := self._ledger.due(recipe, ROWS_PER_LOOK, self._retry.longest, task):
             for row in rows:
                 self.go_on()
-                self._ledger.start(row["id"])
+                if not self._work.claim(row["id"]):
+                    continue  # a person has dropped it while those before it were worked off
                 row["attempts"] += 1
                 self._attempt(row, step)
 
@@ -4652,7 +4744,8 @@ class Intake:
         data = {
             "Level": level,
             "Instances": list(instances),
-            "UID": next((arrival.uids[level] for arrival in arrivals.values()), ""),
+            # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
+            "UID": "" if level == "Patient" else next((arrival.uids[level] for arrival in arrivals.values()), ""),
             "Origins": {each: dict(arrival.origin) for each, arrival in arrivals.items()},
         }
         self._ledger.add(NO_RECIPE, resource, data, task=ROUTE)

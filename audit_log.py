@@ -315,6 +315,7 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1627,6 +1628,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -1639,8 +1641,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -2142,6 +2151,7 @@ class Arrivals:
 
     def __init__(self, digests: bool) -> None:
         self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
         self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
 
     def stored(self, dicom: Any, instance: str) -> None:
@@ -2152,19 +2162,18 @@ class Arrivals:
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
-        if key not in self._shared:
+        shared = self._shared.get(key)
+        if shared is None:
             if len(self._shared) > REMEMBERED // 10:
                 self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
         digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
         """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
@@ -2175,7 +2184,8 @@ class Arrivals:
         return self._known.get(instance)
 
     def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
+        with self._changing:
+            self._known.pop(instance, None)
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:

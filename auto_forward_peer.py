@@ -155,6 +155,7 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1740,6 +1741,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -1752,8 +1754,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -2513,6 +2522,11 @@ class Work(WorkView):
         where = "task=? AND queue=? AND state='done' AND updated>=?"
         self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
         """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
         waits = "state='waiting' AND task=? AND queue=?"
@@ -2554,7 +2568,10 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+CLOCK_WAS_SET = (
+    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
+)
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -2612,16 +2629,22 @@ class Feed:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
                 self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
                 return int(max(older))
             newest = since
         return 0
@@ -2737,6 +2760,26 @@ class Feed:
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
 
 
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
 def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
     sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
@@ -2784,6 +2827,7 @@ class Arrivals:
 
     def __init__(self, digests: bool) -> None:
         self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
         self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
 
     def stored(self, dicom: Any, instance: str) -> None:
@@ -2794,19 +2838,18 @@ class Arrivals:
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
-        if key not in self._shared:
+        shared = self._shared.get(key)
+        if shared is None:
             if len(self._shared) > REMEMBERED // 10:
                 self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
         digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
         """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
@@ -2817,7 +2860,8 @@ class Arrivals:
         return self._known.get(instance)
 
     def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
+        with self._changing:
+            self._known.pop(instance, None)
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
@@ -2908,6 +2952,13 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
+def check_patterns(values: Sequence[str]) -> str | None:
+    """Refuse an empty list (a `check`), and an empty text in one, which would match whatever says nothing of itself."""
+    if complaint := not_empty(values):
+        return complaint
+    return None if all(values) else "texts that are not empty (is the environment variable set?)"
+
+
 def clock_time(text: str) -> datetime.time | None:
     """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
@@ -2921,21 +2972,28 @@ class Origin:
     """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
 
     remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+        default=(), metadata={"key": "RemoteAET", "check": check_patterns, "help": "AE titles of the sender (C-STORE)."}
     )
     called_aet: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+        metadata={
+            "key": "CalledAET",
+            "check": check_patterns,
+            "help": "AE titles under which the sender called Orthanc.",
+        },
     )
     remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+        default=(), metadata={"key": "RemoteIP", "check": check_patterns, "help": "Addresses of the sender."}
     )
     method: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+        metadata={
+            "check": check_patterns,
+            "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown.",
+        },
     )
     user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+        default=(), metadata={"check": check_patterns, "help": "Names of the user that uploaded it (HTTP)."}
     )
 
 
@@ -3024,6 +3082,12 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
         if not isinstance(wanted, str):
             return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        # DICOM finds all by what names no value: only a `*` that a person wrote may.
+        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+            return (
+                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+                "to set no condition, leave the key out"
+            )
         if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
             return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:
@@ -3347,16 +3411,16 @@ class Deleter:
             return
         instances = self._content(resource, "Instance")
         if not instances:
-            self._ledger.end(row["id"], "gone")
-        elif self._is_under_way(resource, instances):
+            self._end(row, "gone")
+        elif self._is_under_way(family := self._family(resource, instances), instances):
             self._later(row, data, BLOCKED_SECONDS)
         elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
-            self._ledger.end(row["id"], "done")
+            self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
             try:
                 if self._all_have(data, instances):
-                    self._delete(row, data, list(instances))
+                    self._delete(row, data, list(instances), family)
                 else:
                     self._later(row, data, PROVE_AGAIN_SECONDS)
             except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
@@ -3371,10 +3435,13 @@ class Deleter:
     def _is_protected(self, patient: str) -> bool:
         return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
 
-    def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
-        """Return whether a rule, of whatever level, has still to do with any of it."""
-        family = {resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or is_arriving(self._ledger, self._loopback, instances)
+    def _family(self, resource: str, instances: Iterable[str]) -> list[str]:
+        """Return what any of it belongs to, of whatever level, with itself."""
+        return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
+
+    def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
+        """Return whether a rule, or a person, has still to do with any of it."""
+        return self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
@@ -3391,18 +3458,26 @@ class Deleter:
                 raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
         return not pending
 
-    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
+    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            if self._stopping.is_set() or is_arriving(self._ledger, self._loopback, some):
+            # Proofs take their time: meanwhile a person may have sent it, or a rule.
+            if self._stopping.is_set() or self._is_under_way(family, some):
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
             self._work.touch(row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
-        self._ledger.end(row["id"], "done")
+        self._end(row, "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
         orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
+
+    def _end(self, row: Mapping[str, Any], state: str) -> None:
+        """End a row, unless it has been noted again meanwhile (`created` says so where the data are the same)."""
+        with self._ledger.transaction():
+            now = self._work.get(row["id"])
+            if now and (now["data"], now["created"]) == (row["data"], row["created"]):
+                self._ledger.end(row["id"], state)
 
     def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
         with self._ledger.transaction():
@@ -3431,6 +3506,9 @@ class Deleter:
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
 CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
 CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
+KEPT_UNTIL_CHECKED_DAYS = (
+    1 / 24
+)  # at least, so that what was delivered can be sent again if the next check finds it wrong
 
 
 class MisconfiguredError(Exception):
@@ -3626,10 +3704,9 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
-            self._next_probe = time.monotonic() + self._probe_pauses.next()
+        self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:
@@ -3814,15 +3891,22 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
-                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
                 try:
-                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
                 except LoopbackError as error:
                     if error.status == 0:
                         raise
+                    self._loopback.post("/tools/find", plain)
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
                     return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
@@ -3877,7 +3961,7 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
             return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
         find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
@@ -4070,6 +4154,9 @@ class SentInstances:
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
+ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
 class Assignment:
     """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
 
@@ -4105,21 +4192,31 @@ class Assignment:
                 except LoopbackError as error:
                     if error.status == 0:
                         raise
-                    self._rows.fail(row, f"the rules can't be applied: {error}")
+                    self._fail(row, str(error))
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._rows.fail(row, f"the rules can't be applied: {repr_of(error)}")
+                    self._fail(row, repr_of(error))
+
+    def _fail(self, row: Mapping[str, Any], why: str) -> None:
+        with self._ledger.transaction():
+            if not self._work.has(Which(ids=[row["id"]])):
+                return  # a person has just dropped it
+            self._work.add_attempt(row["id"])
+            self._rows.fail({**row, "attempts": row["attempts"] + 1}, f"the rules can't be applied: {why}")
+            self._work.change(row["id"], next_attempt=time.time() + ROUTE_AGAIN_SECONDS)
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
+            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         except LoopbackError as error:
             if error.status != 404:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         with self._ledger.transaction():
+            if not self._work.remove(row["id"]):
+                return  # a person has just dropped it
             sent_to: set[str] = set()
             for verdict in verdicts:
                 for destination in verdict.destinations:
@@ -4131,7 +4228,6 @@ class Assignment:
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            self._work.remove(row["id"])
             if data["Last"]:
                 self._sent.forget_stable(data["Instances"])
         if data["Last"]:
@@ -4197,14 +4293,15 @@ class Bisection:
         ----------
         was_silent : it did not answer a probe since it failed: then that was the reason.
         """
-        with self._ledger.transaction():
-            for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
-                data = json.loads(row["data"])
-                # What failed although the destination is there: it refuses the content.
-                if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
-                    self._halve(row, data)
-                elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
-                    self._work.change(row["id"], next_attempt=0)
+        due: list[int] = []
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
+            data = json.loads(row["data"])
+            # What failed although the destination is there: it refuses the content.
+            if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                self._halve(row, data)
+            elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
+                due.append(row["id"])
+        self._work.make_due(Which(ids=due))
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
         """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
@@ -4216,16 +4313,20 @@ class Bisection:
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
         instances = data["Instances"]
-        if instances is None:
+        if instances is None:  # asked before the transaction, for which callbacks and routes wait
             instances = instances_of(self._loopback, data["Level"], row["subject"])
-        if len(instances) > 1:
-            middle = len(instances) // 2
-            self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
-            self._ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
-        elif instances:
-            # Its own subject: the rest of the study does not wait for it.
-            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
-            self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+        with self._ledger.transaction():
+            if not self._work.replace_data(row, data):
+                return  # a person has dropped it, or more of the study has joined it
+            if len(instances) > 1:
+                middle = len(instances) // 2
+                self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+                rest = {**data, "Instances": instances[middle:]}
+                self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+            elif instances:
+                # Its own subject: the rest of the study does not wait for it.
+                alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+                self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -4571,7 +4672,9 @@ class Dispatcher:
         bisection: Bisection,
     ) -> None:
         self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
-        self._stopping, self._trouble = context.stopping, context.trouble
+        self._stopping, self._trouble, self._work = context.stopping, context.trouble, Work(context.ledger)
+        # Nothing was to be sent there, by their hours or a person's word, at the last look.
+        self._closed = {name for name, each in context.settings.destination_options.items() if each.windows}
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
         self._verification, self._bisection = verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
@@ -4593,6 +4696,7 @@ class Dispatcher:
             self._trouble.note(text)
             self._jobs.cancel_pending(health.name)
         elif changed is False:
+            self._work.give_whole_time(health.name)
             orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def submit(self) -> None:
@@ -4601,7 +4705,13 @@ class Dispatcher:
         busy = self._ledger.queues("sending")
         for name in self._ledger.queues("waiting"):
             health = self._destinations.health_of(name)
-            if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
+            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+                self._closed.add(name)
+                continue
+            if name in self._closed:  # what waited for that was not tried in vain
+                self._work.give_whole_time(name)
+                self._closed.discard(name)
+            if not health.may_send():
                 continue
             if not health.identity.is_right():
                 self._fail_silent(health)
@@ -4623,15 +4733,23 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for row in self._ledger.due(health.name, 1, self._settings.retry.longest):
-            self._ledger.start(row["id"])
-            failed = {**row, "attempts": row["attempts"] + 1}
-            self._rows.fail(failed, f"{health.name} can't be asked who it is: {silent}")
+        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+            if row := self._begin(due["id"]):
+                self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)
 
-    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
-        self._ledger.start(row["id"])
-        row["attempts"] += 1
+    def _begin(self, row: int) -> dict[str, Any] | None:
+        """Write down that an attempt begins, and return the row as it is now; None if a person has just dropped it.
+
+        More may have joined it since it was read, while the jobs before it were submitted.
+        """
+        with self._ledger.transaction():
+            return self._work.get(row) if self._work.claim(row) else None
+
+    def _attempt(self, due: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        row = self._begin(due["id"])
+        if row is None:
+            return
         if row["queue"] not in self._destinations.known():
             known = ", ".join(self._destinations.known()) or "none"
             self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
@@ -4801,7 +4919,8 @@ class Intake:
             arrival = self._arrivals.get(instance)
             number = -1
             if arrival:
-                data["UID"] = arrival.uids[level]
+                # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
+                data["UID"] = "" if level == "Patient" else arrival.uids[level]
                 if arrival.origin not in origins:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)
@@ -4846,6 +4965,7 @@ class Engine:
         destinations_changed: threading.Event,
     ) -> None:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
+        self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
         overwrites = may_overwrite(context.configuration)
@@ -4871,6 +4991,7 @@ class Engine:
             *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
             Bisection(ledger, loopback),
         )
+        self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
         reports.open(self._intake.feed.on_event)
 
@@ -4880,13 +5001,15 @@ class Engine:
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
+        refused = self.router.check()
         self.destinations.hold_unnamed()
-        return self.router.check()
+        return refused
 
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
             self._reports.inbox.flush()
+            self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
@@ -4903,12 +5026,21 @@ class Engine:
             raise
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
+    def _say_what_was_lost(self) -> None:
+        """Say how much came while the ledger could not be written, beyond what the memory holds; the log of changes has it."""
+        if (lost := self._reports.inbox.lost) and not self._settings.reconcile:
+            self._reports.inbox.lost -= lost
+            orthanc.LogError(
+                f"{self._name}: {lost} events came while the ledger could not be written, and there was no room for more: "
+                f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
+            )
+
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""
         if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
             return
         self.jobs.reconcile()
-        self.ledger.forget_finished(self._settings.keep_done_days)
+        self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_deleted()
         self._metrics.report()
         self._next_look = time.monotonic() + IDLE_SECONDS
@@ -4923,6 +5055,7 @@ class Engine:
 
 
 STUDIES_PER_PAGE = 500
+MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
 BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
@@ -4941,7 +5074,7 @@ def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[
 
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
-    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
+    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{_as_dicom(first)}-{_as_dicom(last)}"}}
     found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
     # Orthanc compares dates as text: look at each.
     days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
@@ -4957,10 +5090,22 @@ def _all_studies(loopback: Loopback) -> Iterator[dict[str, Any]]:
 
 def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
     """Yield the parts of a range that lie in one month: what one question asks of the archive stays small."""
-    while first <= last:
-        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+    while True:
+        if first.year < MANY_STUDIES.start:
+            end = datetime.date(MANY_STUDIES.start - 1, 12, 31)
+        elif first.year >= MANY_STUDIES.stop:
+            end = datetime.date.max
+        else:
+            end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
         yield first, min(end, last)
+        if end >= last:  # there is no day after the last one of the calendar
+            return
         first = end + datetime.timedelta(days=1)
+
+
+def _as_dicom(day: datetime.date) -> str:
+    """Return a day as YYYYMMDD: `strftime` does not pad a year before 1000 everywhere."""
+    return day.isoformat().replace("-", "")
 
 
 # ---- src/forwarding/forwarder.py: A forwarder as Orthanc sees it: its callbacks, its thread, and its state. What it does is in `Engine`.
@@ -5072,6 +5217,51 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
     )
 
 
+# ---- src/forwarding/threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+def at_most(turns: threading.BoundedSemaphore, handler: RouteHandler) -> RouteHandler:
+    """Return a handler that answers 503 at once to more requests at a time than there are turns.
+
+    Each of them asks Orthanc over loopback: if they had all its HTTP threads, no thread were left to answer them.
+    """
+
+    @functools.wraps(handler)  # with what it takes
+    def bounded(request: Any) -> Any:
+        if not turns.acquire(blocking=False):
+            raise Refused(503, "Too many requests at a time; try again")
+        try:
+            return handler(request)
+        finally:
+            turns.release()
+
+    return bounded
+
+
+def in_a_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns in a thread of its own: a user's code may need, and import, more than 100 KB of stack take."""
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name="rules/test", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
 # ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 
@@ -5096,6 +5286,8 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return found
 
     register_status(name, look, rows.status, unavailable)
+    # Those that ask Orthanc each time.
+    bounded = functools.partial(at_most, threading.BoundedSemaphore(max(1, forwarder.loopback.http_threads // 3)))
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -5104,9 +5296,9 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "destinations": {"GET": places.destinations},
         "destinations/([^/]+)/(pause|resume)": {"POST": places.pause},
         "rules": {"GET": places.rules},
-        "rules/test": {"POST": places.test},
-        "send": {"POST": rows.send},
-        "backfill": {"POST": rows.backfill},
+        "rules/test": {"POST": bounded(places.test)},
+        "send": {"POST": bounded(rows.send)},
+        "backfill": {"POST": bounded(rows.backfill)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -5291,7 +5483,7 @@ class DestinationRoutes:
         batch = engine.assignment.batch_of(data, resource)
         known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = engine.router.verdicts(batch, known, wanted)
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted))
         except LoopbackError:
             raise
         except Exception as error:
@@ -5378,9 +5570,8 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
-        self._found: dict[
-            str, tuple[float, str]
-        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
@@ -5392,10 +5583,12 @@ class Peers:
         ------
         LoopbackError : this Orthanc does not answer.
         """
-        until, why = self._found.get(name, (0.0, ""))
-        if time.monotonic() < until:
-            return why
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
         try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
             self.check(name)
             why = ""
         except MisconfiguredError as error:
@@ -5404,7 +5597,8 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -5518,7 +5712,22 @@ class Peers:
     def _request(
         self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        """Send one request, and return status, headers and content of its answer. No redirect is followed.
+
+        No error has a header in its text, nor a part of the URL: they may be secret.
+        """
+        try:
+            return self._exchange(peer, method, path, body, timeout)
+        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
+            raise
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ValueError(
+                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
+            ) from None
+
+    def _exchange(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         url = urllib.parse.urlsplit(peer["Url"])
         headers = dict(peer.get("HttpHeaders") or {})
         user, password = peer.get("Username") or url.username, peer.get("Password") or url.password

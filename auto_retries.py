@@ -149,6 +149,7 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1675,6 +1676,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -1687,8 +1689,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -1979,6 +1988,11 @@ class Work(WorkView):
         where = "task=? AND queue=? AND state='done' AND updated>=?"
         self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
         """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
         waits = "state='waiting' AND task=? AND queue=?"
@@ -2244,6 +2258,9 @@ def is_orthanc_identifier(text: str) -> bool:
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
 CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
 CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
+KEPT_UNTIL_CHECKED_DAYS = (
+    1 / 24
+)  # at least, so that what was delivered can be sent again if the next check finds it wrong
 
 
 class MisconfiguredError(Exception):
@@ -2387,9 +2404,8 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
-        self._found: dict[
-            str, tuple[float, str]
-        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
@@ -2401,10 +2417,12 @@ class Peers:
         ------
         LoopbackError : this Orthanc does not answer.
         """
-        until, why = self._found.get(name, (0.0, ""))
-        if time.monotonic() < until:
-            return why
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
         try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
             self.check(name)
             why = ""
         except MisconfiguredError as error:
@@ -2413,7 +2431,8 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -2527,7 +2546,22 @@ class Peers:
     def _request(
         self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        """Send one request, and return status, headers and content of its answer. No redirect is followed.
+
+        No error has a header in its text, nor a part of the URL: they may be secret.
+        """
+        try:
+            return self._exchange(peer, method, path, body, timeout)
+        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
+            raise
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ValueError(
+                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
+            ) from None
+
+    def _exchange(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         url = urllib.parse.urlsplit(peer["Url"])
         headers = dict(peer.get("HttpHeaders") or {})
         user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
@@ -3248,9 +3282,10 @@ class KnownDestinations:
 
     def of(self, route: str) -> Destinations:
         """Return those of a route, "modalities" or "peers", by name, with their settings."""
-        if route not in self._known:
-            self._known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
-        return self._known[route]
+        known = self._known  # what was read before a change, and comes after it, ends in what is read no more
+        if route not in known:
+            known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
+        return known[route]
 
     def on_updated(self) -> None:
         """Read them again when they are needed."""
@@ -3456,7 +3491,9 @@ class Attempts:
             why = self._peers.why_not(name_of(data, self._destinations.of("peers")))
         except Unclear:
             return True  # `_submit` reports it
-        if why and not self._stopping.is_set() and self._begin(row, row["job"]):
+        if self._stopping.is_set():  # it took its time: no job may begin now
+            return False
+        if why and self._begin(row, row["job"]):
             self._failures.fail(row, why)
         return not why
 
@@ -3779,6 +3816,12 @@ class Retrier:
 
     def _turn(self) -> float:
         self._inbox.flush()
+        if lost := self._inbox.lost:
+            self._inbox.lost -= lost
+            orthanc.LogError(
+                f"{NAME}: {lost} events of jobs came while the ledger could not be written, and there was no room for more: "
+                "what failed then is not run again"
+            )
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
             self.ledger.forget_finished(KEEP_FINISHED_DAYS)

@@ -272,6 +272,7 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
+        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -830,6 +831,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -842,8 +844,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:
@@ -934,7 +943,10 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+CLOCK_WAS_SET = (
+    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
+)
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -992,16 +1004,22 @@ class Feed:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
                 self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
                 return int(max(older))
             newest = since
         return 0
@@ -1115,6 +1133,26 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
 def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
@@ -2438,6 +2476,11 @@ class Work(WorkView):
         sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
         where = "task=? AND queue=? AND state='done' AND updated>=?"
         self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
+
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
 
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
         """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""

@@ -214,8 +214,8 @@ def found_by_patient(
                 if at_study is None:
                     at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
                 patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
-            ours = bare(study["PatientMainDicomTags"].get("PatientID"))
-            (proved if ours and patients == {ours} else strange).add(instance)
+            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if patient and patients == {patient} else strange).add(instance)
     if strange - proved:
         raise ValueError(
             f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "

@@ -32,14 +32,18 @@ def dcmtk_program(name: str) -> str:
 
 
 def send_by_cstore(files: Storable, *, port: int, aet: str = "STORESCU", called: str = "ANY-SCP") -> str:
-    """Send files, bytes or datasets to a port of this machine with dcmtk's `dcmsend`, as they are; its report."""
+    """Send files, bytes or datasets to a port of this machine with dcmtk's `dcmsend`, as they are and in this order; its report."""
     program = dcmtk_program("dcmsend")
     number = -1
     with tempfile.TemporaryDirectory() as folder:
+        names = []
         for number, content in enumerate(part10_files(files)):
-            (Path(folder) / f"{number:08}.dcm").write_bytes(content)
+            names.append(f"{number:08}.dcm")
+            (Path(folder) / names[-1]).write_bytes(content)
+        # By name: the files of a folder are sent in whatever order its file system lists them.
         ended = subprocess.run(
-            [program, "-v", "-dn", "-nuc", "-aet", aet, "-aec", called, "+sd", "127.0.0.1", str(port), folder],
+            [program, "-v", "-dn", "-nuc", "-aet", aet, "-aec", called, "127.0.0.1", str(port), *names],
+            cwd=folder,
             env={**os.environ, **DCMTK_ENVIRONMENT},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -52,7 +52,8 @@ class Attempts:
         while rows := self._ledger.due(recipe, ROWS_PER_LOOK, self._retry.longest, task):
             for row in rows:
                 self.go_on()
-                self._ledger.start(row["id"])
+                if not self._work.claim(row["id"]):
+                    continue  # a person has dropped it while those before it were worked off
                 row["attempts"] += 1
                 self._attempt(row, step)
 

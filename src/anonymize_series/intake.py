@@ -40,7 +40,8 @@ class Intake:
         data = {
             "Level": level,
             "Instances": list(instances),
-            "UID": next((arrival.uids[level] for arrival in arrivals.values()), ""),
+            # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
+            "UID": "" if level == "Patient" else next((arrival.uids[level] for arrival in arrivals.values()), ""),
             "Origins": {each: dict(arrival.origin) for each, arrival in arrivals.items()},
         }
         self._ledger.add(NO_RECIPE, resource, data, task=ROUTE)

@@ -94,7 +94,9 @@ class Attempts:
             why = self._peers.why_not(name_of(data, self._destinations.of("peers")))
         except Unclear:
             return True  # `_submit` reports it
-        if why and not self._stopping.is_set() and self._begin(row, row["job"]):
+        if self._stopping.is_set():  # it took its time: no job may begin now
+            return False
+        if why and self._begin(row, row["job"]):
             self._failures.fail(row, why)
         return not why
 

@@ -16,9 +16,10 @@ class KnownDestinations:
 
     def of(self, route: str) -> Destinations:
         """Return those of a route, "modalities" or "peers", by name, with their settings."""
-        if route not in self._known:
-            self._known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
-        return self._known[route]
+        known = self._known  # what was read before a change, and comes after it, ends in what is read no more
+        if route not in known:
+            known[route] = json.loads(orthanc.RestApiGet(f"/{route}?expand"))
+        return known[route]
 
     def on_updated(self) -> None:
         """Read them again when they are needed."""

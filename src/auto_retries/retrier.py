@@ -105,6 +105,12 @@ class Retrier:
 
     def _turn(self) -> float:
         self._inbox.flush()
+        if lost := self._inbox.lost:
+            self._inbox.lost -= lost
+            orthanc.LogError(
+                f"{NAME}: {lost} events of jobs came while the ledger could not be written, and there was no room for more: "
+                "what failed then is not run again"
+            )
         if not self._watcher.has_begun or time.monotonic() >= self._next_look:
             self._watcher.look()
             self.ledger.forget_finished(KEEP_FINISHED_DAYS)

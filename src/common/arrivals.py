@@ -4,6 +4,7 @@
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Arrivals:
 
     def __init__(self, digests: bool) -> None:
         self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
         self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
 
     def stored(self, dicom: Any, instance: str) -> None:
@@ -42,19 +44,18 @@ class Arrivals:
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
-        if key not in self._shared:
+        shared = self._shared.get(key)
+        if shared is None:
             if len(self._shared) > REMEMBERED // 10:
                 self._shared.clear()
-            self._shared[key] = (
-                _parents(uids),
-                dict(zip(("Patient", "Study", "Series"), uids, strict=True)),
-                dict(origin),
-            )
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
         digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        self._known.pop(instance, None)
-        self._known[instance] = Arrival(*self._shared[key], digest)
-        while len(self._known) > REMEMBERED:
-            self._known.pop(next(iter(self._known)), None)
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
 
     def parents(self, instance: str) -> Mapping[str, str] | None:
         """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
@@ -65,7 +66,8 @@ class Arrivals:
         return self._known.get(instance)
 
     def forget(self, instance: str) -> None:
-        self._known.pop(instance, None)
+        with self._changing:
+            self._known.pop(instance, None)
 
 
 def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:

@@ -13,7 +13,10 @@ from common.place import place_in_log
 
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED = time.time()  # when the script was loaded: before Orthanc received anything
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+CLOCK_WAS_SET = (
+    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
+)
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -71,16 +74,22 @@ class Feed:
                     self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
                     self._set_back(place)
                 self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
         # A clock that was ahead when these were seen must not make them wait for it.
         self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
 
     def _last_before_us(self, newest: int) -> int:
         """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._ledger.get_value("began", int(LOADED))))
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
         while newest > 0:
             since = max(0, newest - PAGE)
             changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [change["Seq"] for change in changes if change["Date"] < began]:
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
                 return int(max(older))
             newest = since
         return 0
@@ -194,6 +203,26 @@ class Feed:
         with self._ledger.transaction() as db:
             rows = [(resource, level, each) for each in instances]
             db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
 def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:

@@ -194,6 +194,7 @@ class Ledger:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all that is written inside, or nothing of it. May be nested."""
         with self._lock:
+            self._must_be_open()
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -206,8 +207,15 @@ class Ledger:
                 self._db.rollback()  # a COMMIT that failed leaves its transaction open
                 raise
 
+    def _must_be_open(self) -> None:
+        if (
+            self._file < 0
+        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         with self._lock:
+            self._must_be_open()
             return [dict(row) for row in self._db.execute(sql, parameters)]
 
     def run(self, sql: str, *parameters: Any) -> int:

@@ -229,6 +229,11 @@ class Work(WorkView):
         where = "task=? AND queue=? AND state='done' AND updated>=?"
         self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
 
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
     def explain_waiting(self, queue: str, error: str, after: int) -> int:
         """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
         waits = "state='waiting' AND task=? AND queue=?"

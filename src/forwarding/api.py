@@ -2,7 +2,9 @@
 """The routes of the forwarders: what was sent where and what came of it, and what a person may do about it."""
 
 import dataclasses
+import functools
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
 from forwarding.routing import Batch
 from forwarding.rules import LEVELS, Rule
+from forwarding.threads import at_most, in_a_thread
 
 FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
@@ -43,6 +46,8 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return found
 
     register_status(name, look, rows.status, unavailable)
+    # Those that ask Orthanc each time.
+    bounded = functools.partial(at_most, threading.BoundedSemaphore(max(1, forwarder.loopback.http_threads // 3)))
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -51,9 +56,9 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         "destinations": {"GET": places.destinations},
         "destinations/([^/]+)/(pause|resume)": {"POST": places.pause},
         "rules": {"GET": places.rules},
-        "rules/test": {"POST": places.test},
-        "send": {"POST": rows.send},
-        "backfill": {"POST": rows.backfill},
+        "rules/test": {"POST": bounded(places.test)},
+        "send": {"POST": bounded(rows.send)},
+        "backfill": {"POST": bounded(rows.backfill)},
     }
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
@@ -238,7 +243,7 @@ class DestinationRoutes:
         batch = engine.assignment.batch_of(data, resource)
         known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = engine.router.verdicts(batch, known, wanted)
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted))
         except LoopbackError:
             raise
         except Exception as error:

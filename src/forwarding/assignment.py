@@ -2,6 +2,7 @@
 """The rules applied to what arrived: a row for each destination that gets something of it."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from common.arrivals import Arrivals
 from common.changes import PAGE
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
-from common.work import Work
+from common.work import Which, Work
 from common.worker import repr_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
@@ -18,6 +19,8 @@ from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import NO_DESTINATION, ROUTE
+
+ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
 
 
 class Assignment:
@@ -55,21 +58,31 @@ class Assignment:
                 except LoopbackError as error:
                     if error.status == 0:
                         raise
-                    self._rows.fail(row, f"the rules can't be applied: {error}")
+                    self._fail(row, str(error))
                 except Exception as error:  # noqa: BLE001 - a matcher is a user's code
-                    self._rows.fail(row, f"the rules can't be applied: {repr_of(error)}")
+                    self._fail(row, repr_of(error))
+
+    def _fail(self, row: Mapping[str, Any], why: str) -> None:
+        with self._ledger.transaction():
+            if not self._work.has(Which(ids=[row["id"]])):
+                return  # a person has just dropped it
+            self._work.add_attempt(row["id"])
+            self._rows.fail({**row, "attempts": row["attempts"] + 1}, f"the rules can't be applied: {why}")
+            self._work.change(row["id"], next_attempt=time.time() + ROUTE_AGAIN_SECONDS)
 
     def _route_one(self, row: Mapping[str, Any]) -> None:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
+            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         except LoopbackError as error:
             if error.status != 404:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
         with self._ledger.transaction():
+            if not self._work.remove(row["id"]):
+                return  # a person has just dropped it
             sent_to: set[str] = set()
             for verdict in verdicts:
                 for destination in verdict.destinations:
@@ -81,7 +94,6 @@ class Assignment:
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            self._work.remove(row["id"])
             if data["Last"]:
                 self._sent.forget_stable(data["Instances"])
         if data["Last"]:

@@ -11,6 +11,7 @@ from common.times import parse_day
 from forwarding.engine import Engine
 
 STUDIES_PER_PAGE = 500
+MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
 BACKFILL_PRIORITY = -1  # what arrives is sent first
 
 
@@ -29,7 +30,7 @@ def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[
 
 
 def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
-    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{first:%Y%m%d}-{last:%Y%m%d}"}}
+    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{_as_dicom(first)}-{_as_dicom(last)}"}}
     found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
     # Orthanc compares dates as text: look at each.
     days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
@@ -45,7 +46,19 @@ def _all_studies(loopback: Loopback) -> Iterator[dict[str, Any]]:
 
 def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
     """Yield the parts of a range that lie in one month: what one question asks of the archive stays small."""
-    while first <= last:
-        end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+    while True:
+        if first.year < MANY_STUDIES.start:
+            end = datetime.date(MANY_STUDIES.start - 1, 12, 31)
+        elif first.year >= MANY_STUDIES.stop:
+            end = datetime.date.max
+        else:
+            end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
         yield first, min(end, last)
+        if end >= last:  # there is no day after the last one of the calendar
+            return
         first = end + datetime.timedelta(days=1)
+
+
+def _as_dicom(day: datetime.date) -> str:
+    """Return a day as YYYYMMDD: `strftime` does not pad a year before 1000 everywhere."""
+    return day.isoformat().replace("-", "")

@@ -28,14 +28,15 @@ class Bisection:
         ----------
         was_silent : it did not answer a probe since it failed: then that was the reason.
         """
-        with self._ledger.transaction():
-            for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
-                data = json.loads(row["data"])
-                # What failed although the destination is there: it refuses the content.
-                if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
-                    self._halve(row, data)
-                elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
-                    self._work.change(row["id"], next_attempt=0)
+        due: list[int] = []
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
+            data = json.loads(row["data"])
+            # What failed although the destination is there: it refuses the content.
+            if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                self._halve(row, data)
+            elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
+                due.append(row["id"])
+        self._work.make_due(Which(ids=due))
 
     def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
         """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
@@ -47,13 +48,17 @@ class Bisection:
 
     def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
         instances = data["Instances"]
-        if instances is None:
+        if instances is None:  # asked before the transaction, for which callbacks and routes wait
             instances = instances_of(self._loopback, data["Level"], row["subject"])
-        if len(instances) > 1:
-            middle = len(instances) // 2
-            self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
-            self._ledger.add(row["queue"], row["subject"], {**data, "Instances": instances[middle:]}, row["priority"])
-        elif instances:
-            # Its own subject: the rest of the study does not wait for it.
-            alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
-            self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+        with self._ledger.transaction():
+            if not self._work.replace_data(row, data):
+                return  # a person has dropped it, or more of the study has joined it
+            if len(instances) > 1:
+                middle = len(instances) // 2
+                self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+                rest = {**data, "Instances": instances[middle:]}
+                self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+            elif instances:
+                # Its own subject: the rest of the study does not wait for it.
+                alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+                self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])

@@ -96,16 +96,16 @@ class Deleter:
             return
         instances = self._content(resource, "Instance")
         if not instances:
-            self._ledger.end(row["id"], "gone")
-        elif self._is_under_way(resource, instances):
+            self._end(row, "gone")
+        elif self._is_under_way(family := self._family(resource, instances), instances):
             self._later(row, data, BLOCKED_SECONDS)
         elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
-            self._ledger.end(row["id"], "done")
+            self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
             try:
                 if self._all_have(data, instances):
-                    self._delete(row, data, list(instances))
+                    self._delete(row, data, list(instances), family)
                 else:
                     self._later(row, data, PROVE_AGAIN_SECONDS)
             except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
@@ -120,10 +120,13 @@ class Deleter:
     def _is_protected(self, patient: str) -> bool:
         return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
 
-    def _is_under_way(self, resource: str, instances: Mapping[str, Any]) -> bool:
-        """Return whether a rule, of whatever level, has still to do with any of it."""
-        family = {resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))}
-        return self._is_unfinished(sorted(family)) or is_arriving(self._ledger, self._loopback, instances)
+    def _family(self, resource: str, instances: Iterable[str]) -> list[str]:
+        """Return what any of it belongs to, of whatever level, with itself."""
+        return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
+
+    def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
+        """Return whether a rule, or a person, has still to do with any of it."""
+        return self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)
 
     def _is_unfinished(self, resources: list[str]) -> bool:
         states = ("waiting", "sending", "dead")
@@ -140,18 +143,26 @@ class Deleter:
                 raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
         return not pending
 
-    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str]) -> None:
+    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
             some = instances[start : start + INSTANCES_PER_DELETION]
-            if self._stopping.is_set() or is_arriving(self._ledger, self._loopback, some):
+            # Proofs take their time: meanwhile a person may have sent it, or a rule.
+            if self._stopping.is_set() or self._is_under_way(family, some):
                 self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
                 return
             # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
             self._work.touch(row["id"])
             self._loopback.post("/tools/bulk-delete", {"Resources": some})
-        self._ledger.end(row["id"], "done")
+        self._end(row, "done")
         what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
         orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
+
+    def _end(self, row: Mapping[str, Any], state: str) -> None:
+        """End a row, unless it has been noted again meanwhile (`created` says so where the data are the same)."""
+        with self._ledger.transaction():
+            now = self._work.get(row["id"])
+            if now and (now["data"], now["created"]) == (row["data"], row["created"]):
+                self._ledger.end(row["id"], state)
 
     def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
         with self._ledger.transaction():

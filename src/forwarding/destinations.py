@@ -97,10 +97,9 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
-            self._next_probe = time.monotonic() + self._probe_pauses.next()
         else:
             self.answered = True
-            self._next_probe = time.monotonic() + self._probe_pauses.next()
+        self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
 
     def shown(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orthanc
 
+from common.work import Work
 from forwarding.bisection import Bisection
 from forwarding.context import Context
 from forwarding.destinations import Destination, Destinations
@@ -32,7 +33,9 @@ class Dispatcher:
         bisection: Bisection,
     ) -> None:
         self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
-        self._stopping, self._trouble = context.stopping, context.trouble
+        self._stopping, self._trouble, self._work = context.stopping, context.trouble, Work(context.ledger)
+        # Nothing was to be sent there, by their hours or a person's word, at the last look.
+        self._closed = {name for name, each in context.settings.destination_options.items() if each.windows}
         self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
         self._verification, self._bisection = verification, bisection
         self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
@@ -54,6 +57,7 @@ class Dispatcher:
             self._trouble.note(text)
             self._jobs.cancel_pending(health.name)
         elif changed is False:
+            self._work.give_whole_time(health.name)
             orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
 
     def submit(self) -> None:
@@ -62,7 +66,13 @@ class Dispatcher:
         busy = self._ledger.queues("sending")
         for name in self._ledger.queues("waiting"):
             health = self._destinations.health_of(name)
-            if self._destinations.is_paused(name) or not self._destinations.is_open(name) or not health.may_send():
+            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+                self._closed.add(name)
+                continue
+            if name in self._closed:  # what waited for that was not tried in vain
+                self._work.give_whole_time(name)
+                self._closed.discard(name)
+            if not health.may_send():
                 continue
             if not health.identity.is_right():
                 self._fail_silent(health)
@@ -84,15 +94,23 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for row in self._ledger.due(health.name, 1, self._settings.retry.longest):
-            self._ledger.start(row["id"])
-            failed = {**row, "attempts": row["attempts"] + 1}
-            self._rows.fail(failed, f"{health.name} can't be asked who it is: {silent}")
+        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+            if row := self._begin(due["id"]):
+                self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)
 
-    def _attempt(self, row: dict[str, Any], options: Mapping[str, Any]) -> None:
-        self._ledger.start(row["id"])
-        row["attempts"] += 1
+    def _begin(self, row: int) -> dict[str, Any] | None:
+        """Write down that an attempt begins, and return the row as it is now; None if a person has just dropped it.
+
+        More may have joined it since it was read, while the jobs before it were submitted.
+        """
+        with self._ledger.transaction():
+            return self._work.get(row) if self._work.claim(row) else None
+
+    def _attempt(self, due: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        row = self._begin(due["id"])
+        if row is None:
+            return
         if row["queue"] not in self._destinations.known():
             known = ", ".join(self._destinations.known()) or "none"
             self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Mapping
 
+import orthanc
+
 from common.changes import FEED_TABLES
 from common.work import Work
 from forwarding.assignment import Assignment
@@ -14,7 +16,7 @@ from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.dispatcher import Dispatcher
-from forwarding.identity import Misconfigured
+from forwarding.identity import KEPT_UNTIL_CHECKED_DAYS, Misconfigured
 from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
@@ -46,6 +48,7 @@ class Engine:
         destinations_changed: threading.Event,
     ) -> None:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
+        self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
         overwrites = may_overwrite(context.configuration)
@@ -71,6 +74,7 @@ class Engine:
             *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
             Bisection(ledger, loopback),
         )
+        self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
         reports.open(self._intake.feed.on_event)
 
@@ -80,13 +84,15 @@ class Engine:
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
+        refused = self.router.check()
         self.destinations.hold_unnamed()
-        return self.router.check()
+        return refused
 
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
             self._reports.inbox.flush()
+            self._say_what_was_lost()
             # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
@@ -103,12 +109,21 @@ class Engine:
             raise
         return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
 
+    def _say_what_was_lost(self) -> None:
+        """Say how much came while the ledger could not be written, beyond what the memory holds; the log of changes has it."""
+        if (lost := self._reports.inbox.lost) and not self._settings.reconcile:
+            self._reports.inbox.lost -= lost
+            orthanc.LogError(
+                f"{self._name}: {lost} events came while the ledger could not be written, and there was no room for more: "
+                f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
+            )
+
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""
         if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
             return
         self.jobs.reconcile()
-        self.ledger.forget_finished(self._settings.keep_done_days)
+        self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_deleted()
         self._metrics.report()
         self._next_look = time.monotonic() + IDLE_SECONDS

@@ -13,6 +13,9 @@ from common.work import Work
 CHECK_SECONDS = 60.0  # between two checks, while it is sent to
 CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
 CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
+KEPT_UNTIL_CHECKED_DAYS = (
+    1 / 24
+)  # at least, so that what was delivered can be sent again if the next check finds it wrong
 
 
 class MisconfiguredError(Exception):

@@ -113,7 +113,8 @@ class Intake:
             arrival = self._arrivals.get(instance)
             number = -1
             if arrival:
-                data["UID"] = arrival.uids[level]
+                # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
+                data["UID"] = "" if level == "Patient" else arrival.uids[level]
                 if arrival.origin not in origins:
                     origins.append(arrival.origin)
                 number = origins.index(arrival.origin)

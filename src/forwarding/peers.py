@@ -48,9 +48,8 @@ class Peers:
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
         self._configuration, self._loopback = configuration, loopback
-        self._found: dict[
-            str, tuple[float, str]
-        ] = {}  # by name: until when it counts, and why nothing may be sent there
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
         self._asked_openly: dict[
             str, float
         ] = {}  # by URL: when it was asked without a password last, and did not redirect
@@ -62,10 +61,12 @@ class Peers:
         ------
         LoopbackError : this Orthanc does not answer.
         """
-        until, why = self._found.get(name, (0.0, ""))
-        if time.monotonic() < until:
-            return why
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
         try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
             self.check(name)
             why = ""
         except MisconfiguredError as error:
@@ -74,7 +75,8 @@ class Peers:
             if isinstance(error, LoopbackError) and error.status == 0:
                 raise
             why = f"{name} can't be asked who it is: {error}"
-        self._found[name] = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS), one_line(why)
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
         return one_line(why)
 
     def check(self, name: str) -> None:
@@ -188,7 +190,22 @@ class Peers:
     def _request(
         self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Send one request, and return status, headers and content of its answer. No redirect is followed."""
+        """Send one request, and return status, headers and content of its answer. No redirect is followed.
+
+        No error has a header in its text, nor a part of the URL: they may be secret.
+        """
+        try:
+            return self._exchange(peer, method, path, body, timeout)
+        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
+            raise
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ValueError(
+                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
+            ) from None
+
+    def _exchange(
+        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         url = urllib.parse.urlsplit(peer["Url"])
         headers = dict(peer.get("HttpHeaders") or {})
         user, password = peer.get("Username") or url.username, peer.get("Password") or url.password

@@ -74,15 +74,22 @@ class Router:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
 
     def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key."""
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
         for number, rule in enumerate(self._rules):
             for tag, wanted in rule.query.items():
-                query = {UID_TAG_OF[rule.level]: "0", tag: wanted}
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
                 try:
-                    self._loopback.post("/tools/find", {"Level": rule.level, "Query": query, "Limit": 1})
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
                 except LoopbackError as error:
                     if error.status == 0:
                         raise
+                    self._loopback.post("/tools/find", plain)
                     near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
                     meant = f" (did you mean {near[0]}?)" if near else ""
                     return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
@@ -137,7 +144,7 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid, wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
             return False
         # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
         find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}

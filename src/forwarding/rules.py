@@ -57,6 +57,13 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
 
 
+def check_patterns(values: Sequence[str]) -> str | None:
+    """Refuse an empty list (a `check`), and an empty text in one, which would match whatever says nothing of itself."""
+    if complaint := not_empty(values):
+        return complaint
+    return None if all(values) else "texts that are not empty (is the environment variable set?)"
+
+
 def clock_time(text: str) -> datetime.time | None:
     """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
@@ -70,21 +77,28 @@ class Origin:
     """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
 
     remote_aet: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteAET", "check": not_empty, "help": "AE titles of the sender (C-STORE)."}
+        default=(), metadata={"key": "RemoteAET", "check": check_patterns, "help": "AE titles of the sender (C-STORE)."}
     )
     called_aet: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"key": "CalledAET", "check": not_empty, "help": "AE titles under which the sender called Orthanc."},
+        metadata={
+            "key": "CalledAET",
+            "check": check_patterns,
+            "help": "AE titles under which the sender called Orthanc.",
+        },
     )
     remote_ip: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"key": "RemoteIP", "check": not_empty, "help": "Addresses of the sender."}
+        default=(), metadata={"key": "RemoteIP", "check": check_patterns, "help": "Addresses of the sender."}
     )
     method: tuple[str, ...] = dataclasses.field(
         default=(),
-        metadata={"check": not_empty, "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown."},
+        metadata={
+            "check": check_patterns,
+            "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown.",
+        },
     )
     user: tuple[str, ...] = dataclasses.field(
-        default=(), metadata={"check": not_empty, "help": "Names of the user that uploaded it (HTTP)."}
+        default=(), metadata={"check": check_patterns, "help": "Names of the user that uploaded it (HTTP)."}
     )
 
 
@@ -173,6 +187,12 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
             return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
         if not isinstance(wanted, str):
             return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        # DICOM finds all by what names no value: only a `*` that a person wrote may.
+        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+            return (
+                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+                "to set no condition, leave the key out"
+            )
         if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
             return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
     if wrong := [method for method in rule.origin.method if method not in METHODS]:

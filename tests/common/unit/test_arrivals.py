@@ -25,7 +25,7 @@ def dicom(orthanc_standin: StandIn) -> Callable[..., Any]:
     """What OnStoredInstance hands over."""
 
     def make(
-        patient: str | None = "P", study: str = "1.2", series: str = "1.2.3", content: bytes = b"x", **origin: str
+        patient: str | None = "P", study: str = "1.2", series: str = "1.2.3", content: Any = b"x", **origin: str
     ) -> Any:
         tags = {"0010,0020": patient, "0020,000d": study, "0020,000e": series}
         return orthanc_standin.object(
@@ -76,6 +76,23 @@ def test_the_content_is_digested_where_an_instance_may_come_again(module: Any, d
         arrivals.stored(dicom(content=b"two"), "i1")  # the same instance, overwritten
     assert plain.get("i1").digest == ""
     assert digesting.get("i1").digest == hashlib.blake2b(b"two", digest_size=16).hexdigest()
+
+
+def test_an_instance_is_known_also_if_others_are_stored_while_its_content_is_digested(
+    module: Any, dicom: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrivals share is forgotten from time to time, by whichever of Orthanc's threads comes then."""
+    monkeypatch.setattr(module, "REMEMBERED", 10)
+    arrivals = module.Arrivals(digests=True)
+
+    def content() -> bytes:
+        if arrivals.get("other") is None:
+            arrivals.stored(dicom(series="1.7"), "before")
+            arrivals.stored(dicom(series="1.8"), "other")
+        return b"x"
+
+    arrivals.stored(dicom(content=content), "i1")
+    assert arrivals.get("i1").uids["Series"] == "1.2.3"
 
 
 def test_what_is_forgotten_or_was_never_there_is_not_known(module: Any, dicom: Callable[..., Any]) -> None:

@@ -238,6 +238,89 @@ def test_what_the_archive_held_before_a_new_ledger_is_not_news(
     assert reading.taken() == [("b2", ["new"])]
 
 
+def test_what_the_archive_held_is_not_news_where_the_clock_is_behind(
+    reading: Reading, rest: FakeOrthanc, clock: Clock
+) -> None:
+    """A machine without a battery begins in 1970; what is dated later can't have come since."""
+    rest.receive("a1", *(f"i{number}" for number in range(700)))
+    rest.become_stable("a1")
+    clock.jump(-1.6e9)
+    feed = reading.open(begin=False)
+    clock.advance(3)
+    rest.receive("b2", "new")
+    rest.become_stable("b2")
+    feed.begin()
+    feed.poll()
+    assert reading.taken() == [("b2", ["new"])]
+
+
+def test_what_the_archive_held_is_not_news_where_the_clock_is_set_while_it_begins(
+    reading: Reading, rest: FakeOrthanc, clock: Clock
+) -> None:
+    rest.receive("a1", *(f"i{number}" for number in range(700)))
+    rest.become_stable("a1")
+    clock.advance(3600)
+    clock.jump(-1.6e9)
+    feed = reading.open(begin=False)
+    clock.advance(3)
+    rest.receive("b2", "before")
+    rest.become_stable("b2")
+    clock.jump(1.6e9)
+    clock.advance(3)
+    rest.receive("c3", "after")
+    rest.become_stable("c3")
+    feed.begin()
+    feed.poll()
+    assert reading.taken() == [("b2", ["before"]), ("c3", ["after"])]
+
+
+def test_a_clock_that_falls_back_after_a_ledger_began_loses_nothing(
+    reading: Reading, rest: FakeOrthanc, clock: Clock
+) -> None:
+    clock.advance(-3600)
+    rest.receive("a1", "old")
+    rest.become_stable("a1")
+    clock.advance(3600)
+    reading.open(begin=False)  # killed before it took its place
+    clock.jump(-86400)
+    module = reading._source("common.changes")
+    module.LOADED, module.LOADED_STEADY = clock.now, clock.ticks
+    feed = reading.open(begin=False)
+    clock.advance(3)
+    rest.receive("b2", "new")
+    rest.become_stable("b2")
+    feed.begin()
+    feed.poll()
+    assert reading.taken() == [("b2", ["new"])]
+
+
+@pytest.mark.parametrize("was_read_once", [False, True])
+def test_who_begins_to_read_the_log_again_begins_with_what_comes_from_now_on(
+    reading: Reading, rest: FakeOrthanc, clock: Clock, was_read_once: bool
+) -> None:
+    """`Reconcile` was false for a year: all of that time has been sent, by this server or by another one."""
+    module = reading._source("common.changes")
+    if was_read_once:
+        reading.open().poll()
+    feed = reading.open(reconcile=False)
+    rest.receive("a1", "i1")
+    feed.on_event("NewInstance", "i1")
+    feed.on_event("StableStudy", "a1")
+    rest.become_stable("a1")
+    feed.poll()
+    rest.receive("b2", "of another server")
+    rest.become_stable("b2")
+    assert reading.taken() == [("a1", ["i1"])]
+    clock.advance(3600)
+    module.LOADED, module.LOADED_STEADY = clock.now, clock.ticks  # Orthanc is started anew
+    feed = reading.open(begin=False)
+    rest.receive("c3", "new")
+    rest.become_stable("c3")
+    feed.begin()
+    feed.poll()
+    assert reading.taken() == [("c3", ["new"])]
+
+
 def test_a_kept_place_is_gone_on_from(reading: Reading, rest: FakeOrthanc, orthanc_standin: StandIn) -> None:
     reading.open().poll()
     rest.receive("a1", "i1")

@@ -204,3 +204,12 @@ def test_it_opens_and_works_where_cursors_outlive_their_lines(
     ledger.set_value("n", 1)
     assert ledger.get_value("n") == 1
     ledger.close()
+
+
+def test_what_was_closed_at_orthancs_end_is_no_bug_of_the_route_that_comes_too_late(piece: Any, path: Path) -> None:
+    ledger = piece.Ledger(path)
+    ledger.close()
+    with pytest.raises(sqlite3.OperationalError, match=r"sqlite is closed"):
+        ledger.totals()
+    with pytest.raises(sqlite3.OperationalError, match=r"sqlite is closed"):
+        ledger.add("q", "r", {})

@@ -108,6 +108,37 @@ def test_what_comes_again_between_two_requests_stays(deletion: Deletion) -> None
     assert deletion.row["state"] == "waiting"
 
 
+@pytest.mark.parametrize("resource", ["a1", "a1-5e", "i003"])
+def test_what_is_to_be_sent_since_it_was_proved_stays(deletion: Deletion, resource: str) -> None:
+    """A proof takes its time: meanwhile a person says that it goes to another destination too."""
+
+    def prove(_name: str, instances: Any, _asked: Any) -> set[str]:
+        deletion.ledger.add("VNA", resource, {"Level": "Study", "Instances": None})
+        return set(instances)
+
+    deletion.prove = prove
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    deletion.put_off()
+    assert deletion.deleted() == []
+    assert deletion.row["state"] == "waiting"
+
+
+@pytest.mark.parametrize("destinations", [["PACS"], ["VNA"]])
+def test_what_is_noted_while_it_is_deleted_is_looked_at_again(deletion: Deletion, destinations: list[str]) -> None:
+    noted: list[bool] = []
+
+    def delete(_path: str, body: Any) -> Any:
+        if MANY[-1] in body["Resources"] and not noted:  # the last request
+            deletion.ledger.run("UPDATE work SET created=created-1")
+            noted.append(True)
+            deletion.deleter.note("Study", "a1", destinations)
+        return {}
+
+    deletion.rest.answers["POST", "/tools/bulk-delete"] = delete
+    deletion.deleter.note("Study", "a1", ["PACS"])
+    eventually(lambda: noted and deletion.looks >= 2)
+
+
 def test_what_has_arrived_and_is_not_stable_yet_stays(deletion: Deletion) -> None:
     """Also where the log of changes is not read (Reconcile is false)."""
     deletion.ledger.set_value("cursor", -1)

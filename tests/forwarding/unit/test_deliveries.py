@@ -224,6 +224,17 @@ def test_backfill_asks_month_by_month_and_for_each_day_once(deliveries: Deliveri
     assert asked == ["20231230-20231231", "20240101-20240131", "20240201-20240229", "20240301-20240302"]
 
 
+def test_backfill_takes_all_days_of_the_calendar_in_few_questions(deliveries: Deliveries) -> None:
+    dated(deliveries, a1="20240110")
+    answer = deliveries.post("backfill", {"From": "00010101", "To": "99991231", "DryRun": True})
+    assert (answer.status, answer.json()["Studies"] > 0) == (200, True), answer.text
+    asked = [body["Query"]["StudyDate"] for body in deliveries.rest.asked("POST", "/tools/find") if "Expand" in body]
+    assert asked[0] == "00010101-18991231"
+    assert asked[-1] == "21000101-99991231"
+    assert "20240201-20240229" in asked
+    assert len(asked) < 2500
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -16,6 +16,7 @@ from tests.fakes import Clock, FakeOrthanc, Script, eventually
 
 NAME = "/auto-forward-modality"
 STUDY = orthanc_identifier("P", "1.2")  # of what OnStoredInstance hands over
+OTHER_STUDY = orthanc_identifier("Q", "1.3")
 NODES = {name: {"AET": name, "Host": name.lower(), "Port": 104} for name in ("PACS", "VNA")}
 
 
@@ -371,6 +372,49 @@ def test_what_was_deleted_meanwhile_is_left_out_and_ends_as_gone(forwarding: For
     assert forwarding.states() == ["sending", "gone"]
 
 
+class Meanwhile:
+    """Two studies are due; while the first is submitted, something happens to the second."""
+
+    def __init__(self, forwarding: Forwarding, act: Callable[[dict[str, Any]], object]) -> None:
+        forwarding.start(MaxPerDestination=8)
+        forwarding.turn()
+        submit, acted = forwarding.rest._answer, list[bool]()
+
+        def answer(path: str, body: Any) -> Any:
+            if not acted:
+                acted.append(True)
+                act(forwarding.deliveries()[1])
+            del forwarding.rest.answers["POST", path]
+            found = submit("POST", path, body)
+            forwarding.rest.answers["POST", path] = answer
+            return found
+
+        forwarding.rest.answers["POST", "/modalities/PACS/store"] = answer
+        for study, instance in ((STUDY, "i1"), (OTHER_STUDY, "i2")):
+            forwarding.rest.receive(study, instance)
+            forwarding.rest.become_stable(study)
+        forwarding.turn()
+        assert acted
+
+
+def test_what_a_person_drops_while_the_one_before_it_is_submitted_is_not_sent(forwarding: Forwarding) -> None:
+    def drop(row: dict[str, Any]) -> None:
+        assert forwarding.standin.http("DELETE", f"{NAME}/deliveries/{row['ID']}").status == 200
+
+    Meanwhile(forwarding, drop)
+    assert forwarding.sent() == [["i1"]]
+    assert forwarding.states() == ["sending"]
+
+
+def test_what_joins_a_row_while_the_one_before_it_is_submitted_is_sent_with_it(forwarding: Forwarding) -> None:
+    def send(row: dict[str, Any]) -> None:
+        answer = forwarding.script.post(f"{NAME}/send", {"Resource": row["Resource"]})
+        assert answer.json()["Deliveries"] == [row["ID"]]
+
+    Meanwhile(forwarding, send)
+    assert forwarding.sent() == [["i1"], [OTHER_STUDY]]
+
+
 def test_a_resource_that_is_not_deleted_is_not_taken_for_it(forwarding: Forwarding) -> None:
     forwarding.rest.answers["POST", "/modalities/PACS/store"] = forwarding.rest.error(404, "Unknown modality")
     forwarding.start()
@@ -474,7 +518,8 @@ def test_no_more_than_so_many_jobs_wait_in_orthanc_for_a_destination(forwarding:
 
 
 def test_a_query_that_orthanc_refuses_leaves_it_idle(forwarding: Forwarding) -> None:
-    forwarding.rest.answers["POST", "/tools/find"] = forwarding.rest.error(400, "unknown tag")
+    error = forwarding.rest.error(400, "unknown tag")
+    forwarding.rest.answers["POST", "/tools/find"] = lambda _, body: error if "Nonsense" in body["Query"] else []
     forwarding.start(Rules=[{"Name": "mine", "Query": {"Nonsense": "x"}}])
     eventually(lambda: any("Rules[0].Query.Nonsense (rule 'mine')" in text for _, text in forwarding.standin.logs))
     assert forwarding.standin.http("GET", f"{NAME}/status").status == 503
@@ -499,9 +544,23 @@ def test_a_matcher_that_fails_loses_nothing(forwarding: Forwarding, tmp_path: Pa
     forwarding.receive("a1", "i1")
     assert forwarding.sent() == []
     assert "the rules can't be applied: FileNotFoundError" in forwarding.deliveries()[0]["Error"]
+    for _ in range(3):
+        forwarding.turn(40)
+    said = [text for level, text in forwarding.standin.logs if level == "warning" and "can't be applied" in text]
+    assert len(said) == 1  # more are no news
+    assert forwarding.deliveries()[0]["Attempts"] == 4
     (tmp_path / "to").write_text("VNA")
     forwarding.turn(40)
     assert forwarding.sent("VNA") == [["i1"]]
+
+
+def test_what_was_deleted_before_a_matcher_was_asked_is_forgotten(forwarding: Forwarding, tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("def f(_):\n    return 'PACS'\n")
+    forwarding.start(Rules=[{"Name": "mine", "Matcher": "m.py:f"}])
+    forwarding.rest.answers["GET", "/studies/a1"] = forwarding.rest.error(404, "Unknown resource")
+    forwarding.receive("a1", "i1")
+    assert forwarding.deliveries() == []
+    assert forwarding.standin.logs == [] or "can't be applied" not in str(forwarding.standin.logs)
 
 
 def test_the_log_says_one_line_when_orthanc_stops_answering(forwarding: Forwarding) -> None:

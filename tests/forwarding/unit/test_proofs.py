@@ -86,6 +86,31 @@ def test_what_is_to_be_retrieved_from_this_server_is_not_proved(proving: Proving
         proving.prove(proof="C-FIND")
 
 
+def test_what_is_to_be_retrieved_from_this_server_is_not_proved_in_a_later_series_either(proving: Proving) -> None:
+    proving.hold("1.1")
+    second = {"ID": "se2", "ParentStudy": "a1", "MainDicomTags": {"SeriesInstanceUID": "1.2.4"}}
+    first = proving.rest.answers["POST", "/tools/bulk-content"][0]
+    proving.rest.answers["POST", "/tools/bulk-content"] = [first, second]
+    asked: list[str] = []
+
+    def query(_path: str, body: Any) -> dict[str, str]:
+        asked.append(body["Query"]["SeriesInstanceUID"])
+        return {"ID": "Instance"}
+
+    def answers(_path: str, _body: Any) -> list[dict[str, str]]:
+        number, at = ("1", "OTHER") if asked[-1] == "1.2.3" else ("2", "HERE")
+        return [{"SOPInstanceUID": f"1.{number}", "PatientID": "P1", "RetrieveAETitle": at}]
+
+    proving.rest.answers |= {
+        ("POST", "/modalities/PACS/query"): query,
+        ("GET", "/queries/Instance/answers"): answers,
+    }
+    instances = {"i1": INSTANCES["i1"], "i2": {**INSTANCES["i2"], "ParentSeries": "se2"}}
+    with pytest.raises(ValueError, match="is to be retrieved from HERE"):
+        proving.module.found_by_patient(proving.loopback, "PACS", instances, "HERE")
+    assert asked == ["1.2.3", "1.2.4"]
+
+
 def test_a_node_is_asked_once_to_commit_and_its_report_counts(proving: Proving) -> None:
     proving.hold("1.1", "1.2")
     assert proving.prove() is None

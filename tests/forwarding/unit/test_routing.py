@@ -147,14 +147,27 @@ def test_each_query_is_tried_at_start(routing: Routing) -> None:
     ]
 
 
+def refuse_nonsense(routing: Routing) -> Any:
+    """What Orthanc answers to a query by a tag that it does not know."""
+    return lambda _path, body: routing.rest.error(400, "unknown tag") if "Nonsense" in body["Query"] else []
+
+
 def test_what_orthanc_refuses_is_named(routing: Routing) -> None:
-    routing.rest.answers["POST", "/tools/find"] = routing.rest.error(400, "unknown tag")
+    routing.rest.answers["POST", "/tools/find"] = refuse_nonsense(routing)
     complaint = routing.router({"name": "mine", "query": {"Nonsense": "x"}}).check()
     assert complaint == "Rules[0].Query.Nonsense (rule 'mine') is refused by Orthanc: unknown tag"
 
 
 def test_no_answer_is_no_refusal(routing: Routing) -> None:
     routing.rest.answers["POST", "/tools/find"] = routing.rest.error(0)
+    with pytest.raises(Exception, match="because of the test"):
+        routing.router({"query": {"PatientName": "x"}}).check()
+
+
+@pytest.mark.parametrize("status", [500, 503, 401])
+def test_an_error_that_every_question_meets_is_no_refusal(routing: Routing, status: int) -> None:
+    """The database is away when Orthanc starts: that passes."""
+    routing.rest.answers["POST", "/tools/find"] = routing.rest.error(status)
     with pytest.raises(Exception, match="because of the test"):
         routing.router({"query": {"PatientName": "x"}}).check()
 

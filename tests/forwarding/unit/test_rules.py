@@ -46,6 +46,10 @@ def test_a_time_that_is_no_time_is_refused_by_its_key(window: dict[str, Any]) ->
         ({"Level": "Patient", "Query": {"StudyDate": "20240101"}}, "Query.StudyDate: a Patient can't be asked for it"),
         ({"Level": "Series", "Query": {"ModalitiesInStudy": "CT"}}, "Query.ModalitiesInStudy: a Series can't"),
         ({"Query": {"ModalitiesInStudy": "C*"}}, "Query.ModalitiesInStudy: wildcards"),
+        ({"Query": {"StudyDescription": ""}}, "Query.StudyDescription: found '', which everything matches"),
+        ({"Query": {"StudyDate": "-"}}, "Query.StudyDate: found '-', which everything matches"),
+        ({"Query": {"AccessionNumber": "A\\"}}, "Query.AccessionNumber: found 'A\\\\', which everything matches"),
+        ({"Query": {"InstitutionName": "**"}}, "Query.InstitutionName: found '**', which everything matches"),
         ({"Query": {"StudyDescription": 3}}, "Query.StudyDescription: found 3, allowed: a text"),
         ({"Origin": {"Method": ["Dicom"]}}, "Origin.Method: found 'Dicom', allowed: DicomProtocol"),
         ({"Matcher": "rules"}, "Matcher: found 'rules', allowed: module.py:function"),
@@ -65,6 +69,13 @@ def test_what_a_level_can_answer_is_accepted() -> None:
         ("Series", {"StudyDescription": "*", "Modality": "CT", "BodyPartExamined": "HEAD"}),
     ):
         assert wrong_with(read_settings(Rule, "R", {"R": {"Name": "r", "Level": level, "Query": query}})) is None
+
+
+@pytest.mark.parametrize("key", ["RemoteAET", "CalledAET", "RemoteIP", "Method", "User"])
+def test_an_environment_variable_that_is_not_set_is_no_origin(key: str) -> None:
+    """What says nothing of where it came from would match it: all that came over HTTP, for example."""
+    with pytest.raises(SettingsError, match=rf"R\.Origin\.{key}: found .*is the environment variable set"):
+        read_settings(Rule, "R", {"R": {"Name": "r", "Origin": {key: ["CT1", ""]}}})
 
 
 def test_an_origin_is_met_when_every_condition_holds() -> None:
