@@ -2744,17 +2744,30 @@ class Peers:
         content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
         _raise_unless_orthanc(name, content)
 
-    def instances_of(self, name: str, instances: Collection[str]) -> set[str]:
+    def instances_of(self, name: str, instances: Collection[str], within: Collection[str] = ()) -> set[str]:
         """Return which of these instances a peer says it has.
 
         Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
         patient have another one.
 
+        Parameters
+        ----------
+        within : series and studies, whose lists are asked for first: an instance in the list of its series takes the peer a third
+            of the time that its own content takes. What they don't show is asked for one by one.
+
         Raises
         ------
         ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
         """
-        return {one["ID"] for one in self._content(name, instances, short=True)}
+        there = self._listed_in(name, within) if within else set[str]()
+        there |= {one["ID"] for one in self._content(name, {*instances} - there, short=True)}
+        return there.intersection(instances)
+
+    def _listed_in(self, name: str, resources: Collection[str]) -> set[str]:
+        body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
+        with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
+            return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
+        return set()
 
     def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
@@ -2773,19 +2786,23 @@ class Peers:
         return {key for key, uuid in there.items() if uuid}
 
     def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
-        settings, keys, found = self.settings(name), list(instances), list[dict[str, Any]]()
+        keys, found = list(instances), list[dict[str, Any]]()
         for start in range(0, len(keys), INSTANCES_PER_QUESTION):
             some = keys[start : start + INSTANCES_PER_QUESTION]
             # Metadata is not needed here, and takes a quarter of the time.
-            body = json.dumps({"Resources": some, "Short": short, "Metadata": False}).encode()
-            status, _, content = self._request(settings, "POST", "/tools/bulk-content", body, PEER_TIMEOUT_SECONDS)
-            if status != http.HTTPStatus.OK:
-                raise ValueError(f"{name} answers {status} when asked which instances it has")
-            listed = _decoded(content)
-            if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
-                raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-            found += listed
+            found += self._ask(name, {"Resources": some, "Short": short, "Metadata": False})
         return [one for one in found if one["ID"] in instances]
+
+    def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the content of resources in a peer, by its `/tools/bulk-content`."""
+        body, path = json.dumps(question).encode(), "/tools/bulk-content"
+        status, _, content = self._request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
+        if status != http.HTTPStatus.OK:
+            raise ValueError(f"{name} answers {status} when asked which instances it has")
+        listed = _decoded(content)
+        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+            raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+        return listed
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.

@@ -3171,8 +3171,9 @@ def _since(option: str) -> str:
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
 # known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
 Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't know.
-Has = Callable[[str, Collection[str]], set[str]]
+# Of a destination, identifiers of instances, and of series and studies that are wholly among them: which instances it has.
+# Raises anything where it can't know.
+Has = Callable[[str, Collection[str], Collection[str]], set[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -4330,7 +4331,20 @@ class JobEnds:
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
 
 
-INSTANCES_PER_VERIFICATION = 100  # from which on no further row joins a question
+ROWS_PER_QUESTION = 100
+NAMED_PER_QUESTION = 1000  # instances by name, from which on no further row joins
+LARGEST_WHOLE = (
+    2000  # instances of a resource that is asked for by its series; more would hold up the peer's other work
+)
+SHARE_SECONDS = 0.25  # between two questions: rows that end meanwhile share one, for each takes a connection of its own
+
+
+class Asked(NamedTuple):
+    """What a row asks for: instances by name, or all that a resource of this level has here (`whole`)."""
+
+    instances: tuple[str, ...]
+    whole: str = ""
+    level: str = ""
 
 
 class Verified(NamedTuple):
@@ -4345,20 +4359,20 @@ class Verified(NamedTuple):
 class Verifier:
     """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
 
-    def __init__(self, has: Has, wake: threading.Event) -> None:
+    def __init__(self, has: Has, loopback: Loopback, wake: threading.Event) -> None:
         self.answers: deque[Verified] = deque()
-        self._has, self._wake, self._lock = has, wake, threading.Lock()
+        self._has, self._loopback, self._wake, self._lock = has, loopback, wake, threading.Lock()
         self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
-        self._waiting: dict[str, dict[int, tuple[str, ...]]] = {}
+        self._waiting: dict[str, dict[int, Asked]] = {}
         self._asking: set[str] = set()  # destinations that have a thread
 
-    def add(self, destination: str, row: int, instances: Iterable[str]) -> None:
+    def add(self, destination: str, row: int, asked: Asked) -> None:
         """Ask for a row; one that is being asked for is not asked for again."""
         with self._lock:
             if row in self._rows:
                 return
             self._rows[row] = destination
-            self._waiting.setdefault(destination, {})[row] = tuple(instances)
+            self._waiting.setdefault(destination, {})[row] = asked
             if destination not in self._asking:
                 self._asking.add(destination)
                 threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
@@ -4386,25 +4400,43 @@ class Verifier:
         return answer
 
     def _ask(self, destination: str) -> None:
+        time.sleep(SHARE_SECONDS)
         while rows := self._next(destination):
-            wanted, error, there = sorted({one for some in rows.values() for one in some}), "", set[str]()
+            wanted, there, error = dict[int, tuple[str, ...]](), set[str](), ""
             try:
-                there = self._has(destination, wanted)
+                wanted = self._instances_of(rows)
+                whole = [one.whole for row, one in rows.items() if one.whole and len(wanted[row]) <= LARGEST_WHOLE]
+                there = self._has(destination, sorted({one for some in wanted.values() for one in some}), whole)
             except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
                 error = one_line(found) or repr(found)
-            for row, some in rows.items():
+            for row in rows:
+                some = wanted.get(row, ())
                 missing = () if error else tuple(one for one in some if one not in there)
                 self.answers.append(Verified(row, some, missing, error))
             self._wake.set()
+            time.sleep(SHARE_SECONDS)
 
-    def _next(self, destination: str) -> dict[int, tuple[str, ...]]:
+    def _instances_of(self, rows: Mapping[int, Asked]) -> dict[int, tuple[str, ...]]:
+        """Return the instances of each row, by the lists of the series that are here."""
+        listed: dict[str, list[str]] = {asked.whole: [] for asked in rows.values() if asked.whole}
+        patients = {asked.whole for asked in rows.values() if asked.level == "Patient"}
+        # A series names itself and its study, and no patient.
+        for resources in filter(None, (listed.keys() - patients, *({patient} for patient in patients))):
+            # A series lists its instances: their own content would cost as much as what is asked of the destination.
+            body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
+            for series in self._loopback.post("/tools/bulk-content", body):
+                for parent in resources & ({series["ID"], series["ParentStudy"]} | patients):
+                    listed[parent] += series["Instances"]
+        return {row: tuple(listed[asked.whole]) if asked.whole else asked.instances for row, asked in rows.items()}
+
+    def _next(self, destination: str) -> dict[int, Asked]:
         """Return rows for one question; without any, the thread ends."""
         with self._lock:
-            waiting, rows, number = self._waiting[destination], dict[int, tuple[str, ...]](), 0
-            while waiting and number < INSTANCES_PER_VERIFICATION:
+            waiting, rows, number = self._waiting[destination], dict[int, Asked](), 0
+            while waiting and number < NAMED_PER_QUESTION and len(rows) < ROWS_PER_QUESTION:
                 row = next(iter(waiting))
                 rows[row] = waiting.pop(row)
-                number += len(rows[row])
+                number += len(rows[row].instances)
             if not rows:
                 self._asking.discard(destination)
             return rows
@@ -4422,18 +4454,15 @@ class Verification:
         options = self._settings.destination_options.get(row["queue"])
         if self._verifier is None or not options or not options.is_verified:
             return False
-        instances = json.loads(row["data"])["Instances"]
-        if instances is None:
-            instances = self._instances_of(row["subject"], json.loads(row["data"])["Level"])
-        self._verifier.add(row["queue"], row["id"], instances)
+        data = json.loads(row["data"])
+        if data["Instances"] is not None:
+            asked = Asked(tuple(data["Instances"]))
+        elif data["Level"] == "Instance":
+            asked = Asked((row["subject"],))
+        else:
+            asked = Asked((), row["subject"], data["Level"])
+        self._verifier.add(row["queue"], row["id"], asked)
         return True
-
-    def _instances_of(self, resource: str, level: str) -> list[str]:
-        if level == "Instance":
-            return [resource]
-        # A series lists its instances: their own content would cost as much as what is asked of the destination.
-        body = {"Resources": [resource], "Level": "Series", "Short": True}
-        return [one for series in self._loopback.post("/tools/bulk-content", body) for one in series["Instances"]]
 
     def is_under_way(self, row: int) -> bool:
         """Return whether a row is being asked for: its job has ended."""
@@ -4982,7 +5011,8 @@ class Engine:
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        has = context.transport.has
+        verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
         self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(

@@ -67,7 +67,8 @@ class Engine:
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
-        verifier = Verifier(context.transport.has, context.wake) if context.transport.has else None
+        has = context.transport.has
+        verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
         self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
         self._dispatcher = Dispatcher(

@@ -10,8 +10,9 @@ from common.loopback import Loopback
 # Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
 # known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
 Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
-# Of a destination, and identifiers of instances: which of them it has. Raises anything where it can't know.
-Has = Callable[[str, Collection[str]], set[str]]
+# Of a destination, identifiers of instances, and of series and studies that are wholly among them: which instances it has.
+# Raises anything where it can't know.
+Has = Callable[[str, Collection[str], Collection[str]], set[str]]
 
 
 @dataclasses.dataclass(frozen=True)

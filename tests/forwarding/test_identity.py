@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from testing.nodes import HttpAnswer, HttpNode, answer_json
+from testing.nodes import HttpAnswer, HttpNode, HttpRequest, answer_json
 from testing.standin import StandIn
 from testing.waiting import wait_until
 
@@ -145,6 +146,37 @@ def test_a_peer_is_asked_for_instances_in_lists_of_a_hundred(script: ModuleType,
     assert len(node.requests("POST", "/orthanc/tools/bulk-content")) == 3
 
 
+def test_what_a_series_lists_there_is_not_asked_for_again_and_what_it_does_not_list_is(
+    script: ModuleType, node: HttpNode
+) -> None:
+    asked = list[dict[str, Any]]()
+
+    def answer(request: HttpRequest) -> HttpAnswer:
+        asked.append(json.loads(request.body))
+        whole = [{"ID": "series", "Instances": ["1", "2", "of somebody else"]}]
+        return answer_json(whole if asked[-1].get("Level") == "Series" else [{"ID": "4"}])(request)
+
+    node.respond = answer
+    peers = script.Peers({}, Knows({"Url": node.url}))
+    assert peers.instances_of("PEER", ["1", "2"], ["study"]) == {"1", "2"}
+    assert [each["Resources"] for each in asked] == [["study"]]
+    assert peers.instances_of("PEER", ["1", "2", "3", "4"], ["study"]) == {"1", "2", "4"}
+    assert [sorted(each["Resources"]) for each in asked[1:]] == [["study"], ["3", "4"]]
+
+
+@pytest.mark.parametrize("whole", [b"[" * 5_000_000, b"[]", b'[{"ID": "series"}]', b"<html>"], ids=len)
+def test_a_peer_whose_series_can_not_be_read_is_asked_for_each_instance(
+    script: ModuleType, node: HttpNode, whole: bytes
+) -> None:
+    def answer(request: HttpRequest) -> HttpAnswer:
+        by_series = json.loads(request.body).get("Level") == "Series"
+        return HttpAnswer(200, whole) if by_series else answer_json([{"ID": "1"}])(request)
+
+    node.respond = answer
+    peers = script.Peers({}, Knows({"Url": node.url}))
+    assert peers.instances_of("PEER", ["1", "2"], ["study"]) == {"1"}
+
+
 def test_an_https_proxy_is_left_to_orthanc(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -201,17 +233,17 @@ def test_a_destination_without_a_check_is_always_right(script: ModuleType) -> No
 def test_questions_of_one_destination_never_wait_for_another_and_rows_share_them(script: ModuleType) -> None:
     stuck, asked = threading.Event(), list[tuple[str, int]]()
 
-    def has(destination: str, instances: list[str]) -> set[str]:
+    def has(destination: str, instances: list[str], _whole: list[str]) -> set[str]:
         if destination == "STUCK":
             stuck.wait(10)
         asked.append((destination, len(instances)))
         return {each for each in instances if not each.startswith("lost")}
 
-    verifier = script.Verifier(has, threading.Event())
-    verifier.add("STUCK", 1, ["a"])
+    verifier = script.Verifier(has, Knows({}), threading.Event())
+    verifier.add("STUCK", 1, script.Asked(("a",)))
     for row in range(2, 12):
-        verifier.add("WELL", row, [f"{row}-{number}" for number in range(20)] + ["lost"])
-        verifier.add("WELL", row, ["twice"])  # asked for already
+        verifier.add("WELL", row, script.Asked((*(f"{row}-{number}" for number in range(20)), "lost")))
+        verifier.add("WELL", row, script.Asked(("twice",)))  # asked for already
     wait_until(lambda: len(verifier.answers) == 10)
     assert verifier.number("STUCK") == 1
     answers = [verifier.take() for _ in range(10)]
@@ -222,3 +254,59 @@ def test_questions_of_one_destination_never_wait_for_another_and_rows_share_them
     assert not verifier.is_under_way(2)
     stuck.set()
     wait_until(lambda: verifier.answers)
+
+
+class Archive:
+    """A loopback to an Orthanc with three studies: of two series, of one, and of one that is too large to be asked for whole.
+
+    The first two are of one patient, `p`.
+    """
+
+    def __init__(self, large: int) -> None:
+        self.large, self.asked = large, 0
+
+    def post(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        assert (path, body["Level"]) == ("/tools/bulk-content", "Series")
+        self.asked += 1
+        series = {"a1": ("a", ["1", "2"]), "a2": ("a", ["3"]), "b1": ("b", ["4"])}
+        series["c1"] = ("c", [f"large {number}" for number in range(self.large)])
+        return [
+            {"ID": each, "ParentStudy": study, "Instances": instances}
+            for each, (study, instances) in series.items()
+            if {each, study, "p" if study in "ab" else ""} & {*body["Resources"]}
+        ]
+
+
+def test_all_that_a_study_or_series_has_here_is_asked_for_in_one_question(script: ModuleType) -> None:
+    questions, archive = list[tuple[int, list[str]]](), Archive(script.LARGEST_WHOLE + 1)
+
+    def has(_destination: str, instances: list[str], whole: list[str]) -> set[str]:
+        questions.append((len(instances), whole))
+        return {*instances} - {"3"}
+
+    verifier = script.Verifier(has, archive, threading.Event())
+    for row, whole in enumerate(("a", "b1", "a2", "c", "gone")):
+        verifier.add("PEER", row, script.Asked((), whole))
+    verifier.add("PEER", 5, script.Asked(("9",)))
+    wait_until(lambda: len(verifier.answers) == 6)
+    answers = [verifier.take() for _ in range(6)]
+    assert [len(answer.asked) for answer in answers] == [3, 1, 1, script.LARGEST_WHOLE + 1, 0, 1]
+    assert [answer.missing for answer in answers] == [("3",), (), ("3",), (), (), ()]
+    assert questions == [(script.LARGEST_WHOLE + 6, ["a", "b1", "a2", "gone"])]
+    assert archive.asked == 1
+    verifier.add("PEER", 6, script.Asked((), "p", "Patient"))
+    verifier.add("PEER", 7, script.Asked((), "b", "Study"))
+    wait_until(lambda: len(verifier.answers) == 2)
+    assert [verifier.take().asked for _ in range(2)] == [("1", "2", "3", "4"), ("4",)]
+
+
+def test_rows_are_not_settled_where_this_orthanc_does_not_answer(script: ModuleType) -> None:
+    class Away:
+        def post(self, _path: str, _body: object) -> None:
+            raise OSError("connection refused")
+
+    verifier = script.Verifier(lambda *_: set(), Away(), threading.Event())
+    verifier.add("PEER", 1, script.Asked((), "a"))
+    wait_until(lambda: verifier.answers)
+    answer = verifier.take()
+    assert answer.error == "connection refused"
