@@ -32,7 +32,7 @@ def dcmtk_program(name: str) -> str:
 
 
 def send_by_cstore(files: Storable, *, port: int, aet: str = "STORESCU", called: str = "ANY-SCP") -> str:
-    """Send files, bytes or datasets to a port of this machine with dcmtk's `dcmsend`, as they are and in this order; its report."""
+    """Send files, bytes or datasets to a port of this machine with dcmtk's `dcmsend`, as they are, in order; its report."""
     program = dcmtk_program("dcmsend")
     number = -1
     with tempfile.TemporaryDirectory() as folder:

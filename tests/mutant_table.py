@@ -391,7 +391,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if len(here) == len(resources):\n                raise": "if False:\n                raise",
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_proofs.py"): {
-        '            if status != http.HTTPStatus.OK:\n                raise ValueError(f"{name} answers {status} when': '            if False:\n                raise ValueError(f"{name} answers {status} when',
+        '        if status != http.HTTPStatus.OK:\n            raise ValueError(f"{name} answers {status} when': '        if False:\n            raise ValueError(f"{name} answers {status} when',
         "return {key for key, uuid in there.items() if uuid}": "return set(instances)",
     },
     ("src/forwarding/routing.py", "tests/forwarding/unit/test_routing.py"): {
