@@ -2527,6 +2527,34 @@ def _speak_for_all() -> None:
     register_route("/scripts/health", {"GET": health}, _never)
 
 
+# ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
+
+
+ITEMS_PER_PAGE = 100  # unless a request names its limit
+
+Row = Mapping[str, Any]
+
+
+def page_answer(
+    parameters: Mapping[str, Any],
+    total: int,
+    read: Callable[[int, int], Sequence[Row]],
+    shown: Callable[[Row], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page of a list that a request asks for by `since` and `limit` (`PAGE_PARAMETERS`).
+
+    Parameters
+    ----------
+    total : the number of rows of the whole list.
+    read : returns at most so many rows (its second argument) after the one with this number (its first), oldest first.
+    shown : returns a row as the answer has it, its number as `ID`.
+    """
+    since, limit = parameters.get("since", 0), parameters.get("limit", ITEMS_PER_PAGE)
+    rows = read(since, limit + 1)
+    items = [shown(row) for row in rows[:limit]]
+    return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
 
 
@@ -3500,6 +3528,16 @@ class NotificationRetry(Retry):
     }
     first: ClassVar[float] = FIRST_NOTIFICATION_DELAY_SECONDS
 
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead`. Choose more than the longest outage that you expect."
+            ),
+        },
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -4382,19 +4420,16 @@ class Records:
         rows = self._ledger.rows("SELECT state, COUNT(*) n FROM requests GROUP BY state")
         return {row["state"]: row["n"] for row in rows}
 
-    def page(self, parameters: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]], int | None]:
-        """Return how many requests there are, a page of them, newest first, and the `since` of the next page.
+    def count(self, state: str | None) -> int:
+        """Return the number of requests, of all or in a state."""
+        return sum(number for each, number in self.totals().items() if state in (None, each))
 
-        `parameters` : `since` (an id; the page begins below it), `limit`, `state`.
-        """
-        since, limit = parameters.get("since", 2**62), parameters.get("limit", 100)
-        where, values = ("AND state=?", (parameters["state"],)) if "state" in parameters else ("", ())
-        rows = self._ledger.rows(
-            f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
-            *(since, *values, limit + 1),
+    def page(self, since: int, limit: int, state: str | None) -> list[dict[str, Any]]:
+        """Return at most so many requests after the one with this number, oldest first, of all or in a state."""
+        where, values = ("", ()) if state is None else ("AND state=?", (state,))
+        return self._ledger.rows(
+            f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?", since, *values, limit
         )
-        total = self._ledger.rows(f"SELECT COUNT(*) n FROM requests WHERE 1 {where}", *values)[0]["n"]
-        return total, rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
 
 def interrupted_move(row: Mapping[str, Any]) -> Move:
@@ -4707,9 +4742,11 @@ class Routes:
 
     @takes({**PAGE_PARAMETERS, "state": Text()})
     def requests(self, request: Request) -> dict[str, Any]:
-        """Return a page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
-        total, rows, following = self._interceptor.records.page(request.parameters)
-        return {"Total": total, "Items": [self._item(row) for row in rows], "Next": following}
+        """Return a page of requests, oldest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        records, state = self._interceptor.records, request.parameters.get("state")
+        return page_answer(
+            request.parameters, records.count(state), lambda since, limit: records.page(since, limit, state), self._item
+        )
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {

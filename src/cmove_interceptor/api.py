@@ -8,6 +8,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, Text, takes
 from common.routes import Refused, Request, one_line
 from common.times import utc, utc_or_none
@@ -33,9 +34,11 @@ class Routes:
 
     @takes({**PAGE_PARAMETERS, "state": Text()})
     def requests(self, request: Request) -> dict[str, Any]:
-        """Return a page of requests, newest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
-        total, rows, following = self._interceptor.records.page(request.parameters)
-        return {"Total": total, "Items": [self._item(row) for row in rows], "Next": following}
+        """Return a page of requests, oldest first, with what came of them: `since` (the last one's id), `limit`, `state`."""
+        records, state = self._interceptor.records, request.parameters.get("state")
+        return page_answer(
+            request.parameters, records.count(state), lambda since, limit: records.page(since, limit, state), self._item
+        )
 
     def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -60,19 +60,16 @@ class Records:
         rows = self._ledger.rows("SELECT state, COUNT(*) n FROM requests GROUP BY state")
         return {row["state"]: row["n"] for row in rows}
 
-    def page(self, parameters: Mapping[str, Any]) -> tuple[int, list[dict[str, Any]], int | None]:
-        """Return how many requests there are, a page of them, newest first, and the `since` of the next page.
+    def count(self, state: str | None) -> int:
+        """Return the number of requests, of all or in a state."""
+        return sum(number for each, number in self.totals().items() if state in (None, each))
 
-        `parameters` : `since` (an id; the page begins below it), `limit`, `state`.
-        """
-        since, limit = parameters.get("since", 2**62), parameters.get("limit", 100)
-        where, values = ("AND state=?", (parameters["state"],)) if "state" in parameters else ("", ())
-        rows = self._ledger.rows(
-            f"SELECT * FROM requests WHERE id<? {where} ORDER BY id DESC LIMIT ?",
-            *(since, *values, limit + 1),
+    def page(self, since: int, limit: int, state: str | None) -> list[dict[str, Any]]:
+        """Return at most so many requests after the one with this number, oldest first, of all or in a state."""
+        where, values = ("", ()) if state is None else ("AND state=?", (state,))
+        return self._ledger.rows(
+            f"SELECT * FROM requests WHERE id>? {where} ORDER BY id LIMIT ?", since, *values, limit
         )
-        total = self._ledger.rows(f"SELECT COUNT(*) n FROM requests WHERE 1 {where}", *values)[0]["n"]
-        return total, rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
 
 def interrupted_move(row: Mapping[str, Any]) -> Move:

@@ -198,6 +198,16 @@ class NotificationRetry(Retry):
     }
     first: ClassVar[float] = FIRST_NOTIFICATION_DELAY_SECONDS
 
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead`. Choose more than the longest outage that you expect."
+            ),
+        },
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

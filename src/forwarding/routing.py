@@ -40,6 +40,14 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
+    """Return what is left of a batch; None stands for all of it."""
+    gone = set(taken or ())
+    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
+    origins = {one: batch.origins[one] for one in left if one in batch.origins}
+    return dataclasses.replace(batch, instances=left, origins=origins)
+
+
 def load_matcher(spec: str, folder: Path) -> Matcher:
     """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
 
@@ -96,7 +104,10 @@ class Router:
         return None
 
     def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """Return what each rule says, up to the first that matches where only that counts.
+        """Return what each rule says, where only the first counts up to that.
+
+        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
+        where those arrive alone.
 
         `known` are the destinations there are, `every` those of a rule without a list of them.
 
@@ -108,7 +119,9 @@ class Router:
         for rule in self._rules:
             found.append(self._verdict(rule, batch, known, every))
             if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
-                break
+                batch = _without(batch, found[-1].instances)
+                if not batch.instances:
+                    break
         return found
 
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:

@@ -194,7 +194,7 @@ def configuration(
 
 
 def last(server: OrthancServer) -> dict[str, Any]:
-    return dict(server.get("/cmove-interceptor/requests", limit=1)["Items"][0])
+    return dict(server.get("/cmove-interceptor/requests", limit=1000)["Items"][-1])
 
 
 def has_counts(server: OrthancServer) -> bool:

@@ -195,17 +195,22 @@ def test_a_list_is_asked_for_properly_or_it_is_a_400(pair: tuple[OrthancServer, 
     assert pair[1].request("GET", f"/cmove-interceptor/requests?{query}").status_code == 400
 
 
-def test_requests_are_listed_newest_first_in_pages(
+def test_requests_are_listed_oldest_first_in_pages(
     pair: tuple[OrthancServer, OrthancServer], shared_destination: Destination
 ) -> None:
     server = pair[1]
+    route, before = "/cmove-interceptor/requests", server.get("/cmove-interceptor/requests", limit=1000)["Items"]
     for patient in ("P1", "P2", "U1"):
         c_move(server, "PATIENT", PatientID=patient)
     shared_destination.take()
-    page = server.get("/cmove-interceptor/requests", limit=2)
-    assert [item["Request"]["PatientID"] for item in page["Items"]] == ["U1", "P2"]
-    more = server.get("/cmove-interceptor/requests", limit=1, since=page["Next"])
-    assert [item["Request"]["PatientID"] for item in more["Items"]] == ["P1"]
+    since = before[-1]["ID"] if before else 0
+    page = server.get(route, limit=2, since=since)
+    assert [item["Request"]["PatientID"] for item in page["Items"]] == ["P1", "P2"]
+    assert page["Total"] == len(before) + 3
+    more = server.get(route, limit=1, since=page["Next"], state="moved")
+    assert [item["Request"]["PatientID"] for item in more["Items"]] == ["U1"]
+    assert more["Next"] is None
+    assert server.get(route, limit=1)["Items"][0]["ID"] == 1
 
 
 def test_combined_with_others_it_does_the_same(

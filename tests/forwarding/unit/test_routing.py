@@ -70,6 +70,17 @@ def test_of_a_study_only_the_instances_of_the_wanted_origin_are_sent(routing: Ro
     assert (verdict.matched, verdict.why) == (False, "no instance has this Origin")
 
 
+def test_what_the_first_rule_leaves_for_its_origin_is_decided_by_the_next(routing: Routing) -> None:
+    """A dose report from another device comes with the images of a study, or alone: it is sent to the same place."""
+    origins = [routing.rules.Origin(remote_aet=(name,)) for name in ("CT*", "MR*")]
+    rules: list[dict[str, Any]] = [{"origin": origins[0]}, {"destinations": ("VNA",)}, {"destinations": ("PACS",)}]
+    assert shown(routing.verdicts(*rules)) == [("r0", ("PACS",), ("i1",)), ("r1", ("VNA",), ("i2",))]
+    rules = [{"origin": origins[0], "destinations": ()}, {"origin": origins[1], "destinations": ("VNA",)}, {}]
+    assert shown(routing.verdicts(*rules)) == [("r0", (), ("i1",)), ("r1", ("VNA",), ("i2",))]
+    assert len(routing.verdicts({"origin": origins[0]})) == 1
+    assert [each.instances for each in routing.verdicts(*rules, first_only=False)] == [("i1",), ("i2",), ("i1", "i2")]
+
+
 def test_a_query_is_answered_by_orthanc_for_this_very_study(routing: Routing) -> None:
     query = {"StudyDescription": "HEAD*"}
     routing.rest.answers["POST", "/tools/find"] = ["another", "a1"]
