@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,16 @@ class StandIn:
             yield self
         finally:
             sys.path[:] = path
-            for name in ["orthanc", *self._modules]:
+            for name in ["orthanc", *self._modules, *self._packages(before)]:
                 sys.modules.pop(name, None)
                 if name in before:
                     sys.modules[name] = before[name]
+
+    def _packages(self, before: Mapping[str, types.ModuleType]) -> list[str]:
+        """Return the modules of packages that were imported since then and know this stand-in: they would call no other."""
+        new = {name: module for name, module in sys.modules.items() if name.partition(".")[0] not in before}
+        ours = {name.partition(".")[0] for name, each in new.items() if getattr(each, "orthanc", None) is self.module}
+        return [name for name in new if name.partition(".")[0] in ours]
 
     def load(self, script: Path | str) -> types.ModuleType:
         """Run a script as the plugin does (a module of the file's name, its folder first on `sys.path`), anew each time.

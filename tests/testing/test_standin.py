@@ -275,6 +275,25 @@ def test_a_script_is_loaded_anew_each_time_and_leaves_nothing_behind(tmp_path: P
         StandIn().load(script)
 
 
+def test_a_package_is_loaded_anew_with_all_its_modules(tmp_path: Path) -> None:
+    package = tmp_path / "quite_new_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "quiet.py").write_text("SEEN = []\n")
+    (package / "speaks.py").write_text(
+        "import orthanc\nfrom . import quiet\ndef speak():\n    orthanc.LogWarning('here')\n"
+    )
+    script = (
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom quite_new_package import speaks\nspeaks.speak()\n"
+    )
+    for _ in range(2):
+        standin = StandIn()
+        with standin.installed():
+            standin.load(script)
+            standin.assert_logged("here", "warning")
+        assert not [name for name in sys.modules if name.startswith("quite_new_package")]
+
+
 @pytest.mark.parametrize(
     ("handler", "why"),
     [

@@ -13,7 +13,7 @@ def test_what_a_person_drops_while_those_before_it_are_made_is_not_made(source: 
     ledger = source("common.ledger").Ledger(tmp_path / "x.sqlite")
     work = source("common.work").Work(ledger)
     attempts = source("anonymize_series.attempts").Attempts(
-        ledger, work, source("common.retry").Retry(), threading.Event()
+        ledger, work, source("common.retry").Retry(), threading.Event(), source("common.worker").Trouble("x")
     )
     rows = [ledger.add("research", name, {}, task="anonymize") for name in ("a1", "b2", "c3")]
     made: list[str] = []
