@@ -207,7 +207,7 @@ def test_requests_are_listed_oldest_first_in_pages(
     page = server.get(route, limit=2, since=since)
     assert [item["Request"]["PatientID"] for item in page["Items"]] == ["P1", "P2"]
     assert page["Total"] == len(before) + 3
-    more = server.get(route, limit=1, since=page["Next"], state="moved")
+    more = server.get(route, limit=1, since=page["Next"], state=page["Items"][0]["State"])
     assert [item["Request"]["PatientID"] for item in more["Items"]] == ["U1"]
     assert more["Next"] is None
     assert server.get(route, limit=1)["Items"][0]["ID"] == 1
