@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The tables of docs/: keys from a script's `Settings`, routes from what it registers. cog runs it (`make build`)."""
 
+import contextlib
 import dataclasses
 import json
-import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -19,28 +19,26 @@ ROOT = Path(__file__).parent.parent
 
 def keys(script: str, section: str = "Settings") -> None:
     """Write the table of the keys of a script's section, nested ones by their path; or those of another dataclass of it."""
-    settings = getattr(_load(script), section)
-    _out("| Key | Default | Allowed | Meaning |", "|---|---|---|---|", *_rows(settings, ""))
+    with _loaded(script) as module:
+        _out("| Key | Default | Allowed | Meaning |", "|---|---|---|---|", *_rows(getattr(module, section), ""))
 
 
 def routes(script: str) -> None:
     """Write the table of the routes of a script: method, path, parameters, and the first line of the handler's docstring."""
     lines = []
-    for route in listed(_load(script).ROUTES):
-        taken = ", ".join(f"`{name}`" for name in route["Parameters"])
-        lines.append(f"| `{route['Method']} {route['Path']}` | {taken} | {route['Does']} |")
+    with _loaded(script) as module:
+        for route in listed(module.ROUTES):
+            taken = ", ".join(f"`{name}`" for name in route["Parameters"])
+            lines.append(f"| `{route['Method']} {route['Path']}` | {taken} | {route['Does']} |")
     _out("| Route | Parameters | What it does |", "|---|---|---|", *lines)
 
 
-def _load(script: str) -> types.ModuleType:
-    for name in [each for each in sys.modules if each.partition(".")[0] == Path(script).parent.name]:
-        del sys.modules[name]  # the modules of a package hold the stand-in of the last time
+@contextlib.contextmanager
+def _loaded(script: str) -> Iterator[types.ModuleType]:
+    """Load a script on a stand-in, which is there as long as it is looked at: types are looked up in modules, by name."""
     standin = StandIn("7.1")
     with standin.installed():
-        module = standin.load(ROOT / script)
-    # get_type_hints looks the module of a dataclass up by name.
-    sys.modules[module.__name__] = module
-    return module
+        yield standin.load(ROOT / script)
 
 
 def _rows(settings: Any, path: str) -> Iterator[str]:
