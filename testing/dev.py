@@ -32,6 +32,8 @@ ROOT = Path(__file__).parent.parent
 LOOK_EVERY = 0.1  # seconds
 STOPPING = "Orthanc is stopping"  # in the log, after the script has had its ORTHANC_STOPPED
 PATIENCE = 2.0  # seconds that the script has for that
+# Python takes its cache for current if the second and the size of the source are the same: two quick changes, and the first runs.
+NO_CACHE = {"PYTHONDONTWRITEBYTECODE": "1"}
 COLORS = {"E": "\033[31m", "W": "\033[33m", "I": "\033[2m", "T": "\033[2m"}
 NOT_JSON = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)  # a text, which is left, or a comment
 BOLD, PLAIN = "\033[1m", "\033[0m"
@@ -130,7 +132,11 @@ class Development:
         }
         path = os.pathsep.join(filter(None, (site_packages(), str(ROOT))))  # finds event_dispatcher.py here
         self.server = OrthancServer(
-            folder, self._script, self._configuration(), environment={"PYTHONPATH": path}, verbose=options.verbose
+            folder,
+            self._script,
+            self._configuration(),
+            environment={"PYTHONPATH": path, **NO_CACHE},
+            verbose=options.verbose,
         )
 
     def _configuration(self) -> dict[str, Any]:
