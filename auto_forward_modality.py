@@ -63,6 +63,7 @@ import urllib.parse
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
 
@@ -153,7 +154,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1194,6 +1194,72 @@ def identifiers_in(listed: Iterable[Any]) -> list[str]:
     return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -1666,9 +1732,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -2480,9 +2545,8 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-CLOCK_WAS_SET = (
-    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
-)
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -2680,11 +2744,11 @@ def _spans_since(began: int) -> list[tuple[str, str]]:
     now, passed = time.time(), time.monotonic() - LOADED_STEADY
     if began != int(LOADED) and began <= now:
         spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
         spans = [(LOADED, LOADED + passed), (now - passed, now)]
     else:
         spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
 
 
 def _as_dated(seconds: float) -> str:
@@ -5175,7 +5239,7 @@ class Forwarder:
         self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
-        self.loopback = Loopback(configuration)
+        self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
@@ -5258,51 +5322,6 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
     )
 
 
-# ---- src/forwarding/threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
-
-
-T = TypeVar("T")
-
-
-def at_most(turns: threading.BoundedSemaphore, handler: RouteHandler) -> RouteHandler:
-    """Return a handler that answers 503 at once to more requests at a time than there are turns.
-
-    Each of them asks Orthanc over loopback: if they had all its HTTP threads, no thread were left to answer them.
-    """
-
-    @functools.wraps(handler)  # with what it takes
-    def bounded(request: Any) -> Any:
-        if not turns.acquire(blocking=False):
-            raise Refused(503, "Too many requests at a time; try again")
-        try:
-            return handler(request)
-        finally:
-            turns.release()
-
-    return bounded
-
-
-def in_a_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns in a thread of its own: a user's code may need, and import, more than 100 KB of stack take."""
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-        finally:
-            close_connections()
-
-    thread = threading.Thread(target=run, name="rules/test", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
 # ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 
@@ -5327,8 +5346,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return found
 
     register_status(name, look, rows.status, unavailable)
-    # Those that ask Orthanc each time.
-    bounded = functools.partial(at_most, threading.BoundedSemaphore(max(1, forwarder.loopback.http_threads // 3)))
+    bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -5524,7 +5542,8 @@ class DestinationRoutes:
         batch = engine.assignment.batch_of(data, resource)
         known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted))
+            # A matcher is a user's code, and may need any stack.
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:

@@ -65,6 +65,7 @@ import urllib.request
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
 
@@ -155,7 +156,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1283,6 +1283,72 @@ def identifiers_in(listed: Iterable[Any]) -> list[str]:
     return [each if isinstance(each, str) else each["ID"] for each in listed]
 
 
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
 # ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
 
 
@@ -1755,9 +1821,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -2569,9 +2634,8 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-CLOCK_WAS_SET = (
-    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
-)
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -2769,11 +2833,11 @@ def _spans_since(began: int) -> list[tuple[str, str]]:
     now, passed = time.time(), time.monotonic() - LOADED_STEADY
     if began != int(LOADED) and began <= now:
         spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
         spans = [(LOADED, LOADED + passed), (now - passed, now)]
     else:
         spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
 
 
 def _as_dated(seconds: float) -> str:
@@ -5177,7 +5241,7 @@ class Forwarder:
         self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
-        self.loopback = Loopback(configuration)
+        self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
@@ -5260,51 +5324,6 @@ def _about_new_ledger(name: str, ledger: Ledger) -> str:
     )
 
 
-# ---- src/forwarding/threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
-
-
-T = TypeVar("T")
-
-
-def at_most(turns: threading.BoundedSemaphore, handler: RouteHandler) -> RouteHandler:
-    """Return a handler that answers 503 at once to more requests at a time than there are turns.
-
-    Each of them asks Orthanc over loopback: if they had all its HTTP threads, no thread were left to answer them.
-    """
-
-    @functools.wraps(handler)  # with what it takes
-    def bounded(request: Any) -> Any:
-        if not turns.acquire(blocking=False):
-            raise Refused(503, "Too many requests at a time; try again")
-        try:
-            return handler(request)
-        finally:
-            turns.release()
-
-    return bounded
-
-
-def in_a_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns in a thread of its own: a user's code may need, and import, more than 100 KB of stack take."""
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-        finally:
-            close_connections()
-
-    thread = threading.Thread(target=run, name="rules/test", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
 # ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
 
 
@@ -5329,8 +5348,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return found
 
     register_status(name, look, rows.status, unavailable)
-    # Those that ask Orthanc each time.
-    bounded = functools.partial(at_most, threading.BoundedSemaphore(max(1, forwarder.loopback.http_threads // 3)))
+    bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -5526,7 +5544,8 @@ class DestinationRoutes:
         batch = engine.assignment.batch_of(data, resource)
         known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted))
+            # A matcher is a user's code, and may need any stack.
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
@@ -5582,194 +5601,28 @@ def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+# ---- src/forwarding/peer_http.py: HTTP to a peer as Orthanc's own client would send it: proxy, authority, client certificate, user and headers.
 
 
-INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
-CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
-PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
 LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
-SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
-NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
-CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
-REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
-ASK_OPENLY_SECONDS = (
-    3600.0  # between two questions without a password; a server may bar who asks often without a password
-)
 
 
 class OnlyOrthancCanAskError(ValueError):
     """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
 
 
-class Peers:
-    """The peers that Orthanc knows.
+class PeerHttp:
+    """Sends requests to peers.
 
     Parameters
     ----------
-    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
-    loopback : to this Orthanc.
+    configuration : Orthanc's, which names proxy and authorities.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
-        self._configuration, self._loopback = configuration, loopback
-        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
-        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
-        self._asked_openly: dict[
-            str, float
-        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._configuration = configuration
 
-    def why_not(self, name: str) -> str:
-        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
-
-        Raises
-        ------
-        LoopbackError : this Orthanc does not answer.
-        """
-        until, why, was = self._found.get(name, (0.0, "", None))
-        public: dict[str, Any] | None = None
-        try:
-            public = self._public(name)
-            if time.monotonic() < until and public == was:
-                return why
-            self.check(name)
-            why = ""
-        except MisconfiguredError as error:
-            why = str(error)
-        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
-            if isinstance(error, LoopbackError) and error.status == 0:
-                raise
-            why = f"{name} can't be asked who it is: {error}"
-        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
-        self._found[name] = until, one_line(why), public
-        return one_line(why)
-
-    def check(self, name: str) -> None:
-        """Ask a peer for its `/system`, with its credentials and without following a redirect.
-
-        Raises
-        ------
-        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
-        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
-        """
-        try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
-        except (OnlyOrthancCanAskError, ssl.SSLError):
-            self._check_over_orthanc(name)
-            return
-        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
-            raise OSError(f"it answers {status} to GET /system")
-        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
-            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
-        if status != http.HTTPStatus.OK:
-            raise MisconfiguredError(
-                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
-            )
-        _raise_unless_orthanc(name, content)
-
-    def _check_over_orthanc(self, name: str) -> None:
-        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
-        url = str(self._public(name)["Url"])
-        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
-                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
-                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
-            self._asked_openly[url] = time.monotonic()
-        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
-        _raise_unless_orthanc(name, content)
-
-    def instances_of(self, name: str, instances: Collection[str], within: Collection[str] = ()) -> set[str]:
-        """Return which of these instances a peer says it has.
-
-        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
-        patient have another one.
-
-        Parameters
-        ----------
-        within : series and studies, whose lists are asked for first: an instance in the list of its series takes the peer a third
-            of the time that its own content takes. What they don't show is asked for one by one.
-
-        Raises
-        ------
-        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
-        """
-        there = self._listed_in(name, within) if within else set[str]()
-        there |= {one["ID"] for one in self._content(name, {*instances} - there, short=True)}
-        return there.intersection(instances)
-
-    def _listed_in(self, name: str, resources: Collection[str]) -> set[str]:
-        body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
-        with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
-            return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
-        return set()
-
-    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
-        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
-
-        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
-
-        Raises
-        ------
-        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
-        """
-        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
-        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
-            raise ValueError(
-                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
-            )
-        return {key for key, uuid in there.items() if uuid}
-
-    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
-        keys, found = list(instances), list[dict[str, Any]]()
-        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
-            some = keys[start : start + INSTANCES_PER_QUESTION]
-            # Metadata is not needed here, and takes a quarter of the time.
-            found += self._ask(name, {"Resources": some, "Short": short, "Metadata": False})
-        return [one for one in found if one["ID"] in instances]
-
-    def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the content of resources in a peer, by its `/tools/bulk-content`."""
-        body, path = json.dumps(question).encode(), "/tools/bulk-content"
-        status, _, content = self._request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
-        if status != http.HTTPStatus.OK:
-            raise ValueError(f"{name} answers {status} when asked which instances it has")
-        listed = _decoded(content)
-        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
-            raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
-        return listed
-
-    def settings(self, name: str) -> dict[str, Any]:
-        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
-
-        Raises
-        ------
-        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
-        ValueError : Orthanc does not know it.
-        """
-        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
-        if isinstance(peer, list):
-            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
-        if public.get("Pkcs11"):
-            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
-        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
-        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
-            public
-        ):
-            return {**peer, "Url": public["Url"]}
-        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
-            raise OnlyOrthancCanAskError(
-                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
-            )
-        return {"Url": public["Url"]}
-
-    def _public(self, name: str) -> dict[str, Any]:
-        public: dict[str, Any] = self._loopback.get("/peers?expand")
-        if name not in public:
-            raise ValueError(f"Orthanc does not know {name}")
-        return dict(public[name])
-
-    def _request(
+    def request(
         self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Send one request, and return status, headers and content of its answer. No redirect is followed.
@@ -5858,6 +5711,202 @@ class _Proxied(http.client.HTTPConnection):
     credentials: Mapping[str, str] = {}
 
 
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
+    if not proxy.username:
+        return {}
+    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
+    return {"Proxy-Authorization": _basic(user, password)}
+
+
+# ---- src/forwarding/peers.py: Peers, asked directly as Orthanc's own HTTP client would ask: whether one is an Orthanc, and which instances it has.
+
+
+INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
+CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
+PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
+SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
+NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
+CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
+REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
+ASK_OPENLY_SECONDS = (
+    3600.0  # between two questions without a password; a server may bar who asks often without a password
+)
+
+
+class Peers:
+    """The peers that Orthanc knows.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the passwords; Orthanc shows only what it knows of a peer besides.
+    loopback : to this Orthanc.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+        self._configuration, self._loopback, self._http = configuration, loopback, PeerHttp(configuration)
+        # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
+        self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
+        self._asked_openly: dict[
+            str, float
+        ] = {}  # by URL: when it was asked without a password last, and did not redirect
+
+    def why_not(self, name: str) -> str:
+        """Return why nothing may be sent to a peer now, or nothing; it is asked once a minute at most.
+
+        Raises
+        ------
+        LoopbackError : this Orthanc does not answer.
+        """
+        until, why, was = self._found.get(name, (0.0, "", None))
+        public: dict[str, Any] | None = None
+        try:
+            public = self._public(name)
+            if time.monotonic() < until and public == was:
+                return why
+            self.check(name)
+            why = ""
+        except MisconfiguredError as error:
+            why = str(error)
+        except (OSError, http.client.HTTPException, ValueError, LoopbackError) as error:
+            if isinstance(error, LoopbackError) and error.status == 0:
+                raise
+            why = f"{name} can't be asked who it is: {error}"
+        until = time.monotonic() + (REFUSED_SECONDS if why else CONFIRMED_SECONDS)
+        self._found[name] = until, one_line(why), public
+        return one_line(why)
+
+    def check(self, name: str) -> None:
+        """Ask a peer for its `/system`, with its credentials and without following a redirect.
+
+        Raises
+        ------
+        MisconfiguredError : it answers, but is no Orthanc (the address it redirects to is in the text), or refuses us.
+        OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
+        """
+        try:
+            status, headers, content = self._http.request(
+                self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS
+            )
+        except (OnlyOrthancCanAskError, ssl.SSLError):
+            self._check_over_orthanc(name)
+            return
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or status in NOT_NOW:
+            raise OSError(f"it answers {status} to GET /system")
+        if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+            raise MisconfiguredError(redirected(name, self.settings(name)["Url"], headers.get("Location", "")))
+        if status != http.HTTPStatus.OK:
+            raise MisconfiguredError(
+                f"{name} answers {status} to GET /system, which its user in OrthancPeers must be allowed to see"
+            )
+        _raise_unless_orthanc(name, content)
+
+    def _check_over_orthanc(self, name: str) -> None:
+        """Check over Orthanc's own connection, which follows redirects: whether there are any is asked without credentials."""
+        url = str(self._public(name)["Url"])
+        if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, headers, _ = self._http.request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
+                if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
+                    raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
+            self._asked_openly[url] = time.monotonic()
+        content = self._loopback.request_raw("GET", f"/peers/{urllib.parse.quote(name, safe='')}/system")[1]
+        _raise_unless_orthanc(name, content)
+
+    def instances_of(self, name: str, instances: Collection[str], within: Collection[str] = ()) -> set[str]:
+        """Return which of these instances a peer says it has.
+
+        Orthanc's identifier of an instance is made of PatientID, Study, Series and SOP Instance UID: the same UIDs under another
+        patient have another one.
+
+        Parameters
+        ----------
+        within : series and studies, whose lists are asked for first: an instance in the list of its series takes the peer a third
+            of the time that its own content takes. What they don't show is asked for one by one.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it can't be asked, or does not answer as an Orthanc.
+        """
+        there = self._listed_in(name, within) if within else set[str]()
+        there |= {one["ID"] for one in self._content(name, {*instances} - there, short=True)}
+        return there.intersection(instances)
+
+    def _listed_in(self, name: str, resources: Collection[str]) -> set[str]:
+        body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
+        with contextlib.suppress(ValueError):  # it has none of them, or so much that not all of it is read
+            return {str(one) for series in self._ask(name, body) for one in series.get("Instances", ())}
+        return set()
+
+    def copies_of(self, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Return of which instances, given as our `/tools/bulk-content` has them, a peer has a file of its own.
+
+        A peer that leads back to this server, or shares its database, names the very file (`FileUuid`) that we have.
+
+        Raises
+        ------
+        ValueError, OSError, HTTPException, LoopbackError : it has ours, can't be asked, or does not answer as an Orthanc.
+        """
+        there = {one["ID"]: one.get("FileUuid") for one in self._content(name, instances.keys(), short=False)}
+        if ours := sum(bool(uuid) and uuid == instances[key].get("FileUuid") for key, uuid in there.items()):
+            raise ValueError(
+                f"{name} leads back to this server, or shares its database: {ours} of {len(instances)} files are the same"
+            )
+        return {key for key, uuid in there.items() if uuid}
+
+    def _content(self, name: str, instances: Collection[str], *, short: bool) -> list[dict[str, Any]]:
+        keys, found = list(instances), list[dict[str, Any]]()
+        for start in range(0, len(keys), INSTANCES_PER_QUESTION):
+            some = keys[start : start + INSTANCES_PER_QUESTION]
+            # Metadata is not needed here, and takes a quarter of the time.
+            found += self._ask(name, {"Resources": some, "Short": short, "Metadata": False})
+        return [one for one in found if one["ID"] in instances]
+
+    def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the content of resources in a peer, by its `/tools/bulk-content`."""
+        body, path = json.dumps(question).encode(), "/tools/bulk-content"
+        status, _, content = self._http.request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
+        if status != http.HTTPStatus.OK:
+            raise ValueError(f"{name} answers {status} when asked which instances it has")
+        listed = _decoded(content)
+        if not isinstance(listed, list) or not all(isinstance(one, dict) and "ID" in one for one in listed):
+            raise ValueError(f"{name} does not answer as an Orthanc when asked which instances it has")
+        return listed
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the URL, user, password and so on of a peer: those of the configuration, if Orthanc uses them.
+
+        Raises
+        ------
+        OnlyOrthancCanAskError : Orthanc knows more than it shows, or than we can do.
+        ValueError : Orthanc does not know it.
+        """
+        public, peer = self._public(name), self._configuration.get("OrthancPeers", {}).get(name)
+        if isinstance(peer, list):
+            peer = dict(zip(("Url", "Username", "Password"), peer, strict=False))
+        if public.get("Pkcs11"):
+            raise OnlyOrthancCanAskError(f"the key of {name} is in a PKCS#11 module, which only Orthanc can use")
+        # A peer that was changed by PUT /peers/{id}, or lives in the database, is not what the configuration says.
+        if peer is not None and _public_part({**peer, "Url": peer.get("Url") or peer.get("URL")}) == _public_part(
+            public
+        ):
+            return {**peer, "Url": public["Url"]}
+        if any(public.get(key) for key in ("Username", "HttpHeaders", "CertificateFile")):
+            raise OnlyOrthancCanAskError(
+                f"Orthanc does not tell the password of {name}: only of peers in its configuration it can be used"
+            )
+        return {"Url": public["Url"]}
+
+    def _public(self, name: str) -> dict[str, Any]:
+        public: dict[str, Any] = self._loopback.get("/peers?expand")
+        if name not in public:
+            raise ValueError(f"Orthanc does not know {name}")
+        return dict(public[name])
+
+
 def redirected(name: str, url: str, location: str) -> str:
     """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
     where = "no address"
@@ -5890,17 +5939,6 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
     """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
-
-
-def _basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
-    if not proxy.username:
-        return {}
-    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
-    return {"Proxy-Authorization": _basic(user, password)}
 
 
 # ---- src/auto_forward_peer.py

@@ -272,7 +272,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -845,9 +844,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -944,9 +942,8 @@ def place_in_log(kept: int, newest: int, reader: str) -> int:
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-CLOCK_WAS_SET = (
-    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
-)
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -1144,11 +1141,11 @@ def _spans_since(began: int) -> list[tuple[str, str]]:
     now, passed = time.time(), time.monotonic() - LOADED_STEADY
     if began != int(LOADED) and began <= now:
         spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
         spans = [(LOADED, LOADED + passed), (now - passed, now)]
     else:
         spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
 
 
 def _as_dated(seconds: float) -> str:

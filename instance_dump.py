@@ -44,6 +44,7 @@ import traceback
 import urllib.parse
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -78,34 +79,6 @@ def preferred_type(accept: str | None, offered: Sequence[str]) -> str | None:
 
     best = max(offered, key=quality_of)
     return best if quality_of(best) > 0 else None
-
-
-# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
-
-
-# From the whole patient down to one image, and how Orthanc's routes call them.
-PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
-UID_TAG_OF = {
-    "Patient": "PatientID",
-    "Study": "StudyInstanceUID",
-    "Series": "SeriesInstanceUID",
-    "Instance": "SOPInstanceUID",
-}
-
-
-def orthanc_identifier(*values: str) -> str:
-    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
-
-    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
-    """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
-    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
-
-
-def is_orthanc_identifier(text: str) -> bool:
-    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
-    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
@@ -192,7 +165,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -304,34 +276,103 @@ def _is_json(headers: http.client.HTTPMessage) -> bool:
     return headers.get_content_type() == "application/json"
 
 
-# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
 
 
-def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
-    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
 
-    Parameters
-    ----------
-    package : its name for pip.
-    least : the oldest version that works, as `2.3`.
-    found : the version that is installed, None if none is.
-    debian : its name for apt, if Debian 12's version is new enough.
 
-    >>> package_problem("httpx", "0.23", "0.28.1") is None
-    True
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
     """
-    if found is not None and _numbers(found) >= _numbers(least):
-        return None
-    state = f"found {found}" if found else "found none"
-    by_apt = f"apt install {debian}, or " if debian else ""
-    return (
-        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
-        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
-    )
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
 
 
 # ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
@@ -681,105 +722,6 @@ def row_number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
-# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
-
-
-# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
-PROGRAM = re.compile(
-    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
-    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
-    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
-    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
-    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
-    r"([/ (].*)?"
-    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
-    re.IGNORECASE,
-)
-ROBOT = re.compile(
-    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
-    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
-    re.IGNORECASE,
-)
-AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
-MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
-BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
-OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
-
-
-def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
-    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
-
-    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
-    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
-    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
-    """
-    if sign := _sign_of_another_site(method, headers):
-        return 403, sign
-    if method == "GET":
-        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
-    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
-        return 415, "From a browser the body must be application/json"
-    return None
-
-
-def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
-    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
-    if site is not None and site.strip().lower() not in OWN_PAGES:
-        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
-    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
-        return ""  # the browser's own word, also behind a proxy that puts another Host in
-    if origin is not None and not _is_ours(origin, headers):
-        return f"This comes from another site's page (Origin: {origin[:100]})"
-    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
-        return f"This comes from another site's page (Referer: {referer[:100]})"
-    return ""
-
-
-def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
-    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
-    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
-    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
-    scheme, _, rest = address.strip().lower().partition("://")
-    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
-
-
-def _without_port(host: str) -> str:
-    """Return a host without the port that its scheme has anyway."""
-    return re.sub(r":(80|443)?\Z", "", host)
-
-
-def _sign_of_a_link(headers: Mapping[str, str]) -> str:
-    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
-    agent = headers.get("user-agent", "")
-    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
-    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
-        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
-    if "range" in headers:
-        return "This asks for a part of a file, as a player of media does (Range)"
-    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
-        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
-    if ROBOT.search(agent):
-        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
-    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
-        return ""
-    if BROWSER.match(agent):
-        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
-    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
-
-
-def _is_browser(headers: Mapping[str, str]) -> bool:
-    agent = headers.get("user-agent", "")
-    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
-
-
-def as_command(headers: Mapping[str, str], path: str) -> str:
-    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
-    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
-    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
-
-
 # ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
 
 
@@ -970,6 +912,130 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
         "Uri": uri,
     }
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/packages.py: Python packages that a script needs: whether one is missing or too old, and what a person does about it.
+
+
+def package_problem(package: str, least: str, found: str | None, debian: str = "") -> str | None:
+    """Return what is wrong with an installed package, and the remedy; None if it is there and new enough.
+
+    Parameters
+    ----------
+    package : its name for pip.
+    least : the oldest version that works, as `2.3`.
+    found : the version that is installed, None if none is.
+    debian : its name for apt, if Debian 12's version is new enough.
+
+    >>> package_problem("httpx", "0.23", "0.28.1") is None
+    True
+    """
+    if found is not None and _numbers(found) >= _numbers(least):
+        return None
+    state = f"found {found}" if found else "found none"
+    by_apt = f"apt install {debian}, or " if debian else ""
+    return (
+        f"it needs the Python package {package}, {least} or newer ({state}). Install it: {by_apt}a virtual environment "
+        'as in docs/install.md, "Packages" (the Dockerfile installs it); then restart Orthanc'
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
@@ -1484,9 +1550,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -2093,8 +2158,7 @@ class Dump:
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self._loopback = Loopback(configuration)
-        # Each request takes a second of Orthanc's HTTP threads, to read the file: all at once would wait for each other.
-        self._callers = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._turns = HttpTurns(configuration)
 
     @takes({"format": OneOf(choices=tuple(FORMATS))})
     def get(self, request: Request) -> Answer:
@@ -2103,13 +2167,9 @@ class Dump:
         instance = request.groups[0]
         if not is_orthanc_identifier(instance):
             raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")
-        if not self._callers.acquire(blocking=False):
-            raise Refused(503, "Too many requests at a time; try again")
-        try:
-            with FILES_IN_MEMORY:
-                return _in_a_thread(functools.partial(shown, self._read(instance), instance, chosen))
-        finally:
-            self._callers.release()
+        with self._turns.turn(), FILES_IN_MEMORY:
+            # Nested sequences need more stack than an HTTP thread has.
+            return in_a_thread(functools.partial(shown, self._read(instance), instance, chosen), "instance-dump")
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and the version of pydicom."""
@@ -2141,24 +2201,6 @@ def shown(content: bytes, instance: str, chosen: str) -> Answer:
     mime = FORMATS[chosen] + ("; charset=utf-8" if chosen == "text" else "")
     # Values come from anybody: no browser may take them for a page.
     return Answer(body.encode("utf-8", "replace"), mime=mime, headers={"X-Content-Type-Options": "nosniff"})
-
-
-def _in_a_thread(work: Callable[[], Answer]) -> Answer:
-    """Return what `work` returns in a thread of its own: Orthanc's have too small a stack for nested sequences."""
-    outcome: list[Answer | Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, name="instance-dump", daemon=True)
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
 
 
 def register() -> None:

@@ -62,6 +62,7 @@ import urllib.parse
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -319,7 +320,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
@@ -1646,9 +1646,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -2127,6 +2126,72 @@ def _speak_for_all() -> None:
         return
     register_route("/scripts", {"GET": list_scripts}, _never)
     register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -3830,8 +3895,7 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        # Each dry run holds one of Orthanc's HTTP threads and needs others: all at once would wait for each other.
-        self._dry_runs = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._turns = HttpTurns(configuration, "dry runs")
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -3927,17 +3991,14 @@ class Purges:
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
-        if not self._dry_runs.acquire(blocking=False):
-            raise Refused(503, "Too many dry runs at a time; try again")
         try:
-            content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            with self._turns.turn():
+                content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
             if not force and (refusal := self._running().too_many(content["Studies"])):
                 content["Refused"] = f"{refusal}; force=true does it nevertheless"
             return content
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
-        finally:
-            self._dry_runs.release()
 
     def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
         row = self._jobs.row(number)

@@ -42,7 +42,8 @@ from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
 from forwarding.identity import MisconfiguredError
-from forwarding.peers import OnlyOrthancCanAskError, Peers
+from forwarding.peer_http import OnlyOrthancCanAskError
+from forwarding.peers import Peers
 from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, wrong_with_settings
 from forwarding.transports import Transport
 

@@ -19,7 +19,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orthanc
@@ -32,6 +32,7 @@ except ImportError:
     pydicom = None
 
 from common.accept import preferred_type
+from common.http_threads import HttpTurns, in_a_thread
 from common.identifiers import is_orthanc_identifier
 from common.loopback import Loopback, LoopbackError
 from common.packages import package_problem
@@ -163,8 +164,7 @@ class Dump:
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self._loopback = Loopback(configuration)
-        # Each request takes a second of Orthanc's HTTP threads, to read the file: all at once would wait for each other.
-        self._callers = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._turns = HttpTurns(configuration)
 
     @takes({"format": OneOf(choices=tuple(FORMATS))})
     def get(self, request: Request) -> Answer:
@@ -173,13 +173,9 @@ class Dump:
         instance = request.groups[0]
         if not is_orthanc_identifier(instance):
             raise Refused(404, f"There is no instance {one_line(instance)[:60]!r}")
-        if not self._callers.acquire(blocking=False):
-            raise Refused(503, "Too many requests at a time; try again")
-        try:
-            with FILES_IN_MEMORY:
-                return _in_a_thread(functools.partial(shown, self._read(instance), instance, chosen))
-        finally:
-            self._callers.release()
+        with self._turns.turn(), FILES_IN_MEMORY:
+            # Nested sequences need more stack than an HTTP thread has.
+            return in_a_thread(functools.partial(shown, self._read(instance), instance, chosen), "instance-dump")
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and the version of pydicom."""
@@ -211,24 +207,6 @@ def shown(content: bytes, instance: str, chosen: str) -> Answer:
     mime = FORMATS[chosen] + ("; charset=utf-8" if chosen == "text" else "")
     # Values come from anybody: no browser may take them for a page.
     return Answer(body.encode("utf-8", "replace"), mime=mime, headers={"X-Content-Type-Options": "nosniff"})
-
-
-def _in_a_thread(work: Callable[[], Answer]) -> Answer:
-    """Return what `work` returns in a thread of its own: Orthanc's have too small a stack for nested sequences."""
-    outcome: list[Answer | Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, name="instance-dump", daemon=True)
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
 
 
 def register() -> None:

@@ -312,7 +312,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/event_dispatcher/calls.py", "tests/event_dispatcher/test_event_dispatcher.py"): {
         "self.is_over = self.future is not None and not self.future.set_running_or_notify_cancel()": "self.is_over = False",
     },
-    ("src/common/work.py", "tests/forwarding/unit/test_forwarder.py"): {
+    ("src/common/work.py", "tests/forwarding/unit/test_failures.py"): {
         # (i)
         "state='waiting', attempts=attempts-1, next_attempt=0": "state='waiting', next_attempt=0",
     },
@@ -331,8 +331,12 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/bisection.py", "tests/forwarding/unit/test_halves.py"): {
         "if not self._work.replace_data(row, data):\n": "if False:\n",
     },
-    ("src/forwarding/threads.py", "tests/forwarding/unit/test_turns.py"): {
-        "turns.acquire(blocking=False)": "turns.acquire(timeout=1)",
+    ("src/common/http_threads.py", "tests/forwarding/unit/test_turns.py"): {
+        "self._turns.acquire(blocking=False)": "self._turns.acquire(timeout=1)",
+        "// 3": "// 2",
+    },
+    ("src/common/http_threads.py", "tests/instance_dump/unit/test_guards.py"): {
+        "finally:\n            self._turns.release()": "finally:\n            pass",
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_whole_time.py"): {
         "self._work.give_whole_time(name)": "pass",
@@ -343,6 +347,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_peer_errors.py"): {
         "and public == was:": ":",
+    },
+    ("src/forwarding/peer_http.py", "tests/forwarding/unit/test_peer_errors.py"): {
         "except (ValueError, http.client.InvalidURL) as error:": "except KeyError as error:",
     },
     ("src/auto_retries/attempts.py", "tests/auto_retries/unit/test_changed_destinations.py"): {
@@ -377,17 +383,21 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_forwarder.py"): {
         "if self._destinations.is_paused(name) or not": "if not",
-        "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
         " or not self._destinations.is_open(name):": ":",
+    },
+    ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_jobs.py"): {
+        "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
     },
     ("src/forwarding/intake.py", "tests/forwarding/unit/test_restored_index.py"): {
         "self._sent.forget_numbers(place)": "pass",
         'self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))': "pass",
         "[0 if seq > place else seq, *more]": "[seq, *more]",
     },
-    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_forwarder.py"): {
-        "self.is_one_in_doubt = True\n                raise": "pass",
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_failures.py"): {
         'self.cancel_pending(row["queue"])': "pass",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_jobs.py"): {
+        "self.is_one_in_doubt = True\n                raise": "pass",
         "if len(here) == len(resources):\n                raise": "if False:\n                raise",
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_proofs.py"): {
@@ -416,7 +426,9 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/instance_dump.py", "tests/instance_dump/unit/test_guards.py"): {
         "if not is_orthanc_identifier(instance):": "if False:",
         "> MAX_FILE_BYTES:": "> MAX_FILE_BYTES * 99:",
-        "finally:\n            self._callers.release()": "finally:\n            pass",
+    },
+    ("src/purge_old_studies/studies.py", "tests/purge_old_studies/unit/test_guards.py"): {
+        "return fits(study, asked) and not came_lately(study, asked)": "return fits(study, asked)",
     },
     ("src/purge_old_studies/archive.py", "tests/purge_old_studies/unit/test_guards.py"): {
         "if is_protected:\n            return": "if False:\n            return",

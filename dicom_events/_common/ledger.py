@@ -209,9 +209,8 @@ class Ledger:
                 raise
 
     def _must_be_open(self) -> None:
-        if (
-            self._file < 0
-        ):  # a request came just before Orthanc's end: no bug, but sqlite3.ProgrammingError would look like one
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
             raise sqlite3.OperationalError(f"{self.path} is closed")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from anonymize_series.settings import NAME, SECTION, Settings
 from anonymize_series.tasks import ANONYMIZE, FIRST_TASKS, NO_RECIPE, RE_IDENTIFY, ROUTE
 from common.arrivals import Arrivals
 from common.changes import FEED_TABLES, Feed
+from common.http_threads import HttpTurns
 from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
@@ -55,7 +56,7 @@ class Anonymizer:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
+        self.turns = HttpTurns(configuration)  # of routes that ask Orthanc
         self.loopback, self._arrivals = Loopback(configuration), Arrivals(digests=False)
         self._peers = Peers(configuration, self.loopback)
         self.worker = Worker(NAME, self._open, self._turn, self.loopback.close)

@@ -73,6 +73,7 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
     by_tag, anywhere = identifying(original, kept)
     needles = {text: (keyword, text.encode()) for text, keyword in anywhere.items()}
     foreign = {text: keyword for text, keyword in anywhere.items() if not text.isascii()}
+    codecs = codecs_of(original) if foreign else set[str]()
     for _, _, element in elements_of(copy):
         if int(element.tag) in kept or element.tag.group == 0x7FE0:
             continue
@@ -90,9 +91,9 @@ def what_remains(copy: Any, original: Any, kept: frozenset[int]) -> str | None:
             if needle in text or encoded in data:
                 return f"{name} holds the {keyword} of the original"
         if foreign and data:
-            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs_of(original)]
-            if keyword := next((foreign[each] for each in foreign if any(each in text for text in readings)), ""):
-                return f"{name} holds the {keyword} of the original"
+            readings = [element.value.decode(codec, "ignore").lower() for codec in codecs]
+            if named := [text for text in foreign if any(text in reading for reading in readings)]:
+                return f"{name} holds the {foreign[named[0]]} of the original"
     return None
 
 

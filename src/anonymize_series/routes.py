@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The routes `/anonymize-series/…`."""
 
-import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anonymize_series.anonymizer import Anonymizer
@@ -29,8 +27,6 @@ class Routes:
 
     def __init__(self, anonymizer: Anonymizer) -> None:
         self._anonymizer, self._archive = anonymizer, Archive(anonymizer.loopback)
-        # What asks Orthanc holds one of its HTTP threads and needs another: all at once would wait for each other.
-        self._callers = threading.BoundedSemaphore(max(1, anonymizer.http_threads // 3))
 
     def register(self, refusal: str | None, *, is_unused: bool) -> None:
         """Register the routes; with a `refusal` (the configuration is wrong, or `is_unused`) they answer 503 with it."""
@@ -126,29 +122,19 @@ class Routes:
         recipe = request.parameters.get("Recipe", next(iter(recipes)) if len(recipes) == 1 else None)
         if recipe not in recipes:
             raise Refused(400, f"Recipe is {json.dumps(recipe)[:60]}, allowed: {names_of(recipes)}")
-        with self._asking():
+        with self._anonymizer.turns.turn():
             found = self._found(request)
         return self._add(ANONYMIZE, recipe, *found)
 
     def re_identify(self, request: Request) -> dict[str, Any]:
         """Take a result (a study, series or instance) back to the original study; return the work."""
         self._must_re_identify()
-        with self._asking():
+        with self._anonymizer.turns.turn():
             resource, level, instances = self._found(request)
             study_uid = self._archive.study_uid(instances[0])
         if self._anonymizer.register.study_of_copy(study_uid) is None:
             raise Refused(409, "The register knows no original of its study")
         return self._add(RE_IDENTIFY, NO_RECIPE, resource, level, instances)
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Ask Orthanc inside. Raises `Refused`: too many do already."""
-        if not self._callers.acquire(blocking=False):
-            raise Refused(503, "Too many requests at a time; try again")
-        try:
-            yield
-        finally:
-            self._callers.release()
 
     def _must_re_identify(self) -> None:
         if not self._anonymizer.settings.re_identify:

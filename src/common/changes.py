@@ -14,9 +14,8 @@ from common.place import place_in_log
 PAGE = 500  # changes a request
 GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
 LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-CLOCK_WAS_SET = (
-    60.0  # seconds between the time that has passed and what the clock says, from which on somebody has set it
-)
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
 # A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
 FEED_TABLES = f"""
 CREATE TABLE IF NOT EXISTS arrived(
@@ -214,11 +213,11 @@ def _spans_since(began: int) -> list[tuple[str, str]]:
     now, passed = time.time(), time.monotonic() - LOADED_STEADY
     if began != int(LOADED) and began <= now:
         spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET:
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
         spans = [(LOADED, LOADED + passed), (now - passed, now)]
     else:
         spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET)) for first, last in spans]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
 
 
 def _as_dated(seconds: float) -> str:

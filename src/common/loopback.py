@@ -38,7 +38,6 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self.http_threads = int(configuration.get("HttpThreadsCount", 50))
         self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))

@@ -4,11 +4,11 @@
 import dataclasses
 import functools
 import json
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.archive import instances_of
+from common.http_threads import in_a_thread
 from common.identifiers import PLURAL
 from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
@@ -23,7 +23,6 @@ from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
 from forwarding.routing import Batch
 from forwarding.rules import LEVELS, Rule
-from forwarding.threads import at_most, in_a_thread
 
 FILTERS = ("state", "destination", "job", "resource", "study")
 RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
@@ -46,8 +45,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
         return found
 
     register_status(name, look, rows.status, unavailable)
-    # Those that ask Orthanc each time.
-    bounded = functools.partial(at_most, threading.BoundedSemaphore(max(1, forwarder.loopback.http_threads // 3)))
+    bounded = forwarder.turns.bound  # those that ask Orthanc each time
     routes: dict[str, dict[str, Callable[[Request], Any]]] = {
         "deliveries": {"GET": rows.page},
         "deliveries/retry": {"POST": rows.retry_all},
@@ -243,7 +241,8 @@ class DestinationRoutes:
         batch = engine.assignment.batch_of(data, resource)
         known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted))
+            # A matcher is a user's code, and may need any stack.
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orthanc
 
+from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.quirks import KEPT_ALIVE
@@ -45,7 +46,7 @@ class Forwarder:
         self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
-        self.loopback = Loopback(configuration)
+        self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
         self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake

@@ -4,7 +4,6 @@
 Orthanc follows redirects, and a POST that is redirected becomes a GET: to Orthanc its answer is a success. So is a login page.
 """
 
-import base64
 import contextlib
 import http
 import http.client
@@ -19,11 +18,11 @@ from typing import Any
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 from forwarding.identity import MisconfiguredError
+from forwarding.peer_http import OnlyOrthancCanAskError, PeerHttp
 
 INSTANCES_PER_QUESTION = 100  # to `/tools/bulk-content`: more would hold up the peer's other work
 CHECK_TIMEOUT_SECONDS = 10.0  # until a peer has answered who it is
 PEER_TIMEOUT_SECONDS = 30.0  # until it has answered which of a hundred instances it has
-LARGEST_ANSWER = 4 * 1024 * 1024  # bytes; of a hundred instances in short form, 100 times what Orthanc needs
 SYSTEM_KEYS = ("ApiVersion", "DicomAet", "Version")  # of each Orthanc's /system
 NOT_NOW = (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)  # of a proxy; and all from 500 up
 CONFIRMED_SECONDS = 60.0  # that a peer that was found to be an Orthanc counts as one
@@ -31,10 +30,6 @@ REFUSED_SECONDS = 10.0  # that a peer that was not one counts as none
 ASK_OPENLY_SECONDS = (
     3600.0  # between two questions without a password; a server may bar who asks often without a password
 )
-
-
-class OnlyOrthancCanAskError(ValueError):
-    """Only Orthanc itself can speak to this peer, with what we don't have: a password, a PKCS#11 key, a proxy of another kind."""
 
 
 class Peers:
@@ -47,7 +42,7 @@ class Peers:
     """
 
     def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
-        self._configuration, self._loopback = configuration, loopback
+        self._configuration, self._loopback, self._http = configuration, loopback, PeerHttp(configuration)
         # By name: until when it counts, why nothing may be sent there, and what Orthanc showed of it before it was asked.
         self._found: dict[str, tuple[float, str, dict[str, Any] | None]] = {}
         self._asked_openly: dict[
@@ -88,7 +83,9 @@ class Peers:
         OSError, HTTPException, LoopbackError, ValueError : it can't be reached now.
         """
         try:
-            status, headers, content = self._request(self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
+            status, headers, content = self._http.request(
+                self.settings(name), "GET", "/system", None, CHECK_TIMEOUT_SECONDS
+            )
         except (OnlyOrthancCanAskError, ssl.SSLError):
             self._check_over_orthanc(name)
             return
@@ -107,7 +104,7 @@ class Peers:
         url = str(self._public(name)["Url"])
         if time.monotonic() - self._asked_openly.get(url, -ASK_OPENLY_SECONDS) >= ASK_OPENLY_SECONDS:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-                status, headers, _ = self._request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
+                status, headers, _ = self._http.request({"Url": url}, "GET", "/system", None, CHECK_TIMEOUT_SECONDS)
                 if http.HTTPStatus.MULTIPLE_CHOICES <= status < http.HTTPStatus.BAD_REQUEST:
                     raise MisconfiguredError(redirected(name, url, headers.get("Location", "")))
             self._asked_openly[url] = time.monotonic()
@@ -166,7 +163,7 @@ class Peers:
     def _ask(self, name: str, question: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the content of resources in a peer, by its `/tools/bulk-content`."""
         body, path = json.dumps(question).encode(), "/tools/bulk-content"
-        status, _, content = self._request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
+        status, _, content = self._http.request(self.settings(name), "POST", path, body, PEER_TIMEOUT_SECONDS)
         if status != http.HTTPStatus.OK:
             raise ValueError(f"{name} answers {status} when asked which instances it has")
         listed = _decoded(content)
@@ -204,94 +201,6 @@ class Peers:
             raise ValueError(f"Orthanc does not know {name}")
         return dict(public[name])
 
-    def _request(
-        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Send one request, and return status, headers and content of its answer. No redirect is followed.
-
-        No error has a header in its text, nor a part of the URL: they may be secret.
-        """
-        try:
-            return self._exchange(peer, method, path, body, timeout)
-        except (OnlyOrthancCanAskError, OSError):  # one of TLS is both an OSError and a ValueError
-            raise
-        except (ValueError, http.client.InvalidURL) as error:
-            raise ValueError(
-                f"its address or one of its HttpHeaders can't be sent as it is written ({type(error).__name__})"
-            ) from None
-
-    def _exchange(
-        self, peer: Mapping[str, Any], method: str, path: str, body: bytes | None, timeout: float
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        url = urllib.parse.urlsplit(peer["Url"])
-        headers = dict(peer.get("HttpHeaders") or {})
-        user, password = peer.get("Username") or url.username, peer.get("Password") or url.password
-        if user:
-            headers["Authorization"] = _basic(user, password or "")
-        target = f"{url.path.rstrip('/')}{path}"
-        connection = self._connect(peer, url, timeout)
-        if isinstance(connection, _Proxied):
-            headers |= connection.credentials
-            target = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{target}"
-        with contextlib.closing(connection):
-            connection.request(method, target, body, headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read(LARGEST_ANSWER)
-
-    def _connect(
-        self, peer: Mapping[str, Any], url: urllib.parse.SplitResult, timeout: float
-    ) -> http.client.HTTPConnection:
-        """Return a connection with the proxy, the authority and the client certificate that Orthanc itself would use."""
-        proxy = self._proxy(url)
-        encrypted, host = url.scheme == "https", url.hostname or ""
-        if not encrypted and proxy is None:
-            return http.client.HTTPConnection(host, url.port, timeout=timeout)
-        if not encrypted and proxy is not None:
-            plain = _Proxied(proxy.hostname or "", proxy.port or 1080, timeout=timeout)
-            plain.credentials = _proxy_credentials(proxy)
-            return plain
-        context = self._tls(peer)
-        if proxy is None:
-            return http.client.HTTPSConnection(host, url.port, timeout=timeout, context=context)
-        tunnel = http.client.HTTPSConnection(proxy.hostname or "", proxy.port or 1080, timeout=timeout, context=context)
-        tunnel.set_tunnel(host, url.port or 443, _proxy_credentials(proxy))
-        return tunnel
-
-    def _proxy(self, url: urllib.parse.SplitResult) -> urllib.parse.SplitResult | None:
-        """Return the proxy that Orthanc uses: `HttpProxy`, else what the environment says, as curl reads it."""
-        if urllib.request.proxy_bypass(url.hostname or ""):
-            return None
-        inherited = urllib.request.getproxies()
-        proxy = self._configuration.get("HttpProxy") or inherited.get(url.scheme) or inherited.get("all")
-        if not proxy:
-            return None
-        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if found.scheme != "http":
-            raise OnlyOrthancCanAskError(f"only Orthanc can speak to a proxy by {found.scheme}")
-        return found
-
-    def _tls(self, peer: Mapping[str, Any]) -> ssl.SSLContext:
-        configuration = self._configuration
-        try:
-            context = ssl.create_default_context(cafile=configuration.get("HttpsCACertificates") or None)
-            if certificate := peer.get("CertificateFile"):
-                key, password = peer.get("CertificateKeyFile"), peer.get("CertificateKeyPassword")
-                context.load_cert_chain(certificate, key or None, password or "")
-        except OSError as error:
-            raise OnlyOrthancCanAskError(f"a certificate of Orthanc's can't be used here: {error}") from error
-        # As curl does: a certificate that is trusted itself needs no authority, and an old one is no worse.
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT
-        if not configuration.get("HttpsVerifyPeers", True):
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-
-
-class _Proxied(http.client.HTTPConnection):
-    """A connection to a proxy, which is asked for whole URLs."""
-
-    credentials: Mapping[str, str] = {}
-
 
 def redirected(name: str, url: str, location: str) -> str:
     """Return what to say of a redirect: where to, without user, password or query, which may be secrets."""
@@ -325,14 +234,3 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
     """Return what Orthanc shows of a peer too."""
     certificate, url = peer.get("CertificateFile") or "", str(peer.get("Url") or "")
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
-
-
-def _basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _proxy_credentials(proxy: urllib.parse.SplitResult) -> dict[str, str]:
-    if not proxy.username:
-        return {}
-    user, password = urllib.parse.unquote(proxy.username), urllib.parse.unquote(proxy.password or "")
-    return {"Proxy-Authorization": _basic(user, password)}

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import orthanc
 
+from common.http_threads import HttpTurns
 from common.ledger import Ledger
 from common.loopback import Loopback, LoopbackError
 from common.parameters import PAGE_PARAMETERS, WholeNumber, row_number, takes
@@ -43,8 +43,7 @@ class Purges:
         self._loopback = Loopback(configuration)
         if not refusal and not self._loopback.enabled:
             self._refusal = 'purge_old_studies stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
-        # Each dry run holds one of Orthanc's HTTP threads and needs others: all at once would wait for each other.
-        self._dry_runs = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._turns = HttpTurns(configuration, "dry runs")
         self._worker = Worker("purge_old_studies", self._open, self._forget_old)
         self._runner: Runner | None = None
 
@@ -140,17 +139,14 @@ class Purges:
         return dataclasses.replace(asked, received_until=received_until(keeps, reading.now))
 
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
-        if not self._dry_runs.acquire(blocking=False):
-            raise Refused(503, "Too many dry runs at a time; try again")
         try:
-            content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+            with self._turns.turn():
+                content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
             if not force and (refusal := self._running().too_many(content["Studies"])):
                 content["Refused"] = f"{refusal}; force=true does it nevertheless"
             return content
         except LoopbackError as error:
             raise Refused(503, f"Orthanc does not tell which studies these are: {error}") from None
-        finally:
-            self._dry_runs.release()
 
     def _answer(self, number: int, asked: Conditions, *, as_json: bool) -> Any:
         row = self._jobs.row(number)

@@ -48,9 +48,8 @@ class PrivateTags:
         self._writer = Writer(wanted, self.known_series, self.archive)
         self._follower = Follower(wanted, self.known_series, self.archive, self._writer)
         self._has_begun, self._followed = False, 0.0
-        self._later: dict[
-            str, float
-        ] = {}  # series whose files can't be read, and when (monotonic) they are tried again
+        # Series whose files can't be read, and when (monotonic) they are tried again.
+        self._later: dict[str, float] = {}
         self.worker = Worker("series_private_tags", self._open, self._turn)
         self._wake, self._stopping = self.worker.wake, self.worker.stopping
         change = orthanc.ChangeType

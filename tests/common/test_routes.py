@@ -36,7 +36,7 @@ def script(orthanc_standin: StandIn) -> types.ModuleType:
 def test_nothing_of_a_stranger_is_decoded(
     orthanc_standin: StandIn, script: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("decoded", "read_parameters"):
+    for name in ("decoded", "read_parameters", "_decoded_query"):
         monkeypatch.setattr(script, name, lambda *_, **__: pytest.fail("it was decoded"))
     query = {"Query": '{"PatientID": "' + '\\"' * 9000, "since": "20200101"}
     answers = [orthanc_standin.http("GET", ROUTE, get=query, headers=EVIL)]

@@ -11,7 +11,7 @@ import pytest
 
 from testing.standin import StandIn
 from tests.fakes import Clock, FakeOrthanc, Script
-from tests.forwarding.unit.test_forwarder import NAME, STUDY, Forwarding
+from tests.forwarding.unit.fake_forwarding import NAME, STUDY, Forwarding
 
 OVERWRITES: tuple[dict[str, Any], dict[str, Any]] = ({"OverwriteInstances": True}, {})
 EARLY: tuple[dict[str, Any], dict[str, Any]] = ({}, {"Trigger": "Stored"})

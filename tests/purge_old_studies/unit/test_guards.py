@@ -311,3 +311,23 @@ def test_a_link_in_a_page_deletes_nothing(purging: Purging) -> None:
         assert answer.status == 403
         assert "curl -u USER 'http://localhost:8042/purge-old-studies?since=20000101'" in answer.json()["Message"]
     assert purging.deleted() == []
+
+
+@pytest.mark.parametrize(
+    ("arrived", "until", "meant"),
+    [
+        ("20260201T000000", "20260222T000000", True),
+        ("20260222T000000", "20260222T000000", True),
+        ("20260222T000001", "20260222T000000", False),
+        ("", "20260222T000000", False),  # nobody knows when it came in
+        ("20260222T000001", "", True),
+    ],
+)
+def test_what_came_in_lately_is_not_meant_whatever_its_date(
+    source: Callable[[str], Any], arrived: str, until: str, meant: bool
+) -> None:
+    studies, conditions = source("purge_old_studies.studies"), source("purge_old_studies.conditions")
+    tags = {"StudyDate": "19700101"}
+    study = studies.Study("a1", "p1", tags, arrived, arrived, frozenset(), frozenset())
+    asked = conditions.Conditions(datetime.date(2000, 1, 1), received_until=until)
+    assert studies.is_meant(study, asked) is meant
