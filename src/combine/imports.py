@@ -18,23 +18,31 @@ CAUGHT = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 def missing_imports(sources: Iterable[Source], output: Path | None) -> Iterator[str]:
     """Say which scripts import what neither lies beside them or beside the combined file, nor is installed here.
 
-    Not counted is what a script can do without: an import in a `try` that catches ImportError, and imports of those modules
-    of a package that are loaded by a name that is worked out (each kind of broker of dicom_events needs a library of its own).
+    What is imported when a script is loaded is told apart from what is imported later: in a function, or in a module that
+    is loaded by a name that is worked out (each kind of broker of dicom_events needs a library of its own). Not counted is
+    what a script can do without: an import in a `try` that catches ImportError.
     """
     own_folder = Path(__file__).resolve().parent  # the first of sys.path, but not where Orthanc looks
     installed = [path for path in sys.path if Path(path).resolve() != own_folder]
     for source in sources:
         folders = [source.path, source.path.resolve().parent] if source.package else [source.path.resolve().parent]
         places = [*installed, *map(str, folders), *([str(output.resolve().parent)] if output else [])]
-        needed = {name.partition(".")[0] for name in imported(map(without_guarded, loaded(source)))}
-        missing = [
-            top
-            for top in sorted(needed & source.outside - sys.stdlib_module_names - {"orthanc"})
-            if importlib.machinery.PathFinder.find_spec(top, places) is None
-        ]
-        if missing:
-            which = f"{source.path} imports {', '.join(missing)}"
-            yield f"{which}: neither beside the script nor installed here; Orthanc's Python needs it"
+        known = sys.stdlib_module_names | {"orthanc"}
+        at_load = _tops(_imports(tree, in_functions=False) for tree in loaded(source)) - known
+        later = _tops(map(_imports, source.trees.values())) - known - at_load
+        for needed, when in ((at_load, ""), (later, " when that part of it is used")):
+            missing = [
+                top
+                for top in sorted(needed & source.outside)
+                if importlib.machinery.PathFinder.find_spec(top, places) is None
+            ]
+            if missing:
+                which = f"{source.path} imports {', '.join(missing)}{when}"
+                yield f"{which}: neither beside the script nor installed here; Orthanc's Python needs it{' then' if when else ''}"
+
+
+def _tops(trees: Iterable[ast.Module]) -> set[str]:
+    return {name.partition(".")[0] for name in imported(trees)}
 
 
 def loaded(source: Source) -> list[ast.Module]:
@@ -47,20 +55,22 @@ def loaded(source: Source) -> list[ast.Module]:
     return list(found.values())
 
 
-def without_guarded(tree: ast.Module) -> ast.Module:
-    """Return a tree without the imports in a `try` that catches their failure."""
-    guarded = {
+def _imports(tree: ast.Module, in_functions: bool = True) -> ast.Module:
+    """Return the import statements of a tree, without those in a `try` that catches their failure."""
+    left_out = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers))
-        for statement in node.body
+        for statement in _left_out(node, in_functions)
         for inner in ast.walk(statement)
     }
-    return ast.Module([node for node in ast.walk(tree) if id(node) not in guarded and _imports(node)], [])  # type: ignore[misc]
+    kept = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return ast.Module([node for node in kept if id(node) not in left_out], [])
 
 
-def _imports(node: ast.AST) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
+def _left_out(node: ast.AST, in_functions: bool) -> list[ast.stmt]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return [] if in_functions else node.body
+    return node.body if isinstance(node, ast.Try) and any(map(_catches_import_error, node.handlers)) else []
 
 
 def _catches_import_error(handler: ast.ExceptHandler) -> bool:

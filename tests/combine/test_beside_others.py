@@ -87,6 +87,19 @@ def test_an_import_that_neither_lies_beside_the_script_nor_is_installed_is_a_war
     )
 
 
+def test_what_is_imported_later_is_told_apart_from_what_is_imported_at_load(tmp_path: Path) -> None:
+    script = (
+        "import orthanc, nowhere\ndef draw():\n    import later, nowhere\n"
+        "    try:\n        import optional\n    except ImportError:\n        pass\n"
+    )
+    (one,) = write(tmp_path, {"one.py": script})
+    assert run(one, "-o", tmp_path / "out.py").stderr == (
+        f"combine.py: warning: {one} imports nowhere: neither beside the script nor installed here; Orthanc's Python needs it\n"
+        f"combine.py: warning: {one} imports later when that part of it is used: neither beside the script nor installed "
+        "here; Orthanc's Python needs it then\n"
+    )
+
+
 def test_what_lies_beside_the_combined_file_or_stays_beside_the_script_is_no_warning(tmp_path: Path) -> None:
     one, *_ = write(tmp_path, {"in/one.py": "import a, b\n", "in/a.py": "", "out/b.py": "x = 1\n"})
     combined(one, "--no-bundle", to=tmp_path / "out" / "combined.py")
@@ -97,7 +110,7 @@ def test_a_script_beside_combine_is_not_taken_for_one_that_is_installed(tmp_path
     assert "one.py imports purge_old_studies: neither" in run(one, "-o", tmp_path / "out.py").stderr
 
 
-def test_brokers_that_nobody_chose_are_no_warning(tmp_path: Path) -> None:
+def test_brokers_that_nobody_chose_are_not_needed_at_load(tmp_path: Path) -> None:
     """Each kind of broker imports a library of its own, when it is chosen."""
     source = combine.read_source(ROOT / "dicom_events")
     combine.bundle(source, {}, True)
