@@ -725,6 +725,19 @@ def check_patterns(values: Sequence[str]) -> str | None:
     return None if all(values) else "texts that are not empty (is the environment variable set?)"
 
 
+def check_alternates(alternates: Mapping[str, Any]) -> str | None:
+    """Refuse what names no other destination (a `check`)."""
+    for name, names in alternates.items():
+        if not (
+            isinstance(names, list)
+            and names
+            and all(isinstance(one, str) and one for one in names)
+            and name not in names
+        ):
+            return 'a list of other destinations for each, as {"PACS": ["PACS-B"]}'
+    return None
+
+
 def clock_time(text: str) -> datetime.time | None:
     """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
@@ -793,6 +806,19 @@ class Rule:
         },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingRule(Rule):
+    """What is sent where by a forwarder."""
+
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": "As `Alternates` of the section, and instead of them, for what it matches.",
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)

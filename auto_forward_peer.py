@@ -2865,80 +2865,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     return not page["Done"] or not new.isdisjoint(wanted)
 
 
-# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
-
-
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
-
-
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
-
-
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
-
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
-    """
-
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
-
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
-            shared = self._shared[key] = (_parents(uids), names, dict(origin))
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        with self._changing:
-            self._known.pop(instance, None)
-            self._known[instance] = Arrival(*shared, digest)
-            while len(self._known) > REMEMBERED:
-                self._known.pop(next(iter(self._known)))
-
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
-
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
-
-    def forget(self, instance: str) -> None:
-        with self._changing:
-            self._known.pop(instance, None)
-
-
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
-
-
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
 
 
@@ -3023,6 +2949,19 @@ def check_patterns(values: Sequence[str]) -> str | None:
     return None if all(values) else "texts that are not empty (is the environment variable set?)"
 
 
+def check_alternates(alternates: Mapping[str, Any]) -> str | None:
+    """Refuse what names no other destination (a `check`)."""
+    for name, names in alternates.items():
+        if not (
+            isinstance(names, list)
+            and names
+            and all(isinstance(one, str) and one for one in names)
+            and name not in names
+        ):
+            return 'a list of other destinations for each, as {"PACS": ["PACS-B"]}'
+    return None
+
+
 def clock_time(text: str) -> datetime.time | None:
     """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
     try:
@@ -3091,6 +3030,19 @@ class Rule:
         },
     )
     priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingRule(Rule):
+    """What is sent where by a forwarder."""
+
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": "As `Alternates` of the section, and instead of them, for what it matches.",
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3217,7 +3169,7 @@ class ForwardingSettings:
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
     )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
+    rules: tuple[ForwardingRule, ...] | None = dataclasses.field(
         default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
@@ -3256,6 +3208,23 @@ class ForwardingSettings:
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": (
+                "Where what waits for a destination goes when that does not answer any more: the first of a list that "
+                'answers. `{"PACS": ["PACS-B", "ARCHIVE"]}`.'
+            ),
+        },
+    )
+    alternates_after_minutes: float = dataclasses.field(
+        default=15,
+        metadata={
+            "minimum": 0,
+            "help": "For how long a destination must have been silent until its `Alternates` are used.",
+        },
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field()
@@ -3372,7 +3341,7 @@ class Context:
     transport: Transport
     settings: ForwardingSettings
     configuration: Mapping[str, Any]
-    rules: tuple[Rule, ...]
+    rules: tuple[ForwardingRule, ...]
     loopback: Loopback
     ledger: Ledger
     wake: threading.Event
@@ -3427,14 +3396,25 @@ class Deleter:
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
         kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
-        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        before = json.loads(kept[0]["data"]) if kept else {}
+        names = sorted({*destinations, *before.get("Destinations", ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
+        data |= {"Instead": before["Instead"]} if "Instead" in before else {}
         if not kept:
             self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
             return
         with self._ledger.transaction():
             self._work.change(kept[0]["id"], data=data)
             self._work.retry(Which(ids=[kept[0]["id"]]))
+
+    def note_instead(self, resource: str, destination: str, alternate: str) -> None:
+        """Note that some of it goes to an alternate: inside the transaction that moves its row. Either may prove to have it."""
+        for row in self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            instead = data.setdefault("Instead", {}).setdefault(destination, [])
+            if alternate not in instead:
+                instead.append(alternate)
+                self._work.change(row["id"], data=data)
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
@@ -3513,15 +3493,27 @@ class Deleter:
         return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Return whether each destination has proved to have each; False: it is not known yet."""
-        pending, asked = False, data.setdefault("Asked", {})
+        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
+        pending = False
         for destination in data["Destinations"]:
-            proved = self._prove(destination, instances, asked)
-            if proved is None:
-                pending = True
-            elif missing := len(instances.keys() - proved):
-                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+            missing = self._missing_at(destination, data, instances)
+            pending = pending or missing is None
+            if missing:
+                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
         return not pending
+
+    def _missing_at(
+        self, destination: str, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
+        missing, asked = instances, data.setdefault("Asked", {})
+        for name in (*data.get("Instead", {}).get(destination, ()), destination):
+            if missing:
+                proved = self._prove(name, missing, asked)
+                if proved is None:
+                    return None
+                missing = {key: one for key, one in missing.items() if key not in proved}
+        return missing
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):
@@ -3714,6 +3706,7 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
@@ -3735,6 +3728,7 @@ class Destination:
     def succeeded(self) -> None:
         """Hold nothing back: a job to it has succeeded."""
         self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+        self._silent_since = None
 
     def probe_answered(self) -> None:
         """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
@@ -3769,10 +3763,17 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
         else:
-            self.answered = True
+            self.answered, self._silent_since = True, None
         self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
+
+    def silent_seconds(self) -> float:
+        """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
+        since = self._silent_since
+        return -1.0 if since is None else time.monotonic() - since
 
     def shown(self) -> dict[str, Any]:
         """Return its health, for a person."""
@@ -3861,7 +3862,7 @@ class Destinations:
             return  # any destination may be meant
         named = {
             name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
-        }
+        } | self._alternates()
         for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
             if name in named:
                 continue
@@ -3876,6 +3877,10 @@ class Destinations:
         options = self._settings.destination_options.get(name)
         return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
 
+    def _alternates(self) -> set[str]:
+        several = (self._settings.alternates, *(rule.alternates for rule in self._rules))
+        return {name for alternates in several for names in alternates.values() for name in names}
+
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
@@ -3886,11 +3891,326 @@ class Destinations:
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
+        if unknown := sorted(self._alternates() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: Alternates names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. Nothing goes there."
+            )
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
                 f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
             )
+
+
+# ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
+
+
+class Metrics:
+    """Rows by state, age of the oldest unfinished one, instances a second.
+
+    Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
+    """
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
+        self._delivered, self._since = 0, time.monotonic()
+
+    def add_delivered(self, instances: int) -> None:
+        """Count instances that a destination has got."""
+        self._delivered += instances
+
+    def report(self) -> None:
+        """Set all metrics, and count from now on."""
+        for state, number in self._ledger.totals().items():
+            self._set(state, float(number))
+        oldest = self._work.oldest_unfinished(DELETE)
+        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
+        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
+        self._delivered, self._since = 0, time.monotonic()
+
+    def _set(self, what: str, value: float) -> None:
+        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
+
+
+# ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
+
+
+HISTORY = 10  # failed attempts that a row remembers
+
+
+class Rows:
+    """Adds rows of deliveries, and writes down and logs what became of them."""
+
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
+        self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+
+    def add(
+        self,
+        level: str,
+        resource: str,
+        destination: str,
+        instances: Sequence[str] | None,
+        priority: int = 0,
+        alternates: Sequence[str] = (),
+    ) -> int:
+        """Add a row for a destination, or join one that waits for the same; return its id.
+
+        `None` means all instances that the resource holds when it is sent. `alternates` are those of the rule, if it has some.
+        """
+        same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
+        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            data |= {"Alternates": [*alternates]} if alternates else {}
+            return self._ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[-1]["data"])
+        data.pop("Sent", None)  # not all of it was
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
+        return int(waiting[-1]["id"])
+
+    def end_delivered(self, row: Mapping[str, Any]) -> None:
+        """End a row whose destination has it."""
+        self._ledger.end(row["id"], "done")
+        self._destinations.health_of(row["queue"]).succeeded()
+        self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
+        orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def end_gone(self, row: Mapping[str, Any]) -> None:
+        """End a row that was deleted before it could be sent."""
+        self._ledger.end(row["id"], "gone")
+        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+
+    def fail(self, row: Mapping[str, Any], error: str) -> None:
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
+        data, hours = json.loads(row["data"]), self._retry.give_up_hours
+        history = data.get("History", [])
+        # What is cut out of a row takes its history along: that failure was logged for the whole.
+        is_known = data.get("HistoryOf", row["id"]) != row["id"] and history[-1]["Error"] == one_line(error)
+        history = [*history, {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "History": history, "HistoryOf": row["id"]})
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
+        where = row["queue"] if row["task"] == SEND else "any destination"
+        text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1 and not is_known:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+        else:
+            orthanc.LogInfo(text)
+
+
+# ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
+
+
+LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
+ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
+
+
+class AlternateProbe:
+    """Whether an alternate answers now. It is asked in a thread of its own, which wakes the worker."""
+
+    def __init__(self, name: str, probe: Callable[[str], None], wake: threading.Event) -> None:
+        self._name, self._probe, self._wake = name, probe, wake
+        self._thread = threading.Thread()
+        self._asked = self._answered = float("-inf")  # monotonic
+
+    def has_answered(self) -> bool:
+        """Return whether it has answered of late; ask it if that is due."""
+        now = time.monotonic()
+        if not self._thread.is_alive() and now - self._asked >= LOOK_SECONDS:
+            self._asked = now
+            self._thread = threading.Thread(target=self._ask, name=f"probes {self._name}", daemon=True)
+            self._thread.start()
+        return now - self._answered < ANSWER_COUNTS_SECONDS
+
+    def _ask(self) -> None:
+        begun = time.monotonic()
+        try:
+            self._probe(self._name)
+        except Exception:  # noqa: BLE001 - whatever it is, it is no answer
+            self._answered = float("-inf")
+        else:
+            self._answered = begun
+            self._wake.set()
+
+
+class Alternates:
+    """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
+
+    A row that is being sent stays, and so does one that the destination took and could only not be asked about.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
+        self._name, self._ledger, self._work = context.name, context.ledger, Work(context.ledger)
+        self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
+        self._of_section = context.settings.alternates
+        self._after_seconds = context.settings.alternates_after_minutes * 60
+        self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
+        self._transport, self._loopback = context.transport, context.loopback
+        self._probes: dict[str, AlternateProbe] = {}
+        self._next_look = 0.0  # monotonic
+
+    def look(self) -> None:
+        """Move what waits for destinations that have been silent for too long, if an alternate answers."""
+        for name, alternates in self._names.items():
+            health = self._destinations.health_of(name)
+            if health.silent_seconds() < self._after_seconds or not self._may_be_sent_to(name):
+                continue
+            answering = {alternate for alternate in alternates if self._answers(alternate)}
+            if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
+                self._next_look = time.monotonic() + LOOK_SECONDS
+                self._move(name, answering)
+
+    def _may_be_sent_to(self, name: str) -> bool:
+        """Return whether neither a person nor its hours hold back what waits for it."""
+        return not self._destinations.is_paused(name) and self._destinations.is_open(name)
+
+    def _answers(self, name: str) -> bool:
+        if name not in self._destinations.known() or not self._may_be_sent_to(name):
+            return False
+        if name not in self._probes:
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            self._probes[name] = AlternateProbe(name, probe, self._wake)
+        health = self._destinations.health_of(name)
+        answered, is_right = self._probes[name].has_answered(), health.identity.is_right()  # each starts what is due
+        return answered and is_right and not health.away
+
+    def _move(self, name: str, answering: set[str]) -> None:
+        moved: dict[str, int] = {}
+        since = 0
+        while rows := self._work.page(Which(task=SEND, queue=name, states=("waiting",)), since, PAGE):
+            since = rows[-1]["id"]
+            with self._ledger.transaction():
+                for row in rows:
+                    if (to := target_of(row, self._of_section, answering)) and self._move_one(row["id"], to):
+                        moved[to] = moved.get(to, 0) + 1
+        for to, number in moved.items():
+            orthanc.LogWarning(f"{self._name}: {self._reason(name)}: {number} deliveries go to {to} instead")
+
+    def _move_one(self, number: int, to: str) -> bool:
+        row = self._work.get(number)
+        if row is None or row["state"] != "waiting":
+            return False  # a person has just dropped it
+        data = json.loads(row["data"])
+        data.pop("Suspect", None)  # what the other refused, this one may take
+        entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
+        data["History"] = [*data.get("History", []), entry][-HISTORY:]
+        self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
+        if self._deleter:
+            self._deleter.note_instead(data.get("Of", row["subject"]), row["queue"], to)
+        return True
+
+    def _reason(self, name: str) -> str:
+        return f"{name} has not answered for {self._destinations.health_of(name).silent_seconds() / 60:.0f} minutes"
+
+
+def alternates_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return all alternates of each destination, of the section and of rules."""
+    found: dict[str, list[str]] = {}
+    for alternates in several:
+        for name, names in alternates.items():
+            found[name] = list(dict.fromkeys([*found.get(name, ()), *names]))
+    return found
+
+
+def target_of(
+    row: Mapping[str, Any], of_section: Mapping[str, Iterable[str]], answering: Collection[str]
+) -> str | None:
+    """Return the alternate to which a row that waits goes, those of its rule before those of the section; None: it stays.
+
+    What the destination took and could only not be asked about stays: it is there, as far as is known.
+    """
+    data = json.loads(row["data"])
+    if data.get("Sent"):
+        return None
+    wanted = data.get("Alternates") or of_section.get(row["queue"], ())
+    return next((name for name in wanted if name in answering), None)
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        shared = self._shared.get(key)
+        if shared is None:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        with self._changing:
+            self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -4058,104 +4378,6 @@ class Router:
         }
 
 
-# ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
-
-
-class Metrics:
-    """Rows by state, age of the oldest unfinished one, instances a second.
-
-    Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
-    """
-
-    def __init__(self, name: str, ledger: Ledger) -> None:
-        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
-        self._delivered, self._since = 0, time.monotonic()
-
-    def add_delivered(self, instances: int) -> None:
-        """Count instances that a destination has got."""
-        self._delivered += instances
-
-    def report(self) -> None:
-        """Set all metrics, and count from now on."""
-        for state, number in self._ledger.totals().items():
-            self._set(state, float(number))
-        oldest = self._work.oldest_unfinished(DELETE)
-        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
-        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
-        self._delivered, self._since = 0, time.monotonic()
-
-    def _set(self, what: str, value: float) -> None:
-        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
-
-
-# ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
-
-
-HISTORY = 10  # failed attempts that a row remembers
-
-
-class Rows:
-    """Adds rows of deliveries, and writes down and logs what became of them."""
-
-    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
-        self._name, self._retry = context.name, context.settings.retry
-        self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
-        self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
-
-    def add(
-        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
-    ) -> int:
-        """Add a row for a destination, or join one that waits for the same; return its id.
-
-        `None` means all instances that the resource holds when it is sent.
-        """
-        same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
-        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
-        if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
-            return self._ledger.add(destination, resource, data, priority)
-        data = json.loads(waiting[-1]["data"])
-        data.pop("Sent", None)  # not all of it was
-        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
-        self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
-        return int(waiting[-1]["id"])
-
-    def end_delivered(self, row: Mapping[str, Any]) -> None:
-        """End a row whose destination has it."""
-        self._ledger.end(row["id"], "done")
-        self._destinations.health_of(row["queue"]).succeeded()
-        self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
-        orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
-        if self._deleter:
-            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
-
-    def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
-
-    def fail(self, row: Mapping[str, Any], error: str) -> None:
-        """Let a row whose attempt has failed wait for the next one, or give it up."""
-        data, hours = json.loads(row["data"]), self._retry.give_up_hours
-        history = data.get("History", [])
-        # What is cut out of a row takes its history along: that failure was logged for the whole.
-        is_known = data.get("HistoryOf", row["id"]) != row["id"] and history[-1]["Error"] == one_line(error)
-        history = [*history, {"At": utc(), "Error": one_line(error)}][-HISTORY:]
-        with self._ledger.transaction():
-            self._work.change(row["id"], data={**data, "History": history, "HistoryOf": row["id"]})
-            state = self._ledger.fail(row["id"], one_line(error), self._retry)
-        where = row["queue"] if row["task"] == SEND else "any destination"
-        text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
-        self._trouble.note(text)
-        if state == "dead":
-            again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
-            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
-        elif row["attempts"] <= 1 and not is_known:
-            orthanc.LogWarning(f"{text}. It will be tried again")
-        else:
-            orthanc.LogInfo(text)
-
-
 # ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
 
 
@@ -4301,7 +4523,9 @@ class Assignment:
                     wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
                     new = self._new_for(destination, wanted, data["Instances"], batch.origins)
                     if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+                        alternates = rule.alternates.get(destination, ())
+                        self._rows.add(batch.level, batch.resource, destination, new, rule.priority, alternates)
                         sent_to.add(destination)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
@@ -5090,6 +5314,7 @@ class Engine:
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
+        self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
@@ -5126,6 +5351,7 @@ class Engine:
             self.jobs.settle_ended()
             self._verification.settle()
             self._dispatcher.look_at_destinations()
+            self._alternates.look()
             self._dispatcher.submit()
             self._look_around()
         except BaseException:
@@ -5242,7 +5468,9 @@ class Forwarder:
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
         self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
-        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
+        self.rules: tuple[ForwardingRule, ...] = (
+            (ForwardingRule(name="all"),) if settings.rules is None else settings.rules
+        )
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)

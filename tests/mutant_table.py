@@ -316,6 +316,12 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         # (i)
         "state='waiting', attempts=attempts-1, next_attempt=0": "state='waiting', next_attempt=0",
     },
+    ("src/forwarding/alternates.py", "tests/forwarding/unit/test_alternates.py"): {
+        "health.silent_seconds() < self._after_seconds or": "",
+        "or not self._may_be_sent_to(name):\n                continue": ":\n                continue",
+        'if data.get("Sent"):': "if False:",
+        "return answered and is_right": "return is_right",
+    },
     ("src/forwarding/api.py", "tests/forwarding/unit/test_deliveries.py"): {
         '[state for state in STATES if state != "sending"]': "STATES",
         "if not dry:": "if True:",

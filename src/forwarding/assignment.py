@@ -3,6 +3,7 @@
 
 import json
 import time
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
+from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import NO_DESTINATION, ROUTE
 
@@ -89,7 +91,9 @@ class Assignment:
                     wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
                     new = self._new_for(destination, wanted, data["Instances"], batch.origins)
                     if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+                        alternates = rule.alternates.get(destination, ())
+                        self._rows.add(batch.level, batch.resource, destination, new, rule.priority, alternates)
                         sent_to.add(destination)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}

@@ -9,7 +9,7 @@ from typing import Any
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.worker import Trouble
-from forwarding.rules import Rule
+from forwarding.rules import ForwardingRule
 from forwarding.settings import ForwardingSettings
 from forwarding.transports import Transport
 
@@ -31,7 +31,7 @@ class Context:
     transport: Transport
     settings: ForwardingSettings
     configuration: Mapping[str, Any]
-    rules: tuple[Rule, ...]
+    rules: tuple[ForwardingRule, ...]
     loopback: Loopback
     ledger: Ledger
     wake: threading.Event

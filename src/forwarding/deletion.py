@@ -47,14 +47,25 @@ class Deleter:
     def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
         """Note that it is sent to these: inside the transaction that adds the rows for them."""
         kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
-        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        before = json.loads(kept[0]["data"]) if kept else {}
+        names = sorted({*destinations, *before.get("Destinations", ())})
         data = {"Level": level, "Instances": None, "Destinations": names}
+        data |= {"Instead": before["Instead"]} if "Instead" in before else {}
         if not kept:
             self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
             return
         with self._ledger.transaction():
             self._work.change(kept[0]["id"], data=data)
             self._work.retry(Which(ids=[kept[0]["id"]]))
+
+    def note_instead(self, resource: str, destination: str, alternate: str) -> None:
+        """Note that some of it goes to an alternate: inside the transaction that moves its row. Either may prove to have it."""
+        for row in self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            instead = data.setdefault("Instead", {}).setdefault(destination, [])
+            if alternate not in instead:
+                instead.append(alternate)
+                self._work.change(row["id"], data=data)
 
     def delivered(self, resource: str) -> None:
         """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
@@ -133,15 +144,27 @@ class Deleter:
         return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
 
     def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
-        """Return whether each destination has proved to have each; False: it is not known yet."""
-        pending, asked = False, data.setdefault("Asked", {})
+        """Return whether each destination, or what it went to instead, has proved to have each; False: it is not known yet."""
+        pending = False
         for destination in data["Destinations"]:
-            proved = self._prove(destination, instances, asked)
-            if proved is None:
-                pending = True
-            elif missing := len(instances.keys() - proved):
-                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+            missing = self._missing_at(destination, data, instances)
+            pending = pending or missing is None
+            if missing:
+                raise ValueError(f"{destination} has not proved to have {len(missing)} of {len(instances)} instances")
         return not pending
+
+    def _missing_at(
+        self, destination: str, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]
+    ) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return the instances that neither a destination nor what it went to instead has proved to have; None: not known yet."""
+        missing, asked = instances, data.setdefault("Asked", {})
+        for name in (*data.get("Instead", {}).get(destination, ()), destination):
+            if missing:
+                proved = self._prove(name, missing, asked)
+                if proved is None:
+                    return None
+                missing = {key: one for key, one in missing.items() if key not in proved}
+        return missing
 
     def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
         for start in range(0, len(instances), INSTANCES_PER_DELETION):

@@ -42,6 +42,7 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
@@ -63,6 +64,7 @@ class Destination:
     def succeeded(self) -> None:
         """Hold nothing back: a job to it has succeeded."""
         self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+        self._silent_since = None
 
     def probe_answered(self) -> None:
         """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
@@ -97,10 +99,17 @@ class Destination:
             self._probe(self.name)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
             self.error, self.was_silent = one_line(error), True
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
         else:
-            self.answered = True
+            self.answered, self._silent_since = True, None
         self._next_probe = time.monotonic() + self._probe_pauses.next()
         self._wake.set()
+
+    def silent_seconds(self) -> float:
+        """Return for how long it has not answered, a probe or a job; -1 where it answers, as far as is known."""
+        since = self._silent_since
+        return -1.0 if since is None else time.monotonic() - since
 
     def shown(self) -> dict[str, Any]:
         """Return its health, for a person."""
@@ -189,7 +198,7 @@ class Destinations:
             return  # any destination may be meant
         named = {
             name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
-        }
+        } | self._alternates()
         for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
             if name in named:
                 continue
@@ -204,6 +213,10 @@ class Destinations:
         options = self._settings.destination_options.get(name)
         return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
 
+    def _alternates(self) -> set[str]:
+        several = (self._settings.alternates, *(rule.alternates for rule in self._rules))
+        return {name for alternates in several for names in alternates.values() for name in names}
+
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
@@ -214,6 +227,11 @@ class Destinations:
                 f"known are: {', '.join(self._known) or 'none'}. The others are served."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
+        if unknown := sorted(self._alternates() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: Alternates names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. Nothing goes there."
+            )
         if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
             orthanc.LogWarning(
                 f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "

@@ -10,6 +10,7 @@ import orthanc
 
 from common.changes import FEED_TABLES
 from common.work import Work
+from forwarding.alternates import Alternates
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
 from forwarding.context import Context
@@ -67,6 +68,7 @@ class Engine:
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
+        self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
         self._verification = Verification(context, self.destinations, self.rows, verifier)
@@ -103,6 +105,7 @@ class Engine:
             self.jobs.settle_ended()
             self._verification.settle()
             self._dispatcher.look_at_destinations()
+            self._alternates.look()
             self._dispatcher.submit()
             self._look_around()
         except BaseException:

@@ -18,7 +18,7 @@ from forwarding.context import Context
 from forwarding.engine import ENGINE_TABLES, IDLE_SECONDS, Engine
 from forwarding.intake import Reports
 from forwarding.routing import load_matcher
-from forwarding.rules import Rule
+from forwarding.rules import ForwardingRule
 from forwarding.settings import ForwardingSettings, may_overwrite
 from forwarding.tasks import FIRST_TASKS
 from forwarding.transports import Transport
@@ -47,7 +47,9 @@ class Forwarder:
     ) -> None:
         self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
         self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
-        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
+        self.rules: tuple[ForwardingRule, ...] = (
+            (ForwardingRule(name="all"),) if settings.rules is None else settings.rules
+        )
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)

@@ -29,16 +29,23 @@ class Rows:
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
 
     def add(
-        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+        self,
+        level: str,
+        resource: str,
+        destination: str,
+        instances: Sequence[str] | None,
+        priority: int = 0,
+        alternates: Sequence[str] = (),
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
-        `None` means all instances that the resource holds when it is sent.
+        `None` means all instances that the resource holds when it is sent. `alternates` are those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
             data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            data |= {"Alternates": [*alternates]} if alternates else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was

@@ -10,7 +10,7 @@ import orthanc
 from common.retry import Retry
 from common.routes import one_line
 from common.settings import durability_field, not_empty, reconcile_field, state_path_field, wrong_keys
-from forwarding.rules import Rule, Window, wrong_with
+from forwarding.rules import ForwardingRule, Window, check_alternates, wrong_with
 
 # Keys of a store call that the script sets itself.
 RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
@@ -52,7 +52,7 @@ class ForwardingSettings:
     destinations: tuple[str, ...] | None = dataclasses.field(
         default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
     )
-    rules: tuple[Rule, ...] | None = dataclasses.field(
+    rules: tuple[ForwardingRule, ...] | None = dataclasses.field(
         default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
     )
     rule_mode: str = dataclasses.field(
@@ -91,6 +91,23 @@ class ForwardingSettings:
     )
     destination_options: Mapping[str, SendOptions] = dataclasses.field(
         default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+    alternates: dict[str, list[str]] = dataclasses.field(
+        default_factory=dict,
+        metadata={
+            "check": check_alternates,
+            "help": (
+                "Where what waits for a destination goes when that does not answer any more: the first of a list that "
+                'answers. `{"PACS": ["PACS-B", "ARCHIVE"]}`.'
+            ),
+        },
+    )
+    alternates_after_minutes: float = dataclasses.field(
+        default=15,
+        metadata={
+            "minimum": 0,
+            "help": "For how long a destination must have been silent until its `Alternates` are used.",
+        },
     )
     reconcile: bool = reconcile_field()
     durability: str = durability_field()

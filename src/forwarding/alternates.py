@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Another way when a destination is down: what waits for it goes to the first of its alternates that answers."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import orthanc
+
+from common.changes import PAGE
+from common.ledger import SEND
+from common.times import utc
+from common.work import Which, Work
+from forwarding.context import Context
+from forwarding.deletion import Deleter
+from forwarding.destinations import Destinations
+from forwarding.rows import HISTORY
+
+LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
+ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
+
+
+class AlternateProbe:
+    """Whether an alternate answers now. It is asked in a thread of its own, which wakes the worker."""
+
+    def __init__(self, name: str, probe: Callable[[str], None], wake: threading.Event) -> None:
+        self._name, self._probe, self._wake = name, probe, wake
+        self._thread = threading.Thread()
+        self._asked = self._answered = float("-inf")  # monotonic
+
+    def has_answered(self) -> bool:
+        """Return whether it has answered of late; ask it if that is due."""
+        now = time.monotonic()
+        if not self._thread.is_alive() and now - self._asked >= LOOK_SECONDS:
+            self._asked = now
+            self._thread = threading.Thread(target=self._ask, name=f"probes {self._name}", daemon=True)
+            self._thread.start()
+        return now - self._answered < ANSWER_COUNTS_SECONDS
+
+    def _ask(self) -> None:
+        begun = time.monotonic()
+        try:
+            self._probe(self._name)
+        except Exception:  # noqa: BLE001 - whatever it is, it is no answer
+            self._answered = float("-inf")
+        else:
+            self._answered = begun
+            self._wake.set()
+
+
+class Alternates:
+    """Moves rows from a destination that has not answered for long to another one, each row as a whole and to one only.
+
+    A row that is being sent stays, and so does one that the destination took and could only not be asked about.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations, deleter: Deleter | None) -> None:
+        self._name, self._ledger, self._work = context.name, context.ledger, Work(context.ledger)
+        self._destinations, self._deleter, self._wake = destinations, deleter, context.wake
+        self._of_section = context.settings.alternates
+        self._after_seconds = context.settings.alternates_after_minutes * 60
+        self._names = alternates_by_name(self._of_section, *(rule.alternates for rule in context.rules))
+        self._transport, self._loopback = context.transport, context.loopback
+        self._probes: dict[str, AlternateProbe] = {}
+        self._next_look = 0.0  # monotonic
+
+    def look(self) -> None:
+        """Move what waits for destinations that have been silent for too long, if an alternate answers."""
+        for name, alternates in self._names.items():
+            health = self._destinations.health_of(name)
+            if health.silent_seconds() < self._after_seconds or not self._may_be_sent_to(name):
+                continue
+            answering = {alternate for alternate in alternates if self._answers(alternate)}
+            if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
+                self._next_look = time.monotonic() + LOOK_SECONDS
+                self._move(name, answering)
+
+    def _may_be_sent_to(self, name: str) -> bool:
+        """Return whether neither a person nor its hours hold back what waits for it."""
+        return not self._destinations.is_paused(name) and self._destinations.is_open(name)
+
+    def _answers(self, name: str) -> bool:
+        if name not in self._destinations.known() or not self._may_be_sent_to(name):
+            return False
+        if name not in self._probes:
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            self._probes[name] = AlternateProbe(name, probe, self._wake)
+        health = self._destinations.health_of(name)
+        answered, is_right = self._probes[name].has_answered(), health.identity.is_right()  # each starts what is due
+        return answered and is_right and not health.away
+
+    def _move(self, name: str, answering: set[str]) -> None:
+        moved: dict[str, int] = {}
+        since = 0
+        while rows := self._work.page(Which(task=SEND, queue=name, states=("waiting",)), since, PAGE):
+            since = rows[-1]["id"]
+            with self._ledger.transaction():
+                for row in rows:
+                    if (to := target_of(row, self._of_section, answering)) and self._move_one(row["id"], to):
+                        moved[to] = moved.get(to, 0) + 1
+        for to, number in moved.items():
+            orthanc.LogWarning(f"{self._name}: {self._reason(name)}: {number} deliveries go to {to} instead")
+
+    def _move_one(self, number: int, to: str) -> bool:
+        row = self._work.get(number)
+        if row is None or row["state"] != "waiting":
+            return False  # a person has just dropped it
+        data = json.loads(row["data"])
+        data.pop("Suspect", None)  # what the other refused, this one may take
+        entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
+        data["History"] = [*data.get("History", []), entry][-HISTORY:]
+        self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
+        if self._deleter:
+            self._deleter.note_instead(data.get("Of", row["subject"]), row["queue"], to)
+        return True
+
+    def _reason(self, name: str) -> str:
+        return f"{name} has not answered for {self._destinations.health_of(name).silent_seconds() / 60:.0f} minutes"
+
+
+def alternates_by_name(*several: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return all alternates of each destination, of the section and of rules."""
+    found: dict[str, list[str]] = {}
+    for alternates in several:
+        for name, names in alternates.items():
+            found[name] = list(dict.fromkeys([*found.get(name, ()), *names]))
+    return found
+
+
+def target_of(
+    row: Mapping[str, Any], of_section: Mapping[str, Iterable[str]], answering: Collection[str]
+) -> str | None:
+    """Return the alternate to which a row that waits goes, those of its rule before those of the section; None: it stays.
+
+    What the destination took and could only not be asked about stays: it is there, as far as is known.
+    """
+    data = json.loads(row["data"])
+    if data.get("Sent"):
+        return None
+    wanted = data.get("Alternates") or of_section.get(row["queue"], ())
+    return next((name for name in wanted if name in answering), None)
