@@ -15,10 +15,12 @@ It needs pynetdicom (`pip install pynetdicom`).
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import ALL_TRANSFER_SYNTAXES, build_context, evt
 from pynetdicom.pdu_primitives import A_RELEASE
 
@@ -85,6 +87,7 @@ class AwkwardNode(DicomNode):
         self.most_at_once = self.rejections = 0
         self._lock, self._closing = threading.RLock(), threading.Event()
         self._open: dict[Any, int] = {}  # each open association, and how many of its images were answered
+        self._closed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._patients_with: dict[str, set[str]] = {}  # the PatientIDs under which it has a SOP Instance UID
         super().__init__(aet)
         self._server.ae.maximum_associations = MANY_ASSOCIATIONS
@@ -105,16 +108,21 @@ class AwkwardNode(DicomNode):
             pass
         association = event.assoc
         with self._lock:
-            if self.one_association and self._open:
-                self.rejections += 1
-                association.acse.send_reject(*LOCAL_LIMIT_EXCEEDED)
+            if association in self._closed:  # while it was not answered
                 return
-            self._open[association] = 0
+            is_rejected = self.one_association and bool(self._open)
+            if is_rejected:
+                self.rejections += 1
+            else:
+                self._open[association] = 0
             self.most_at_once = max(self.most_at_once, len(self._open))
+        if is_rejected:
+            association.acse.send_reject(*LOCAL_LIMIT_EXCEEDED)
+            association.kill()  # it waits until the rejection is sent
+            return
         proposed = association.requestor.primitive.presentation_context_definition_list
         known = {context.abstract_syntax for context in association.acceptor.supported_contexts}
-        syntaxes = [one for one in build_context("1.2.840.10008.1.1", ALL_TRANSFER_SYNTAXES).transfer_syntax
-                    if not _is_named(one, self.rejects_transfer_syntaxes)]
+        syntaxes = [one for one in map(UID, ALL_TRANSFER_SYNTAXES) if not _is_named(one, self.rejects_transfer_syntaxes)]
         association.acceptor.supported_contexts = [
             build_context(one, syntaxes)
             for one in {context.abstract_syntax for context in proposed} & known
@@ -129,6 +137,7 @@ class AwkwardNode(DicomNode):
     def _end(self, event: Any) -> None:
         with self._lock:
             self._open.pop(event.assoc, None)
+            self._closed.add(event.assoc)
 
     def _store(self, event: Any) -> int:
         association = event.assoc
@@ -161,6 +170,6 @@ class AwkwardNode(DicomNode):
             yield status, answer
 
 
-def _is_named(uid: Any, names: Collection[str]) -> bool:
+def _is_named(uid: UID, names: Collection[str]) -> bool:
     """Whether a UID of pydicom is among these keywords and UIDs."""
     return str(uid) in names or uid.keyword in names
