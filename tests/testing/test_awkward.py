@@ -19,10 +19,16 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
-from pynetdicom.sop_class import CTImageStorage, MRImageStorage, StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    MRImageStorage,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 from testing.awkward import AwkwardNode
 from testing.dicom import make_study
+from testing.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
@@ -152,7 +158,7 @@ def test_it_breaks_off_each_association_after_so_many_images(node: AwkwardNode) 
     images = study("A", 5)
     association = associate(node)
     assert send(association, images[:3]) == [0, 0, None]
-    assert association.is_aborted
+    wait_until(lambda: association.is_aborted, what="be told that it was aborted")
     association = associate(node)
     assert send(association, images[2:4]) == [0, 0]
     association.release()
@@ -167,7 +173,7 @@ def test_it_filters(node: AwkwardNode) -> None:
 
 
 @pytest.mark.parametrize("is_left_out", [False, True])
-def test_it_finds_with_and_without_the_patient_id(node: AwkwardNode, is_left_out: bool) -> None:  # noqa: FBT001
+def test_it_finds_with_and_without_the_patient_id(node: AwkwardNode, is_left_out: bool) -> None:
     store(node, study("A"))
     node.find_without_patient_id = is_left_out
     query = Dataset()
