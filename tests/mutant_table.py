@@ -396,6 +396,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_failures.py"): {
         'self.cancel_pending(row["queue"])': "pass",
     },
+    ("src/forwarding/failures.py", "tests/forwarding/unit/test_sent_parts.py"): {
+        'if job is None or job.get("Content", {}).get("InstancesCount") != number:': "if job is None:",
+        "(twice - 1)": "twice",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_sent_parts.py"): {
+        "least + 1 if duplicate and least == most else least": "least + 1 if duplicate else least",
+        "if has_advanced and is_duplicate(why):": "if is_duplicate(why):",
+        'self._work.change(left["id"], attempts=1)': "pass",
+        'is_in_order = data["Instances"] is not None or': "is_in_order = True or",
+    },
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_jobs.py"): {
         "self.is_one_in_doubt = True\n                raise": "pass",
         "if len(here) == len(resources):\n                raise": "if False:\n                raise",

@@ -46,6 +46,17 @@ class Rows:
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
 
+    def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
+        """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
+        data = json.loads(row["data"])
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
+            others = [
+                self._ledger.add(row["queue"], row["subject"], {**data, "Instances": [*part]}, row["priority"])
+                for part in parts[1:]
+            ]
+        return self._work.find(Which(ids=[row["id"], *others]))
+
     def end_delivered(self, row: Mapping[str, Any]) -> None:
         """End a row whose destination has it."""
         self._ledger.end(row["id"], "done")

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a failed job of Orthanc says of what it has sent, and of why it failed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
+DUPLICATE = "DIMSE status 0x0111"
+TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
+
+
+def is_duplicate(why: str) -> bool:
+    """Return whether a node refused an instance because it has it already."""
+    return DUPLICATE in why
+
+
+def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
+    """Return how many instances a failed job has sent well, at least and at most, of `number`, in the order it was given.
+
+    Orthanc rounds its progress to the nearest per cent. Nothing is known of a job that Orthanc has forgotten, nor of one that
+    was not given all (some were deleted).
+    """
+    if job is None or job.get("Content", {}).get("InstancesCount") != number:
+        return 0, number
+    twice = 2 * int(job.get("Progress", 0))
+    return max(0, -(-number * (twice - 1) // 200)), min(number - 1, number * (twice + 1) // 200)
