@@ -3689,6 +3689,7 @@ class Misconfigured:
 # ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
 
 
+WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -3850,6 +3851,21 @@ class Destinations:
         self._ledger.set_value(f"paused {name}", int(paused))
         if not paused:
             self._held.discard(name)
+
+    def narrow(self, name: str) -> None:
+        """Send to a destination by one job at a time, for an hour from now: it has rejected a second association."""
+        if not self.narrow_until(name):
+            log = orthanc.LogInfo if self._ledger.get_value(f"narrow {name}") else orthanc.LogWarning
+            log(
+                f"{self._name}: {name} rejected an association while it had another one: it gets one at a time from now on "
+                f"(more are tried again in {WIDER_AGAIN_SECONDS // 60} minutes)"
+            )
+        self._ledger.set_value(f"narrow {name}", int(time.time()))
+
+    def narrow_until(self, name: str) -> float | None:
+        """Return until when a destination gets one job at a time, as Unix time; None: it gets as many as are configured."""
+        since = self._ledger.get_value(f"narrow {name}")
+        return since + WIDER_AGAIN_SECONDS if since - 1 < time.time() < since + WIDER_AGAIN_SECONDS else None
 
     def hold_unnamed(self) -> None:
         """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
@@ -4423,12 +4439,18 @@ class Bisection:
 
 # "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
 DUPLICATE = "DIMSE status 0x0111"
+REJECTED = "Association Rejected"
 TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
 
 def is_duplicate(why: str) -> bool:
     """Return whether a node refused an instance because it has it already."""
     return DUPLICATE in why
+
+
+def is_rejected(why: str) -> bool:
+    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
+    return REJECTED in why
 
 
 def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
@@ -4744,6 +4766,11 @@ class Jobs:
     def _settle_failed(self, row: Mapping[str, Any]) -> None:
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            self.cancel_pending(row["queue"])
+            return
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
             return
@@ -4757,6 +4784,15 @@ class Jobs:
         self._rows.fail({**left, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         self.cancel_pending(row["queue"])
+
+    def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
+        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and other["job"]:
+                job = get_job(self._loopback, other["job"])
+                if job and job["State"] in ("Running", "Success"):
+                    return True
+        return False
 
     def _settle_part(
         self, row: Mapping[str, Any], job: Mapping[str, Any] | None, why: str
@@ -4908,6 +4944,8 @@ class Dispatcher:
             # More than run at a time wait for a destination that is well, so that no slot is empty.
             sending = busy.get(name, 0) - self._verification.number(name)
             free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            if self._destinations.narrow_until(name):
+                free = min(free, 1 - sending)
             for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
                 if self._stopping.is_set():
                     return
@@ -5596,6 +5634,7 @@ class DestinationRoutes:
                 **destinations.health_of(name).shown(),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in destinations.known()

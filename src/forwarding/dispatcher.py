@@ -82,6 +82,8 @@ class Dispatcher:
             # More than run at a time wait for a destination that is well, so that no slot is empty.
             sending = busy.get(name, 0) - self._verification.number(name)
             free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            if self._destinations.narrow_until(name):
+                free = min(free, 1 - sending)
             for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
                 if self._stopping.is_set():
                     return

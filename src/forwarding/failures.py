@@ -6,12 +6,18 @@ from typing import Any
 
 # "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
 DUPLICATE = "DIMSE status 0x0111"
+REJECTED = "Association Rejected"
 TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
 
 def is_duplicate(why: str) -> bool:
     """Return whether a node refused an instance because it has it already."""
     return DUPLICATE in why
+
+
+def is_rejected(why: str) -> bool:
+    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
+    return REJECTED in why
 
 
 def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
-from forwarding.failures import TOLD_EXACTLY, is_duplicate, sent_before_failure
+from forwarding.failures import TOLD_EXACTLY, is_duplicate, is_rejected, sent_before_failure
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 
@@ -131,6 +131,11 @@ class Jobs:
     def _settle_failed(self, row: Mapping[str, Any]) -> None:
         job = get_job(self._loopback, row["job"])
         _, why = ending_of(job, reported=False)
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            self.cancel_pending(row["queue"])
+            return
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
             return
@@ -144,6 +149,15 @@ class Jobs:
         self._rows.fail({**left, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         self.cancel_pending(row["queue"])
+
+    def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
+        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and other["job"]:
+                job = get_job(self._loopback, other["job"])
+                if job and job["State"] in ("Running", "Success"):
+                    return True
+        return False
 
     def _settle_part(
         self, row: Mapping[str, Any], job: Mapping[str, Any] | None, why: str

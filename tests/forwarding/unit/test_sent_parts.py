@@ -29,7 +29,9 @@ def rows(forwarding: Forwarding) -> list[tuple[str, int | None]]:
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 50, 99, 100, 101, 130, 200, 201, 500, 1999])
-def test_the_progress_of_a_job_bounds_what_it_has_sent_and_up_to_a_hundred_says_it(source: Callable[[str], Any], number: int) -> None:
+def test_the_progress_of_a_job_bounds_what_it_has_sent_and_up_to_a_hundred_says_it(
+    source: Callable[[str], Any], number: int
+) -> None:
     failures: Any = source("forwarding.failures")
     for sent in range(number):
         job = {"Progress": int(100 * sent / number + 0.5), "Content": {"InstancesCount": number}}
