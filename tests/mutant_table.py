@@ -400,13 +400,13 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if job is None or job.get("Content", {}).get("InstancesCount") != number:': "if job is None:",
         "(twice - 1)": "twice",
     },
-    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_sent_parts.py"): {
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_sent_parts.py"): {
         "least + 1 if duplicate and least == most else least": "least + 1 if duplicate else least",
         "if has_advanced and is_duplicate(why):": "if is_duplicate(why):",
         'self._work.change(left["id"], attempts=1)': "pass",
         'is_in_order = data["Instances"] is not None or': "is_in_order = True or",
     },
-    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
         "if is_rejected(why) and self._is_another_under_way(row):": "if is_rejected(why):",
         'if job and job["State"] in ("Running", "Success"):': "if job:",
     },

@@ -272,6 +272,8 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "Destinations": None if rule.destinations is None else [*rule.destinations],
         "Query": rule.query,
         "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "SOPClasses": [*rule.sop_classes],
+        "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
         "Priority": rule.priority,
     }

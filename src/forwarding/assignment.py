@@ -41,6 +41,7 @@ class Assignment:
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
         self._has_queries = any(rule.query for rule in context.rules)
+        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.
@@ -110,7 +111,9 @@ class Assignment:
             content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
             uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
         origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [one for one in instances if one not in origins]
+        unknown = [
+            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
+        ]
         for start in range(0, len(unknown), PAGE):
             body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
             origins |= {

@@ -10,6 +10,14 @@ REJECTED = "Association Rejected"
 TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
 
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    """
+    return "connect" in why.lower().replace("(or never connected)", "")
+
+
 def is_duplicate(why: str) -> bool:
     """Return whether a node refused an instance because it has it already."""
     return DUPLICATE in why

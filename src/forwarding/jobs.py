@@ -6,16 +6,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.archive import instances_of
-from common.jobs import UNFINISHED_JOBS, Ending, ending_of, get_job
+from common.jobs import UNFINISHED_JOBS, Ending, ending_of
 from common.ledger import SEND
 from common.loopback import LoopbackError
-from common.routes import one_line
 from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
-from forwarding.failures import TOLD_EXACTLY, is_duplicate, is_rejected, sent_before_failure
+from forwarding.outcomes import Outcomes
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 
@@ -27,14 +25,6 @@ CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
     DELETE FROM jobs WHERE delivery=old.id;
 END;
 """
-
-
-def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
-
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
-    """
-    return "connect" in why.lower().replace("(or never connected)", "")
 
 
 class Jobs:
@@ -56,6 +46,7 @@ class Jobs:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport = context.transport
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._outcomes = Outcomes(context, destinations, rows, verification)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -116,77 +107,9 @@ class Jobs:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            self._settle_delivered(row)
-        else:
-            self._settle_failed(row)
-
-    def _settle_delivered(self, row: Mapping[str, Any]) -> None:
-        health = self._destinations.health_of(row["queue"])
-        health.identity.used()
-        if health.identity.wrong:
-            self._work.take_back(row["id"])
-        elif not self._verification.begin(row):
-            self._rows.end_delivered(row)
-
-    def _settle_failed(self, row: Mapping[str, Any]) -> None:
-        job = get_job(self._loopback, row["job"])
-        _, why = ending_of(job, reported=False)
-        if is_rejected(why) and self._is_another_under_way(row):
-            self._destinations.narrow(row["queue"])
-            self._work.take_back(row["id"])
+            self._outcomes.settle_delivered(row)
+        elif self._outcomes.settle_failed(row):
             self.cancel_pending(row["queue"])
-            return
-        left, has_advanced = self._settle_part(row, job, why)
-        if left is None:
-            return
-        if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
-            self._work.take_back(left["id"])
-            self._destinations.health_of(row["queue"]).succeeded()
-            return
-        if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
-            self._work.change(left["id"], attempts=1)
-        data = {**json.loads(left["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
-        self._rows.fail({**left, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
-        self.cancel_pending(row["queue"])
-
-    def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
-        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
-        for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
-            if other["id"] != row["id"] and other["job"]:
-                job = get_job(self._loopback, other["job"])
-                if job and job["State"] in ("Running", "Success"):
-                    return True
-        return False
-
-    def _settle_part(
-        self, row: Mapping[str, Any], job: Mapping[str, Any] | None, why: str
-    ) -> tuple[Mapping[str, Any] | None, bool]:
-        """Settle the part of a row that its failed job has delivered; return the row with what is left, if anything is.
-
-        The second value says whether that is less than before, or named instance by instance for the first time: the job of a
-        whole resource does not say which instances it has sent.
-        """
-        data, duplicate = json.loads(row["data"]), is_duplicate(why)
-        if not duplicate and not (job and job.get("Progress")):
-            return row, False
-        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
-        is_in_order = data["Instances"] is not None or len(instances) == 1
-        least, most = sent_before_failure(job, len(instances)) if is_in_order else (0, len(instances))
-        number = min(len(instances), least + 1 if duplicate and least == most else least)
-        left = instances[number:]
-        if number and not left:
-            self._settle_delivered(row)
-            return None, True
-        if number:
-            row, part = self._rows.divide(row, left, instances[:number])
-            self._work.claim(part["id"], row["job"])
-            self._settle_delivered(part)
-        if duplicate and least < most and len(left) > TOLD_EXACTLY:
-            return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True
-        if left and not is_in_order:
-            return self._rows.divide(row, left)[0], True
-        return row, number > 0
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
