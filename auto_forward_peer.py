@@ -2942,6 +2942,29 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of those of these instances that were not deleted."""
+    return {
+        found["ID"]: found.get("Metadata", {})
+        for start in range(0, len(instances), PAGE)
+        for found in loopback.post(
+            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
+        )
+    }
+
+
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
 
 
@@ -3722,7 +3745,10 @@ WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
-    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+    data = json.loads(row["data"])
+    if data["Level"] == "Instance" and len(data["Instances"] or ()) > 1:
+        return f"{len(data['Instances'])} instances of {data['OfLevel'].lower()} {data['Of']}"
+    return f"{data['Level'].lower()} {row['subject']}"
 
 
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
@@ -4437,6 +4463,7 @@ class Metrics:
 # ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
 
 
+LONGEST_WAIT_SECONDS = 86400.0  # between two attempts: of what a destination can't take
 HISTORY = 10  # failed attempts that a row remembers
 
 
@@ -4512,17 +4539,15 @@ class Rows:
         else:
             orthanc.LogInfo(text)
 
-
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
+    def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        data = json.loads(row["data"])
+        whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+        alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
+        with self._ledger.transaction():
+            self._work.change(row["id"], subject=instances[0])
+            self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
 
 
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
@@ -4683,11 +4708,7 @@ class Assignment:
         unknown = [
             one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
         ]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
-            }
+        origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
     def _new_for(
@@ -4773,6 +4794,11 @@ class Bisection:
 # "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
 DUPLICATE = "DIMSE status 0x0111"
 REJECTED = "Association Rejected"
+NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
+# What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
+NOT_ACCEPTED = re.compile(
+    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}"
+)
 TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
 
 
@@ -4792,6 +4818,23 @@ def is_duplicate(why: str) -> bool:
 def is_rejected(why: str) -> bool:
     """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
     return REJECTED in why
+
+
+def is_not_accepted(why: str) -> bool:
+    """Return whether a node can't take an image: it accepts neither its SOP class nor a transfer syntax that Orthanc can make."""
+    return NOT_ACCEPTED.search(why) is not None
+
+
+def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> str:
+    """Return what a node can't take, in DICOM's words, from what was asked for and what Orthanc says."""
+    asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
+    if NOT_SUPPORTED in why:
+        return f"{name} does not support the SOP class of {asked} (0x0122)"
+    found = NOT_ACCEPTED.search(why)
+    if found and (accepted := (found[1] or "").split()):
+        only = ", ".join(map(shown_uid, accepted))
+        return f"{name} accepts no presentation context for {asked}, only for {only}, which Orthanc can't make of it"
+    return f"{name} accepts no presentation context for the SOP class of {asked}"
 
 
 def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
@@ -5022,6 +5065,9 @@ class Outcomes:
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
             return False
+        if is_not_accepted(why):
+            self._settle_not_accepted(left, why)
+            return False
         if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
             self._work.take_back(left["id"])
             self._destinations.health_of(row["queue"]).succeeded()
@@ -5032,6 +5078,22 @@ class Outcomes:
         self._rows.fail({**left, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         return True
+
+    def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
+        """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""
+        data, kinds = json.loads(row["data"]), dict[tuple[str, str], list[str]]()
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        for instance, about in metadata_of(self._loopback, instances).items():
+            kinds.setdefault((about.get("SopClassUid", ""), about.get("TransferSyntax", "")), []).append(instance)
+        self._destinations.health_of(row["queue"]).succeeded()  # it is there
+        if not kinds:
+            self._rows.end_gone(row)
+        elif len(kinds) > 1:  # which of them it is, each of them shows when it is sent alone
+            self._rows.divide(row, *kinds.values())
+            self._work.take_back(row["id"])
+        else:
+            [(kind, same)] = kinds.items()
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
 
     def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
         """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
@@ -5292,7 +5354,7 @@ class Dispatcher:
             free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
             if self._destinations.narrow_until(name):
                 free = min(free, 1 - sending)
-            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+            for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
                 health.sent()
@@ -5304,7 +5366,7 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+        for due in self._ledger.due(health.name, 1, LONGEST_WAIT_SECONDS):
             if row := self._begin(due["id"]):
                 self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)

@@ -416,6 +416,23 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/destinations.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
         "since - 1 < time.time() < since + WIDER_AGAIN_SECONDS": "since",
     },
+    ("src/forwarding/assignment.py", "tests/forwarding/unit/test_kinds.py"): {
+        '"SopClassUid" not in origins[one]': "False",
+    },
+    ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_kinds.py"): {
+        "max(0, free), LONGEST_WAIT_SECONDS": "max(0, free), 3600.0",
+    },
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_kinds.py"): {
+        "if is_not_accepted(why):": "if False:",
+        "elif len(kinds) > 1:": "elif False:",
+    },
+    ("src/forwarding/rows.py", "tests/forwarding/unit/test_kinds.py"): {
+        'self._work.change(row["id"], subject=instances[0])': "pass",
+        '"Refused": True': '"Refused": False',
+    },
+    ("src/forwarding/uids.py", "tests/forwarding/unit/test_kinds.py"): {
+        "and uid not in unwanted": "",
+    },
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_jobs.py"): {
         "self.is_one_in_doubt = True\n                raise": "pass",
         "if len(here) == len(resources):\n                raise": "if False:\n                raise",

@@ -12,6 +12,7 @@ from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
+from forwarding.archive import metadata_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
@@ -114,11 +115,7 @@ class Assignment:
         unknown = [
             one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
         ]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
-            }
+        origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
     def _new_for(

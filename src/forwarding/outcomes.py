@@ -10,9 +10,18 @@ from common.jobs import ending_of, get_job
 from common.ledger import SEND
 from common.routes import one_line
 from common.work import Which, Work
+from forwarding.archive import metadata_of
 from forwarding.context import Context
 from forwarding.destinations import Destinations
-from forwarding.failures import TOLD_EXACTLY, is_duplicate, is_rejected, sent_before_failure, was_out_of_reach
+from forwarding.failures import (
+    TOLD_EXACTLY,
+    explain_not_accepted,
+    is_duplicate,
+    is_not_accepted,
+    is_rejected,
+    sent_before_failure,
+    was_out_of_reach,
+)
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 
@@ -44,6 +53,9 @@ class Outcomes:
         left, has_advanced = self._settle_part(row, job, why)
         if left is None:
             return False
+        if is_not_accepted(why):
+            self._settle_not_accepted(left, why)
+            return False
         if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
             self._work.take_back(left["id"])
             self._destinations.health_of(row["queue"]).succeeded()
@@ -54,6 +66,22 @@ class Outcomes:
         self._rows.fail({**left, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         return True
+
+    def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
+        """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""
+        data, kinds = json.loads(row["data"]), dict[tuple[str, str], list[str]]()
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        for instance, about in metadata_of(self._loopback, instances).items():
+            kinds.setdefault((about.get("SopClassUid", ""), about.get("TransferSyntax", "")), []).append(instance)
+        self._destinations.health_of(row["queue"]).succeeded()  # it is there
+        if not kinds:
+            self._rows.end_gone(row)
+        elif len(kinds) > 1:  # which of them it is, each of them shows when it is sent alone
+            self._rows.divide(row, *kinds.values())
+            self._work.take_back(row["id"])
+        else:
+            [(kind, same)] = kinds.items()
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
 
     def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
         """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
