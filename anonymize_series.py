@@ -667,6 +667,306 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
+# ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
+
+
+# fmt: off
+SOP_CLASSES = {
+    "ComputedRadiographyImageStorage": "1.2.840.10008.5.1.4.1.1.1",
+    "DigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.1",
+    "DigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "DigitalMammographyXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.2",
+    "DigitalMammographyXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.2.1",
+    "DigitalIntraOralXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.3",
+    "DigitalIntraOralXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.3.1",
+    "CTImageStorage": "1.2.840.10008.5.1.4.1.1.2",
+    "EnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.1",
+    "LegacyConvertedEnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.2",
+    "UltrasoundMultiFrameImageStorageRetired": "1.2.840.10008.5.1.4.1.1.3",
+    "UltrasoundMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.3.1",
+    "MRImageStorage": "1.2.840.10008.5.1.4.1.1.4",
+    "EnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.1",
+    "MRSpectroscopyStorage": "1.2.840.10008.5.1.4.1.1.4.2",
+    "EnhancedMRColorImageStorage": "1.2.840.10008.5.1.4.1.1.4.3",
+    "LegacyConvertedEnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.4",
+    "NuclearMedicineImageStorageRetired": "1.2.840.10008.5.1.4.1.1.5",
+    "UltrasoundImageStorageRetired": "1.2.840.10008.5.1.4.1.1.6",
+    "UltrasoundImageStorage": "1.2.840.10008.5.1.4.1.1.6.1",
+    "EnhancedUSVolumeStorage": "1.2.840.10008.5.1.4.1.1.6.2",
+    "PhotoacousticImageStorage": "1.2.840.10008.5.1.4.1.1.6.3",
+    "SecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7",
+    "MultiFrameSingleBitSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.1",
+    "MultiFrameGrayscaleByteSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.2",
+    "MultiFrameGrayscaleWordSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.3",
+    "MultiFrameTrueColorSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.4",
+    "StandaloneOverlayStorage": "1.2.840.10008.5.1.4.1.1.8",
+    "StandaloneCurveStorage": "1.2.840.10008.5.1.4.1.1.9",
+    "WaveformStorageTrial": "1.2.840.10008.5.1.4.1.1.9.1",
+    "TwelveLeadECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.1",
+    "GeneralECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.2",
+    "AmbulatoryECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.3",
+    "General32bitECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.4",
+    "HemodynamicWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.2.1",
+    "CardiacElectrophysiologyWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.3.1",
+    "BasicVoiceAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.1",
+    "GeneralAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.2",
+    "ArterialPulseWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.5.1",
+    "RespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.1",
+    "MultichannelRespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.2",
+    "RoutineScalpElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.1",
+    "ElectromyogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.2",
+    "ElectrooculogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.3",
+    "SleepElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.4",
+    "BodyPositionWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.8.1",
+    "StandaloneModalityLUTStorage": "1.2.840.10008.5.1.4.1.1.10",
+    "StandaloneVOILUTStorage": "1.2.840.10008.5.1.4.1.1.11",
+    "GrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.1",
+    "ColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.2",
+    "PseudoColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.3",
+    "BlendingSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.4",
+    "XAXRFGrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.5",
+    "GrayscalePlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.6",
+    "CompositingPlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.7",
+    "AdvancedBlendingPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.8",
+    "VolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.9",
+    "SegmentedVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.10",
+    "MultipleVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.11",
+    "VariableModalityLUTSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.12",
+    "XRayAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.12.1",
+    "EnhancedXAImageStorage": "1.2.840.10008.5.1.4.1.1.12.1.1",
+    "XRayRadiofluoroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.12.2",
+    "EnhancedXRFImageStorage": "1.2.840.10008.5.1.4.1.1.12.2.1",
+    "XRayAngiographicBiPlaneImageStorage": "1.2.840.10008.5.1.4.1.1.12.3",
+    "XRay3DAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.1",
+    "XRay3DCraniofacialImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.2",
+    "BreastTomosynthesisImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.3",
+    "BreastProjectionXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.13.1.4",
+    "BreastProjectionXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.13.1.5",
+    "IntravascularOpticalCoherenceTomographyImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.14.1",
+    "IntravascularOpticalCoherenceTomographyImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.14.2",
+    "NuclearMedicineImageStorage": "1.2.840.10008.5.1.4.1.1.20",
+    "ParametricMapStorage": "1.2.840.10008.5.1.4.1.1.30",
+    "RawDataStorage": "1.2.840.10008.5.1.4.1.1.66",
+    "SpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.1",
+    "SpatialFiducialsStorage": "1.2.840.10008.5.1.4.1.1.66.2",
+    "DeformableSpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.3",
+    "SegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.4",
+    "SurfaceSegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.5",
+    "TractographyResultsStorage": "1.2.840.10008.5.1.4.1.1.66.6",
+    "RealWorldValueMappingStorage": "1.2.840.10008.5.1.4.1.1.67",
+    "SurfaceScanMeshStorage": "1.2.840.10008.5.1.4.1.1.68.1",
+    "SurfaceScanPointCloudStorage": "1.2.840.10008.5.1.4.1.1.68.2",
+    "VLImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.1",
+    "VLEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1",
+    "VideoEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1.1",
+    "VLMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2",
+    "VideoMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2.1",
+    "VLSlideCoordinatesMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.3",
+    "VLPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4",
+    "VideoPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4.1",
+    "OphthalmicPhotography8BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.1",
+    "OphthalmicPhotography16BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.2",
+    "StereometricRelationshipStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.3",
+    "OphthalmicTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.4",
+    "WideFieldOphthalmicPhotographyStereographicProjectionImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.5",
+    "WideFieldOphthalmicPhotography3DCoordinatesImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.6",
+    "OphthalmicOpticalCoherenceTomographyEnFaceImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.7",
+    "OphthalmicOpticalCoherenceTomographyBscanVolumeAnalysisStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.8",
+    "VLWholeSlideMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.6",
+    "DermoscopicPhotographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.7",
+    "ConfocalMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.8",
+    "ConfocalMicroscopyTiledPyramidalImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.9",
+    "VLMultiFrameImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.2",
+    "LensometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.1",
+    "AutorefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.2",
+    "KeratometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.3",
+    "SubjectiveRefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.4",
+    "VisualAcuityMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.5",
+    "SpectaclePrescriptionReportStorage": "1.2.840.10008.5.1.4.1.1.78.6",
+    "OphthalmicAxialMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.7",
+    "IntraocularLensCalculationsStorage": "1.2.840.10008.5.1.4.1.1.78.8",
+    "MacularGridThicknessAndVolumeReportStorage": "1.2.840.10008.5.1.4.1.1.79.1",
+    "OphthalmicVisualFieldStaticPerimetryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.80.1",
+    "OphthalmicThicknessMapStorage": "1.2.840.10008.5.1.4.1.1.81.1",
+    "CornealTopographyMapStorage": "1.2.840.10008.5.1.4.1.1.82.1",
+    "TextSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.1",
+    "AudioSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.2",
+    "DetailSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.3",
+    "ComprehensiveSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.4",
+    "BasicTextSRStorage": "1.2.840.10008.5.1.4.1.1.88.11",
+    "EnhancedSRStorage": "1.2.840.10008.5.1.4.1.1.88.22",
+    "ComprehensiveSRStorage": "1.2.840.10008.5.1.4.1.1.88.33",
+    "Comprehensive3DSRStorage": "1.2.840.10008.5.1.4.1.1.88.34",
+    "ExtensibleSRStorage": "1.2.840.10008.5.1.4.1.1.88.35",
+    "ProcedureLogStorage": "1.2.840.10008.5.1.4.1.1.88.40",
+    "MammographyCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.50",
+    "KeyObjectSelectionDocumentStorage": "1.2.840.10008.5.1.4.1.1.88.59",
+    "ChestCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.65",
+    "XRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.67",
+    "RadiopharmaceuticalRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.68",
+    "ColonCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.69",
+    "ImplantationPlanSRStorage": "1.2.840.10008.5.1.4.1.1.88.70",
+    "AcquisitionContextSRStorage": "1.2.840.10008.5.1.4.1.1.88.71",
+    "SimplifiedAdultEchoSRStorage": "1.2.840.10008.5.1.4.1.1.88.72",
+    "PatientRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.73",
+    "PlannedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.74",
+    "PerformedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.75",
+    "EnhancedXRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.76",
+    "WaveformAnnotationSRStorage": "1.2.840.10008.5.1.4.1.1.88.77",
+    "ContentAssessmentResultsStorage": "1.2.840.10008.5.1.4.1.1.90.1",
+    "MicroscopyBulkSimpleAnnotationsStorage": "1.2.840.10008.5.1.4.1.1.91.1",
+    "EncapsulatedPDFStorage": "1.2.840.10008.5.1.4.1.1.104.1",
+    "EncapsulatedCDAStorage": "1.2.840.10008.5.1.4.1.1.104.2",
+    "EncapsulatedSTLStorage": "1.2.840.10008.5.1.4.1.1.104.3",
+    "EncapsulatedOBJStorage": "1.2.840.10008.5.1.4.1.1.104.4",
+    "EncapsulatedMTLStorage": "1.2.840.10008.5.1.4.1.1.104.5",
+    "PositronEmissionTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.128",
+    "LegacyConvertedEnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.128.1",
+    "StandalonePETCurveStorage": "1.2.840.10008.5.1.4.1.1.129",
+    "EnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.130",
+    "BasicStructuredDisplayStorage": "1.2.840.10008.5.1.4.1.1.131",
+    "CTDefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.1",
+    "CTPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.2",
+    "ProtocolApprovalStorage": "1.2.840.10008.5.1.4.1.1.200.3",
+    "XADefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.7",
+    "XAPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.8",
+    "InventoryStorage": "1.2.840.10008.5.1.4.1.1.201.1",
+    "RTImageStorage": "1.2.840.10008.5.1.4.1.1.481.1",
+    "RTDoseStorage": "1.2.840.10008.5.1.4.1.1.481.2",
+    "RTStructureSetStorage": "1.2.840.10008.5.1.4.1.1.481.3",
+    "RTBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.4",
+    "RTPlanStorage": "1.2.840.10008.5.1.4.1.1.481.5",
+    "RTBrachyTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.6",
+    "RTTreatmentSummaryRecordStorage": "1.2.840.10008.5.1.4.1.1.481.7",
+    "RTIonPlanStorage": "1.2.840.10008.5.1.4.1.1.481.8",
+    "RTIonBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.9",
+    "RTPhysicianIntentStorage": "1.2.840.10008.5.1.4.1.1.481.10",
+    "RTSegmentAnnotationStorage": "1.2.840.10008.5.1.4.1.1.481.11",
+    "RTRadiationSetStorage": "1.2.840.10008.5.1.4.1.1.481.12",
+    "CArmPhotonElectronRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.13",
+    "TomotherapeuticRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.14",
+    "RoboticArmRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.15",
+    "RTRadiationRecordSetStorage": "1.2.840.10008.5.1.4.1.1.481.16",
+    "RTRadiationSalvageRecordStorage": "1.2.840.10008.5.1.4.1.1.481.17",
+    "TomotherapeuticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.18",
+    "CArmPhotonElectronRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.19",
+    "RoboticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.20",
+    "RTRadiationSetDeliveryInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.21",
+    "RTTreatmentPreparationStorage": "1.2.840.10008.5.1.4.1.1.481.22",
+    "EnhancedRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.23",
+    "EnhancedContinuousRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.24",
+    "RTPatientPositionAcquisitionInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.25",
+    "DICOSCTImageStorage": "1.2.840.10008.5.1.4.1.1.501.1",
+    "DICOSDigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.501.2.1",
+    "DICOSDigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.501.2.2",
+    "DICOSThreatDetectionReportStorage": "1.2.840.10008.5.1.4.1.1.501.3",
+    "DICOS2DAITStorage": "1.2.840.10008.5.1.4.1.1.501.4",
+    "DICOS3DAITStorage": "1.2.840.10008.5.1.4.1.1.501.5",
+    "DICOSQuadrupoleResonanceStorage": "1.2.840.10008.5.1.4.1.1.501.6",
+    "EddyCurrentImageStorage": "1.2.840.10008.5.1.4.1.1.601.1",
+    "EddyCurrentMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.601.2",
+    "RTBeamsDeliveryInstructionStorageTrial": "1.2.840.10008.5.1.4.34.1",
+    "RTBeamsDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.7",
+    "RTBrachyApplicationSetupDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.10",
+    "HangingProtocolStorage": "1.2.840.10008.5.1.4.38.1",
+    "ColorPaletteStorage": "1.2.840.10008.5.1.4.39.1",
+    "GenericImplantTemplateStorage": "1.2.840.10008.5.1.4.43.1",
+    "ImplantAssemblyTemplateStorage": "1.2.840.10008.5.1.4.44.1",
+    "ImplantTemplateGroupStorage": "1.2.840.10008.5.1.4.45.1",
+}
+TRANSFER_SYNTAXES = {
+    "ImplicitVRLittleEndian": "1.2.840.10008.1.2",
+    "ExplicitVRLittleEndian": "1.2.840.10008.1.2.1",
+    "EncapsulatedUncompressedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.98",
+    "DeflatedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.99",
+    "ExplicitVRBigEndian": "1.2.840.10008.1.2.2",
+    "JPEGBaseline8Bit": "1.2.840.10008.1.2.4.50",
+    "JPEGExtended12Bit": "1.2.840.10008.1.2.4.51",
+    "JPEGExtended35": "1.2.840.10008.1.2.4.52",
+    "JPEGSpectralSelectionNonHierarchical68": "1.2.840.10008.1.2.4.53",
+    "JPEGSpectralSelectionNonHierarchical79": "1.2.840.10008.1.2.4.54",
+    "JPEGFullProgressionNonHierarchical1012": "1.2.840.10008.1.2.4.55",
+    "JPEGFullProgressionNonHierarchical1113": "1.2.840.10008.1.2.4.56",
+    "JPEGLossless": "1.2.840.10008.1.2.4.57",
+    "JPEGLosslessNonHierarchical15": "1.2.840.10008.1.2.4.58",
+    "JPEGExtendedHierarchical1618": "1.2.840.10008.1.2.4.59",
+    "JPEGExtendedHierarchical1719": "1.2.840.10008.1.2.4.60",
+    "JPEGSpectralSelectionHierarchical2022": "1.2.840.10008.1.2.4.61",
+    "JPEGSpectralSelectionHierarchical2123": "1.2.840.10008.1.2.4.62",
+    "JPEGFullProgressionHierarchical2426": "1.2.840.10008.1.2.4.63",
+    "JPEGFullProgressionHierarchical2527": "1.2.840.10008.1.2.4.64",
+    "JPEGLosslessHierarchical28": "1.2.840.10008.1.2.4.65",
+    "JPEGLosslessHierarchical29": "1.2.840.10008.1.2.4.66",
+    "JPEGLosslessSV1": "1.2.840.10008.1.2.4.70",
+    "JPEGLSLossless": "1.2.840.10008.1.2.4.80",
+    "JPEGLSNearLossless": "1.2.840.10008.1.2.4.81",
+    "JPEG2000Lossless": "1.2.840.10008.1.2.4.90",
+    "JPEG2000": "1.2.840.10008.1.2.4.91",
+    "JPEG2000MCLossless": "1.2.840.10008.1.2.4.92",
+    "JPEG2000MC": "1.2.840.10008.1.2.4.93",
+    "JPIPReferenced": "1.2.840.10008.1.2.4.94",
+    "JPIPReferencedDeflate": "1.2.840.10008.1.2.4.95",
+    "MPEG2MPML": "1.2.840.10008.1.2.4.100",
+    "MPEG2MPMLF": "1.2.840.10008.1.2.4.100.1",
+    "MPEG2MPHL": "1.2.840.10008.1.2.4.101",
+    "MPEG2MPHLF": "1.2.840.10008.1.2.4.101.1",
+    "MPEG4HP41": "1.2.840.10008.1.2.4.102",
+    "MPEG4HP41F": "1.2.840.10008.1.2.4.102.1",
+    "MPEG4HP41BD": "1.2.840.10008.1.2.4.103",
+    "MPEG4HP41BDF": "1.2.840.10008.1.2.4.103.1",
+    "MPEG4HP422D": "1.2.840.10008.1.2.4.104",
+    "MPEG4HP422DF": "1.2.840.10008.1.2.4.104.1",
+    "MPEG4HP423D": "1.2.840.10008.1.2.4.105",
+    "MPEG4HP423DF": "1.2.840.10008.1.2.4.105.1",
+    "MPEG4HP42STEREO": "1.2.840.10008.1.2.4.106",
+    "MPEG4HP42STEREOF": "1.2.840.10008.1.2.4.106.1",
+    "HEVCMP51": "1.2.840.10008.1.2.4.107",
+    "HEVCM10P51": "1.2.840.10008.1.2.4.108",
+    "HTJ2KLossless": "1.2.840.10008.1.2.4.201",
+    "HTJ2KLosslessRPCL": "1.2.840.10008.1.2.4.202",
+    "HTJ2K": "1.2.840.10008.1.2.4.203",
+    "JPIPHTJ2KReferenced": "1.2.840.10008.1.2.4.204",
+    "JPIPHTJ2KReferencedDeflate": "1.2.840.10008.1.2.4.205",
+    "RLELossless": "1.2.840.10008.1.2.5",
+    "RFC2557MIMEEncapsulation": "1.2.840.10008.1.2.6.1",
+    "XMLEncoding": "1.2.840.10008.1.2.6.2",
+    "SMPTEST211020UncompressedProgressiveActiveVideo": "1.2.840.10008.1.2.7.1",
+    "SMPTEST211020UncompressedInterlacedActiveVideo": "1.2.840.10008.1.2.7.2",
+    "SMPTEST211030PCMDigitalAudio": "1.2.840.10008.1.2.7.3",
+    "Papyrus3ImplicitVRLittleEndian": "1.2.840.10008.1.20",
+}
+# fmt: on
+KEYWORDS = {uid: keyword for keyword, uid in (SOP_CLASSES | TRANSFER_SYNTAXES).items()}
+UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+def shown_uid(uid: str) -> str:
+    """Return a UID for people: `CTImageStorage (1.2.840.10008.5.1.4.1.1.2)`, or itself where it has no keyword."""
+    return f"{KEYWORDS[uid]} ({uid})" if uid in KEYWORDS else uid
+
+
+def check_names(keywords: Mapping[str, str]) -> Callable[[Sequence[str]], str | None]:
+    """Return a `check` of a setting: it refuses an empty list, and what is neither one of these keywords nor a UID."""
+
+    def check(wanted: Sequence[str]) -> str | None:
+        for text in wanted:
+            name = text.removeprefix("!")
+            if name not in keywords and not UID.fullmatch(name):
+                near = difflib.get_close_matches(name, keywords, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                return f"a list of DICOM's keywords (as {next(iter(keywords))}) or UIDs, with a ! before them for not{meant}"
+        return not_empty(wanted)
+
+    return check
+
+
+def is_wanted(uid: str, wanted: Sequence[str], keywords: Mapping[str, str]) -> bool:
+    """Return whether a UID meets conditions: it is one of those that are named, if any are, and none of those with a `!`."""
+    uids = [keywords.get(text, text) for text in wanted if not text.startswith("!")]
+    unwanted = [keywords.get(text[1:], text[1:]) for text in wanted if text.startswith("!")]
+    return (not uids or uid in uids) and uid not in unwanted
+
+
 # ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
@@ -797,6 +1097,21 @@ class Rule:
     origin: Origin = dataclasses.field(
         default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
     )
+    sop_classes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "SOPClasses",
+            "check": check_names(SOP_CLASSES),
+            "help": "Only instances of these SOP classes (keywords or UIDs); with a `!`: only those of others.",
+        },
+    )
+    transfer_syntaxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": check_names(TRANSFER_SYNTAXES),
+            "help": "Only instances in these transfer syntaxes (keywords or UIDs); with a `!`: only those in others.",
+        },
+    )
     matcher: str = dataclasses.field(
         default="",
         metadata={
@@ -900,6 +1215,13 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.user, "HttpUsername"),
     )
     return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance (Orthanc's metadata by name) has a SOP class and a transfer syntax that a rule takes."""
+    return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
+        origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
+    )
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -3018,11 +3340,14 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+ORIGIN = (
+    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
+    *("SopClassUid", "TransferSyntax"),
+)
 
 
 class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin (metadata), digest of its file."""
 
     parents: Mapping[str, str]
     uids: Mapping[str, str]
@@ -3207,6 +3532,11 @@ class Router:
             instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
+        if rule.sop_classes or rule.transfer_syntaxes:
+            taken = batch.origins if instances is None else instances
+            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+            if not instances:
+                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -4908,7 +5238,10 @@ class Intake:
         """Return the instances that are still there, in their order, each with its origin."""
         origins = dict(data["Origins"])
         still = set(self._archive.instances(level, resource))
-        if unknown := [each for each in data["Instances"] if each in still and each not in origins]:
+        # A row of an older version has no SOP class in its origins.
+        if unknown := [
+            each for each in data["Instances"] if each in still and "SopClassUid" not in origins.get(each, ())
+        ]:
             origins |= self._archive.metadata(unknown)
         return {each: origins[each] for each in data["Instances"] if each in still and each in origins}
 

@@ -2129,11 +2129,14 @@ def _speak_for_all() -> None:
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+ORIGIN = (
+    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
+    *("SopClassUid", "TransferSyntax"),
+)
 
 
 class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin (metadata), digest of its file."""
 
     parents: Mapping[str, str]
     uids: Mapping[str, str]

@@ -2891,6 +2891,306 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
+# ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
+
+
+# fmt: off
+SOP_CLASSES = {
+    "ComputedRadiographyImageStorage": "1.2.840.10008.5.1.4.1.1.1",
+    "DigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.1",
+    "DigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "DigitalMammographyXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.2",
+    "DigitalMammographyXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.2.1",
+    "DigitalIntraOralXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.1.3",
+    "DigitalIntraOralXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.1.3.1",
+    "CTImageStorage": "1.2.840.10008.5.1.4.1.1.2",
+    "EnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.1",
+    "LegacyConvertedEnhancedCTImageStorage": "1.2.840.10008.5.1.4.1.1.2.2",
+    "UltrasoundMultiFrameImageStorageRetired": "1.2.840.10008.5.1.4.1.1.3",
+    "UltrasoundMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.3.1",
+    "MRImageStorage": "1.2.840.10008.5.1.4.1.1.4",
+    "EnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.1",
+    "MRSpectroscopyStorage": "1.2.840.10008.5.1.4.1.1.4.2",
+    "EnhancedMRColorImageStorage": "1.2.840.10008.5.1.4.1.1.4.3",
+    "LegacyConvertedEnhancedMRImageStorage": "1.2.840.10008.5.1.4.1.1.4.4",
+    "NuclearMedicineImageStorageRetired": "1.2.840.10008.5.1.4.1.1.5",
+    "UltrasoundImageStorageRetired": "1.2.840.10008.5.1.4.1.1.6",
+    "UltrasoundImageStorage": "1.2.840.10008.5.1.4.1.1.6.1",
+    "EnhancedUSVolumeStorage": "1.2.840.10008.5.1.4.1.1.6.2",
+    "PhotoacousticImageStorage": "1.2.840.10008.5.1.4.1.1.6.3",
+    "SecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7",
+    "MultiFrameSingleBitSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.1",
+    "MultiFrameGrayscaleByteSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.2",
+    "MultiFrameGrayscaleWordSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.3",
+    "MultiFrameTrueColorSecondaryCaptureImageStorage": "1.2.840.10008.5.1.4.1.1.7.4",
+    "StandaloneOverlayStorage": "1.2.840.10008.5.1.4.1.1.8",
+    "StandaloneCurveStorage": "1.2.840.10008.5.1.4.1.1.9",
+    "WaveformStorageTrial": "1.2.840.10008.5.1.4.1.1.9.1",
+    "TwelveLeadECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.1",
+    "GeneralECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.2",
+    "AmbulatoryECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.3",
+    "General32bitECGWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.1.4",
+    "HemodynamicWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.2.1",
+    "CardiacElectrophysiologyWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.3.1",
+    "BasicVoiceAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.1",
+    "GeneralAudioWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.4.2",
+    "ArterialPulseWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.5.1",
+    "RespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.1",
+    "MultichannelRespiratoryWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.6.2",
+    "RoutineScalpElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.1",
+    "ElectromyogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.2",
+    "ElectrooculogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.3",
+    "SleepElectroencephalogramWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.7.4",
+    "BodyPositionWaveformStorage": "1.2.840.10008.5.1.4.1.1.9.8.1",
+    "StandaloneModalityLUTStorage": "1.2.840.10008.5.1.4.1.1.10",
+    "StandaloneVOILUTStorage": "1.2.840.10008.5.1.4.1.1.11",
+    "GrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.1",
+    "ColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.2",
+    "PseudoColorSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.3",
+    "BlendingSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.4",
+    "XAXRFGrayscaleSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.5",
+    "GrayscalePlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.6",
+    "CompositingPlanarMPRVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.7",
+    "AdvancedBlendingPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.8",
+    "VolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.9",
+    "SegmentedVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.10",
+    "MultipleVolumeRenderingVolumetricPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.11",
+    "VariableModalityLUTSoftcopyPresentationStateStorage": "1.2.840.10008.5.1.4.1.1.11.12",
+    "XRayAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.12.1",
+    "EnhancedXAImageStorage": "1.2.840.10008.5.1.4.1.1.12.1.1",
+    "XRayRadiofluoroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.12.2",
+    "EnhancedXRFImageStorage": "1.2.840.10008.5.1.4.1.1.12.2.1",
+    "XRayAngiographicBiPlaneImageStorage": "1.2.840.10008.5.1.4.1.1.12.3",
+    "XRay3DAngiographicImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.1",
+    "XRay3DCraniofacialImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.2",
+    "BreastTomosynthesisImageStorage": "1.2.840.10008.5.1.4.1.1.13.1.3",
+    "BreastProjectionXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.13.1.4",
+    "BreastProjectionXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.13.1.5",
+    "IntravascularOpticalCoherenceTomographyImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.14.1",
+    "IntravascularOpticalCoherenceTomographyImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.14.2",
+    "NuclearMedicineImageStorage": "1.2.840.10008.5.1.4.1.1.20",
+    "ParametricMapStorage": "1.2.840.10008.5.1.4.1.1.30",
+    "RawDataStorage": "1.2.840.10008.5.1.4.1.1.66",
+    "SpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.1",
+    "SpatialFiducialsStorage": "1.2.840.10008.5.1.4.1.1.66.2",
+    "DeformableSpatialRegistrationStorage": "1.2.840.10008.5.1.4.1.1.66.3",
+    "SegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.4",
+    "SurfaceSegmentationStorage": "1.2.840.10008.5.1.4.1.1.66.5",
+    "TractographyResultsStorage": "1.2.840.10008.5.1.4.1.1.66.6",
+    "RealWorldValueMappingStorage": "1.2.840.10008.5.1.4.1.1.67",
+    "SurfaceScanMeshStorage": "1.2.840.10008.5.1.4.1.1.68.1",
+    "SurfaceScanPointCloudStorage": "1.2.840.10008.5.1.4.1.1.68.2",
+    "VLImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.1",
+    "VLEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1",
+    "VideoEndoscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.1.1",
+    "VLMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2",
+    "VideoMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.2.1",
+    "VLSlideCoordinatesMicroscopicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.3",
+    "VLPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4",
+    "VideoPhotographicImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.4.1",
+    "OphthalmicPhotography8BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.1",
+    "OphthalmicPhotography16BitImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.2",
+    "StereometricRelationshipStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.3",
+    "OphthalmicTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.4",
+    "WideFieldOphthalmicPhotographyStereographicProjectionImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.5",
+    "WideFieldOphthalmicPhotography3DCoordinatesImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.6",
+    "OphthalmicOpticalCoherenceTomographyEnFaceImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.7",
+    "OphthalmicOpticalCoherenceTomographyBscanVolumeAnalysisStorage": "1.2.840.10008.5.1.4.1.1.77.1.5.8",
+    "VLWholeSlideMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.6",
+    "DermoscopicPhotographyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.7",
+    "ConfocalMicroscopyImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.8",
+    "ConfocalMicroscopyTiledPyramidalImageStorage": "1.2.840.10008.5.1.4.1.1.77.1.9",
+    "VLMultiFrameImageStorageTrial": "1.2.840.10008.5.1.4.1.1.77.2",
+    "LensometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.1",
+    "AutorefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.2",
+    "KeratometryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.3",
+    "SubjectiveRefractionMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.4",
+    "VisualAcuityMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.5",
+    "SpectaclePrescriptionReportStorage": "1.2.840.10008.5.1.4.1.1.78.6",
+    "OphthalmicAxialMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.78.7",
+    "IntraocularLensCalculationsStorage": "1.2.840.10008.5.1.4.1.1.78.8",
+    "MacularGridThicknessAndVolumeReportStorage": "1.2.840.10008.5.1.4.1.1.79.1",
+    "OphthalmicVisualFieldStaticPerimetryMeasurementsStorage": "1.2.840.10008.5.1.4.1.1.80.1",
+    "OphthalmicThicknessMapStorage": "1.2.840.10008.5.1.4.1.1.81.1",
+    "CornealTopographyMapStorage": "1.2.840.10008.5.1.4.1.1.82.1",
+    "TextSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.1",
+    "AudioSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.2",
+    "DetailSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.3",
+    "ComprehensiveSRStorageTrial": "1.2.840.10008.5.1.4.1.1.88.4",
+    "BasicTextSRStorage": "1.2.840.10008.5.1.4.1.1.88.11",
+    "EnhancedSRStorage": "1.2.840.10008.5.1.4.1.1.88.22",
+    "ComprehensiveSRStorage": "1.2.840.10008.5.1.4.1.1.88.33",
+    "Comprehensive3DSRStorage": "1.2.840.10008.5.1.4.1.1.88.34",
+    "ExtensibleSRStorage": "1.2.840.10008.5.1.4.1.1.88.35",
+    "ProcedureLogStorage": "1.2.840.10008.5.1.4.1.1.88.40",
+    "MammographyCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.50",
+    "KeyObjectSelectionDocumentStorage": "1.2.840.10008.5.1.4.1.1.88.59",
+    "ChestCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.65",
+    "XRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.67",
+    "RadiopharmaceuticalRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.68",
+    "ColonCADSRStorage": "1.2.840.10008.5.1.4.1.1.88.69",
+    "ImplantationPlanSRStorage": "1.2.840.10008.5.1.4.1.1.88.70",
+    "AcquisitionContextSRStorage": "1.2.840.10008.5.1.4.1.1.88.71",
+    "SimplifiedAdultEchoSRStorage": "1.2.840.10008.5.1.4.1.1.88.72",
+    "PatientRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.73",
+    "PlannedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.74",
+    "PerformedImagingAgentAdministrationSRStorage": "1.2.840.10008.5.1.4.1.1.88.75",
+    "EnhancedXRayRadiationDoseSRStorage": "1.2.840.10008.5.1.4.1.1.88.76",
+    "WaveformAnnotationSRStorage": "1.2.840.10008.5.1.4.1.1.88.77",
+    "ContentAssessmentResultsStorage": "1.2.840.10008.5.1.4.1.1.90.1",
+    "MicroscopyBulkSimpleAnnotationsStorage": "1.2.840.10008.5.1.4.1.1.91.1",
+    "EncapsulatedPDFStorage": "1.2.840.10008.5.1.4.1.1.104.1",
+    "EncapsulatedCDAStorage": "1.2.840.10008.5.1.4.1.1.104.2",
+    "EncapsulatedSTLStorage": "1.2.840.10008.5.1.4.1.1.104.3",
+    "EncapsulatedOBJStorage": "1.2.840.10008.5.1.4.1.1.104.4",
+    "EncapsulatedMTLStorage": "1.2.840.10008.5.1.4.1.1.104.5",
+    "PositronEmissionTomographyImageStorage": "1.2.840.10008.5.1.4.1.1.128",
+    "LegacyConvertedEnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.128.1",
+    "StandalonePETCurveStorage": "1.2.840.10008.5.1.4.1.1.129",
+    "EnhancedPETImageStorage": "1.2.840.10008.5.1.4.1.1.130",
+    "BasicStructuredDisplayStorage": "1.2.840.10008.5.1.4.1.1.131",
+    "CTDefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.1",
+    "CTPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.2",
+    "ProtocolApprovalStorage": "1.2.840.10008.5.1.4.1.1.200.3",
+    "XADefinedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.7",
+    "XAPerformedProcedureProtocolStorage": "1.2.840.10008.5.1.4.1.1.200.8",
+    "InventoryStorage": "1.2.840.10008.5.1.4.1.1.201.1",
+    "RTImageStorage": "1.2.840.10008.5.1.4.1.1.481.1",
+    "RTDoseStorage": "1.2.840.10008.5.1.4.1.1.481.2",
+    "RTStructureSetStorage": "1.2.840.10008.5.1.4.1.1.481.3",
+    "RTBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.4",
+    "RTPlanStorage": "1.2.840.10008.5.1.4.1.1.481.5",
+    "RTBrachyTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.6",
+    "RTTreatmentSummaryRecordStorage": "1.2.840.10008.5.1.4.1.1.481.7",
+    "RTIonPlanStorage": "1.2.840.10008.5.1.4.1.1.481.8",
+    "RTIonBeamsTreatmentRecordStorage": "1.2.840.10008.5.1.4.1.1.481.9",
+    "RTPhysicianIntentStorage": "1.2.840.10008.5.1.4.1.1.481.10",
+    "RTSegmentAnnotationStorage": "1.2.840.10008.5.1.4.1.1.481.11",
+    "RTRadiationSetStorage": "1.2.840.10008.5.1.4.1.1.481.12",
+    "CArmPhotonElectronRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.13",
+    "TomotherapeuticRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.14",
+    "RoboticArmRadiationStorage": "1.2.840.10008.5.1.4.1.1.481.15",
+    "RTRadiationRecordSetStorage": "1.2.840.10008.5.1.4.1.1.481.16",
+    "RTRadiationSalvageRecordStorage": "1.2.840.10008.5.1.4.1.1.481.17",
+    "TomotherapeuticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.18",
+    "CArmPhotonElectronRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.19",
+    "RoboticRadiationRecordStorage": "1.2.840.10008.5.1.4.1.1.481.20",
+    "RTRadiationSetDeliveryInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.21",
+    "RTTreatmentPreparationStorage": "1.2.840.10008.5.1.4.1.1.481.22",
+    "EnhancedRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.23",
+    "EnhancedContinuousRTImageStorage": "1.2.840.10008.5.1.4.1.1.481.24",
+    "RTPatientPositionAcquisitionInstructionStorage": "1.2.840.10008.5.1.4.1.1.481.25",
+    "DICOSCTImageStorage": "1.2.840.10008.5.1.4.1.1.501.1",
+    "DICOSDigitalXRayImageStorageForPresentation": "1.2.840.10008.5.1.4.1.1.501.2.1",
+    "DICOSDigitalXRayImageStorageForProcessing": "1.2.840.10008.5.1.4.1.1.501.2.2",
+    "DICOSThreatDetectionReportStorage": "1.2.840.10008.5.1.4.1.1.501.3",
+    "DICOS2DAITStorage": "1.2.840.10008.5.1.4.1.1.501.4",
+    "DICOS3DAITStorage": "1.2.840.10008.5.1.4.1.1.501.5",
+    "DICOSQuadrupoleResonanceStorage": "1.2.840.10008.5.1.4.1.1.501.6",
+    "EddyCurrentImageStorage": "1.2.840.10008.5.1.4.1.1.601.1",
+    "EddyCurrentMultiFrameImageStorage": "1.2.840.10008.5.1.4.1.1.601.2",
+    "RTBeamsDeliveryInstructionStorageTrial": "1.2.840.10008.5.1.4.34.1",
+    "RTBeamsDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.7",
+    "RTBrachyApplicationSetupDeliveryInstructionStorage": "1.2.840.10008.5.1.4.34.10",
+    "HangingProtocolStorage": "1.2.840.10008.5.1.4.38.1",
+    "ColorPaletteStorage": "1.2.840.10008.5.1.4.39.1",
+    "GenericImplantTemplateStorage": "1.2.840.10008.5.1.4.43.1",
+    "ImplantAssemblyTemplateStorage": "1.2.840.10008.5.1.4.44.1",
+    "ImplantTemplateGroupStorage": "1.2.840.10008.5.1.4.45.1",
+}
+TRANSFER_SYNTAXES = {
+    "ImplicitVRLittleEndian": "1.2.840.10008.1.2",
+    "ExplicitVRLittleEndian": "1.2.840.10008.1.2.1",
+    "EncapsulatedUncompressedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.98",
+    "DeflatedExplicitVRLittleEndian": "1.2.840.10008.1.2.1.99",
+    "ExplicitVRBigEndian": "1.2.840.10008.1.2.2",
+    "JPEGBaseline8Bit": "1.2.840.10008.1.2.4.50",
+    "JPEGExtended12Bit": "1.2.840.10008.1.2.4.51",
+    "JPEGExtended35": "1.2.840.10008.1.2.4.52",
+    "JPEGSpectralSelectionNonHierarchical68": "1.2.840.10008.1.2.4.53",
+    "JPEGSpectralSelectionNonHierarchical79": "1.2.840.10008.1.2.4.54",
+    "JPEGFullProgressionNonHierarchical1012": "1.2.840.10008.1.2.4.55",
+    "JPEGFullProgressionNonHierarchical1113": "1.2.840.10008.1.2.4.56",
+    "JPEGLossless": "1.2.840.10008.1.2.4.57",
+    "JPEGLosslessNonHierarchical15": "1.2.840.10008.1.2.4.58",
+    "JPEGExtendedHierarchical1618": "1.2.840.10008.1.2.4.59",
+    "JPEGExtendedHierarchical1719": "1.2.840.10008.1.2.4.60",
+    "JPEGSpectralSelectionHierarchical2022": "1.2.840.10008.1.2.4.61",
+    "JPEGSpectralSelectionHierarchical2123": "1.2.840.10008.1.2.4.62",
+    "JPEGFullProgressionHierarchical2426": "1.2.840.10008.1.2.4.63",
+    "JPEGFullProgressionHierarchical2527": "1.2.840.10008.1.2.4.64",
+    "JPEGLosslessHierarchical28": "1.2.840.10008.1.2.4.65",
+    "JPEGLosslessHierarchical29": "1.2.840.10008.1.2.4.66",
+    "JPEGLosslessSV1": "1.2.840.10008.1.2.4.70",
+    "JPEGLSLossless": "1.2.840.10008.1.2.4.80",
+    "JPEGLSNearLossless": "1.2.840.10008.1.2.4.81",
+    "JPEG2000Lossless": "1.2.840.10008.1.2.4.90",
+    "JPEG2000": "1.2.840.10008.1.2.4.91",
+    "JPEG2000MCLossless": "1.2.840.10008.1.2.4.92",
+    "JPEG2000MC": "1.2.840.10008.1.2.4.93",
+    "JPIPReferenced": "1.2.840.10008.1.2.4.94",
+    "JPIPReferencedDeflate": "1.2.840.10008.1.2.4.95",
+    "MPEG2MPML": "1.2.840.10008.1.2.4.100",
+    "MPEG2MPMLF": "1.2.840.10008.1.2.4.100.1",
+    "MPEG2MPHL": "1.2.840.10008.1.2.4.101",
+    "MPEG2MPHLF": "1.2.840.10008.1.2.4.101.1",
+    "MPEG4HP41": "1.2.840.10008.1.2.4.102",
+    "MPEG4HP41F": "1.2.840.10008.1.2.4.102.1",
+    "MPEG4HP41BD": "1.2.840.10008.1.2.4.103",
+    "MPEG4HP41BDF": "1.2.840.10008.1.2.4.103.1",
+    "MPEG4HP422D": "1.2.840.10008.1.2.4.104",
+    "MPEG4HP422DF": "1.2.840.10008.1.2.4.104.1",
+    "MPEG4HP423D": "1.2.840.10008.1.2.4.105",
+    "MPEG4HP423DF": "1.2.840.10008.1.2.4.105.1",
+    "MPEG4HP42STEREO": "1.2.840.10008.1.2.4.106",
+    "MPEG4HP42STEREOF": "1.2.840.10008.1.2.4.106.1",
+    "HEVCMP51": "1.2.840.10008.1.2.4.107",
+    "HEVCM10P51": "1.2.840.10008.1.2.4.108",
+    "HTJ2KLossless": "1.2.840.10008.1.2.4.201",
+    "HTJ2KLosslessRPCL": "1.2.840.10008.1.2.4.202",
+    "HTJ2K": "1.2.840.10008.1.2.4.203",
+    "JPIPHTJ2KReferenced": "1.2.840.10008.1.2.4.204",
+    "JPIPHTJ2KReferencedDeflate": "1.2.840.10008.1.2.4.205",
+    "RLELossless": "1.2.840.10008.1.2.5",
+    "RFC2557MIMEEncapsulation": "1.2.840.10008.1.2.6.1",
+    "XMLEncoding": "1.2.840.10008.1.2.6.2",
+    "SMPTEST211020UncompressedProgressiveActiveVideo": "1.2.840.10008.1.2.7.1",
+    "SMPTEST211020UncompressedInterlacedActiveVideo": "1.2.840.10008.1.2.7.2",
+    "SMPTEST211030PCMDigitalAudio": "1.2.840.10008.1.2.7.3",
+    "Papyrus3ImplicitVRLittleEndian": "1.2.840.10008.1.20",
+}
+# fmt: on
+KEYWORDS = {uid: keyword for keyword, uid in (SOP_CLASSES | TRANSFER_SYNTAXES).items()}
+UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+def shown_uid(uid: str) -> str:
+    """Return a UID for people: `CTImageStorage (1.2.840.10008.5.1.4.1.1.2)`, or itself where it has no keyword."""
+    return f"{KEYWORDS[uid]} ({uid})" if uid in KEYWORDS else uid
+
+
+def check_names(keywords: Mapping[str, str]) -> Callable[[Sequence[str]], str | None]:
+    """Return a `check` of a setting: it refuses an empty list, and what is neither one of these keywords nor a UID."""
+
+    def check(wanted: Sequence[str]) -> str | None:
+        for text in wanted:
+            name = text.removeprefix("!")
+            if name not in keywords and not UID.fullmatch(name):
+                near = difflib.get_close_matches(name, keywords, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                return f"a list of DICOM's keywords (as {next(iter(keywords))}) or UIDs, with a ! before them for not{meant}"
+        return not_empty(wanted)
+
+    return check
+
+
+def is_wanted(uid: str, wanted: Sequence[str], keywords: Mapping[str, str]) -> bool:
+    """Return whether a UID meets conditions: it is one of those that are named, if any are, and none of those with a `!`."""
+    uids = [keywords.get(text, text) for text in wanted if not text.startswith("!")]
+    unwanted = [keywords.get(text[1:], text[1:]) for text in wanted if text.startswith("!")]
+    return (not uids or uid in uids) and uid not in unwanted
+
+
 # ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
@@ -3021,6 +3321,21 @@ class Rule:
     origin: Origin = dataclasses.field(
         default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
     )
+    sop_classes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "SOPClasses",
+            "check": check_names(SOP_CLASSES),
+            "help": "Only instances of these SOP classes (keywords or UIDs); with a `!`: only those of others.",
+        },
+    )
+    transfer_syntaxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": check_names(TRANSFER_SYNTAXES),
+            "help": "Only instances in these transfer syntaxes (keywords or UIDs); with a `!`: only those in others.",
+        },
+    )
     matcher: str = dataclasses.field(
         default="",
         metadata={
@@ -3124,6 +3439,13 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.user, "HttpUsername"),
     )
     return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance (Orthanc's metadata by name) has a SOP class and a transfer syntax that a rule takes."""
+    return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
+        origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
+    )
 
 
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
@@ -3366,7 +3688,10 @@ WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
-    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+    data = json.loads(row["data"])
+    if data["Level"] == "Instance" and len(data["Instances"] or ()) > 1:
+        return f"{len(data['Instances'])} instances of {data['OfLevel'].lower()} {data['Of']}"
+    return f"{data['Level'].lower()} {row['subject']}"
 
 
 # ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
@@ -3681,6 +4006,7 @@ class Misconfigured:
 # ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
 
 
+WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -3852,6 +4178,21 @@ class Destinations:
         if not paused:
             self._held.discard(name)
 
+    def narrow(self, name: str) -> None:
+        """Send to a destination by one job at a time, for an hour from now: it has rejected a second association."""
+        if not self.narrow_until(name):
+            log = orthanc.LogInfo if self._ledger.get_value(f"narrow {name}") else orthanc.LogWarning
+            log(
+                f"{self._name}: {name} rejected an association while it had another one: it gets one at a time from now on "
+                f"(more are tried again in {WIDER_AGAIN_SECONDS // 60} minutes)"
+            )
+        self._ledger.set_value(f"narrow {name}", int(time.time()))
+
+    def narrow_until(self, name: str) -> float | None:
+        """Return until when a destination gets one job at a time, as Unix time; None: it gets as many as are configured."""
+        since = self._ledger.get_value(f"narrow {name}")
+        return since + WIDER_AGAIN_SECONDS if since - 1 < time.time() < since + WIDER_AGAIN_SECONDS else None
+
     def hold_unnamed(self) -> None:
         """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
 
@@ -3936,6 +4277,7 @@ class Metrics:
 # ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
 
 
+LONGEST_WAIT_SECONDS = 86400.0  # between two attempts: of what a destination can't take
 HISTORY = 10  # failed attempts that a row remembers
 
 
@@ -3972,6 +4314,17 @@ class Rows:
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
 
+    def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
+        """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
+        data = json.loads(row["data"])
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
+            others = [
+                self._ledger.add(row["queue"], row["subject"], {**data, "Instances": [*part]}, row["priority"])
+                for part in parts[1:]
+            ]
+        return self._work.find(Which(ids=[row["id"], *others]))
+
     def end_delivered(self, row: Mapping[str, Any]) -> None:
         """End a row whose destination has it."""
         self._ledger.end(row["id"], "done")
@@ -4006,6 +4359,16 @@ class Rows:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
+
+    def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        data = json.loads(row["data"])
+        whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+        alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
+        with self._ledger.transaction():
+            self._work.change(row["id"], subject=instances[0])
+            self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)
 
 
 # ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
@@ -4145,11 +4508,14 @@ def target_of(
 REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
 UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
 LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+ORIGIN = (
+    *("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom"),
+    *("SopClassUid", "TransferSyntax"),
+)
 
 
 class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin (metadata), digest of its file."""
 
     parents: Mapping[str, str]
     uids: Mapping[str, str]
@@ -4211,6 +4577,29 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
         digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
         found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
     return found
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of those of these instances that were not deleted."""
+    return {
+        found["ID"]: found.get("Metadata", {})
+        for start in range(0, len(instances), PAGE)
+        for found in loopback.post(
+            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
+        )
+    }
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -4334,6 +4723,11 @@ class Router:
             instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
+        if rule.sop_classes or rule.transfer_syntaxes:
+            taken = batch.origins if instances is None else instances
+            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+            if not instances:
+                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -4376,18 +4770,6 @@ class Router:
             "Instances": None if batch.instances is None else len(batch.instances),
             "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
         }
-
-
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
 
 
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
@@ -4475,6 +4857,7 @@ class Assignment:
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
         self._has_queries = any(rule.query for rule in context.rules)
+        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.
@@ -4546,12 +4929,10 @@ class Assignment:
             content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
             uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
         origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [one for one in instances if one not in origins]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
-            }
+        unknown = [
+            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
+        ]
+        origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
     def _new_for(
@@ -4629,6 +5010,67 @@ class Bisection:
                 # Its own subject: the rest of the study does not wait for it.
                 alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
                 self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/forwarding/failures.py: What a failed job of Orthanc says of what it has sent, and of why it failed.
+
+
+# "Duplicate SOP Instance" (PS3.7 C.5.7). 1.12.7 and later count it as success themselves.
+DUPLICATE = "DIMSE status 0x0111"
+REJECTED = "Association Rejected"
+NOT_SUPPORTED = "DIMSE status 0x0122"  # "SOP class not supported" (PS3.7 C.5.6)
+# What Orthanc says where a node accepts no presentation context for an image: 1.10.1 says "to one of [ ]" of a SOP class, too.
+NOT_ACCEPTED = re.compile(
+    rf"Cannot transcode .*to one of \[(.*?)\]|has not accepted any TransferSyntax|{NOT_SUPPORTED}"
+)
+TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per cent, says which one failed
+
+
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    """
+    return "connect" in why.lower().replace("(or never connected)", "")
+
+
+def is_duplicate(why: str) -> bool:
+    """Return whether a node refused an instance because it has it already."""
+    return DUPLICATE in why
+
+
+def is_rejected(why: str) -> bool:
+    """Return whether a node rejected the association of a job (A-ASSOCIATE-RJ; Orthanc does not say for which reason)."""
+    return REJECTED in why
+
+
+def is_not_accepted(why: str) -> bool:
+    """Return whether a node can't take an image: it accepts neither its SOP class nor a transfer syntax that Orthanc can make."""
+    return NOT_ACCEPTED.search(why) is not None
+
+
+def explain_not_accepted(name: str, sop_class: str, syntax: str, why: str) -> str:
+    """Return what a node can't take, in DICOM's words, from what was asked for and what Orthanc says."""
+    asked = f"{shown_uid(sop_class)} in {shown_uid(syntax) or 'an unknown transfer syntax'}"
+    if NOT_SUPPORTED in why:
+        return f"{name} does not support the SOP class of {asked} (0x0122)"
+    found = NOT_ACCEPTED.search(why)
+    if found and (accepted := (found[1] or "").split()):
+        only = ", ".join(map(shown_uid, accepted))
+        return f"{name} accepts no presentation context for {asked}, only for {only}, which Orthanc can't make of it"
+    return f"{name} accepts no presentation context for the SOP class of {asked}"
+
+
+def sent_before_failure(job: Mapping[str, Any] | None, number: int) -> tuple[int, int]:
+    """Return how many instances a failed job has sent well, at least and at most, of `number`, in the order it was given.
+
+    Orthanc rounds its progress to the nearest per cent. Nothing is known of a job that Orthanc has forgotten, nor of one that
+    was not given all (some were deleted).
+    """
+    if job is None or job.get("Content", {}).get("InstancesCount") != number:
+        return 0, number
+    twice = 2 * int(job.get("Progress", 0))
+    return max(0, -(-number * (twice - 1) // 200)), min(number - 1, number * (twice + 1) // 200)
 
 
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
@@ -4817,6 +5259,105 @@ class Verification:
             self._destinations.health_of(row["queue"]).succeeded()
 
 
+# ---- src/forwarding/outcomes.py: What becomes of a row whose job has ended: all of it was delivered, a part of it, or nothing.
+
+
+class Outcomes:
+    """Settles rows by how their jobs have ended."""
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verification: Verification) -> None:
+        self._work, self._loopback = Work(context.ledger), context.loopback
+        self._destinations, self._rows, self._verification = destinations, rows, verification
+
+    def settle_delivered(self, row: Mapping[str, Any]) -> None:
+        """Settle a row whose destination took all of it."""
+        health = self._destinations.health_of(row["queue"])
+        health.identity.used()
+        if health.identity.wrong:
+            self._work.take_back(row["id"])
+        elif not self._verification.begin(row):
+            self._rows.end_delivered(row)
+
+    def settle_failed(self, row: Mapping[str, Any]) -> bool:
+        """Settle a row whose job has failed; return whether what waits in Orthanc for the destination is to be called back."""
+        job = get_job(self._loopback, row["job"])
+        _, why = ending_of(job, reported=False)
+        if is_rejected(why) and self._is_another_under_way(row):
+            self._destinations.narrow(row["queue"])
+            self._work.take_back(row["id"])
+            return True
+        left, has_advanced = self._settle_part(row, job, why)
+        if left is None:
+            return False
+        if is_not_accepted(why):
+            self._settle_not_accepted(left, why)
+            return False
+        if has_advanced and is_duplicate(why):  # nothing is wrong there, and what comes behind it was not tried yet
+            self._work.take_back(left["id"])
+            self._destinations.health_of(row["queue"]).succeeded()
+            return False
+        if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
+            self._work.change(left["id"], attempts=1)
+        data = {**json.loads(left["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
+        self._rows.fail({**left, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        return True
+
+    def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
+        """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""
+        data, kinds = json.loads(row["data"]), dict[tuple[str, str], list[str]]()
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        for instance, about in metadata_of(self._loopback, instances).items():
+            kinds.setdefault((about.get("SopClassUid", ""), about.get("TransferSyntax", "")), []).append(instance)
+        self._destinations.health_of(row["queue"]).succeeded()  # it is there
+        if not kinds:
+            self._rows.end_gone(row)
+        elif len(kinds) > 1:  # which of them it is, each of them shows when it is sent alone
+            self._rows.divide(row, *kinds.values())
+            self._work.take_back(row["id"])
+        else:
+            [(kind, same)] = kinds.items()
+            self._rows.fail_rarely(row, same, explain_not_accepted(row["queue"], *kind, why))
+
+    def _is_another_under_way(self, row: Mapping[str, Any]) -> bool:
+        """Return whether another job to the same destination runs, or has just ended well: then the node is there, and busy."""
+        for other in self._work.find(Which(task=SEND, queue=row["queue"], states=("sending",))):
+            if other["id"] != row["id"] and other["job"]:
+                job = get_job(self._loopback, other["job"])
+                if job and job["State"] in ("Running", "Success"):
+                    return True
+        return False
+
+    def _settle_part(
+        self, row: Mapping[str, Any], job: Mapping[str, Any] | None, why: str
+    ) -> tuple[Mapping[str, Any] | None, bool]:
+        """Settle the part of a row that its failed job has delivered; return the row with what is left, if anything is.
+
+        The second value says whether that is less than before, or named instance by instance for the first time: the job of a
+        whole resource does not say which instances it has sent.
+        """
+        data, duplicate = json.loads(row["data"]), is_duplicate(why)
+        if not duplicate and not (job and job.get("Progress")):
+            return row, False
+        instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
+        is_in_order = data["Instances"] is not None or len(instances) == 1
+        least, most = sent_before_failure(job, len(instances)) if is_in_order else (0, len(instances))
+        number = min(len(instances), least + 1 if duplicate and least == most else least)
+        left = instances[number:]
+        if number and not left:
+            self.settle_delivered(row)
+            return None, True
+        if number:
+            row, part = self._rows.divide(row, left, instances[:number])
+            self._work.claim(part["id"], row["job"])
+            self.settle_delivered(part)
+        if duplicate and least < most and len(left) > TOLD_EXACTLY:
+            return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True
+        if left and not is_in_order:
+            return self._rows.divide(row, left)[0], True
+        return row, number > 0
+
+
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
 
 
@@ -4828,14 +5369,6 @@ CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
     DELETE FROM jobs WHERE delivery=old.id;
 END;
 """
-
-
-def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
-
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
-    """
-    return "connect" in why.lower().replace("(or never connected)", "")
 
 
 class Jobs:
@@ -4857,6 +5390,7 @@ class Jobs:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport = context.transport
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._outcomes = Outcomes(context, destinations, rows, verification)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -4917,18 +5451,9 @@ class Jobs:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            health = self._destinations.health_of(row["queue"])
-            health.identity.used()
-            if health.identity.wrong:
-                self._work.take_back(row["id"])
-            elif not self._verification.begin(row):
-                self._rows.end_delivered(row)
-            return
-        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
-        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
-        self._rows.fail({**row, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
-        self.cancel_pending(row["queue"])
+            self._outcomes.settle_delivered(row)
+        elif self._outcomes.settle_failed(row):
+            self.cancel_pending(row["queue"])
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -5051,7 +5576,9 @@ class Dispatcher:
             # More than run at a time wait for a destination that is well, so that no slot is empty.
             sending = busy.get(name, 0) - self._verification.number(name)
             free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
-            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+            if self._destinations.narrow_until(name):
+                free = min(free, 1 - sending)
+            for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
                 health.sent()
@@ -5063,7 +5590,7 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+        for due in self._ledger.due(health.name, 1, LONGEST_WAIT_SECONDS):
             if row := self._begin(due["id"]):
                 self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)
@@ -5743,6 +6270,7 @@ class DestinationRoutes:
                 **destinations.health_of(name).shown(),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in destinations.known()
@@ -5802,6 +6330,8 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "Destinations": None if rule.destinations is None else [*rule.destinations],
         "Query": rule.query,
         "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "SOPClasses": [*rule.sop_classes],
+        "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
         "Priority": rule.priority,
     }

@@ -6,6 +6,7 @@
 - `testing.waiting`, `testing.logs`: `wait_until`, and assertions on what was logged.
 - `testing.dicom`: real and generated DICOM files to send to it.
 - `testing.nodes`: DICOM nodes and HTTP servers that misbehave as real ones do.
+- `testing.awkward`: a DICOM node that is as awkward as the PACS that exist.
 - `testing.pytest_plugin`: all of them as pytest fixtures, by `pytest -p testing.pytest_plugin`.
 
 How to use them: docs/testing.md.

@@ -402,6 +402,43 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_failures.py"): {
         'self.cancel_pending(row["queue"])': "pass",
     },
+    ("src/forwarding/failures.py", "tests/forwarding/unit/test_sent_parts.py"): {
+        'if job is None or job.get("Content", {}).get("InstancesCount") != number:': "if job is None:",
+        "(twice - 1)": "twice",
+    },
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_sent_parts.py"): {
+        "least + 1 if duplicate and least == most else least": "least + 1 if duplicate else least",
+        "if has_advanced and is_duplicate(why):": "if is_duplicate(why):",
+        'self._work.change(left["id"], attempts=1)': "pass",
+        'is_in_order = data["Instances"] is not None or': "is_in_order = True or",
+    },
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
+        "if is_rejected(why) and self._is_another_under_way(row):": "if is_rejected(why):",
+        'if job and job["State"] in ("Running", "Success"):': "if job:",
+    },
+    ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
+        "free = min(free, 1 - sending)": "pass",
+    },
+    ("src/forwarding/destinations.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
+        "since - 1 < time.time() < since + WIDER_AGAIN_SECONDS": "since",
+    },
+    ("src/forwarding/assignment.py", "tests/forwarding/unit/test_kinds.py"): {
+        '"SopClassUid" not in origins[one]': "False",
+    },
+    ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_kinds.py"): {
+        "max(0, free), LONGEST_WAIT_SECONDS": "max(0, free), 3600.0",
+    },
+    ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_kinds.py"): {
+        "if is_not_accepted(why):": "if False:",
+        "elif len(kinds) > 1:": "elif False:",
+    },
+    ("src/forwarding/rows.py", "tests/forwarding/unit/test_kinds.py"): {
+        'self._work.change(row["id"], subject=instances[0])': "pass",
+        '"Refused": True': '"Refused": False',
+    },
+    ("src/forwarding/uids.py", "tests/forwarding/unit/test_kinds.py"): {
+        "and uid not in unwanted": "",
+    },
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_jobs.py"): {
         "self.is_one_in_doubt = True\n                raise": "pass",
         "if len(here) == len(resources):\n                raise": "if False:\n                raise",

@@ -64,7 +64,10 @@ class Intake:
         """Return the instances that are still there, in their order, each with its origin."""
         origins = dict(data["Origins"])
         still = set(self._archive.instances(level, resource))
-        if unknown := [each for each in data["Instances"] if each in still and each not in origins]:
+        # A row of an older version has no SOP class in its origins.
+        if unknown := [
+            each for each in data["Instances"] if each in still and "SopClassUid" not in origins.get(each, ())
+        ]:
             origins |= self._archive.metadata(unknown)
         return {each: origins[each] for each in data["Instances"] if each in still and each in origins}
 

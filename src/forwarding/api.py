@@ -16,7 +16,7 @@ from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
 from common.status import RUNNING, Condition, condition_of, register_status, unused
-from common.times import utc
+from common.times import utc, utc_or_none
 from common.work import Which, next_attempt_of
 from common.worker import repr_of
 from forwarding.backfill import send_studies, studies_between
@@ -212,6 +212,7 @@ class DestinationRoutes:
                 **destinations.health_of(name).shown(),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in destinations.known()
@@ -271,6 +272,8 @@ def _shown_rule(rule: Rule) -> dict[str, Any]:
         "Destinations": None if rule.destinations is None else [*rule.destinations],
         "Query": rule.query,
         "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "SOPClasses": [*rule.sop_classes],
+        "TransferSyntaxes": [*rule.transfer_syntaxes],
         "Matcher": rule.matcher,
         "Priority": rule.priority,
     }

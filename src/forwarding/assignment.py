@@ -13,6 +13,7 @@ from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
+from forwarding.archive import metadata_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
@@ -43,6 +44,7 @@ class Assignment:
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
         self._has_queries = any(rule.query for rule in context.rules)
+        self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
     def route(self) -> None:
         """Route all that is due.
@@ -114,12 +116,10 @@ class Assignment:
             content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
             uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
         origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
-        unknown = [one for one in instances if one not in origins]
-        for start in range(0, len(unknown), PAGE):
-            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
-            origins |= {
-                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
-            }
+        unknown = [
+            one for one in instances if one not in origins or (self._has_kinds and "SopClassUid" not in origins[one])
+        ]
+        origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
     def _new_for(

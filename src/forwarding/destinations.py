@@ -17,6 +17,7 @@ from forwarding.context import Context
 from forwarding.identity import Identity
 from forwarding.rules import is_open
 
+WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -187,6 +188,21 @@ class Destinations:
         self._ledger.set_value(f"paused {name}", int(paused))
         if not paused:
             self._held.discard(name)
+
+    def narrow(self, name: str) -> None:
+        """Send to a destination by one job at a time, for an hour from now: it has rejected a second association."""
+        if not self.narrow_until(name):
+            log = orthanc.LogInfo if self._ledger.get_value(f"narrow {name}") else orthanc.LogWarning
+            log(
+                f"{self._name}: {name} rejected an association while it had another one: it gets one at a time from now on "
+                f"(more are tried again in {WIDER_AGAIN_SECONDS // 60} minutes)"
+            )
+        self._ledger.set_value(f"narrow {name}", int(time.time()))
+
+    def narrow_until(self, name: str) -> float | None:
+        """Return until when a destination gets one job at a time, as Unix time; None: it gets as many as are configured."""
+        since = self._ledger.get_value(f"narrow {name}")
+        return since + WIDER_AGAIN_SECONDS if since - 1 < time.time() < since + WIDER_AGAIN_SECONDS else None
 
     def hold_unnamed(self) -> None:
         """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.

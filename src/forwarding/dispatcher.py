@@ -13,7 +13,7 @@ from forwarding.context import Context
 from forwarding.destinations import Destination, Destinations
 from forwarding.identity import Misconfigured
 from forwarding.jobs import Jobs
-from forwarding.rows import Rows
+from forwarding.rows import LONGEST_WAIT_SECONDS, Rows
 from forwarding.verification import Verification
 
 JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
@@ -82,7 +82,9 @@ class Dispatcher:
             # More than run at a time wait for a destination that is well, so that no slot is empty.
             sending = busy.get(name, 0) - self._verification.number(name)
             free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
-            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+            if self._destinations.narrow_until(name):
+                free = min(free, 1 - sending)
+            for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
                 health.sent()
@@ -94,7 +96,7 @@ class Dispatcher:
         if health.identity.wrong or not silent:
             return  # it waits until that is corrected, or is being asked
         health.sent()
-        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+        for due in self._ledger.due(health.name, 1, LONGEST_WAIT_SECONDS):
             if row := self._begin(due["id"]):
                 self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
         health.failed(silent)

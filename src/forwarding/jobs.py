@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from common.jobs import UNFINISHED_JOBS, Ending, ending_of, get_job
+from common.jobs import UNFINISHED_JOBS, Ending, ending_of
 from common.ledger import SEND
 from common.loopback import LoopbackError
-from common.routes import one_line
 from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
+from forwarding.outcomes import Outcomes
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 
@@ -25,14 +25,6 @@ CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
     DELETE FROM jobs WHERE delivery=old.id;
 END;
 """
-
-
-def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
-
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
-    """
-    return "connect" in why.lower().replace("(or never connected)", "")
 
 
 class Jobs:
@@ -54,6 +46,7 @@ class Jobs:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport = context.transport
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self._outcomes = Outcomes(context, destinations, rows, verification)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -114,18 +107,9 @@ class Jobs:
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if success:
-            health = self._destinations.health_of(row["queue"])
-            health.identity.used()
-            if health.identity.wrong:
-                self._work.take_back(row["id"])
-            elif not self._verification.begin(row):
-                self._rows.end_delivered(row)
-            return
-        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
-        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
-        self._rows.fail({**row, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
-        self.cancel_pending(row["queue"])
+            self._outcomes.settle_delivered(row)
+        elif self._outcomes.settle_failed(row):
+            self.cancel_pending(row["queue"])
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""

@@ -12,7 +12,7 @@ from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 from common.wildcards import matches_any
-from forwarding.rules import ANSWERED, Rule, has_origin
+from forwarding.rules import ANSWERED, Rule, has_kind, has_origin
 
 Matcher = Callable[[dict[str, Any]], Any]
 
@@ -132,6 +132,11 @@ class Router:
             instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
+        if rule.sop_classes or rule.transfer_syntaxes:
+            taken = batch.origins if instances is None else instances
+            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+            if not instances:
+                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations

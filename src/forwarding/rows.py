@@ -2,6 +2,7 @@
 """The rows that say what is sent where: how they are added, and how they end."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from forwarding.destinations import Destinations
 from forwarding.metrics import Metrics
 from forwarding.tasks import name_of
 
+LONGEST_WAIT_SECONDS = 86400.0  # between two attempts: of what a destination can't take
 HISTORY = 10  # failed attempts that a row remembers
 
 
@@ -53,6 +55,17 @@ class Rows:
         self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
         return int(waiting[-1]["id"])
 
+    def divide(self, row: Mapping[str, Any], *parts: Sequence[str]) -> list[dict[str, Any]]:
+        """Leave the first of these instances in a row, give each of the others a row of its own; return all these rows."""
+        data = json.loads(row["data"])
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Instances": [*parts[0]]})
+            others = [
+                self._ledger.add(row["queue"], row["subject"], {**data, "Instances": [*part]}, row["priority"])
+                for part in parts[1:]
+            ]
+        return self._work.find(Which(ids=[row["id"], *others]))
+
     def end_delivered(self, row: Mapping[str, Any]) -> None:
         """End a row whose destination has it."""
         self._ledger.end(row["id"], "done")
@@ -87,3 +100,13 @@ class Rows:
             orthanc.LogWarning(f"{text}. It will be tried again")
         else:
             orthanc.LogInfo(text)
+
+    def fail_rarely(self, row: Mapping[str, Any], instances: Sequence[str], error: str) -> None:
+        """Let a row wait for a day whose destination can't take any of its instances; what comes after it does not wait."""
+        data = json.loads(row["data"])
+        whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+        alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": [*instances]}
+        with self._ledger.transaction():
+            self._work.change(row["id"], subject=instances[0])
+            self.fail({**row, "subject": instances[0], "data": json.dumps(alone)}, error)
+            self._work.change(row["id"], next_attempt=time.time() + LONGEST_WAIT_SECONDS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.settings import not_empty
 from common.wildcards import matches_any
+from forwarding.uids import SOP_CLASSES, TRANSFER_SYNTAXES, check_names, is_wanted
 
 # The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
 # A tag of a lower level would silently match nothing: such a rule is refused.
@@ -136,6 +137,21 @@ class Rule:
     origin: Origin = dataclasses.field(
         default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
     )
+    sop_classes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "SOPClasses",
+            "check": check_names(SOP_CLASSES),
+            "help": "Only instances of these SOP classes (keywords or UIDs); with a `!`: only those of others.",
+        },
+    )
+    transfer_syntaxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": check_names(TRANSFER_SYNTAXES),
+            "help": "Only instances in these transfer syntaxes (keywords or UIDs); with a `!`: only those in others.",
+        },
+    )
     matcher: str = dataclasses.field(
         default="",
         metadata={
@@ -239,3 +255,10 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.user, "HttpUsername"),
     )
     return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance (Orthanc's metadata by name) has a SOP class and a transfer syntax that a rule takes."""
+    return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
+        origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
+    )

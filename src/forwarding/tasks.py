@@ -19,4 +19,7 @@ WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
 
 def name_of(row: Mapping[str, Any]) -> str:
     """Return a row's level and resource, for the log."""
-    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+    data = json.loads(row["data"])
+    if data["Level"] == "Instance" and len(data["Instances"] or ()) > 1:
+        return f"{len(data['Instances'])} instances of {data['OfLevel'].lower()} {data['Of']}"
+    return f"{data['Level'].lower()} {row['subject']}"

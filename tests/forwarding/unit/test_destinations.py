@@ -198,4 +198,4 @@ def test_one_that_was_silent_in_between_begins_again(probing: Probing, source: A
     ],
 )
 def test_who_breaks_off_in_the_middle_was_reached(source: Any, why: str, out_of_reach: bool) -> None:
-    assert source("forwarding.jobs").was_out_of_reach(why) is out_of_reach
+    assert source("forwarding.failures").was_out_of_reach(why) is out_of_reach
