@@ -48,6 +48,7 @@ import http.client
 import importlib.util
 import inspect
 import io
+import ipaddress
 import json
 import os
 import random
@@ -108,6 +109,63 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
+
+
+# Of several, the first is the server's own, as OpenSSL reads such a file; the others are of those who issued it.
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+
+
+@functools.cache  # a file that is renewed while Orthanc runs is not the certificate that it shows
+def pinned_tls(file: Path, *, is_shown: bool) -> ssl.SSLContext:
+    """Return the context of a client that trusts a server which has the first certificate of a PEM file, and no other.
+
+    Names, dates, issuers and extensions don't count: they say who may be trusted by somebody who has not the certificate
+    itself, and each version of Python reads them with another strictness.
+
+    Parameters
+    ----------
+    is_shown : whether the client also shows that certificate as its own; the file has its private key then.
+
+    Raises
+    ------
+    OSError, ValueError : the file can't be read, or has no certificate or no key.
+    """
+    found = CERTIFICATE.search(file.read_bytes())
+    if found is None:
+        raise ValueError(f"{file} has no certificate")
+    context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.pinned = base64.b64decode(found[1])
+    if is_shown:
+        context.load_cert_chain(file, password="")  # without one, OpenSSL would ask a person on the terminal
+    return context
+
+
+def _must_be_pinned(context: Any, certificate: bytes | None) -> None:
+    if certificate != context.pinned:
+        raise ssl.SSLCertVerificationError(1, "the server has another certificate than the one in SslCertificate")
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedObject(ssl.SSLObject):
+    """TLS of coroutines."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedContext(ssl.SSLContext):
+    sslsocket_class, sslobject_class = _PinnedSocket, _PinnedObject
+    pinned: bytes
+
+
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
@@ -163,250 +221,6 @@ def folder_on_command_line(parent: Path) -> Path | None:
         return None
     folders = (Path(os.fsdecode(word)) for word in words if word)
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
-
-
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
-
-
-import_for_small_stacks()
-
-TIMEOUT = 60.0  # seconds; of one request
-KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
-_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
-
-
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def has_extended_find(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.request_raw(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def request_raw(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            reason = _said_by_orthanc(content) or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
-
-
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(_open_connections, "connections", ()):
-        connection.close()
-    _open_connections.connections = set()
-
-
-def _said_by_orthanc(content: bytes) -> str:
-    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return ""
-    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
-
-
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
-
-
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
-
-
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
-
-    Raises
-    ------
-    LoopbackError : Orthanc can't answer now.
-    """
-    if level == "Instance":
-        return [resource]
-    try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
-
-
-# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
-
-
-@dataclasses.dataclass(frozen=True)
-class Backoff:
-    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
-
-    first: float
-    longest: float
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
-        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
-
-
-class Pauses:
-    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._failed = first, longest, 0
-
-    def next(self) -> float:
-        """Count a try that has failed, and return the seconds until the next one."""
-        self._failed += 1
-        return doubled(self._first, self._longest, self._failed)
-
-    def reset(self) -> None:
-        """Begin again with the first pause: it has succeeded."""
-        self._failed = 0
-
-
-def doubled(first: float, longest: float, attempts: int) -> float:
-    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
-    return min(longest, first * 2.0 ** min(attempts - 1, 40))
-
-
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
-
-
-FIRST_DELAY_SECONDS = 30.0  # until the second attempt
-LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
-
-
-class RetryPolicy(Protocol):
-    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
-
-    @property
-    def give_up_hours(self) -> float:
-        """Hours after which it is given up."""
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after so many that failed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
-
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
-        "Longest": "the script decides that itself now (an hour)",
-    }
-    first: ClassVar[float] = FIRST_DELAY_SECONDS
-    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
-
-    give_up_hours: float = dataclasses.field(
-        default=72,
-        metadata={
-            "minimum": 0,
-            "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
-                "than the longest outage that you expect."
-            ),
-        },
-    )
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
@@ -476,13 +290,58 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ------
     SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
         section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
-        somebody wanted.
+        somebody wanted. The same holds for the section `Scripts`.
     """
+    settings_of_all_scripts(configuration)
+    return _read_section(cls, section, configuration)
+
+
+def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
     found = configuration.get(section)
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
+
+
+def not_on_this_machine(url: str) -> str | None:
+    """Refuse an address that another machine may have (a `check`): whoever answers there gets a token that opens everything."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback and bool(parts.port)
+    except ValueError:
+        is_here = False
+    if is_here and "@" not in parts.netloc and url.removesuffix("/") == f"http://{parts.netloc}":
+        return None
+    return "http:// with a loopback address of this machine and a port, as http://127.0.0.1:8043 or http://[::1]:8043"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopbackSettings:
+    """How scripts reach their own Orthanc."""
+
+    url: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_on_this_machine,
+            "allowed": "`http://`, a loopback address (127.0.0.1, [::1]) and a port",
+            "help": "Where scripts ask their own Orthanc; null: where `HttpPort` and `SslEnabled` say.",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptsSettings:
+    """The section `Scripts`, which is for all scripts."""
+
+    loopback: LoopbackSettings = dataclasses.field(
+        default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
+    )
+
+
+def settings_of_all_scripts(configuration: Mapping[str, Any]) -> ScriptsSettings:
+    """Return the section `Scripts` of a configuration. Raises `SettingsError`, as `read_settings` does, which looks at it too."""
+    return _read_section(ScriptsSettings, "Scripts", configuration)
 
 
 def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
@@ -639,6 +498,455 @@ def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
     if "://" in text and "@" in text:  # the wrong place for a URL with a password
         return "a value that is not shown here"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin."""
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+import_for_small_stacks()
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate: str | None = None  # that Orthanc shows over HTTPS
+        if url := _own_url(configuration):
+            self.host, self.port = url.hostname or "", url.port or 0
+        elif configuration.get("SslEnabled"):
+            self._certificate = configuration.get("SslCertificate", "certificate.pem")  # Orthanc's own default
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            reason = _said_by_orthanc(content) or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
+        if self._certificate is None:
+            return None
+        file = Path(self._certificate)
+        try:
+            return pinned_tls(file if file.is_absolute() else configuration_folder() / file, is_shown=self._mutual)
+        except (OSError, ValueError) as error:
+            raise LoopbackError(0, f"Orthanc's SslCertificate can't be used: {error}") from None
+
+
+def _own_url(configuration: Mapping[str, Any]) -> urllib.parse.SplitResult | None:
+    try:
+        url = settings_of_all_scripts(configuration).loopback.url
+    except SettingsError:  # the script has said so, and asks nothing
+        return None
+    return None if url is None else urllib.parse.urlsplit(url)
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _said_by_orthanc(content: bytes) -> str:
+    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -1222,200 +1530,6 @@ def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
     return is_wanted(origin.get("SopClassUid", ""), rule.sop_classes, SOP_CLASSES) and is_wanted(
         origin.get("TransferSyntax", ""), rule.transfer_syntaxes, TRANSFER_SYNTAXES
     )
-
-
-# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
-
-
-# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
-NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-OTHERS = 0o077  # the bits of a mode that let somebody else in
-# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class StateError(OSError):
-    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
-
-
-class StateBusyError(StateError):
-    """Another process has the state. It ends, or it should have another folder."""
-
-
-class StateGoneError(StateError):
-    """The state was deleted or replaced while it was in use: what is written now would be lost."""
-
-
-def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin."""
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    return base.parent if base.is_file() else folder_on_command_line(base) or base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
-
-
-def make_folder(folder: Path, key: str = "StatePath") -> None:
-    """Make the folder of state files, if it is not there.
-
-    Raises
-    ------
-    StateError : it can't be made; `key` is what a person sets to choose another.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"{folder} can't be made ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-
-
-def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
-    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
-
-    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
-
-    Parameters
-    ----------
-    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
-    key : what a person sets to choose another folder.
-
-    Raises
-    ------
-    StateError : it can't be opened, is a symbolic link, or no regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
-    except OSError as error:
-        _refuse_link(path)
-        why = f"{path} can't be written ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StateError(f"{path} is no file, and the state must be one")
-        make_private(path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def make_private(path: Path) -> None:
-    """Let only the owner read a state file, if it is there.
-
-    Raises
-    ------
-    StateError : it is a symbolic link.
-    """
-    _refuse_link(path)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
-            try:
-                path.chmod(0o600)
-            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
-                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
-
-
-def must_be_same(descriptor: int, path: Path) -> None:
-    """Raise StateGoneError unless the file at a path is the one that we have open."""
-    try:
-        same = os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            raise
-        same = False
-    if not same:
-        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
-
-
-class StateLock:
-    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
-
-    Children don't inherit it.
-
-    Parameters
-    ----------
-    path : of the state file, or of a folder of them.
-    key : what a person sets to choose another folder.
-    file : that is locked, where it has another name.
-
-    Raises
-    ------
-    StateBusyError : somebody has it already.
-    StateError : the file can't be made or opened.
-    """
-
-    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
-        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(self.path.parent, key)
-        self._descriptor = open_private(self.path, key=key)
-        try:
-            self._take(path, key)
-        except BaseException:
-            self.close()
-            raise
-        LOCKS_HELD.add(self)
-
-    def _take(self, path: Path, key: str) -> None:
-        try:
-            lock_file(self._descriptor)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                orthanc.LogWarning(
-                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
-                )
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise StateBusyError(
-                    f"another process uses {path}; this one waits until that one ends. "
-                    f"If both are to run, set {key} of each to a folder of its own"
-                ) from None
-            else:
-                raise
-
-    def check(self) -> None:
-        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
-        must_be_same(self._descriptor, self.path)
-
-    def close(self) -> None:
-        """Let somebody else have it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def lock_file(descriptor: int) -> None:
-    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
-
-
-def _drop_locks_in_child() -> None:
-    for lock in list(LOCKS_HELD):
-        lock.close()
-
-
-# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_locks_in_child)
 
 
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.

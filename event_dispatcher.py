@@ -30,6 +30,7 @@ if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its 
     sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
 
 import asyncio
+import base64
 import collections
 import concurrent.futures
 import concurrent.futures.thread
@@ -43,6 +44,7 @@ import hashlib
 import http
 import http.client
 import inspect
+import ipaddress
 import json
 import logging
 import os
@@ -56,6 +58,8 @@ import sys
 import threading
 import time
 import traceback
+import types
+import typing
 import urllib.parse
 import weakref
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
@@ -188,6 +192,63 @@ def is_orthanc_identifier(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
 
 
+# ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
+
+
+# Of several, the first is the server's own, as OpenSSL reads such a file; the others are of those who issued it.
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+
+
+@functools.cache  # a file that is renewed while Orthanc runs is not the certificate that it shows
+def pinned_tls(file: Path, *, is_shown: bool) -> ssl.SSLContext:
+    """Return the context of a client that trusts a server which has the first certificate of a PEM file, and no other.
+
+    Names, dates, issuers and extensions don't count: they say who may be trusted by somebody who has not the certificate
+    itself, and each version of Python reads them with another strictness.
+
+    Parameters
+    ----------
+    is_shown : whether the client also shows that certificate as its own; the file has its private key then.
+
+    Raises
+    ------
+    OSError, ValueError : the file can't be read, or has no certificate or no key.
+    """
+    found = CERTIFICATE.search(file.read_bytes())
+    if found is None:
+        raise ValueError(f"{file} has no certificate")
+    context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.pinned = base64.b64decode(found[1])
+    if is_shown:
+        context.load_cert_chain(file, password="")  # without one, OpenSSL would ask a person on the terminal
+    return context
+
+
+def _must_be_pinned(context: Any, certificate: bytes | None) -> None:
+    if certificate != context.pinned:
+        raise ssl.SSLCertVerificationError(1, "the server has another certificate than the one in SslCertificate")
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedObject(ssl.SSLObject):
+    """TLS of coroutines."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedContext(ssl.SSLContext):
+    sslsocket_class, sslobject_class = _PinnedSocket, _PinnedObject
+    pinned: bytes
+
+
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
 
 
@@ -245,212 +306,281 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
-# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
 
 
-import_for_small_stacks()
+S = TypeVar("S")
 
-TIMEOUT = 60.0  # seconds; of one request
-KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
-_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-class LoopbackError(Exception):
-    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
 
 
-class Loopback:
-    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
-
-    def __init__(self, configuration: Mapping[str, Any]) -> None:
-        self.enabled = bool(configuration.get("HttpServerEnabled", True))
-        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
-        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
-        self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
-        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
-        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
-        self._mutual = bool(configuration.get("SslVerifyPeers"))
-        self._local = threading.local()
-        self._token = ""
-
-    @functools.cached_property
-    def has_extended_find(self) -> bool:
-        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
-        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
-
-    def get(self, path: str) -> Any:
-        return self.request("GET", path)
-
-    def post(self, path: str, body: Any) -> Any:
-        return self.request("POST", path, body)
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
-
-        Raises
-        ------
-        LoopbackError : the status is 400 or more, or there is no answer.
-        """
-        headers, content = self.request_raw(method, path, body)
-        return json.loads(content) if _is_json(headers) and content else content
-
-    def request_raw(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
-        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
-        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
-        while True:
-            connection = self._connection()
-            try:
-                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
-                response = connection.getresponse()
-                content = response.read()
-                break
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                attempts -= 1
-                if not attempts or isinstance(error, TimeoutError):
-                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
-                    raise LoopbackError(0, what) from None
-        self._local.used = time.monotonic()
-        if response.status in (304, 401):
-            connection.close()  # 1.12.7 drops it without a word
-        if response.status >= 400:
-            reason = _said_by_orthanc(content) or response.reason
-            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
-        return response.headers, content
-
-    def close(self) -> None:
-        """Close the connection of this thread."""
-        if connection := getattr(self._local, "connection", None):
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
-        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
-            connection.close()
-        if connection.sock is None:  # it is opened now
-            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
-        self._local.used = time.monotonic()
-        return connection
-
-    def _connect(self) -> http.client.HTTPConnection:
-        context = self.tls()
-        if context is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
-        if self._certificate is None:
-            return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
+def not_empty(values: Any) -> str | None:
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
 
 
-def close_connections() -> None:
-    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
-    for connection in getattr(_open_connections, "connections", ()):
-        connection.close()
-    _open_connections.connections = set()
+def empty_values(values: Mapping[str, Any]) -> str | None:
+    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
+    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
+    what = ", ".join(map(_printable, empty))
+    return (
+        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
+        if empty
+        else None
+    )
 
 
-def _said_by_orthanc(content: bytes) -> str:
-    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return ""
-    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
 
 
-def _is_json(headers: http.client.HTTPMessage) -> bool:
-    return headers.get_content_type() == "application/json"
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
 
 
-# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
 
 
-def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
-    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
 
     Raises
     ------
-    LoopbackError : Orthanc can't answer now.
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted. The same holds for the section `Scripts`.
     """
-    if level == "Instance":
-        return [resource]
+    settings_of_all_scripts(configuration)
+    return _read_section(cls, section, configuration)
+
+
+def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def not_on_this_machine(url: str) -> str | None:
+    """Refuse an address that another machine may have (a `check`): whoever answers there gets a token that opens everything."""
     try:
-        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
-    except LoopbackError as error:
-        if error.status != 404:
-            raise
-        return []
-
-
-def identifiers_in(listed: Iterable[Any]) -> list[str]:
-    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
-    return [each if isinstance(each, str) else each["ID"] for each in listed]
-
-
-# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
-
-
-FIRST_DELAY_SECONDS = 30.0  # until the second attempt
-LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
-
-
-class RetryPolicy(Protocol):
-    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
-
-    @property
-    def give_up_hours(self) -> float:
-        """Hours after which it is given up."""
-
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after so many that failed."""
+        parts = urllib.parse.urlsplit(url)
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback and bool(parts.port)
+    except ValueError:
+        is_here = False
+    if is_here and "@" not in parts.netloc and url.removesuffix("/") == f"http://{parts.netloc}":
+        return None
+    return "http:// with a loopback address of this machine and a port, as http://127.0.0.1:8043 or http://[::1]:8043"
 
 
 @dataclasses.dataclass(frozen=True)
-class Retry:
-    """When what failed is tried again."""
+class LoopbackSettings:
+    """How scripts reach their own Orthanc."""
 
-    REMOVED: ClassVar[Mapping[str, str]] = {
-        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
-        "Longest": "the script decides that itself now (an hour)",
-    }
-    first: ClassVar[float] = FIRST_DELAY_SECONDS
-    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
-
-    give_up_hours: float = dataclasses.field(
-        default=72,
+    url: str | None = dataclasses.field(
+        default=None,
         metadata={
-            "minimum": 0,
-            "help": (
-                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
-                "than the longest outage that you expect."
-            ),
+            "check": not_on_this_machine,
+            "allowed": "`http://`, a loopback address (127.0.0.1, [::1]) and a port",
+            "help": "Where scripts ask their own Orthanc; null: where `HttpPort` and `SslEnabled` say.",
         },
     )
 
-    def delay(self, attempts: int) -> float:
-        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
-        return Backoff(self.first, self.longest).delay(attempts)
+
+@dataclasses.dataclass(frozen=True)
+class ScriptsSettings:
+    """The section `Scripts`, which is for all scripts."""
+
+    loopback: LoopbackSettings = dataclasses.field(
+        default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
+    )
+
+
+def settings_of_all_scripts(configuration: Mapping[str, Any]) -> ScriptsSettings:
+    """Return the section `Scripts` of a configuration. Raises `SettingsError`, as `read_settings` does, which looks at it too."""
+    return _read_section(ScriptsSettings, "Scripts", configuration)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise _wrong(path, found, "an object of keys and values")
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    optional = origin in (typing.Union, types.UnionType)
+    if optional:
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    value, fits, allowed = _typed(hint, limits, path, found)
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
+        fits, allowed = False, "a text; to give none, leave the key out"
+    if not fits:
+        raise _wrong(path, found, allowed, limits)
+    return value
+
+
+def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
+    """Return a value as its type has it, whether it fits, and what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise _wrong(path, found, "a list", limits)
+        shown = {"secret": limits.get("secret")}
+        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items, True, ""
+    if hint is Any:
+        return found, True, ""
+    if origin is dict:
+        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
+            return found, isinstance(found, dict), "an object of keys and values"
+        paths = {key: f"{path}.{_printable(key)}" for key in found}
+        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    # JSON has one kind of number, and true is no number although Python says so.
+    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _printable(key: str) -> str:
+    """Return a key as a line of the log may hold it."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
+    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
+    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
@@ -645,6 +775,225 @@ def _drop_locks_in_child() -> None:
 # What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+import_for_small_stacks()
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate: str | None = None  # that Orthanc shows over HTTPS
+        if url := _own_url(configuration):
+            self.host, self.port = url.hostname or "", url.port or 0
+        elif configuration.get("SslEnabled"):
+            self._certificate = configuration.get("SslCertificate", "certificate.pem")  # Orthanc's own default
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            reason = _said_by_orthanc(content) or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
+        if self._certificate is None:
+            return None
+        file = Path(self._certificate)
+        try:
+            return pinned_tls(file if file.is_absolute() else configuration_folder() / file, is_shown=self._mutual)
+        except (OSError, ValueError) as error:
+            raise LoopbackError(0, f"Orthanc's SslCertificate can't be used: {error}") from None
+
+
+def _own_url(configuration: Mapping[str, Any]) -> urllib.parse.SplitResult | None:
+    try:
+        url = settings_of_all_scripts(configuration).loopback.url
+    except SettingsError:  # the script has said so, and asks nothing
+        return None
+    return None if url is None else urllib.parse.urlsplit(url)
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _said_by_orthanc(content: bytes) -> str:
+    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
 
 
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
@@ -3034,6 +3383,7 @@ class DurableQueue:
     def __init__(self, kept: AtLeastOnce, handlers: Mapping[int, Sequence[Handler]], run: Run, orthanc: Any) -> None:
         self._kept = kept
         self._configuration = json.loads(orthanc.GetConfiguration())
+        settings_of_all_scripts(self._configuration)
         self._loopback = Loopback(self._configuration)
         kept.check()
         if not self._loopback.enabled:
@@ -3859,9 +4209,11 @@ def create_session(
 
     Raises
     ------
-    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none.
+    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none. Or the section `Scripts` is wrong.
+    LoopbackError : `SslCertificate` can't be read.
     """
     configuration = json.loads(orthanc.GetConfiguration())
+    settings_of_all_scripts(configuration)
     loopback = Loopback(configuration)
     if not loopback.enabled:
         raise ValueError('create_session needs "HttpServerEnabled": true; create_internal_client does not')

@@ -31,6 +31,7 @@ if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its 
     print(__doc__)
     sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
 
+import base64
 import collections
 import concurrent.futures
 import contextlib
@@ -43,6 +44,7 @@ import hashlib
 import http
 import http.client
 import io
+import ipaddress
 import json
 import math
 import os
@@ -64,6 +66,63 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import orthanc
+
+
+# ---- src/common/pinned_tls.py: TLS to the one who has a certificate of which we have the file, whatever else that certificate says.
+
+
+# Of several, the first is the server's own, as OpenSSL reads such a file; the others are of those who issued it.
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END", re.DOTALL)
+
+
+@functools.cache  # a file that is renewed while Orthanc runs is not the certificate that it shows
+def pinned_tls(file: Path, *, is_shown: bool) -> ssl.SSLContext:
+    """Return the context of a client that trusts a server which has the first certificate of a PEM file, and no other.
+
+    Names, dates, issuers and extensions don't count: they say who may be trusted by somebody who has not the certificate
+    itself, and each version of Python reads them with another strictness.
+
+    Parameters
+    ----------
+    is_shown : whether the client also shows that certificate as its own; the file has its private key then.
+
+    Raises
+    ------
+    OSError, ValueError : the file can't be read, or has no certificate or no key.
+    """
+    found = CERTIFICATE.search(file.read_bytes())
+    if found is None:
+        raise ValueError(f"{file} has no certificate")
+    context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.pinned = base64.b64decode(found[1])
+    if is_shown:
+        context.load_cert_chain(file, password="")  # without one, OpenSSL would ask a person on the terminal
+    return context
+
+
+def _must_be_pinned(context: Any, certificate: bytes | None) -> None:
+    if certificate != context.pinned:
+        raise ssl.SSLCertVerificationError(1, "the server has another certificate than the one in SslCertificate")
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedObject(ssl.SSLObject):
+    """TLS of coroutines."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _must_be_pinned(self.context, self.getpeercert(binary_form=True))
+
+
+class _PinnedContext(ssl.SSLContext):
+    sslsocket_class, sslobject_class = _PinnedSocket, _PinnedObject
+    pinned: bytes
 
 
 # ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
@@ -123,6 +182,477 @@ def folder_on_command_line(parent: Path) -> Path | None:
     return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
 
 
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def empty_values(values: Mapping[str, Any]) -> str | None:
+    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
+    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
+    what = ", ".join(map(_printable, empty))
+    return (
+        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
+        if empty
+        else None
+    )
+
+
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted. The same holds for the section `Scripts`.
+    """
+    settings_of_all_scripts(configuration)
+    return _read_section(cls, section, configuration)
+
+
+def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def not_on_this_machine(url: str) -> str | None:
+    """Refuse an address that another machine may have (a `check`): whoever answers there gets a token that opens everything."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback and bool(parts.port)
+    except ValueError:
+        is_here = False
+    if is_here and "@" not in parts.netloc and url.removesuffix("/") == f"http://{parts.netloc}":
+        return None
+    return "http:// with a loopback address of this machine and a port, as http://127.0.0.1:8043 or http://[::1]:8043"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopbackSettings:
+    """How scripts reach their own Orthanc."""
+
+    url: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_on_this_machine,
+            "allowed": "`http://`, a loopback address (127.0.0.1, [::1]) and a port",
+            "help": "Where scripts ask their own Orthanc; null: where `HttpPort` and `SslEnabled` say.",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptsSettings:
+    """The section `Scripts`, which is for all scripts."""
+
+    loopback: LoopbackSettings = dataclasses.field(
+        default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
+    )
+
+
+def settings_of_all_scripts(configuration: Mapping[str, Any]) -> ScriptsSettings:
+    """Return the section `Scripts` of a configuration. Raises `SettingsError`, as `read_settings` does, which looks at it too."""
+    return _read_section(ScriptsSettings, "Scripts", configuration)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise _wrong(path, found, "an object of keys and values")
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    optional = origin in (typing.Union, types.UnionType)
+    if optional:
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    value, fits, allowed = _typed(hint, limits, path, found)
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
+        fits, allowed = False, "a text; to give none, leave the key out"
+    if not fits:
+        raise _wrong(path, found, allowed, limits)
+    return value
+
+
+def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
+    """Return a value as its type has it, whether it fits, and what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise _wrong(path, found, "a list", limits)
+        shown = {"secret": limits.get("secret")}
+        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items, True, ""
+    if hint is Any:
+        return found, True, ""
+    if origin is dict:
+        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
+            return found, isinstance(found, dict), "an object of keys and values"
+        paths = {key: f"{path}.{_printable(key)}" for key in found}
+        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    # JSON has one kind of number, and true is no number although Python says so.
+    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _printable(key: str) -> str:
+    """Return a key as a line of the log may hold it."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
+    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
+    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin."""
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
 # ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
 
 
@@ -150,7 +680,11 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._certificate: str | None = None  # that Orthanc shows over HTTPS
+        if url := _own_url(configuration):
+            self.host, self.port = url.hostname or "", url.port or 0
+        elif configuration.get("SslEnabled"):
+            self._certificate = configuration.get("SslCertificate", "certificate.pem")  # Orthanc's own default
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
@@ -230,15 +764,22 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
         if self._certificate is None:
             return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
+        file = Path(self._certificate)
+        try:
+            return pinned_tls(file if file.is_absolute() else configuration_folder() / file, is_shown=self._mutual)
+        except (OSError, ValueError) as error:
+            raise LoopbackError(0, f"Orthanc's SslCertificate can't be used: {error}") from None
+
+
+def _own_url(configuration: Mapping[str, Any]) -> urllib.parse.SplitResult | None:
+    try:
+        url = settings_of_all_scripts(configuration).loopback.url
+    except SettingsError:  # the script has said so, and asks nothing
+        return None
+    return None if url is None else urllib.parse.urlsplit(url)
 
 
 def close_connections() -> None:
@@ -899,238 +1440,6 @@ def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
     send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
 
 
-# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
-
-
-S = TypeVar("S")
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-
-
-class SettingsError(ValueError):
-    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
-
-
-def not_empty(values: Any) -> str | None:
-    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
-    return None if values else "at least one entry (to set no condition, leave the key out)"
-
-
-def empty_values(values: Mapping[str, Any]) -> str | None:
-    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
-    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
-    what = ", ".join(map(_printable, empty))
-    return (
-        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
-        if empty
-        else None
-    )
-
-
-def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
-    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
-    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
-    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
-
-
-def reconcile_field() -> Any:
-    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
-    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
-    return dataclasses.field(default=True, metadata={"help": text})
-
-
-def state_path_field(state: str = "the ledger") -> Any:
-    """Return the field `StatePath` of a script with state: the folder of it."""
-    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
-    return dataclasses.field(default=None, metadata={"help": text})
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
-    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
-
-
-def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
-    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
-
-    Parameters
-    ----------
-    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
-        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
-        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
-        the object had once, each with what happens now.
-    section : the section's name.
-    configuration : what `orthanc.GetConfiguration()` holds, decoded.
-
-    Raises
-    ------
-    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
-        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
-        somebody wanted.
-    """
-    check_section_name(section, configuration)
-    found = configuration.get(section)
-    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
-        raise SettingsError(complaint)
-    return cls() if found is None else _read_object(cls, section, found)
-
-
-def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
-    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
-    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
-        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
-
-
-def is_nearly(text: str, known: str) -> bool:
-    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
-    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
-    most = max(2, len(known) // 5)
-    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
-
-
-def _distance(text: str, known: str) -> int:
-    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
-    before: list[int] = []
-    last = list(range(len(known) + 1))
-    for i, letter in enumerate(text):
-        row = [i + 1]
-        for j, other in enumerate(known):
-            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
-            if i and j and letter == known[j - 1] and other == text[i - 1]:
-                row[-1] = min(row[-1], before[j - 1] + 1)
-        before, last = last, row
-    return last[-1]
-
-
-def removed_keys(cls: type[Any]) -> dict[str, str]:
-    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
-    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
-
-
-def wrong_keys(
-    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
-) -> str | None:
-    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
-
-    `removed` : keys that were known once, each with what happens now.
-    """
-    by_lower = {key.lower(): key for key in known}
-    known, complaints = set(by_lower.values()), []
-    for key in [key for key in found if key not in known]:
-        if key in removed:
-            complaints.append(f"{path}.{key} is gone: {removed[key]}")
-            continue
-        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
-        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
-        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
-    return "; ".join(complaints) or None
-
-
-def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
-    return {key_of(field): field for field in dataclasses.fields(cls)}
-
-
-def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
-    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for argument in arguments:
-            yield from _wrong_keys_below(argument, path, found)
-    elif isinstance(found, list) and origin in (list, tuple):
-        for number, item in enumerate(found):
-            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
-    elif isinstance(found, dict) and origin is dict:
-        for key, item in found.items():
-            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
-    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
-        cls = typing.cast("type[Any]", hint)
-        fields, hints = _fields(cls), typing.get_type_hints(cls)
-        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
-            yield complaint
-        for key in [key for key in fields if key in found]:
-            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
-
-
-def _read_object(cls: type[S], path: str, found: Any) -> S:
-    if not isinstance(found, dict):
-        raise _wrong(path, found, "an object of keys and values")
-    fields, hints = _fields(cls), typing.get_type_hints(cls)
-    values = {
-        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
-        for key, field in fields.items()
-        if key in found
-    }
-    return cls(**values)
-
-
-def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    optional = origin in (typing.Union, types.UnionType)
-    if optional:
-        if found is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _read_object(typing.cast("type[Any]", hint), path, found)
-    value, fits, allowed = _typed(hint, limits, path, found)
-    if fits and "choices" in limits:
-        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
-    if "minimum" in limits:
-        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
-    if "maximum" in limits:
-        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
-    if fits and "check" in limits and (complaint := limits["check"](value)):
-        fits, allowed = False, complaint
-    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
-        fits, allowed = False, "a text; to give none, leave the key out"
-    if not fits:
-        raise _wrong(path, found, allowed, limits)
-    return value
-
-
-def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
-    """Return a value as its type has it, whether it fits, and what is allowed."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (list, tuple):
-        if not isinstance(found, list):
-            raise _wrong(path, found, "a list", limits)
-        shown = {"secret": limits.get("secret")}
-        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
-        return tuple(items) if origin is tuple else items, True, ""
-    if hint is Any:
-        return found, True, ""
-    if origin is dict:
-        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
-            return found, isinstance(found, dict), "an object of keys and values"
-        paths = {key: f"{path}.{_printable(key)}" for key in found}
-        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
-    # JSON has one kind of number, and true is no number although Python says so.
-    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
-    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
-
-
-def _printable(key: str) -> str:
-    """Return a key as a line of the log may hold it."""
-    key = key if key.isprintable() else json.dumps(key)[1:-1]
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
-    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
-        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
-    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
-
-
-def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
-    if limits and limits.get("secret"):
-        return "a value that is not shown here"
-    text = json.dumps(found)
-    if "://" in text and "@" in text:  # the wrong place for a URL with a password
-        return "a value that is not shown here"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 # ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
 
 
@@ -1250,200 +1559,6 @@ class Retry:
     def delay(self, attempts: int) -> float:
         """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
         return Backoff(self.first, self.longest).delay(attempts)
-
-
-# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
-
-
-# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
-NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-OTHERS = 0o077  # the bits of a mode that let somebody else in
-# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class StateError(OSError):
-    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
-
-
-class StateBusyError(StateError):
-    """Another process has the state. It ends, or it should have another folder."""
-
-
-class StateGoneError(StateError):
-    """The state was deleted or replaced while it was in use: what is written now would be lost."""
-
-
-def configuration_folder() -> Path:
-    """Return the folder in which Orthanc's relative paths begin."""
-    base = Path(orthanc.GetConfigurationPath()).absolute()
-    return base.parent if base.is_file() else folder_on_command_line(base) or base
-
-
-def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
-    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
-    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
-    return configuration_folder() / (state_path or default)
-
-
-def make_folder(folder: Path, key: str = "StatePath") -> None:
-    """Make the folder of state files, if it is not there.
-
-    Raises
-    ------
-    StateError : it can't be made; `key` is what a person sets to choose another.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"{folder} can't be made ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-
-
-def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
-    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
-
-    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
-
-    Parameters
-    ----------
-    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
-    key : what a person sets to choose another folder.
-
-    Raises
-    ------
-    StateError : it can't be opened, is a symbolic link, or no regular file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
-    except OSError as error:
-        _refuse_link(path)
-        why = f"{path} can't be written ({error.strerror})"
-        raise StateError(f"{why}; set {key} to a folder that can be written") from None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StateError(f"{path} is no file, and the state must be one")
-        make_private(path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def make_private(path: Path) -> None:
-    """Let only the owner read a state file, if it is there.
-
-    Raises
-    ------
-    StateError : it is a symbolic link.
-    """
-    _refuse_link(path)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
-            try:
-                path.chmod(0o600)
-            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
-                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
-
-
-def must_be_same(descriptor: int, path: Path) -> None:
-    """Raise StateGoneError unless the file at a path is the one that we have open."""
-    try:
-        same = os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-            raise
-        same = False
-    if not same:
-        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
-
-
-class StateLock:
-    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
-
-    Children don't inherit it.
-
-    Parameters
-    ----------
-    path : of the state file, or of a folder of them.
-    key : what a person sets to choose another folder.
-    file : that is locked, where it has another name.
-
-    Raises
-    ------
-    StateBusyError : somebody has it already.
-    StateError : the file can't be made or opened.
-    """
-
-    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
-        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
-        make_folder(self.path.parent, key)
-        self._descriptor = open_private(self.path, key=key)
-        try:
-            self._take(path, key)
-        except BaseException:
-            self.close()
-            raise
-        LOCKS_HELD.add(self)
-
-    def _take(self, path: Path, key: str) -> None:
-        try:
-            lock_file(self._descriptor)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                orthanc.LogWarning(
-                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
-                )
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise StateBusyError(
-                    f"another process uses {path}; this one waits until that one ends. "
-                    f"If both are to run, set {key} of each to a folder of its own"
-                ) from None
-            else:
-                raise
-
-    def check(self) -> None:
-        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
-        must_be_same(self._descriptor, self.path)
-
-    def close(self) -> None:
-        """Let somebody else have it."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def lock_file(descriptor: int) -> None:
-    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
-
-
-def _drop_locks_in_child() -> None:
-    for lock in list(LOCKS_HELD):
-        lock.close()
-
-
-# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_locks_in_child)
 
 
 # ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.

@@ -38,6 +38,7 @@ from common.loopback import Loopback, LoopbackError
 from common.packages import package_problem
 from common.parameters import OneOf, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
+from common.settings import SettingsError, settings_of_all_scripts
 from common.status import RUNNING, Condition, misconfigured, register_status
 from common.version import __version__  # noqa: F401
 
@@ -212,14 +213,19 @@ def shown(content: bytes, instance: str, chosen: str) -> Answer:
 def register() -> None:
     """Add the private tags that Orthanc knows to pydicom's dictionary, and register the route."""
     configuration = json.loads(orthanc.GetConfiguration())
-    if REFUSAL:
-        orthanc.LogError(REFUSAL)
+    refusal = REFUSAL
+    try:
+        settings_of_all_scripts(configuration)
+    except SettingsError as error:
+        refusal = f"{error}. instance_dump is idle until this is corrected."
+    if refusal:
+        orthanc.LogError(refusal)
     else:
         for creator, tag, entry in named_private_tags(configuration.get("Dictionary") or {}):
             pydicom.datadict.add_private_dict_entry(creator, tag, entry[0], entry[2], entry[1])
     dump = Dump(configuration)
-    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: REFUSAL)
-    register_status("instance_dump", lambda: misconfigured(REFUSAL) if REFUSAL else Condition(RUNNING), dump.status)
+    register_route("/pydicom/([^/]+)", {"GET": dump.get}, lambda: refusal)
+    register_status("instance_dump", lambda: misconfigured(refusal) if refusal else Condition(RUNNING), dump.status)
 
 
 register()

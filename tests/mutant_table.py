@@ -204,6 +204,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/common/loopback.py", "tests/common/unit/test_loopback.py"): {
         "{path.partition('?')[0]}: {reason}": "{path}: {reason}",
     },
+    ("src/common/loopback.py", "tests/common/unit/test_loopback_certificates.py"): {
+        "file if file.is_absolute() else configuration_folder() / file": "file",
+        "if url := _own_url(configuration):": "if url := None:",
+        "except (OSError, ValueError) as error:": "except KeyError as error:",
+    },
     ("src/common/loopback.py", "tests/common/unit/test_loopback_and_settings.py"): {
         '2 if method != "POST" or path in IDEMPOTENT_POSTS else 1': "2",
     },
@@ -211,11 +216,23 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if name not in taken:": "if False:",
         "if not isinstance(value, list) or not value or not all(": "if not isinstance(value, list) or not all(",
     },
+    ("src/common/pinned_tls.py", "tests/common/unit/test_loopback_certificates.py"): {
+        "if certificate != context.pinned:": "if False:",
+        "@functools.cache": "@functools.lru_cache(0)",
+        "if is_shown:": "if False:",
+    },
     ("src/common/place.py", "tests/common/unit/test_changes.py"): {
         # (f)
         "return min(kept, newest)": "return kept",
         # (f)
         "if kept > newest:": "if False:",
+    },
+    ("src/common/settings.py", "tests/common/unit/test_scripts_section.py"): {
+        ".is_loopback and bool(parts.port)": ".is_loopback",
+        'ipaddress.ip_address(parts.hostname or "").is_loopback and': "",
+        '"@" not in parts.netloc and': "",
+        'url.removesuffix("/") == f"http://{parts.netloc}"': "True",
+        "    settings_of_all_scripts(configuration)\n": "",
     },
     ("src/common/settings.py", "tests/common/unit/test_settings.py"): {
         "(hint is bool) == isinstance(found, bool)": "True",

@@ -4,10 +4,12 @@
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import re
 import types
 import typing
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -75,13 +77,58 @@ def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) 
     ------
     SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
         section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
-        somebody wanted.
+        somebody wanted. The same holds for the section `Scripts`.
     """
+    settings_of_all_scripts(configuration)
+    return _read_section(cls, section, configuration)
+
+
+def _read_section(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
     check_section_name(section, configuration)
     found = configuration.get(section)
     if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
         raise SettingsError(complaint)
     return cls() if found is None else _read_object(cls, section, found)
+
+
+def not_on_this_machine(url: str) -> str | None:
+    """Refuse an address that another machine may have (a `check`): whoever answers there gets a token that opens everything."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback and bool(parts.port)
+    except ValueError:
+        is_here = False
+    if is_here and "@" not in parts.netloc and url.removesuffix("/") == f"http://{parts.netloc}":
+        return None
+    return "http:// with a loopback address of this machine and a port, as http://127.0.0.1:8043 or http://[::1]:8043"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopbackSettings:
+    """How scripts reach their own Orthanc."""
+
+    url: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "check": not_on_this_machine,
+            "allowed": "`http://`, a loopback address (127.0.0.1, [::1]) and a port",
+            "help": "Where scripts ask their own Orthanc; null: where `HttpPort` and `SslEnabled` say.",
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScriptsSettings:
+    """The section `Scripts`, which is for all scripts."""
+
+    loopback: LoopbackSettings = dataclasses.field(
+        default=LoopbackSettings(), metadata={"help": "How scripts reach their own Orthanc."}
+    )
+
+
+def settings_of_all_scripts(configuration: Mapping[str, Any]) -> ScriptsSettings:
+    """Return the section `Scripts` of a configuration. Raises `SettingsError`, as `read_settings` does, which looks at it too."""
+    return _read_section(ScriptsSettings, "Scripts", configuration)
 
 
 def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:

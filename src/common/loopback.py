@@ -7,12 +7,17 @@ import json
 import ssl
 import threading
 import time
+import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orthanc
 
+from common.pinned_tls import pinned_tls
 from common.quirks import import_for_small_stacks
+from common.settings import SettingsError, settings_of_all_scripts
+from common.state import configuration_folder
 
 import_for_small_stacks()
 
@@ -38,7 +43,11 @@ class Loopback:
         addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
         self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
         self.port = int(configuration.get("HttpPort", 8042))
-        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        self._certificate: str | None = None  # that Orthanc shows over HTTPS
+        if url := _own_url(configuration):
+            self.host, self.port = url.hostname or "", url.port or 0
+        elif configuration.get("SslEnabled"):
+            self._certificate = configuration.get("SslCertificate", "certificate.pem")  # Orthanc's own default
         # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
         self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
         self._mutual = bool(configuration.get("SslVerifyPeers"))
@@ -118,15 +127,22 @@ class Loopback:
         return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return what to trust here, and to show; None: plain HTTP."""
+        """Return what to trust here, and to show; None: plain HTTP. Raises `LoopbackError`: the certificate can't be read."""
         if self._certificate is None:
             return None
-        # The server's own certificate is the one to trust here, whatever name it is made out to.
-        context = ssl.create_default_context(cafile=self._certificate)
-        context.check_hostname = False
-        if self._mutual:
-            context.load_cert_chain(self._certificate)
-        return context
+        file = Path(self._certificate)
+        try:
+            return pinned_tls(file if file.is_absolute() else configuration_folder() / file, is_shown=self._mutual)
+        except (OSError, ValueError) as error:
+            raise LoopbackError(0, f"Orthanc's SslCertificate can't be used: {error}") from None
+
+
+def _own_url(configuration: Mapping[str, Any]) -> urllib.parse.SplitResult | None:
+    try:
+        url = settings_of_all_scripts(configuration).loopback.url
+    except SettingsError:  # the script has said so, and asks nothing
+        return None
+    return None if url is None else urllib.parse.urlsplit(url)
 
 
 def close_connections() -> None:

@@ -15,6 +15,7 @@ from common.changes import FEED_TABLES, Feed
 from common.ledger import Ledger
 from common.loopback import Loopback
 from common.routes import Request
+from common.settings import settings_of_all_scripts
 from common.state import state_folder
 from common.status import Condition, condition_of, register_status
 from common.work import Which, Work
@@ -37,6 +38,7 @@ class DurableQueue:
     def __init__(self, kept: AtLeastOnce, handlers: Mapping[int, Sequence[Handler]], run: Run, orthanc: Any) -> None:
         self._kept = kept
         self._configuration = json.loads(orthanc.GetConfiguration())
+        settings_of_all_scripts(self._configuration)
         self._loopback = Loopback(self._configuration)
         kept.check()
         if not self._loopback.enabled:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from common.loopback import KEEP_ALIVE_SECONDS, Loopback
+from common.settings import settings_of_all_scripts
 
 SESSION_TIMEOUT = 60.0  # seconds, of each step of a request
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
@@ -62,9 +63,11 @@ def create_session(
 
     Raises
     ------
-    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none.
+    ValueError : Orthanc's HTTP server is off: `create_internal_client` needs none. Or the section `Scripts` is wrong.
+    LoopbackError : `SslCertificate` can't be read.
     """
     configuration = json.loads(orthanc.GetConfiguration())
+    settings_of_all_scripts(configuration)
     loopback = Loopback(configuration)
     if not loopback.enabled:
         raise ValueError('create_session needs "HttpServerEnabled": true; create_internal_client does not')
