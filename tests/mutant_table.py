@@ -355,7 +355,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if not self._work.replace_data(row, data):\n": "if False:\n",
     },
     ("src/common/http_threads.py", "tests/forwarding/unit/test_turns.py"): {
-        "self._turns.acquire(blocking=False)": "self._turns.acquire(timeout=1)",
+        "not self._turns.acquire(blocking=False)": "False",
         "// 3": "// 2",
     },
     ("src/common/http_threads.py", "tests/instance_dump/unit/test_guards.py"): {
