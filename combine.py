@@ -510,23 +510,37 @@ def check_configuration(path: Path, sources: list[Source], output: Path | None) 
     else:
         yield from check_script(path, script, sources, output)
     yield from check_metadata(configuration.get("UserMetadata", {}), sources)
+    yield from check_section_of_all(configuration, sources)
     for source in sources:
-        classes = {
-            node.name: node for tree in source.trees.values() for node in tree.body if isinstance(node, ast.ClassDef)
-        }
+        classes = classes_of(source)
         for tree in source.trees.values():
             section = constant(assigned(tree).get("SECTION", tree), {})
-            for other in configuration:
-                if (
-                    section
-                    and other != section
-                    and difflib.SequenceMatcher(None, other.lower(), section.lower()).ratio() > 0.85
-                ):
-                    yield f"{other} is no section; did you mean {section}?"
+            yield from check_section_name(configuration, section)
             if section in configuration and section != PRIVATE_TAGS and "Settings" in classes:
                 yield from check_object(section, configuration[section], classes["Settings"], classes)
             if any(isinstance(node, ast.Constant) and node.value == PRIVATE_TAGS for node in ast.walk(tree)):
                 yield from check_dictionary(configuration)
+
+
+def classes_of(source: Source) -> dict[str, ast.ClassDef]:
+    """Return the classes of a script, by name."""
+    return {node.name: node for tree in source.trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def check_section_name(configuration: Mapping[str, Any], section: str | None) -> Iterator[str]:
+    for other in configuration if section else ():
+        if other != section and difflib.SequenceMatcher(None, other.lower(), str(section).lower()).ratio() > 0.85:
+            yield f"{other} is no section; did you mean {section}?"
+
+
+def check_section_of_all(configuration: Mapping[str, Any], sources: list[Source]) -> Iterator[str]:
+    """Check the section `Scripts` once, if one of ours is there, which all read it (`src/common/settings.py`)."""
+    for classes in map(classes_of, sources):
+        if "ScriptsSettings" in classes:
+            yield from check_section_name(configuration, "Scripts")
+            found = configuration.get("Scripts", {})
+            yield from check_object("Scripts", found, classes["ScriptsSettings"], classes)
+            return
 
 
 def check_script(path: Path, script: str, sources: list[Source], output: Path | None) -> Iterator[str]:
