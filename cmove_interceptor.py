@@ -65,7 +65,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -3210,13 +3210,200 @@ def normalized(value: str) -> str:
     return value.encode("ascii", "ignore").decode().strip().upper()
 
 
+# ---- src/cmove_interceptor/slots.py: Makes room for jobs that a caller waits for: pauses jobs that send for nobody, and resumes them after.
+
+
+PAUSED_TABLE = "CREATE TABLE IF NOT EXISTS paused_jobs(job TEXT PRIMARY KEY) WITHOUT ROWID;"
+STORE_JOBS = ("DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient")  # that go on where they were paused
+PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
+# In which a job gives its slot back. If it does not, it sends a slow image, and another one is paused too.
+PAUSE_EVERY_SECONDS = 0.1
+LISTING_SHARE = 10  # listing jobs takes at most one part in so many of the time, however many wait in Orthanc
+RESUME_LOOK_SECONDS = 0.1  # between looks at whether what is paused may go on
+# Orthanc writes its jobs down every 10 s: killed before, it would find one that was resumed paused again.
+REMEMBER_RESUMED_SECONDS = 30.0
+
+
+@dataclasses.dataclass
+class PausedJob:
+    """A job of the table.
+
+    Attributes
+    ----------
+    is_asked : whether this process asked for its pause, which begins only when the image under way is sent.
+    resumed : when it was resumed, by the monotonic clock; None: it is to be resumed.
+    """
+
+    is_asked: bool
+    resumed: float | None = None
+
+
+class JobSlots:
+    """The few jobs that Orthanc runs at a time (`ConcurrentJobs`).
+
+    A job is written down before it is paused, so that it is resumed after a kill, too. What a person pauses, the person resumes:
+    Orthanc does not say who paused a job, so its routes for that lead through here (`answer_person`).
+
+    Parameters
+    ----------
+    on_pause : called when something was paused: from then on `give_back` has to be called.
+    """
+
+    def __init__(self, loopback: Loopback, concurrent_jobs: int, on_pause: Callable[[], None]) -> None:
+        self._loopback, self._concurrent_jobs, self._on_pause = loopback, concurrent_jobs, on_pause
+        self._ledger: Ledger | None = None
+        # Of what follows; no request is made while it is held but those in this process, which Orthanc answers at once.
+        self._lock = threading.Lock()
+        self._paused: dict[str, PausedJob] = {}
+        self._served: set[str] = set()  # for which something was paused, as long as they have not ended
+        self._of_persons: set[str] = set()  # paused by one; Orthanc shows it only when the image under way is sent
+        self._next_pause = -math.inf
+
+    def open(self, ledger: Ledger) -> None:
+        """Begin with what a process before has left paused."""
+        self._ledger = ledger
+        for row in ledger.rows("SELECT job FROM paused_jobs"):
+            self._paused.setdefault(row["job"], PausedJob(is_asked=False))
+
+    def held(self) -> list[str]:
+        """Return the jobs that are paused for a move."""
+        with self._lock:
+            return [job for job, each in self._paused.items() if each.resumed is None]
+
+    def make_room(self, job: str) -> None:
+        """Pause a running job that sends and has a lower priority, for one that waits; call it again as long as that waits."""
+        with self._lock:
+            if (begun := time.monotonic()) < self._next_pause:
+                return
+            self._next_pause = begun + PAUSE_EVERY_SECONDS
+        with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # what can't be written down is not paused
+            jobs = self._loopback.get("/jobs?expand")
+            self._next_pause = max(self._next_pause, begun + LISTING_SHARE * (time.monotonic() - begun))
+            with self._lock:
+                self._of_persons &= {each["ID"] for each in jobs}
+            running = sorted((each for each in jobs if each["State"] == "Running"), key=lambda each: each["Priority"])
+            if len(running) >= self._concurrent_jobs:
+                any(self._pause(each["ID"], job) for each in running if may_be_paused(each))
+
+    def _pause(self, job: str, served: str) -> bool:
+        """Pause a job for another; return False if it is paused already, by a person or for a move."""
+        assert self._ledger
+        with self._lock:
+            known = self._paused.get(job)
+            if job in self._of_persons or (known and known.resumed is None):
+                return False
+            self._ledger.run("INSERT OR IGNORE INTO paused_jobs VALUES(?)", job)
+            self._paused[job] = PausedJob(is_asked=True)
+            self._served.add(served)
+            with contextlib.suppress(orthanc.OrthancException):  # it has ended just now
+                orthanc.RestApiPost(f"/jobs/{job}/pause", "{}")
+        orthanc.LogInfo(f"cmove_interceptor: the job {job} is paused for a move that waits for its place")
+        self._on_pause()
+        return True
+
+    def give_back(self) -> bool:
+        """Resume what is paused for nobody any more; return whether something is paused still.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't be asked.
+        sqlite3.Error : what has gone on long ago can't be deleted now; all is resumed.
+        """
+        if held := self.held():
+            with self._lock:
+                served = list(self._served)
+            ended = {job for job in served if not self._is_on_its_way(job)}
+            with self._lock:
+                self._served -= ended
+                surplus = len(held) - len(self._served)
+            for job in held:
+                if surplus > 0 and self._resume(job):
+                    surplus -= 1
+        self._forget_resumed()
+        return bool(self.held())
+
+    def _is_on_its_way(self, job: str) -> bool:
+        found = get_job(self._loopback, job)
+        return found is not None and found["State"] in ("Pending", "Running", "Retry")
+
+    def _resume(self, job: str) -> bool:
+        """Let a job go on; return whether it does, or has ended."""
+        found = get_job(self._loopback, job)
+        with self._lock:
+            known = self._paused.get(job)
+            if known is None or known.resumed is not None:
+                return True  # a person has decided about it meanwhile
+            if found and found["State"] == "Running" and known.is_asked:
+                return False  # its pause has not begun
+            if found and found["State"] == "Paused":
+                with contextlib.suppress(orthanc.OrthancException):  # it was cancelled just now
+                    orthanc.RestApiPost(f"/jobs/{job}/resume", "{}")
+            known.resumed = time.monotonic()
+        return True
+
+    def _forget_resumed(self) -> None:
+        assert self._ledger
+        now = time.monotonic()
+        with self._lock:
+            for job, each in list(self._paused.items()):
+                if each.resumed is not None and now - each.resumed > REMEMBER_RESUMED_SECONDS:
+                    del self._paused[job]
+            for row in self._ledger.rows("SELECT job FROM paused_jobs"):
+                if row["job"] not in self._paused:
+                    self._ledger.run("DELETE FROM paused_jobs WHERE job=?", row["job"])
+
+    # What persons pause and resume
+
+    def answer_person(self, output: Any, _uri: str, /, **request: Any) -> None:
+        """Answer `POST /jobs/{id}/pause` and `/resume` as Orthanc does, and leave the job to the person from then on."""
+        if request["method"] != "POST":
+            output.SendMethodNotAllowed("POST")
+            return
+        job, action = request["groups"]
+        try:
+            output.AnswerBuffer(self._act_for_person(job, action), "application/json")
+        except orthanc.OrthancException:  # an unknown job, or one that is not paused
+            output.SendHttpStatusCode(int(http.HTTPStatus.BAD_REQUEST))
+
+    def _act_for_person(self, job: str, action: str) -> bytes:
+        with self._lock:
+            if action == "pause":
+                self._leave(job)
+                self._of_persons.add(job)
+                return bytes(orthanc.RestApiPost(f"/jobs/{job}/pause", "{}"))
+            # One whose pause has not begun can't be resumed: it stays with us.
+            answer = bytes(orthanc.RestApiPost(f"/jobs/{job}/resume", "{}"))
+            self._of_persons.discard(job)
+            self._leave(job)
+            return answer
+
+    def _leave(self, job: str) -> None:
+        """Forget a job. Where that can't be written down, `give_back` does it later."""
+        if self._paused.pop(job, None) and self._ledger:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._ledger.run("DELETE FROM paused_jobs WHERE job=?", job)
+
+
+def may_be_paused(job: Mapping[str, Any]) -> bool:
+    """Return whether a running job sends for nobody who waits, and goes on where it was when it is resumed."""
+    return job["Type"] in STORE_JOBS and job["Priority"] < PRIORITY
+
+
 # ---- src/cmove_interceptor/jobs.py: Orthanc's jobs that send: submits them, and learns how far they are and how they ended.
 
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
+
+
+class Look(NamedTuple):
+    """How far a job is: per cent sent; whether it ended well (None: it has not), why not; whether it waits for its place."""
+
+    percent: int
+    ended: bool | None
+    error: str = ""
+    waits: bool = False
 
 
 class StoreJobs:
@@ -3254,20 +3441,20 @@ class StoreJobs:
         """Return those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
         return list(self._ends.wait(jobs, pause)) or list(jobs)
 
-    def look(self, job: str) -> tuple[int, bool | None, str]:
-        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
+    def look(self, job: str) -> Look:
+        """Return how far a job is."""
         if self._ends.get(job):
-            return 100, True, ""
+            return Look(100, True)
         if (state := get_job(self._loopback, job)) is None:
             # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
-            return 100 * well, well, "" if well else "the job is not known any more"
+            return Look(100 * well, well, "" if well else "the job is not known any more")
         ending, why = ending_of(state)
         if ending is Ending.SUCCESS:
-            return 100, True, ""
+            return Look(100, True)
         if ending is Ending.RUNNING and state["State"] != "Paused":
-            return state["Progress"], None, ""
-        return state["Progress"], False, why or state["ErrorDescription"]
+            return Look(state["Progress"], None, waits=state["State"] == "Pending")
+        return Look(state["Progress"], False, why or state["ErrorDescription"])
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""
@@ -3778,11 +3965,12 @@ class Fetcher:
         loopback: Loopback,
         archive: Archive,
         jobs: StoreJobs,
+        slots: JobSlots,
         settings: Fetch,
         configuration: Mapping[str, Any],
     ) -> None:
-        self._loopback, self._archive, self._jobs, self._settings = loopback, archive, jobs, settings
-        self._configuration = configuration
+        self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
+        self._settings, self._configuration = settings, configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
@@ -3854,7 +4042,7 @@ class Fetcher:
                 if not here or (str(there).isdigit() and int(there) > here):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
-                        {"TargetAet": self._aet, "Synchronous": False},
+                        {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
                     )["ID"]
                     self._wait_for(job, deadline)
         finally:
@@ -3871,7 +4059,9 @@ class Fetcher:
                 self._jobs.cancel(job)
                 raise
             self._jobs.wait([job])
-            _, ended, error = self._jobs.look(job)
+            _, ended, error, waits = self._jobs.look(job)
+            if waits:
+                self._slots.make_room(job)
         if not ended:
             raise MoveFailed(error)
 
@@ -3944,6 +4134,7 @@ class Part:
         self.resources, self.total, self.job = resources, total, job
         self.sent = self.refused = 0
         self.ended: bool | None = None
+        self.waits = False  # for its job's place among those that Orthanc runs at a time
         self.error = ""
 
     @property
@@ -4374,6 +4565,7 @@ def piece_sizes(count: int) -> list[int]:
 
 TABLES = f"""
 {ORPHAN_TABLES}
+{PAUSED_TABLE}
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
@@ -4455,8 +4647,11 @@ class Sender:
     note : writes down which jobs a move has, after each that was submitted.
     """
 
-    def __init__(self, jobs: StoreJobs, planner: Planner, associations: int, note: Callable[[Move], None]) -> None:
-        self._jobs, self._planner, self._associations, self._note = jobs, planner, associations, note
+    def __init__(
+        self, jobs: StoreJobs, slots: JobSlots, planner: Planner, associations: int, note: Callable[[Move], None]
+    ) -> None:
+        self._jobs, self._slots, self._planner, self._associations = jobs, slots, planner, associations
+        self._note = note
 
     def begin(self, move: Move, resources: Sequence[str]) -> None:
         """Send until the first image has arrived. Raises `MoveFailed`, `LoopbackError`."""
@@ -4485,14 +4680,22 @@ class Sender:
                 if self._jobs.stopping.is_set():
                     raise MoveFailed("Orthanc is stopping")
                 self._look(move, part)
+            self._make_room(move)
             pause = min(2 * pause, JOB_LOOK_SECONDS)
 
     def _look(self, move: Move, part: Part) -> None:
-        percent, part.ended, part.error = self._jobs.look(part.job)
+        percent, part.ended, part.error, part.waits = self._jobs.look(part.job)
         part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
         # A destination may take one association at a time: what another got nothing through is sent after it.
         if part.ended is False and not part.sent and move.sent and part.refused < len(RESEND_DELAYS_SECONDS):
             part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
+
+    def _make_room(self, move: Move) -> None:
+        """Let other jobs make room for those of a move that wait, but for the one more that `_submit_more` lets wait."""
+        running = [part for part in move.parts if part.is_running]
+        waiting = [part for part in running if part.waits]
+        for part in waiting[: max(0, self._associations - len(running) + len(waiting))]:
+            self._slots.make_room(part.job)
 
     def _submit_more(self, move: Move) -> None:
         """Begin as many parts as may run, unless one has failed.
@@ -4540,6 +4743,7 @@ class Interceptor:
     ----------
     refusal : why it stays idle until the configuration is corrected, or None.
     records : the requests, once the worker has opened the ledger.
+    slots : what of other jobs is paused for moves.
     """
 
     records: Records
@@ -4553,9 +4757,12 @@ class Interceptor:
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
-        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
-        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
+        self._sender = Sender(
+            self._jobs, self.slots, planner, settings.associations, lambda move: self.records.note(move)
+        )
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
@@ -4600,6 +4807,7 @@ class Interceptor:
         try:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
+            self.slots.open(ledger)
             self.notifier.start(ledger)
             self._ends.open()
         except BaseException:
@@ -4608,7 +4816,12 @@ class Interceptor:
         return ledger
 
     def _turn(self) -> float:
-        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        """Resume what was paused for moves, end what was interrupted, and forget some of what ended `KeepDoneDays` ago.
+
+        Return the seconds until the next turn.
+        """
+        # First, for it needs no room on the disk.
+        is_paused = self.slots.give_back()
         self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
@@ -4616,6 +4829,8 @@ class Interceptor:
         days = self._settings.keep_done_days
         more = self._ledger.forget_finished(days)
         more |= self.records.forget(days)
+        if is_paused:
+            return RESUME_LOOK_SECONDS
         return 0.1 if more else FORGET_EVERY_SECONDS
 
     def _end_interrupted(self, move: Move) -> None:
@@ -4734,6 +4949,7 @@ class Routes:
         return {
             "Totals": self._interceptor.records.totals(),
             "Mode": self._mode,
+            "PausedJobs": self._interceptor.slots.held(),
             "Notifications": notifier.totals(),
             "Services": notifier.services(),
         }
@@ -4812,6 +5028,8 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(interceptor.slots.answer_person)
+        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

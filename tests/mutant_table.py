@@ -99,6 +99,27 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/cmove_interceptor/jobs.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         "or (not self._strict and": "or (",
     },
+    ("src/cmove_interceptor/slots.py", "tests/cmove_interceptor/unit/test_slots.py"): {
+        "if len(running) >= self._concurrent_jobs:": "if True:",
+        "if job in self._of_persons or (known": "if (known",
+        'self._ledger.run("INSERT OR IGNORE INTO paused_jobs VALUES(?)", job)': "pass",
+        "if surplus > 0 and self._resume(job):": "if self._resume(job):",
+        'if found and found["State"] == "Running" and known.is_asked:': "if False:",
+        "known.resumed = time.monotonic()": "self._leave(job)",
+        'return job["Type"] in STORE_JOBS and': "return",
+        ' and job["Priority"] < PRIORITY': "",
+        "self._leave(job)\n                self._of_persons": "self._of_persons",
+        "with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # what": "with contextlib.suppress(LoopbackError):  # what",
+        "begun + LISTING_SHARE * (time.monotonic() - begun)": "0",
+        'self._ledger.run("DELETE FROM paused_jobs WHERE job=?", row["job"])': "pass",
+    },
+    ("src/cmove_interceptor/sending.py", "tests/cmove_interceptor/unit/test_slots.py"): {
+        "waiting[: max(0, self._associations - len(running) + len(waiting))]": "waiting",
+        "self._make_room(move)\n": "pass\n",
+    },
+    ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_slots.py"): {
+        "self._slots.make_room(job)": "pass",
+    },
     ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         "all(matches_pattern(value, pattern) for value": "any(matches_pattern(value, pattern) for value",
     },

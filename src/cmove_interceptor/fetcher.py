@@ -22,6 +22,7 @@ from .jobs import StoreJobs
 from .move_request import LEVELS, Fields, MoveFailed, identifying_tag, parent_identifiers
 from .peer import Peer
 from .settings import Fetch
+from .slots import PRIORITY, JobSlots
 
 FETCHES_AT_A_TIME = 2
 COUNT_TAGS = {
@@ -47,11 +48,12 @@ class Fetcher:
         loopback: Loopback,
         archive: Archive,
         jobs: StoreJobs,
+        slots: JobSlots,
         settings: Fetch,
         configuration: Mapping[str, Any],
     ) -> None:
-        self._loopback, self._archive, self._jobs, self._settings = loopback, archive, jobs, settings
-        self._configuration = configuration
+        self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
+        self._settings, self._configuration = settings, configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
@@ -123,7 +125,7 @@ class Fetcher:
                 if not here or (str(there).isdigit() and int(there) > here):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
-                        {"TargetAet": self._aet, "Synchronous": False},
+                        {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
                     )["ID"]
                     self._wait_for(job, deadline)
         finally:
@@ -140,7 +142,9 @@ class Fetcher:
                 self._jobs.cancel(job)
                 raise
             self._jobs.wait([job])
-            _, ended, error = self._jobs.look(job)
+            _, ended, error, waits = self._jobs.look(job)
+            if waits:
+                self._slots.make_room(job)
         if not ended:
             raise MoveFailed(error)
 

@@ -32,6 +32,7 @@ from .planning import Planner
 from .records import TABLES, Records, interrupted_move
 from .sending import Sender
 from .settings import Settings, calls_services
+from .slots import RESUME_LOOK_SECONDS, JobSlots
 
 FORGET_EVERY_SECONDS = 60.0
 
@@ -43,6 +44,7 @@ class Interceptor:
     ----------
     refusal : why it stays idle until the configuration is corrected, or None.
     records : the requests, once the worker has opened the ledger.
+    slots : what of other jobs is paused for moves.
     """
 
     records: Records
@@ -56,9 +58,12 @@ class Interceptor:
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
-        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
-        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
+        self._sender = Sender(
+            self._jobs, self.slots, planner, settings.associations, lambda move: self.records.note(move)
+        )
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
@@ -103,6 +108,7 @@ class Interceptor:
         try:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
+            self.slots.open(ledger)
             self.notifier.start(ledger)
             self._ends.open()
         except BaseException:
@@ -111,7 +117,12 @@ class Interceptor:
         return ledger
 
     def _turn(self) -> float:
-        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        """Resume what was paused for moves, end what was interrupted, and forget some of what ended `KeepDoneDays` ago.
+
+        Return the seconds until the next turn.
+        """
+        # First, for it needs no room on the disk.
+        is_paused = self.slots.give_back()
         self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
@@ -119,6 +130,8 @@ class Interceptor:
         days = self._settings.keep_done_days
         more = self._ledger.forget_finished(days)
         more |= self.records.forget(days)
+        if is_paused:
+            return RESUME_LOOK_SECONDS
         return 0.1 if more else FORGET_EVERY_SECONDS
 
     def _end_interrupted(self, move: Move) -> None:
