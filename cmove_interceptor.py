@@ -3090,12 +3090,13 @@ def described(fields: Fields) -> str:
 def identifying_tag(fields: Fields) -> tuple[str, str]:
     """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
 
-    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
+    As with Orthanc, at the study level an AccessionNumber takes precedence over the StudyInstanceUID, and the patients without
+    a PatientID are those with an empty one.
     """
     tag = UID_TAG_OF[LEVELS[fields["Level"]]]
     if fields["Level"] == "STUDY" and fields["AccessionNumber"]:
         tag = "AccessionNumber"
-    if not fields[tag]:
+    if not fields[tag] and fields["Level"] != "PATIENT":
         raise MoveFailed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
     return tag, fields[tag]
 
@@ -3130,12 +3131,13 @@ class Archive:
         tag, text = identifying_tag(fields)
         found: list[str] = []
         for token in text.split("\\"):
-            if token.strip():
-                found += self._lookup(LEVELS[fields["Level"]], tag, token)
+            if token.strip() or fields["Level"] == "PATIENT":  # the patients without a PatientID
+                found += self._lookup(LEVELS[fields["Level"]], tag, token if token.strip() else "")
         return list(dict.fromkeys(found))
 
     def _lookup(self, level: str, tag: str, token: str) -> list[str]:
-        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+        # Wildcards are characters like others here. In a search they would read the whole archive, and so would nothing.
+        if not token or re.search(r"[*?]", token):
             entries = self._loopback.request("POST", "/tools/lookup", token.encode())
             return [entry["ID"] for entry in entries if entry["Type"] == level]
         # /tools/lookup is not enough: on 1.10.1 it knows no AccessionNumber, and no version says which tag matched.
@@ -3985,15 +3987,16 @@ class Fetcher:
     def complete(self, fields: Fields) -> Fetched:
         """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
-        if re.search(r"[*?]", text):
-            raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if re.search(r"[*?]", text) or not text.strip():
+            what = "has a wildcard" if text.strip() else "is empty"
+            raise MoveFailed(f"{tag} {what}: elsewhere it would mean more than the request does")
         if not self._turns.acquire(blocking=False):
             # Who waits here holds one of Orthanc's few DICOM threads, too.
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
             before, copied = set(self._archive.instances(fields)), set[str]()
-            for token in text.split("\\"):
+            for token in filter(str.strip, text.split("\\")):
                 self._fetch({**fields, tag: token}, tag, deadline, copied)
             return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:
@@ -4734,6 +4737,7 @@ def least_sent(percent: int, total: int) -> int:
 
 
 FORGET_EVERY_SECONDS = 60.0
+SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
 class Interceptor:
@@ -4926,12 +4930,21 @@ class Interceptor:
 
     def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
-        move = self.create(**request)
+        begun = time.monotonic()
         try:
-            for _ in range(move.total):
-                self.apply(move)
+            move = self.create(**request)
+            try:
+                for _ in range(move.total):
+                    self.apply(move)
+            finally:
+                self.free(move)
         finally:
-            self.free(move)
+            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
+                orthanc.LogWarning(
+                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
+                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
+                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
+                )
 
 
 # ---- src/cmove_interceptor/api.py: The routes: requests, services, and the status.

@@ -75,10 +75,12 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/cmove_interceptor/archive.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         'if normalized(each["MainDicomTags"].get(tag, "")) == normalized(token)': "if True",
-        'if re.search(r"[*?]", token):': "if False:",
+        'if not token or re.search(r"[*?]", token):': "if not token:",
+        'if not token or re': "if re",
     },
     ("src/cmove_interceptor/interceptor.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         "if self._jobs.stopping.is_set():  # a job": "if False:  # a job",
+        "> SILENT_SECONDS:": "> 1e9:",
         "self.notifier.required.ask(move.values())": "pass",
         "more = self._ledger.forget_finished(days)": "more = False",
         "more |= self.records.forget(days)": "pass",
@@ -91,6 +93,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_fetched.py"): {
         "if each in fetched.copied or senders.get(each) in aets]": "]",
         " if is_about(each, tag, fields[tag])}": "}",
+        'or not text.strip():': ":",
         "self._archive.instances(fields_of(answer, fields, tag))": "self._archive.instances(fields)",
     },
     ("src/cmove_interceptor/delivery.py", "tests/cmove_interceptor/unit/test_guards.py"): {
@@ -119,6 +122,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_slots.py"): {
         "self._slots.make_room(job)": "pass",
+    },
+    ("src/cmove_interceptor/move_request.py", "tests/cmove_interceptor/unit/test_guards.py"): {
+        ' and fields["Level"] != "PATIENT":': ":",
+        'if not fields[tag] and fields["Level"] != "PATIENT":': "if False:",
     },
     ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         "all(matches_pattern(value, pattern) for value": "any(matches_pattern(value, pattern) for value",

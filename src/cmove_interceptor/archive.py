@@ -33,12 +33,13 @@ class Archive:
         tag, text = identifying_tag(fields)
         found: list[str] = []
         for token in text.split("\\"):
-            if token.strip():
-                found += self._lookup(LEVELS[fields["Level"]], tag, token)
+            if token.strip() or fields["Level"] == "PATIENT":  # the patients without a PatientID
+                found += self._lookup(LEVELS[fields["Level"]], tag, token if token.strip() else "")
         return list(dict.fromkeys(found))
 
     def _lookup(self, level: str, tag: str, token: str) -> list[str]:
-        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+        # Wildcards are characters like others here. In a search they would read the whole archive, and so would nothing.
+        if not token or re.search(r"[*?]", token):
             entries = self._loopback.request("POST", "/tools/lookup", token.encode())
             return [entry["ID"] for entry in entries if entry["Type"] == level]
         # /tools/lookup is not enough: on 1.10.1 it knows no AccessionNumber, and no version says which tag matched.

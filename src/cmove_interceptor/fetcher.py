@@ -68,15 +68,16 @@ class Fetcher:
     def complete(self, fields: Fields) -> Fetched:
         """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
-        if re.search(r"[*?]", text):
-            raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if re.search(r"[*?]", text) or not text.strip():
+            what = "has a wildcard" if text.strip() else "is empty"
+            raise MoveFailed(f"{tag} {what}: elsewhere it would mean more than the request does")
         if not self._turns.acquire(blocking=False):
             # Who waits here holds one of Orthanc's few DICOM threads, too.
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
             before, copied = set(self._archive.instances(fields)), set[str]()
-            for token in text.split("\\"):
+            for token in filter(str.strip, text.split("\\")):
                 self._fetch({**fields, tag: token}, tag, deadline, copied)
             return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:

@@ -35,6 +35,7 @@ from .settings import Settings, calls_services
 from .slots import RESUME_LOOK_SECONDS, JobSlots
 
 FORGET_EVERY_SECONDS = 60.0
+SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
 class Interceptor:
@@ -227,9 +228,18 @@ class Interceptor:
 
     def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
-        move = self.create(**request)
+        begun = time.monotonic()
         try:
-            for _ in range(move.total):
-                self.apply(move)
+            move = self.create(**request)
+            try:
+                for _ in range(move.total):
+                    self.apply(move)
+            finally:
+                self.free(move)
         finally:
-            self.free(move)
+            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
+                orthanc.LogWarning(
+                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
+                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
+                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
+                )

@@ -113,6 +113,15 @@ def test_what_a_modality_answers_besides_is_not_fetched(fetching: Fetching) -> N
     assert fetching.retrieved == [0]
 
 
+@pytest.mark.parametrize("asked", ["", " ", "*"])
+def test_without_a_patient_id_nothing_is_asked_for_elsewhere(fetching: Fetching, asked: str) -> None:
+    """There it would mean all patients."""
+    fetching.has("1.1", "a")
+    with pytest.raises(Exception, match="elsewhere it would mean more"):
+        fetching.move(Level="PATIENT", PatientID=asked, AccessionNumber="")
+    assert fetching.rest.asked("POST", "/modalities/far/query") == []
+
+
 def test_what_somebody_else_sends_meanwhile_is_not_deleted(fetching: Fetching) -> None:
     fetching.has("1.1", "a")
     fetching.meanwhile = lambda: fetching.arrives("1.1", "ct", sender="CT1")
