@@ -3152,12 +3152,18 @@ class Archive:
         """Return the instances that a request means, of those that are here."""
         if fields["Level"] == "INSTANCE":
             return self.resources(fields)
+        return [instance["ID"] for instance in self._images_of(fields)]
+
+    def sop_instance_uids(self, fields: Fields) -> set[str]:
+        """Return the SOP Instance UIDs of what a request means that is here, of a patient, study or series."""
+        return {
+            str(instance["MainDicomTags"].get("SOPInstanceUID", "")).strip() for instance in self._images_of(fields)
+        }
+
+    def _images_of(self, fields: Fields) -> Iterator[dict[str, Any]]:
         route = PLURAL[LEVELS[fields["Level"]]]
-        return [
-            instance["ID"]
-            for resource in self.resources(fields)
-            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
-        ]
+        for resource in self.resources(fields):
+            yield from self._loopback.get(f"/{route}/{resource}/instances?expand")
 
     def series(self, level: str, resource: str) -> dict[str, list[str]]:
         """Return the series of a patient or study, or the series itself, each with its images."""
@@ -3210,6 +3216,125 @@ class Archive:
 def normalized(value: str) -> str:
     """Return an identifier as Orthanc compares it: without spaces around, regard to case, and what is not ASCII."""
     return value.encode("ascii", "ignore").decode().strip().upper()
+
+
+# ---- src/cmove_interceptor/comparison.py: Compares what a modality has with what is here: by SOP Instance UIDs, or by numbers where it does not give those.
+
+
+COUNT_TAGS = {
+    "Patient": "NumberOfPatientRelatedInstances",
+    "Study": "NumberOfStudyRelatedInstances",
+    "Series": "NumberOfSeriesRelatedInstances",
+}
+
+
+class UnansweredError(Exception):
+    """A modality does not say what it has at a level."""
+
+
+class Comparison:
+    """Answers of one modality to C-FIND, compared with what is here.
+
+    Parameters
+    ----------
+    check_time : raises if too much time has passed; called before each C-FIND.
+    said : the modalities of which the log has that they give no SOP Instance UIDs.
+    """
+
+    def __init__(
+        self, loopback: Loopback, archive: Archive, name: str, check_time: Callable[[], None], said: set[str]
+    ) -> None:
+        self._loopback, self._archive, self._name = loopback, archive, name
+        self._check_time, self._said = check_time, said
+        self._gives_uids = True
+
+    def has_more(self, fields: Fields, answer: Mapping[str, Any]) -> bool:
+        """Return whether the modality has images of an answer, which means these fields, that are not here."""
+        level = LEVELS[fields["Level"]]
+        if level == "Instance":
+            return not self._archive.instances(fields)
+        here = self._archive.sop_instance_uids(fields)
+        number = _number(answer, level)
+        if not here or (number is not None and number > len(here)):
+            return True
+        series = self._series(level, {**fields, **{tag: text for tag, text in answer.items() if text}})
+        if not series:
+            return number is None
+        return any(self._series_has_more(each, here) for each in series)
+
+    def _series(self, level: str, answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the series of an answer; none if the modality does not say."""
+        if level == "Series":
+            return [answer]
+        try:
+            studies = [answer] if level == "Study" else self._find("Study", {"PatientID": answer["PatientID"]})
+            uids = [study["StudyInstanceUID"] for study in studies]
+            return [
+                {**series, "StudyInstanceUID": uid}
+                for uid in uids
+                for series in self._find("Series", {"StudyInstanceUID": uid}, COUNT_TAGS["Series"])
+            ]
+        except UnansweredError as error:
+            self._say(error)
+            return []
+
+    def _series_has_more(self, series: Mapping[str, Any], here: set[str]) -> bool:
+        if self._gives_uids:
+            try:
+                wanted = {name: series[name] for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+                return not {str(each["SOPInstanceUID"]).strip() for each in self._find("Instance", wanted)} <= here
+            except UnansweredError as error:
+                self._say(error)
+                self._gives_uids = False  # nor will it give those of the next series
+        number = _number(series, "Series")
+        one = {"Level": "SERIES", "SeriesInstanceUID": series["SeriesInstanceUID"]}
+        return number is None or number > len(self._archive.sop_instance_uids(one))
+
+    def _find(self, level: str, wanted: Mapping[str, str], *more: str) -> list[Mapping[str, Any]]:
+        """Return the answers to a C-FIND for what is there: some, and each with the UID of its level.
+
+        Raises
+        ------
+        UnansweredError : there are none.
+        """
+        self._check_time()
+        tag, name = UID_TAG_OF[level], urllib.parse.quote(self._name, safe="")
+        query = {**dict.fromkeys((tag, *more), ""), **wanted}
+        try:
+            if not all(wanted.values()):
+                raise UnansweredError(
+                    f"it gives no {' and '.join(wanted)}"
+                )  # without one, all that it has would be meant
+            found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})["ID"]
+            answers = self._loopback.get(f"/queries/{found}/answers?expand&simplify")
+            self._loopback.request("DELETE", f"/queries/{found}")
+        except LoopbackError as error:
+            raise UnansweredError(str(error)) from None
+        # One that does not look at a key answers with all that it has.
+        meant = [each for each in answers if all(is_about(each, *one) for one in wanted.items()) and each.get(tag)]
+        if not meant:
+            raise UnansweredError(f"it gives no {tag}")
+        return meant
+
+    def _say(self, why: UnansweredError) -> None:
+        if self._name not in self._said:
+            self._said.add(self._name)
+            orthanc.LogWarning(
+                f"cmove_interceptor: modality:{one_line(self._name)} does not answer C-FIND down to the level IMAGE "
+                f"({one_line(why)}): what is here is compared with its numbers of images, and is fetched if it gives none"
+            )
+
+
+def _number(answer: Mapping[str, Any], level: str) -> int | None:
+    """Return how many images an answer says that there are, or None."""
+    text = str(answer.get(COUNT_TAGS[level]) or "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
+    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
+    found = normalized(str(answer.get(tag) or ""))
+    return found in ("", normalized(text))
 
 
 # ---- src/cmove_interceptor/slots.py: Makes room for jobs that a caller waits for: pauses jobs that send for nobody, and resumes them after.
@@ -3944,11 +4069,6 @@ def _proxy_to(host: str, configuration: Mapping[str, Any]) -> str | None:
 
 
 FETCHES_AT_A_TIME = 2
-COUNT_TAGS = {
-    "Patient": "NumberOfPatientRelatedInstances",
-    "Study": "NumberOfStudyRelatedInstances",
-    "Series": "NumberOfSeriesRelatedInstances",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3977,6 +4097,7 @@ class Fetcher:
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
+        self._said: set[str] = set()
 
     def stop(self) -> None:
         """End what is being fetched from peers."""
@@ -4031,6 +4152,7 @@ class Fetcher:
 
     def _from_modality(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Retrieve from a modality what it has more of than we have; return whether it had anything."""
+        comparison = Comparison(self._loopback, self._archive, name, lambda: self._check_time(deadline), self._said)
         level, name = LEVELS[fields["Level"]], urllib.parse.quote(name, safe="")
         count = COUNT_TAGS.get(level)
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
@@ -4040,9 +4162,7 @@ class Fetcher:
         meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
             for number, answer in meant.items():
-                there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields_of(answer, fields, tag)))
-                if not here or (str(there).isdigit() and int(there) > here):
+                if comparison.has_more(fields_of(answer, fields, tag), answer):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
                         {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
@@ -4092,12 +4212,6 @@ class Fetcher:
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
-
-
-def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
-    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
-    found = normalized(str(answer.get(tag) or ""))
-    return found in ("", normalized(text))
 
 
 def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:

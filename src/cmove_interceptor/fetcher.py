@@ -17,7 +17,8 @@ from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
-from .archive import Archive, normalized
+from .archive import Archive
+from .comparison import COUNT_TAGS, Comparison, is_about
 from .jobs import StoreJobs
 from .move_request import LEVELS, Fields, MoveFailed, identifying_tag, parent_identifiers
 from .peer import Peer
@@ -25,11 +26,6 @@ from .settings import Fetch
 from .slots import PRIORITY, JobSlots
 
 FETCHES_AT_A_TIME = 2
-COUNT_TAGS = {
-    "Patient": "NumberOfPatientRelatedInstances",
-    "Study": "NumberOfStudyRelatedInstances",
-    "Series": "NumberOfSeriesRelatedInstances",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +54,7 @@ class Fetcher:
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
+        self._said: set[str] = set()
 
     def stop(self) -> None:
         """End what is being fetched from peers."""
@@ -112,6 +109,7 @@ class Fetcher:
 
     def _from_modality(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Retrieve from a modality what it has more of than we have; return whether it had anything."""
+        comparison = Comparison(self._loopback, self._archive, name, lambda: self._check_time(deadline), self._said)
         level, name = LEVELS[fields["Level"]], urllib.parse.quote(name, safe="")
         count = COUNT_TAGS.get(level)
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
@@ -121,9 +119,7 @@ class Fetcher:
         meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
             for number, answer in meant.items():
-                there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields_of(answer, fields, tag)))
-                if not here or (str(there).isdigit() and int(there) > here):
+                if comparison.has_more(fields_of(answer, fields, tag), answer):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
                         {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
@@ -173,12 +169,6 @@ class Fetcher:
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
-
-
-def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
-    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
-    found = normalized(str(answer.get(tag) or ""))
-    return found in ("", normalized(text))
 
 
 def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:

@@ -52,7 +52,9 @@ class Fetching:
     def arrives(self, uid: str, *instances: str, sender: str) -> None:
         self.here.setdefault(uid, []).extend(instances)
         self.senders |= dict.fromkeys(instances, sender)
-        self.rest.answers["GET", f"/studies/{uid}/instances"] = lambda *_: [{"ID": each} for each in self.here[uid]]
+        self.rest.answers["GET", f"/studies/{uid}/instances"] = lambda *_: [
+            {"ID": each, "MainDicomTags": {"SOPInstanceUID": each}} for each in self.here[uid]
+        ]
         self.rest.answers["GET", f"/studies/{uid}/series"] = lambda *_: [{"ID": uid, "Instances": self.here[uid]}]
 
     def _find(self, _path: str, body: Any) -> Any:
