@@ -112,8 +112,16 @@ def test_images_are_compared_by_their_uids(compared: Compared, series: dict[str,
 
 def test_where_a_number_tells_more_nothing_else_is_asked(compared: Compared) -> None:
     assert compared.has_more(here(**ALL), **number("4")) is True
-    assert compared.has_more(here(), **number("4")) is True
+    assert compared.has_more(here(), **number("")) is True
     assert compared.far.asked == []
+
+
+def test_what_a_modality_answers_besides_is_not_compared(compared: Compared) -> None:
+    for level, answer in {"Series": {"SeriesInstanceUID": "2.1"}, "Instance": {"SOPInstanceUID": "x"}}.items():
+        answers = compared.far.answers[level]
+        assert answers is not None
+        answers.append({"StudyInstanceUID": "2", "SeriesInstanceUID": "2.1", **answer})
+    assert compared.has_more(here(**ALL), **number("3")) is False
 
 
 @pytest.mark.parametrize("how", ["refuses", "is empty", "gives no UIDs"])

@@ -118,11 +118,12 @@ def test_wildcards_are_characters_like_others(moving: Moving) -> None:
     assert [body["Resources"] for body in moving.sent()] == [["a1"]]
 
 
-def test_an_empty_patient_id_is_not_searched_for_in_the_whole_archive(moving: Moving) -> None:
+@pytest.mark.parametrize("asked", ["", " "])
+def test_an_empty_patient_id_is_not_searched_for_in_the_whole_archive(moving: Moving, asked: str) -> None:
     moving.start()
     moving.rest.answers["POST", "/tools/lookup"] = [{"ID": "a1-9a", "Type": "Patient"}, {"ID": "a1", "Type": "Study"}]
     moving.rest.answers["GET", "/patients/a1-9a/series"] = [{"ID": "a1-5e", "Instances": ["1", "2"]}]
-    moving.move(Level="PATIENT", PatientID=" ", StudyInstanceUID="")
+    moving.move(Level="PATIENT", PatientID=asked, StudyInstanceUID="")
     assert moving.rest.asked("POST", "/tools/find") == []
     assert moving.rest.asked("POST", "/tools/lookup") == [b""]
     assert [body["Resources"] for body in moving.sent()] == [["a1-9a"]]
