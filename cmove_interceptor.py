@@ -66,7 +66,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, TypedDict, Unpack
 
 import orthanc
 
@@ -3204,12 +3204,13 @@ def described(fields: Fields) -> str:
 def identifying_tag(fields: Fields) -> tuple[str, str]:
     """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
 
-    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
+    As with Orthanc, at the study level an AccessionNumber takes precedence over the StudyInstanceUID, and the patients without
+    a PatientID are those with an empty one.
     """
     tag = UID_TAG_OF[LEVELS[fields["Level"]]]
     if fields["Level"] == "STUDY" and fields["AccessionNumber"]:
         tag = "AccessionNumber"
-    if not fields[tag]:
+    if not fields[tag] and fields["Level"] != "PATIENT":
         raise MoveFailed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
     return tag, fields[tag]
 
@@ -3244,12 +3245,13 @@ class Archive:
         tag, text = identifying_tag(fields)
         found: list[str] = []
         for token in text.split("\\"):
-            if token.strip():
-                found += self._lookup(LEVELS[fields["Level"]], tag, token)
+            if token.strip() or fields["Level"] == "PATIENT":  # the patients without a PatientID
+                found += self._lookup(LEVELS[fields["Level"]], tag, token if token.strip() else "")
         return list(dict.fromkeys(found))
 
     def _lookup(self, level: str, tag: str, token: str) -> list[str]:
-        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+        # Wildcards are characters like others here. In a search they would read the whole archive, and so would nothing.
+        if not token or re.search(r"[*?]", token):
             entries = self._loopback.request("POST", "/tools/lookup", token.encode())
             return [entry["ID"] for entry in entries if entry["Type"] == level]
         # /tools/lookup is not enough: on 1.10.1 it knows no AccessionNumber, and no version says which tag matched.
@@ -3264,12 +3266,18 @@ class Archive:
         """Return the instances that a request means, of those that are here."""
         if fields["Level"] == "INSTANCE":
             return self.resources(fields)
+        return [instance["ID"] for instance in self._images_of(fields)]
+
+    def sop_instance_uids(self, fields: Fields) -> set[str]:
+        """Return the SOP Instance UIDs of what a request means that is here, of a patient, study or series."""
+        return {
+            str(instance["MainDicomTags"].get("SOPInstanceUID", "")).strip() for instance in self._images_of(fields)
+        }
+
+    def _images_of(self, fields: Fields) -> Iterator[dict[str, Any]]:
         route = PLURAL[LEVELS[fields["Level"]]]
-        return [
-            instance["ID"]
-            for resource in self.resources(fields)
-            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
-        ]
+        for resource in self.resources(fields):
+            yield from self._loopback.get(f"/{route}/{resource}/instances?expand")
 
     def series(self, level: str, resource: str) -> dict[str, list[str]]:
         """Return the series of a patient or study, or the series itself, each with its images."""
@@ -3324,13 +3332,319 @@ def normalized(value: str) -> str:
     return value.encode("ascii", "ignore").decode().strip().upper()
 
 
+# ---- src/cmove_interceptor/comparison.py: Compares what a modality has with what is here: by SOP Instance UIDs, or by numbers where it does not give those.
+
+
+COUNT_TAGS = {
+    "Patient": "NumberOfPatientRelatedInstances",
+    "Study": "NumberOfStudyRelatedInstances",
+    "Series": "NumberOfSeriesRelatedInstances",
+}
+
+
+class UnansweredError(Exception):
+    """A modality does not say what it has at a level."""
+
+
+class Comparison:
+    """Answers of one modality to C-FIND, compared with what is here.
+
+    Parameters
+    ----------
+    check_time : raises if too much time has passed; called before each C-FIND.
+    said : the modalities of which the log has that they give no SOP Instance UIDs.
+    """
+
+    def __init__(
+        self, loopback: Loopback, archive: Archive, name: str, check_time: Callable[[], None], said: set[str]
+    ) -> None:
+        self._loopback, self._archive, self._name = loopback, archive, name
+        self._check_time, self._said = check_time, said
+        self._gives_uids = True
+
+    def has_more(self, fields: Fields, answer: Mapping[str, Any]) -> bool:
+        """Return whether the modality has images of an answer, which means these fields, that are not here."""
+        level = LEVELS[fields["Level"]]
+        if level == "Instance":
+            return not self._archive.instances(fields)
+        here = self._archive.sop_instance_uids(fields)
+        number = _number(answer, level)
+        if not here or (number is not None and number > len(here)):
+            return True
+        series = self._series(level, {**fields, **{tag: text for tag, text in answer.items() if text}})
+        if not series:
+            return number is None
+        return any(self._series_has_more(each, here) for each in series)
+
+    def _series(self, level: str, answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the series of an answer; none if the modality does not say."""
+        if level == "Series":
+            return [answer]
+        try:
+            studies = [answer] if level == "Study" else self._find("Study", {"PatientID": answer["PatientID"]})
+            uids = [study["StudyInstanceUID"] for study in studies]
+            return [
+                {**series, "StudyInstanceUID": uid}
+                for uid in uids
+                for series in self._find("Series", {"StudyInstanceUID": uid}, COUNT_TAGS["Series"])
+            ]
+        except UnansweredError as error:
+            self._say(error)
+            return []
+
+    def _series_has_more(self, series: Mapping[str, Any], here: set[str]) -> bool:
+        if self._gives_uids:
+            try:
+                wanted = {name: series[name] for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+                return not {str(each["SOPInstanceUID"]).strip() for each in self._find("Instance", wanted)} <= here
+            except UnansweredError as error:
+                self._say(error)
+                self._gives_uids = False  # nor will it give those of the next series
+        number = _number(series, "Series")
+        one = {"Level": "SERIES", "SeriesInstanceUID": series["SeriesInstanceUID"]}
+        return number is None or number > len(self._archive.sop_instance_uids(one))
+
+    def _find(self, level: str, wanted: Mapping[str, str], *more: str) -> list[Mapping[str, Any]]:
+        """Return the answers to a C-FIND for what is there: some, and each with the UID of its level.
+
+        Raises
+        ------
+        UnansweredError : there are none.
+        """
+        self._check_time()
+        tag, name = UID_TAG_OF[level], urllib.parse.quote(self._name, safe="")
+        query = {**dict.fromkeys((tag, *more), ""), **wanted}
+        try:
+            if not all(wanted.values()):
+                raise UnansweredError(
+                    f"it gives no {' and '.join(wanted)}"
+                )  # without one, all that it has would be meant
+            found = self._loopback.post(f"/modalities/{name}/query", {"Level": level, "Query": query})["ID"]
+            answers = self._loopback.get(f"/queries/{found}/answers?expand&simplify")
+            self._loopback.request("DELETE", f"/queries/{found}")
+        except LoopbackError as error:
+            raise UnansweredError(str(error)) from None
+        # One that does not look at a key answers with all that it has.
+        meant = [each for each in answers if all(is_about(each, *one) for one in wanted.items()) and each.get(tag)]
+        if not meant:
+            raise UnansweredError(f"it gives no {tag}")
+        return meant
+
+    def _say(self, why: UnansweredError) -> None:
+        if self._name not in self._said:
+            self._said.add(self._name)
+            orthanc.LogWarning(
+                f"cmove_interceptor: modality:{one_line(self._name)} does not answer C-FIND down to the level IMAGE "
+                f"({one_line(why)}): what is here is compared with its numbers of images, and is fetched if it gives none"
+            )
+
+
+def _number(answer: Mapping[str, Any], level: str) -> int | None:
+    """Return how many images an answer says that there are, or None."""
+    text = str(answer.get(COUNT_TAGS[level]) or "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
+    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
+    found = normalized(str(answer.get(tag) or ""))
+    return found in ("", normalized(text))
+
+
+# ---- src/cmove_interceptor/slots.py: Makes room for jobs that a caller waits for: pauses jobs that send for nobody, and resumes them after.
+
+
+PAUSED_TABLE = "CREATE TABLE IF NOT EXISTS paused_jobs(job TEXT PRIMARY KEY) WITHOUT ROWID;"
+STORE_JOBS = ("DicomModalityStore", "OrthancPeerStore", "DicomWebStowClient")  # that go on where they were paused
+PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
+# In which a job gives its slot back. If it does not, it sends a slow image, and another one is paused too.
+PAUSE_EVERY_SECONDS = 0.1
+LISTING_SHARE = 10  # listing jobs takes at most one part in so many of the time, however many wait in Orthanc
+RESUME_LOOK_SECONDS = 0.1  # between looks at whether what is paused may go on
+# Orthanc writes its jobs down every 10 s: killed before, it would find one that was resumed paused again.
+REMEMBER_RESUMED_SECONDS = 30.0
+
+
+@dataclasses.dataclass
+class PausedJob:
+    """A job of the table.
+
+    Attributes
+    ----------
+    is_asked : whether this process asked for its pause, which begins only when the image under way is sent.
+    resumed : when it was resumed, by the monotonic clock; None: it is to be resumed.
+    """
+
+    is_asked: bool
+    resumed: float | None = None
+
+
+class JobSlots:
+    """The few jobs that Orthanc runs at a time (`ConcurrentJobs`).
+
+    A job is written down before it is paused, so that it is resumed after a kill, too. What a person pauses, the person resumes:
+    Orthanc does not say who paused a job, so its routes for that lead through here (`answer_person`).
+
+    Parameters
+    ----------
+    on_pause : called when something was paused: from then on `give_back` has to be called.
+    """
+
+    def __init__(self, loopback: Loopback, concurrent_jobs: int, on_pause: Callable[[], None]) -> None:
+        self._loopback, self._concurrent_jobs, self._on_pause = loopback, concurrent_jobs, on_pause
+        self._ledger: Ledger | None = None
+        # Of what follows; no request is made while it is held but those in this process, which Orthanc answers at once.
+        self._lock = threading.Lock()
+        self._paused: dict[str, PausedJob] = {}
+        self._served: set[str] = set()  # for which something was paused, as long as they have not ended
+        self._of_persons: set[str] = set()  # paused by one; Orthanc shows it only when the image under way is sent
+        self._next_pause = -math.inf
+
+    def open(self, ledger: Ledger) -> None:
+        """Begin with what a process before has left paused."""
+        self._ledger = ledger
+        for row in ledger.rows("SELECT job FROM paused_jobs"):
+            self._paused.setdefault(row["job"], PausedJob(is_asked=False))
+
+    def held(self) -> list[str]:
+        """Return the jobs that are paused for a move."""
+        with self._lock:
+            return [job for job, each in self._paused.items() if each.resumed is None]
+
+    def make_room(self, job: str) -> None:
+        """Pause a running job that sends and has a lower priority, for one that waits; call it again as long as that waits."""
+        with self._lock:
+            if (begun := time.monotonic()) < self._next_pause:
+                return
+            self._next_pause = begun + PAUSE_EVERY_SECONDS
+        with contextlib.suppress(LoopbackError, sqlite3.Error, OSError):  # what can't be written down is not paused
+            jobs = self._loopback.get("/jobs?expand")
+            self._next_pause = max(self._next_pause, begun + LISTING_SHARE * (time.monotonic() - begun))
+            with self._lock:
+                self._of_persons &= {each["ID"] for each in jobs}
+            running = sorted((each for each in jobs if each["State"] == "Running"), key=lambda each: each["Priority"])
+            if len(running) >= self._concurrent_jobs:
+                any(self._pause(each["ID"], job) for each in running if may_be_paused(each))
+
+    def _pause(self, job: str, served: str) -> bool:
+        """Pause a job for another; return False if it is paused already, by a person or for a move."""
+        assert self._ledger
+        with self._lock:
+            known = self._paused.get(job)
+            if job in self._of_persons or (known and known.resumed is None):
+                return False
+            self._ledger.run("INSERT OR IGNORE INTO paused_jobs VALUES(?)", job)
+            self._paused[job] = PausedJob(is_asked=True)
+            self._served.add(served)
+            with contextlib.suppress(orthanc.OrthancException):  # it has ended just now
+                orthanc.RestApiPost(f"/jobs/{job}/pause", "{}")
+        orthanc.LogInfo(f"cmove_interceptor: the job {job} is paused for a move that waits for its place")
+        self._on_pause()
+        return True
+
+    def give_back(self) -> bool:
+        """Resume what is paused for nobody any more; return whether something is paused still.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't be asked.
+        sqlite3.Error : what has gone on long ago can't be deleted now; all is resumed.
+        """
+        if held := self.held():
+            with self._lock:
+                served = list(self._served)
+            ended = {job for job in served if not self._is_on_its_way(job)}
+            with self._lock:
+                self._served -= ended
+                surplus = len(held) - len(self._served)
+            for job in held:
+                if surplus > 0 and self._resume(job):
+                    surplus -= 1
+        self._forget_resumed()
+        return bool(self.held())
+
+    def _is_on_its_way(self, job: str) -> bool:
+        found = get_job(self._loopback, job)
+        return found is not None and found["State"] in ("Pending", "Running", "Retry")
+
+    def _resume(self, job: str) -> bool:
+        """Let a job go on; return whether it does, or has ended."""
+        found = get_job(self._loopback, job)
+        with self._lock:
+            known = self._paused.get(job)
+            if known is None or known.resumed is not None:
+                return True  # a person has decided about it meanwhile
+            if found and found["State"] == "Running" and known.is_asked:
+                return False  # its pause has not begun
+            if found and found["State"] == "Paused":
+                with contextlib.suppress(orthanc.OrthancException):  # it was cancelled just now
+                    orthanc.RestApiPost(f"/jobs/{job}/resume", "{}")
+            known.resumed = time.monotonic()
+        return True
+
+    def _forget_resumed(self) -> None:
+        assert self._ledger
+        now = time.monotonic()
+        with self._lock:
+            for job, each in list(self._paused.items()):
+                if each.resumed is not None and now - each.resumed > REMEMBER_RESUMED_SECONDS:
+                    del self._paused[job]
+            for row in self._ledger.rows("SELECT job FROM paused_jobs"):
+                if row["job"] not in self._paused:
+                    self._ledger.run("DELETE FROM paused_jobs WHERE job=?", row["job"])
+
+    # What persons pause and resume
+
+    def answer_person(self, output: Any, _uri: str, /, **request: Any) -> None:
+        """Answer `POST /jobs/{id}/pause` and `/resume` as Orthanc does, and leave the job to the person from then on."""
+        if request["method"] != "POST":
+            output.SendMethodNotAllowed("POST")
+            return
+        job, action = request["groups"]
+        try:
+            output.AnswerBuffer(self._act_for_person(job, action), "application/json")
+        except orthanc.OrthancException:  # an unknown job, or one that is not paused
+            output.SendHttpStatusCode(int(http.HTTPStatus.BAD_REQUEST))
+
+    def _act_for_person(self, job: str, action: str) -> bytes:
+        with self._lock:
+            if action == "pause":
+                self._leave(job)
+                self._of_persons.add(job)
+                return bytes(orthanc.RestApiPost(f"/jobs/{job}/pause", "{}"))
+            # One whose pause has not begun can't be resumed: it stays with us.
+            answer = bytes(orthanc.RestApiPost(f"/jobs/{job}/resume", "{}"))
+            self._of_persons.discard(job)
+            self._leave(job)
+            return answer
+
+    def _leave(self, job: str) -> None:
+        """Forget a job. Where that can't be written down, `give_back` does it later."""
+        if self._paused.pop(job, None) and self._ledger:
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._ledger.run("DELETE FROM paused_jobs WHERE job=?", job)
+
+
+def may_be_paused(job: Mapping[str, Any]) -> bool:
+    """Return whether a running job sends for nobody who waits, and goes on where it was when it is resumed."""
+    return job["Type"] in STORE_JOBS and job["Priority"] < PRIORITY
+
+
 # ---- src/cmove_interceptor/jobs.py: Orthanc's jobs that send: submits them, and learns how far they are and how they ended.
 
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
+
+
+class Look(NamedTuple):
+    """How far a job is: per cent sent; whether it ended well (None: it has not), why not; whether it waits for its place."""
+
+    percent: int
+    ended: bool | None
+    error: str = ""
+    waits: bool = False
 
 
 class StoreJobs:
@@ -3368,20 +3682,20 @@ class StoreJobs:
         """Return those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
         return list(self._ends.wait(jobs, pause)) or list(jobs)
 
-    def look(self, job: str) -> tuple[int, bool | None, str]:
-        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
+    def look(self, job: str) -> Look:
+        """Return how far a job is."""
         if self._ends.get(job):
-            return 100, True, ""
+            return Look(100, True)
         if (state := get_job(self._loopback, job)) is None:
             # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
-            return 100 * well, well, "" if well else "the job is not known any more"
+            return Look(100 * well, well, "" if well else "the job is not known any more")
         ending, why = ending_of(state)
         if ending is Ending.SUCCESS:
-            return 100, True, ""
+            return Look(100, True)
         if ending is Ending.RUNNING and state["State"] != "Paused":
-            return state["Progress"], None, ""
-        return state["Progress"], False, why or state["ErrorDescription"]
+            return Look(state["Progress"], None, waits=state["State"] == "Pending")
+        return Look(state["Progress"], False, why or state["ErrorDescription"])
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""
@@ -3869,11 +4183,6 @@ def _proxy_to(host: str, configuration: Mapping[str, Any]) -> str | None:
 
 
 FETCHES_AT_A_TIME = 2
-COUNT_TAGS = {
-    "Patient": "NumberOfPatientRelatedInstances",
-    "Study": "NumberOfStudyRelatedInstances",
-    "Series": "NumberOfSeriesRelatedInstances",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -3892,15 +4201,17 @@ class Fetcher:
         loopback: Loopback,
         archive: Archive,
         jobs: StoreJobs,
+        slots: JobSlots,
         settings: Fetch,
         configuration: Mapping[str, Any],
     ) -> None:
-        self._loopback, self._archive, self._jobs, self._settings = loopback, archive, jobs, settings
-        self._configuration = configuration
+        self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
+        self._settings, self._configuration = settings, configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
+        self._said: set[str] = set()
 
     def stop(self) -> None:
         """End what is being fetched from peers."""
@@ -3911,15 +4222,16 @@ class Fetcher:
     def complete(self, fields: Fields) -> Fetched:
         """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
-        if re.search(r"[*?]", text):
-            raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if re.search(r"[*?]", text) or not text.strip():
+            what = "has a wildcard" if text.strip() else "is empty"
+            raise MoveFailed(f"{tag} {what}: elsewhere it would mean more than the request does")
         if not self._turns.acquire(blocking=False):
             # Who waits here holds one of Orthanc's few DICOM threads, too.
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
             before, copied = set(self._archive.instances(fields)), set[str]()
-            for token in text.split("\\"):
+            for token in filter(str.strip, text.split("\\")):
                 self._fetch({**fields, tag: token}, tag, deadline, copied)
             return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:
@@ -3954,6 +4266,7 @@ class Fetcher:
 
     def _from_modality(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Retrieve from a modality what it has more of than we have; return whether it had anything."""
+        comparison = Comparison(self._loopback, self._archive, name, lambda: self._check_time(deadline), self._said)
         level, name = LEVELS[fields["Level"]], urllib.parse.quote(name, safe="")
         count = COUNT_TAGS.get(level)
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
@@ -3963,12 +4276,10 @@ class Fetcher:
         meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
             for number, answer in meant.items():
-                there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields_of(answer, fields, tag)))
-                if not here or (str(there).isdigit() and int(there) > here):
+                if comparison.has_more(fields_of(answer, fields, tag), answer):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
-                        {"TargetAet": self._aet, "Synchronous": False},
+                        {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
                     )["ID"]
                     self._wait_for(job, deadline)
         finally:
@@ -3985,7 +4296,9 @@ class Fetcher:
                 self._jobs.cancel(job)
                 raise
             self._jobs.wait([job])
-            _, ended, error = self._jobs.look(job)
+            _, ended, error, waits = self._jobs.look(job)
+            if waits:
+                self._slots.make_room(job)
         if not ended:
             raise MoveFailed(error)
 
@@ -4013,12 +4326,6 @@ class Fetcher:
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
-
-
-def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
-    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
-    found = normalized(str(answer.get(tag) or ""))
-    return found in ("", normalized(text))
 
 
 def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:
@@ -4058,6 +4365,7 @@ class Part:
         self.resources, self.total, self.job = resources, total, job
         self.sent = self.refused = 0
         self.ended: bool | None = None
+        self.waits = False  # for its job's place among those that Orthanc runs at a time
         self.error = ""
 
     @property
@@ -4488,6 +4796,7 @@ def piece_sizes(count: int) -> list[int]:
 
 TABLES = f"""
 {ORPHAN_TABLES}
+{PAUSED_TABLE}
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);
@@ -4569,8 +4878,11 @@ class Sender:
     note : writes down which jobs a move has, after each that was submitted.
     """
 
-    def __init__(self, jobs: StoreJobs, planner: Planner, associations: int, note: Callable[[Move], None]) -> None:
-        self._jobs, self._planner, self._associations, self._note = jobs, planner, associations, note
+    def __init__(
+        self, jobs: StoreJobs, slots: JobSlots, planner: Planner, associations: int, note: Callable[[Move], None]
+    ) -> None:
+        self._jobs, self._slots, self._planner, self._associations = jobs, slots, planner, associations
+        self._note = note
 
     def begin(self, move: Move, resources: Sequence[str]) -> None:
         """Send until the first image has arrived. Raises `MoveFailed`, `LoopbackError`."""
@@ -4599,14 +4911,22 @@ class Sender:
                 if self._jobs.stopping.is_set():
                     raise MoveFailed("Orthanc is stopping")
                 self._look(move, part)
+            self._make_room(move)
             pause = min(2 * pause, JOB_LOOK_SECONDS)
 
     def _look(self, move: Move, part: Part) -> None:
-        percent, part.ended, part.error = self._jobs.look(part.job)
+        percent, part.ended, part.error, part.waits = self._jobs.look(part.job)
         part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
         # A destination may take one association at a time: what another got nothing through is sent after it.
         if part.ended is False and not part.sent and move.sent and part.refused < len(RESEND_DELAYS_SECONDS):
             part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
+
+    def _make_room(self, move: Move) -> None:
+        """Let other jobs make room for those of a move that wait, but for the one more that `_submit_more` lets wait."""
+        running = [part for part in move.parts if part.is_running]
+        waiting = [part for part in running if part.waits]
+        for part in waiting[: max(0, self._associations - len(running) + len(waiting))]:
+            self._slots.make_room(part.job)
 
     def _submit_more(self, move: Move) -> None:
         """Begin as many parts as may run, unless one has failed.
@@ -4645,6 +4965,7 @@ def least_sent(percent: int, total: int) -> int:
 
 
 FORGET_EVERY_SECONDS = 60.0
+SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
 class Interceptor:
@@ -4654,6 +4975,7 @@ class Interceptor:
     ----------
     refusal : why it stays idle until the configuration is corrected, or None.
     records : the requests, once the worker has opened the ledger.
+    slots : what of other jobs is paused for moves.
     """
 
     records: Records
@@ -4667,9 +4989,12 @@ class Interceptor:
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
-        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
-        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
+        self._sender = Sender(
+            self._jobs, self.slots, planner, settings.associations, lambda move: self.records.note(move)
+        )
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
@@ -4714,6 +5039,7 @@ class Interceptor:
         try:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
+            self.slots.open(ledger)
             self.notifier.start(ledger)
             self._ends.open()
         except BaseException:
@@ -4722,7 +5048,12 @@ class Interceptor:
         return ledger
 
     def _turn(self) -> float:
-        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        """Resume what was paused for moves, end what was interrupted, and forget some of what ended `KeepDoneDays` ago.
+
+        Return the seconds until the next turn.
+        """
+        # First, for it needs no room on the disk.
+        is_paused = self.slots.give_back()
         self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
@@ -4730,6 +5061,8 @@ class Interceptor:
         days = self._settings.keep_done_days
         more = self._ledger.forget_finished(days)
         more |= self.records.forget(days)
+        if is_paused:
+            return RESUME_LOOK_SECONDS
         return 0.1 if more else FORGET_EVERY_SECONDS
 
     def _end_interrupted(self, move: Move) -> None:
@@ -4825,12 +5158,21 @@ class Interceptor:
 
     def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
-        move = self.create(**request)
+        begun = time.monotonic()
         try:
-            for _ in range(move.total):
-                self.apply(move)
+            move = self.create(**request)
+            try:
+                for _ in range(move.total):
+                    self.apply(move)
+            finally:
+                self.free(move)
         finally:
-            self.free(move)
+            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
+                orthanc.LogWarning(
+                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
+                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
+                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
+                )
 
 
 # ---- src/cmove_interceptor/api.py: The routes: requests, services, and the status.
@@ -4848,6 +5190,7 @@ class Routes:
         return {
             "Totals": self._interceptor.records.totals(),
             "Mode": self._mode,
+            "PausedJobs": self._interceptor.slots.held(),
             "Notifications": notifier.totals(),
             "Services": notifier.services(),
         }
@@ -4926,6 +5269,8 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(interceptor.slots.answer_person)
+        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

@@ -70,6 +70,8 @@ def _listen(interceptor: Interceptor, settings: Settings, *, refuse: bool = Fals
     if not interceptor.refusal:
         KEPT_ALIVE.append(interceptor.on_change)
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-1])
+        KEPT_ALIVE.append(interceptor.slots.answer_person)
+        orthanc.RegisterRestCallback("/jobs/([^/]+)/(pause|resume)", KEPT_ALIVE[-1])
     # RegisterMoveCallback3 (plugin 7.0) also has the caller's address; statuses and counts are no truer with it.
     if hasattr(orthanc, "RegisterMoveCallback2"):
         callbacks = (interceptor.create, interceptor.size, interceptor.apply, interceptor.free)

@@ -28,6 +28,7 @@ class Routes:
         return {
             "Totals": self._interceptor.records.totals(),
             "Mode": self._mode,
+            "PausedJobs": self._interceptor.slots.held(),
             "Notifications": notifier.totals(),
             "Services": notifier.services(),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common.identifiers import PLURAL
@@ -33,12 +33,13 @@ class Archive:
         tag, text = identifying_tag(fields)
         found: list[str] = []
         for token in text.split("\\"):
-            if token.strip():
-                found += self._lookup(LEVELS[fields["Level"]], tag, token)
+            if token.strip() or fields["Level"] == "PATIENT":  # the patients without a PatientID
+                found += self._lookup(LEVELS[fields["Level"]], tag, token if token.strip() else "")
         return list(dict.fromkeys(found))
 
     def _lookup(self, level: str, tag: str, token: str) -> list[str]:
-        if re.search(r"[*?]", token):  # characters like others here; in a search they would read the whole archive
+        # Wildcards are characters like others here. In a search they would read the whole archive, and so would nothing.
+        if not token or re.search(r"[*?]", token):
             entries = self._loopback.request("POST", "/tools/lookup", token.encode())
             return [entry["ID"] for entry in entries if entry["Type"] == level]
         # /tools/lookup is not enough: on 1.10.1 it knows no AccessionNumber, and no version says which tag matched.
@@ -53,12 +54,18 @@ class Archive:
         """Return the instances that a request means, of those that are here."""
         if fields["Level"] == "INSTANCE":
             return self.resources(fields)
+        return [instance["ID"] for instance in self._images_of(fields)]
+
+    def sop_instance_uids(self, fields: Fields) -> set[str]:
+        """Return the SOP Instance UIDs of what a request means that is here, of a patient, study or series."""
+        return {
+            str(instance["MainDicomTags"].get("SOPInstanceUID", "")).strip() for instance in self._images_of(fields)
+        }
+
+    def _images_of(self, fields: Fields) -> Iterator[dict[str, Any]]:
         route = PLURAL[LEVELS[fields["Level"]]]
-        return [
-            instance["ID"]
-            for resource in self.resources(fields)
-            for instance in self._loopback.get(f"/{route}/{resource}/instances?expand")
-        ]
+        for resource in self.resources(fields):
+            yield from self._loopback.get(f"/{route}/{resource}/instances?expand")
 
     def series(self, level: str, resource: str) -> dict[str, list[str]]:
         """Return the series of a patient or study, or the series itself, each with its images."""

@@ -17,18 +17,15 @@ from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
-from .archive import Archive, normalized
+from .archive import Archive
+from .comparison import COUNT_TAGS, Comparison, is_about
 from .jobs import StoreJobs
 from .move_request import LEVELS, Fields, MoveFailed, identifying_tag, parent_identifiers
 from .peer import Peer
 from .settings import Fetch
+from .slots import PRIORITY, JobSlots
 
 FETCHES_AT_A_TIME = 2
-COUNT_TAGS = {
-    "Patient": "NumberOfPatientRelatedInstances",
-    "Study": "NumberOfStudyRelatedInstances",
-    "Series": "NumberOfSeriesRelatedInstances",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +44,17 @@ class Fetcher:
         loopback: Loopback,
         archive: Archive,
         jobs: StoreJobs,
+        slots: JobSlots,
         settings: Fetch,
         configuration: Mapping[str, Any],
     ) -> None:
-        self._loopback, self._archive, self._jobs, self._settings = loopback, archive, jobs, settings
-        self._configuration = configuration
+        self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
+        self._settings, self._configuration = settings, configuration
         self._aet = str(configuration.get("DicomAet", "ORTHANC"))
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
+        self._said: set[str] = set()
 
     def stop(self) -> None:
         """End what is being fetched from peers."""
@@ -66,15 +65,16 @@ class Fetcher:
     def complete(self, fields: Fields) -> Fetched:
         """Fetch what is missing; return what came. Raises `MoveFailed` when too many fetch already."""
         tag, text = identifying_tag(fields)
-        if re.search(r"[*?]", text):
-            raise MoveFailed(f"{tag} has a wildcard: elsewhere it would mean more than the request does")
+        if re.search(r"[*?]", text) or not text.strip():
+            what = "has a wildcard" if text.strip() else "is empty"
+            raise MoveFailed(f"{tag} {what}: elsewhere it would mean more than the request does")
         if not self._turns.acquire(blocking=False):
             # Who waits here holds one of Orthanc's few DICOM threads, too.
             raise MoveFailed(f"{FETCHES_AT_A_TIME} other requests are being fetched already")
         try:
             deadline = time.monotonic() + self._settings.seconds
             before, copied = set(self._archive.instances(fields)), set[str]()
-            for token in text.split("\\"):
+            for token in filter(str.strip, text.split("\\")):
                 self._fetch({**fields, tag: token}, tag, deadline, copied)
             return Fetched(sorted(set(self._archive.instances(fields)) - before), copied)
         finally:
@@ -109,6 +109,7 @@ class Fetcher:
 
     def _from_modality(self, name: str, fields: Fields, tag: str, deadline: float) -> bool:
         """Retrieve from a modality what it has more of than we have; return whether it had anything."""
+        comparison = Comparison(self._loopback, self._archive, name, lambda: self._check_time(deadline), self._said)
         level, name = LEVELS[fields["Level"]], urllib.parse.quote(name, safe="")
         count = COUNT_TAGS.get(level)
         query = {**parent_identifiers(fields), tag: fields[tag], **({count: ""} if count else {})}
@@ -118,12 +119,10 @@ class Fetcher:
         meant = {number: each for number, each in enumerate(answers) if is_about(each, tag, fields[tag])}
         try:
             for number, answer in meant.items():
-                there = answer.get(count, "") if count else "1"
-                here = len(self._archive.instances(fields_of(answer, fields, tag)))
-                if not here or (str(there).isdigit() and int(there) > here):
+                if comparison.has_more(fields_of(answer, fields, tag), answer):
                     job = self._loopback.post(
                         f"/queries/{found['ID']}/answers/{number}/retrieve",
-                        {"TargetAet": self._aet, "Synchronous": False},
+                        {"TargetAet": self._aet, "Synchronous": False, "Priority": PRIORITY},
                     )["ID"]
                     self._wait_for(job, deadline)
         finally:
@@ -140,7 +139,9 @@ class Fetcher:
                 self._jobs.cancel(job)
                 raise
             self._jobs.wait([job])
-            _, ended, error = self._jobs.look(job)
+            _, ended, error, waits = self._jobs.look(job)
+            if waits:
+                self._slots.make_room(job)
         if not ended:
             raise MoveFailed(error)
 
@@ -168,12 +169,6 @@ class Fetcher:
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline or self._jobs.stopping.is_set():
             raise MoveFailed(f"it was not fetched within {self._settings.seconds:g} s")
-
-
-def is_about(answer: Mapping[str, Any], tag: str, text: str) -> bool:
-    """Return whether an answer to C-FIND has the identifier that was asked for, or does not say."""
-    found = normalized(str(answer.get(tag) or ""))
-    return found in ("", normalized(text))
 
 
 def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:

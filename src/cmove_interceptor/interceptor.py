@@ -32,8 +32,10 @@ from .planning import Planner
 from .records import TABLES, Records, interrupted_move
 from .sending import Sender
 from .settings import Settings, calls_services
+from .slots import RESUME_LOOK_SECONDS, JobSlots
 
 FORGET_EVERY_SECONDS = 60.0
+SILENT_SECONDS = 30.0  # for which many callers wait for a word of the move
 
 
 class Interceptor:
@@ -43,6 +45,7 @@ class Interceptor:
     ----------
     refusal : why it stays idle until the configuration is corrected, or None.
     records : the requests, once the worker has opened the ledger.
+    slots : what of other jobs is paused for moves.
     """
 
     records: Records
@@ -56,9 +59,12 @@ class Interceptor:
         self.notifier, self._job_ends = Notifier(settings), JobEnds()
         self._archive = Archive(loopback)
         self._jobs = StoreJobs(loopback, self._job_ends, configuration)
+        self.slots = JobSlots(loopback, self._jobs.concurrent_jobs, lambda: self._worker.wake.set())
         planner = Planner(self._archive, settings.associations)
-        self._sender = Sender(self._jobs, planner, settings.associations, lambda move: self.records.note(move))
-        self._fetcher = Fetcher(loopback, self._archive, self._jobs, settings.fetch, configuration)
+        self._sender = Sender(
+            self._jobs, self.slots, planner, settings.associations, lambda move: self.records.note(move)
+        )
+        self._fetcher = Fetcher(loopback, self._archive, self._jobs, self.slots, settings.fetch, configuration)
         self._worker = Worker("cmove_interceptor", self._open, self._turn)
         self._interrupted: list[dict[str, Any]] = []
         self._ended: Counter[str] = Counter()
@@ -103,6 +109,7 @@ class Interceptor:
         try:
             self.records = Records(ledger)
             self._interrupted = self.records.interrupted()
+            self.slots.open(ledger)
             self.notifier.start(ledger)
             self._ends.open()
         except BaseException:
@@ -111,7 +118,12 @@ class Interceptor:
         return ledger
 
     def _turn(self) -> float:
-        """End what was interrupted, and forget some of what ended `KeepDoneDays` ago; return the seconds until the next turn."""
+        """Resume what was paused for moves, end what was interrupted, and forget some of what ended `KeepDoneDays` ago.
+
+        Return the seconds until the next turn.
+        """
+        # First, for it needs no room on the disk.
+        is_paused = self.slots.give_back()
         self._ends.flush()
         while self._interrupted:
             self._end_interrupted(interrupted_move(self._interrupted[0]))
@@ -119,6 +131,8 @@ class Interceptor:
         days = self._settings.keep_done_days
         more = self._ledger.forget_finished(days)
         more |= self.records.forget(days)
+        if is_paused:
+            return RESUME_LOOK_SECONDS
         return 0.1 if more else FORGET_EVERY_SECONDS
 
     def _end_interrupted(self, move: Move) -> None:
@@ -214,9 +228,18 @@ class Interceptor:
 
     def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
-        move = self.create(**request)
+        begun = time.monotonic()
         try:
-            for _ in range(move.total):
-                self.apply(move)
+            move = self.create(**request)
+            try:
+                for _ in range(move.total):
+                    self.apply(move)
+            finally:
+                self.free(move)
         finally:
-            self.free(move)
+            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
+                orthanc.LogWarning(
+                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
+                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
+                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
+                )

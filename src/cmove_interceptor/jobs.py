@@ -8,18 +8,27 @@ import os
 import threading
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from common.jobs import END_EVENT_SECONDS, Ending, JobEnds, ending_of, get_job
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
 
 from .move_request import Fields, MoveFailed
+from .slots import PRIORITY
 
 JOB_LOOK_SECONDS = 0.1  # between looks at a job that sends
-PRIORITY = 100  # of the jobs that move: a caller waits for them, for those of forwarders nobody does
 
 Destination: TypeAlias = tuple[str, Mapping[str, Any]]  # the name and the entry of one of DicomModalities
+
+
+class Look(NamedTuple):
+    """How far a job is: per cent sent; whether it ended well (None: it has not), why not; whether it waits for its place."""
+
+    percent: int
+    ended: bool | None
+    error: str = ""
+    waits: bool = False
 
 
 class StoreJobs:
@@ -57,20 +66,20 @@ class StoreJobs:
         """Return those of the jobs that have ended, as soon as there is one; after the pause all of them, to look at."""
         return list(self._ends.wait(jobs, pause)) or list(jobs)
 
-    def look(self, job: str) -> tuple[int, bool | None, str]:
-        """Return the percentage of a job that is sent, whether it ended well (None: it has not ended), and why not."""
+    def look(self, job: str) -> Look:
+        """Return how far a job is."""
         if self._ends.get(job):
-            return 100, True, ""
+            return Look(100, True)
         if (state := get_job(self._loopback, job)) is None:
             # The caller waits: what did not report its end is a failure to it, and it asks again.
             well = self._ends.wait([job], END_EVENT_SECONDS).get(job, False)
-            return 100 * well, well, "" if well else "the job is not known any more"
+            return Look(100 * well, well, "" if well else "the job is not known any more")
         ending, why = ending_of(state)
         if ending is Ending.SUCCESS:
-            return 100, True, ""
+            return Look(100, True)
         if ending is Ending.RUNNING and state["State"] != "Paused":
-            return state["Progress"], None, ""
-        return state["Progress"], False, why or state["ErrorDescription"]
+            return Look(state["Progress"], None, waits=state["State"] == "Pending")
+        return Look(state["Progress"], False, why or state["ErrorDescription"])
 
     def cancel(self, *jobs: str) -> None:
         """Cancel jobs; those that are not known any more, or have ended, stay as they are."""

@@ -18,6 +18,7 @@ class Part:
         self.resources, self.total, self.job = resources, total, job
         self.sent = self.refused = 0
         self.ended: bool | None = None
+        self.waits = False  # for its job's place among those that Orthanc runs at a time
         self.error = ""
 
     @property

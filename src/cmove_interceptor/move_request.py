@@ -38,12 +38,13 @@ def described(fields: Fields) -> str:
 def identifying_tag(fields: Fields) -> tuple[str, str]:
     """Return the tag by which a request names what it means, and its text. Raises `MoveFailed` if it is not there.
 
-    At the study level an AccessionNumber takes precedence over the StudyInstanceUID, as with Orthanc.
+    As with Orthanc, at the study level an AccessionNumber takes precedence over the StudyInstanceUID, and the patients without
+    a PatientID are those with an empty one.
     """
     tag = UID_TAG_OF[LEVELS[fields["Level"]]]
     if fields["Level"] == "STUDY" and fields["AccessionNumber"]:
         tag = "AccessionNumber"
-    if not fields[tag]:
+    if not fields[tag] and fields["Level"] != "PATIENT":
         raise MoveFailed(f"a C-MOVE at the level {fields['Level']} needs {tag}")
     return tag, fields[tag]
 

@@ -13,9 +13,11 @@ from common.orphans import ORPHAN_TABLES
 
 from .move import Move, Part
 from .move_request import Fields
+from .slots import PAUSED_TABLE
 
 TABLES = f"""
 {ORPHAN_TABLES}
+{PAUSED_TABLE}
 CREATE TABLE IF NOT EXISTS requests(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, fields TEXT NOT NULL,
     mode TEXT NOT NULL, state TEXT NOT NULL, result TEXT NOT NULL, created REAL NOT NULL, ended REAL);
 CREATE INDEX IF NOT EXISTS requests_by_state ON requests(state);

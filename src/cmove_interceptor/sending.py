@@ -13,6 +13,7 @@ from .jobs import JOB_LOOK_SECONDS, StoreJobs
 from .move import Move, Part
 from .move_request import MoveFailed
 from .planning import Planner
+from .slots import JobSlots
 
 FIRST_LOOK_SECONDS = 0.005  # until the first look at a job that sends
 # Until what was refused beside another association is sent again: that one may still be open.
@@ -27,8 +28,11 @@ class Sender:
     note : writes down which jobs a move has, after each that was submitted.
     """
 
-    def __init__(self, jobs: StoreJobs, planner: Planner, associations: int, note: Callable[[Move], None]) -> None:
-        self._jobs, self._planner, self._associations, self._note = jobs, planner, associations, note
+    def __init__(
+        self, jobs: StoreJobs, slots: JobSlots, planner: Planner, associations: int, note: Callable[[Move], None]
+    ) -> None:
+        self._jobs, self._slots, self._planner, self._associations = jobs, slots, planner, associations
+        self._note = note
 
     def begin(self, move: Move, resources: Sequence[str]) -> None:
         """Send until the first image has arrived. Raises `MoveFailed`, `LoopbackError`."""
@@ -57,14 +61,22 @@ class Sender:
                 if self._jobs.stopping.is_set():
                     raise MoveFailed("Orthanc is stopping")
                 self._look(move, part)
+            self._make_room(move)
             pause = min(2 * pause, JOB_LOOK_SECONDS)
 
     def _look(self, move: Move, part: Part) -> None:
-        percent, part.ended, part.error = self._jobs.look(part.job)
+        percent, part.ended, part.error, part.waits = self._jobs.look(part.job)
         part.sent = part.total if part.ended else max(part.sent, least_sent(percent, part.total))
         # A destination may take one association at a time: what another got nothing through is sent after it.
         if part.ended is False and not part.sent and move.sent and part.refused < len(RESEND_DELAYS_SECONDS):
             part.job, part.ended, part.refused, move.one_by_one = "", None, part.refused + 1, True
+
+    def _make_room(self, move: Move) -> None:
+        """Let other jobs make room for those of a move that wait, but for the one more that `_submit_more` lets wait."""
+        running = [part for part in move.parts if part.is_running]
+        waiting = [part for part in running if part.waits]
+        for part in waiting[: max(0, self._associations - len(running) + len(waiting))]:
+            self._slots.make_room(part.job)
 
     def _submit_more(self, move: Move) -> None:
         """Begin as many parts as may run, unless one has failed.

@@ -52,7 +52,9 @@ class Fetching:
     def arrives(self, uid: str, *instances: str, sender: str) -> None:
         self.here.setdefault(uid, []).extend(instances)
         self.senders |= dict.fromkeys(instances, sender)
-        self.rest.answers["GET", f"/studies/{uid}/instances"] = lambda *_: [{"ID": each} for each in self.here[uid]]
+        self.rest.answers["GET", f"/studies/{uid}/instances"] = lambda *_: [
+            {"ID": each, "MainDicomTags": {"SOPInstanceUID": each}} for each in self.here[uid]
+        ]
         self.rest.answers["GET", f"/studies/{uid}/series"] = lambda *_: [{"ID": uid, "Instances": self.here[uid]}]
 
     def _find(self, _path: str, body: Any) -> Any:
@@ -111,6 +113,15 @@ def test_what_a_modality_answers_besides_is_not_fetched(fetching: Fetching) -> N
     fetching.has("9.9", "x", "y", AccessionNumber="OTHER")
     fetching.move()
     assert fetching.retrieved == [0]
+
+
+@pytest.mark.parametrize("asked", ["", " ", "*"])
+def test_without_a_patient_id_nothing_is_asked_for_elsewhere(fetching: Fetching, asked: str) -> None:
+    """There it would mean all patients."""
+    fetching.has("1.1", "a")
+    with pytest.raises(Exception, match="elsewhere it would mean more"):
+        fetching.move(Level="PATIENT", PatientID=asked, AccessionNumber="")
+    assert fetching.rest.asked("POST", "/modalities/far/query") == []
 
 
 def test_what_somebody_else_sends_meanwhile_is_not_deleted(fetching: Fetching) -> None:

@@ -118,6 +118,43 @@ def test_wildcards_are_characters_like_others(moving: Moving) -> None:
     assert [body["Resources"] for body in moving.sent()] == [["a1"]]
 
 
+@pytest.mark.parametrize("asked", ["", " "])
+def test_an_empty_patient_id_is_not_searched_for_in_the_whole_archive(moving: Moving, asked: str) -> None:
+    moving.start()
+    moving.rest.answers["POST", "/tools/lookup"] = [{"ID": "a1-9a", "Type": "Patient"}, {"ID": "a1", "Type": "Study"}]
+    moving.rest.answers["GET", "/patients/a1-9a/series"] = [{"ID": "a1-5e", "Instances": ["1", "2"]}]
+    moving.move(Level="PATIENT", PatientID=asked, StudyInstanceUID="")
+    assert moving.rest.asked("POST", "/tools/find") == []
+    assert moving.rest.asked("POST", "/tools/lookup") == [b""]
+    assert [body["Resources"] for body in moving.sent()] == [["a1-9a"]]
+
+
+@pytest.mark.parametrize("fields", [{"StudyInstanceUID": ""}, {"Level": "SERIES"}, {"Level": "INSTANCE"}])
+def test_what_is_empty_at_another_level_means_nothing(moving: Moving, fields: dict[str, str]) -> None:
+    moving.start()
+    with pytest.raises(Exception, match="needs S"):
+        moving.move(**fields)
+    assert (moving.sent(), moving.rest.asked("POST", "/tools/lookup")) == ([], [])
+
+
+@pytest.mark.parametrize(("seconds", "warned"), [(29, False), (31, True)])
+def test_a_long_move_in_which_the_caller_hears_nothing_is_a_warning(
+    moving: Moving, clock: Clock, seconds: float, warned: bool
+) -> None:
+    moving.start()
+    plain = moving.rest.answers["POST", "/modalities/PACS/store"]
+
+    def send_slowly(path: str, body: Any) -> Any:
+        clock.advance(seconds)
+        return plain(path, body)
+
+    moving.rest.answers["POST", "/modalities/PACS/store"] = send_slowly
+    moving.move()
+    lines = [text for level, text in moving.standin.logs if level == "warning" and "took" in text]
+    assert len(lines) == warned
+    assert all("'PACS' took 31 s" in line and "pending responses" in line for line in lines)
+
+
 @pytest.mark.parametrize(("strict", "aet", "sent"), [(False, "pacs", True), (True, "pacs", False), (True, "PACS", True),
                                                      (False, "VNA", False)])  # fmt: skip
 def test_an_unknown_destination_gets_nothing(moving: Moving, strict: bool, aet: str, sent: bool) -> None:
