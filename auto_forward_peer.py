@@ -2611,6 +2611,57 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` matches one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -2939,32 +2990,6 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
-
-
-def matches_pattern(value: str, pattern: str) -> bool:
-    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
-    at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
-    while position < len(value):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", value[position]):
-            at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` matches one character more
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
-
-
-def matches_any(value: str, patterns: Iterable[str]) -> bool:
-    """Return whether the whole `value` fits one of the patterns."""
-    return any(matches_pattern(value, pattern) for pattern in patterns)
-
-
 # ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
 
 
@@ -3162,16 +3187,16 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     return None
 
 
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+def has_origin(wanted: Origin, origin: Mapping[str, str], aets: AeTitles = ANY_CASE) -> bool:
     """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
+    conditions = (
+        (wanted.remote_aet, "RemoteAET", aets.matches_any),
+        (wanted.called_aet, "CalledAET", aets.matches_any),
+        (wanted.remote_ip, "RemoteIP", matches_any),
+        (wanted.method, "Origin", matches_any),
+        (wanted.user, "HttpUsername", matches_any),
     )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+    return all(matches(origin.get(name, ""), patterns) for patterns, name, matches in conditions if patterns)
 
 
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
@@ -3959,9 +3984,15 @@ class Router:
     """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
 
     def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
     ) -> None:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
 
     def check(self) -> str | None:
         """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
@@ -4011,7 +4042,7 @@ class Router:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
         instances = batch.instances
         if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
@@ -5073,7 +5104,8 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        aets = AeTitles(context.configuration)
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
         remembers = overwrites or settings.trigger == "Stored"
         self._sent = SentInstances(

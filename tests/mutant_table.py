@@ -54,6 +54,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if recipe.peer is None:\n            return False": "if recipe.peer is None:\n            return True",
         "self._ends.get(row": "(lambda _: None)(row",
     },
+    ("src/anonymize_series/anonymizer.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
+        '"first", matchers, self._aets)': '"first", matchers)',
+    },
+    ("src/anonymize_series/intake.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
+        "has_origin(self._settings.results, origin, self._aets)": "has_origin(self._settings.results, origin)",
+    },
+    ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
+        "return aet if self._is_strict else aet.lower()": "return aet.lower()",
+        "matches_any(self.key(aet), map(self.key, patterns))": "matches_any(aet, patterns)",
+    },
     ("src/common/append_only.py", "tests/common/unit/test_append_only.py"): {
         "if there > place:": "if False:",
         "< len(lines):": "< 0:",
@@ -320,6 +330,20 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         '[state for state in STATES if state != "sending"]': "STATES",
         "if not dry:": "if True:",
         "if name is None or name not in known:": "if False:",
+    },
+    ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
+        'self._aets.key(senders.get(each, "")) in aets': 'senders.get(each, "").upper() in {aet.upper() for aet in aets}',
+    },
+    ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
+        'aets.matches_any(fields["TargetAET"], rule.target_aets)': 'fields["TargetAET"] in rule.target_aets',
+        'aets.matches_any(fields["OriginatorAET"], rule.originator_aets)': 'fields["OriginatorAET"] in rule.originator_aets',
+    },
+    ("src/auto_forward_modality.py", "tests/forwarding/unit/test_ae_titles.py"): {
+        "functools.partial(came_from, aets=AeTitles(configuration))": "came_from",
+        'ANY_CASE.same(node["AET"], system["DicomAet"])': 'node["AET"] == system["DicomAet"]',
+    },
+    ("src/forwarding/engine.py", "tests/forwarding/unit/test_ae_titles.py"): {
+        '"first", matchers, aets)': '"first", matchers)',
     },
     ("src/forwarding/assignment.py", "tests/forwarding/unit/test_forwarder.py"): {
         "if self._transport.came_from(origin, settings) or": "if",

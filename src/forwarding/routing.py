@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.aets import ANY_CASE, AeTitles
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
@@ -77,9 +78,15 @@ class Router:
     """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
 
     def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
     ) -> None:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
 
     def check(self) -> str | None:
         """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
@@ -129,7 +136,7 @@ class Router:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
         instances = batch.instances
         if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
