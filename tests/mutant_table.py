@@ -99,7 +99,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._ends.flush()": "pass",
     },
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_fetched.py"): {
-        "if each in fetched.copied or senders.get(each) in aets]": "]",
+        'if each in fetched.copied or self._aets.key(senders.get(each, "")) in aets': "",
         " if is_about(each, tag, fields[tag])}": "}",
         "self._archive.instances(fields_of(answer, fields, tag))": "self._archive.instances(fields)",
     },
@@ -107,7 +107,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._has_unsettled = True": "pass",
     },
     ("src/cmove_interceptor/jobs.py", "tests/cmove_interceptor/unit/test_guards.py"): {
-        "or (not self._strict and": "or (",
+        'if self._aets.same(entry["AET"], aet):': 'if entry["AET"] == aet:',
     },
     ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_guards.py"): {
         "all(matches_pattern(value, pattern) for value": "any(matches_pattern(value, pattern) for value",
