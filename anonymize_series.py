@@ -3104,7 +3104,11 @@ class Batch:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not.
+
+    A destination that is listed counts, known or not: it may be known again in a moment. `unknown` are those that a matcher chose
+    and nobody has listed.
+    """
 
     rule: Rule
     destinations: tuple[str, ...] = ()
@@ -3189,7 +3193,7 @@ class Router:
         A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
         where those arrive alone.
 
-        `known` are the destinations there are, `every` those of a rule without a list of them.
+        `known` are the destinations there are, `every` those of a rule without a list of them, known or not.
 
         Raises
         ------
@@ -3220,11 +3224,15 @@ class Router:
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
+        missing = [name for name in names if name not in known]
+        unknown = [name for name in missing if name not in every and name not in (rule.destinations or ())]
+        why = "matches" if names else "there is no destination"
+        if unknown:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+        elif missing:
+            why = f"matches; what is for {', '.join(missing)} waits until Orthanc knows it"
+        names = [name for name in names if name not in unknown]
+        return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
