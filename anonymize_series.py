@@ -975,6 +975,31 @@ def matches_any(value: str, patterns: Iterable[str]) -> bool:
     return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
 # ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
 
 
@@ -1513,16 +1538,16 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     return None
 
 
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+def has_origin(wanted: Origin, origin: Mapping[str, str], aets: AeTitles = ANY_CASE) -> bool:
     """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
+    conditions = (
+        (wanted.remote_aet, "RemoteAET", aets.matches_any),
+        (wanted.called_aet, "CalledAET", aets.matches_any),
+        (wanted.remote_ip, "RemoteIP", matches_any),
+        (wanted.method, "Origin", matches_any),
+        (wanted.user, "HttpUsername", matches_any),
     )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+    return all(matches(origin.get(name, ""), patterns) for patterns, name, matches in conditions if patterns)
 
 
 def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
@@ -3544,7 +3569,11 @@ class Batch:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not.
+
+    A destination that is listed counts, known or not: it may be known again in a moment. `unknown` are those that a matcher chose
+    and nobody has listed.
+    """
 
     rule: Rule
     destinations: tuple[str, ...] = ()
@@ -3591,9 +3620,15 @@ class Router:
     """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
 
     def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
     ) -> None:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
 
     def check(self) -> str | None:
         """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
@@ -3623,7 +3658,7 @@ class Router:
         A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
         where those arrive alone.
 
-        `known` are the destinations there are, `every` those of a rule without a list of them.
+        `known` are the destinations there are, `every` those of a rule without a list of them, known or not.
 
         Raises
         ------
@@ -3643,7 +3678,7 @@ class Router:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
         instances = batch.instances
         if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.sop_classes or rule.transfer_syntaxes:
@@ -3659,11 +3694,15 @@ class Router:
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
+        missing = [name for name in names if name not in known]
+        unknown = [name for name in missing if name not in every and name not in (rule.destinations or ())]
+        why = "matches" if names else "there is no destination"
+        if unknown:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+        elif missing:
+            why = f"matches; what is for {', '.join(missing)} waits until Orthanc knows it"
+        names = [name for name in names if name not in unknown]
+        return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
@@ -5316,10 +5355,11 @@ class Intake:
         register: Register,
         archive: Archive,
         router: Router,
+        aets: AeTitles,
         arrivals: Arrivals,
     ) -> None:
         self._settings, self._ledger, self._register = settings, ledger, register
-        self._archive, self._router, self._arrivals = archive, router, arrivals
+        self._archive, self._router, self._aets, self._arrivals = archive, router, aets, arrivals
         self._work = Work(ledger)
 
     def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
@@ -5377,7 +5417,7 @@ class Intake:
         """Return those that came back for a copy, from where results come from."""
         if self._settings.results is None or level != "Series":
             return []
-        found = [each for each, origin in origins.items() if has_origin(self._settings.results, origin)]
+        found = [each for each, origin in origins.items() if has_origin(self._settings.results, origin, self._aets)]
         if not found:
             return []
         return found if self._register.study_of_copy(self._archive.study_uid(found[0])) else []
@@ -5516,7 +5556,8 @@ class Anonymizer:
                 "what comes back for copies that were made before can't be taken back"
             )
         self.work, self.register = Work(self.ledger), Register(self.ledger)
-        self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers)
+        self._aets = AeTitles(self._configuration)
+        self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers, self._aets)
         self._create_steps()
         self._inbox.open()
         return self.ledger
@@ -5526,7 +5567,7 @@ class Anonymizer:
         settings, ledger, register = self.settings, self.ledger, self.register
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping, self.worker.trouble)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
-        intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
+        intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._aets, self._arrivals)
         self._sending = Sending(
             *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
         )

@@ -2725,6 +2725,57 @@ class Work(WorkView):
         return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
 
 
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` matches one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -2977,32 +3028,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
     new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
     return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
-
-
-def matches_pattern(value: str, pattern: str) -> bool:
-    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
-    at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
-    while position < len(value):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", value[position]):
-            at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` matches one character more
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
-
-
-def matches_any(value: str, patterns: Iterable[str]) -> bool:
-    """Return whether the whole `value` fits one of the patterns."""
-    return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
 # ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
@@ -3543,16 +3568,16 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     return None
 
 
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+def has_origin(wanted: Origin, origin: Mapping[str, str], aets: AeTitles = ANY_CASE) -> bool:
     """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
+    conditions = (
+        (wanted.remote_aet, "RemoteAET", aets.matches_any),
+        (wanted.called_aet, "CalledAET", aets.matches_any),
+        (wanted.remote_ip, "RemoteIP", matches_any),
+        (wanted.method, "Origin", matches_any),
+        (wanted.user, "HttpUsername", matches_any),
     )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+    return all(matches(origin.get(name, ""), patterns) for patterns, name, matches in conditions if patterns)
 
 
 def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:
@@ -4215,6 +4240,11 @@ class Destination:
         since = self._silent_since
         return -1.0 if since is None else time.monotonic() - since
 
+    def settings_changed(self) -> None:
+        """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
+        self._probe_pauses.reset()
+        self._next_probe = self._next_trial = 0.0
+
     def shown(self) -> dict[str, Any]:
         """Return its health, for a person."""
         wrong = self.identity.wrong
@@ -4234,10 +4264,13 @@ class Destinations:
         self._rules, self._loopback = context.rules, context.loopback
         self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}  # also of those that Orthanc knows no more
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self.missing: list[str] = []
+        """The destinations that the configuration names and Orthanc does not know."""
         self.unknown = ""
-        """The line of the log about destinations that the configuration names and Orthanc does not know."""
+        """The line of the log about them."""
         self._health: dict[str, Destination] = {}
         self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
@@ -4246,15 +4279,29 @@ class Destinations:
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
             if self._changed.is_set():
                 self._changed.clear()  # first: what changes during the question is asked again
+                before = self._known
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
                 except LoopbackError:
                     self._changed.set()
                     raise
+                self._last |= self._known
                 for health in self.all_health():
                     health.identity.doubt()
+                    if self._known.get(health.name) != before.get(health.name):
+                        health.settings_changed()
                 self._log_unknown()
             return self._known
+
+    def last_entry(self, name: str) -> Mapping[str, Any] | None:
+        """Return the settings of a destination, the last ones if Orthanc does not know it now; None: it never did."""
+        self.known()
+        return self._last.get(name)
+
+    def must_know(self, name: str) -> None:
+        """Raise ValueError if Orthanc does not know a destination now."""
+        if name not in (known := self.known()):
+            raise ValueError(f"Orthanc does not know {name} now; known are: {', '.join(known) or 'none'}")
 
     def listed(self) -> list[str]:
         """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
@@ -4262,7 +4309,7 @@ class Destinations:
         return list(known) if listed is None else [name for name in listed if name in known]
 
     def wanted(self) -> list[str]:
-        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        """Return the same, with those that Orthanc does not know: what arrives waits for them."""
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
 
@@ -4272,11 +4319,17 @@ class Destinations:
             retry = self._settings.retry
 
             def probe(name: str) -> None:
+                self.must_know(name)
                 self._transport.probe(self._loopback, name)
 
             check = self._transport.check
             self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
         return self._health[name]
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return the health of a destination, for a person."""
+        found = self.health_of(name).shown()
+        return found if name in self.known() else {**found, "Away": True, "Error": f"Orthanc does not know {name} now"}
 
     def all_health(self) -> list[Destination]:
         """Return the health of all that were looked at once."""
@@ -4339,11 +4392,11 @@ class Destinations:
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
-        self.unknown = ""
-        if unknown := sorted(wanted - self._known.keys()):
+        self.unknown, self.missing = "", sorted(wanted - self._known.keys())
+        if self.missing:
             self.unknown = (
-                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
-                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+                f"Destinations names {', '.join(self.missing)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served, and what arrives for it waits."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
         if unknown := sorted(self._alternates() - self._known.keys() - wanted):
@@ -4735,7 +4788,11 @@ class Batch:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not.
+
+    A destination that is listed counts, known or not: it may be known again in a moment. `unknown` are those that a matcher chose
+    and nobody has listed.
+    """
 
     rule: Rule
     destinations: tuple[str, ...] = ()
@@ -4782,9 +4839,15 @@ class Router:
     """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
 
     def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
     ) -> None:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
 
     def check(self) -> str | None:
         """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
@@ -4814,7 +4877,7 @@ class Router:
         A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
         where those arrive alone.
 
-        `known` are the destinations there are, `every` those of a rule without a list of them.
+        `known` are the destinations there are, `every` those of a rule without a list of them, known or not.
 
         Raises
         ------
@@ -4834,7 +4897,7 @@ class Router:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
         instances = batch.instances
         if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.sop_classes or rule.transfer_syntaxes:
@@ -4850,11 +4913,15 @@ class Router:
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
+        missing = [name for name in names if name not in known]
+        unknown = [name for name in missing if name not in every and name not in (rule.destinations or ())]
+        why = "matches" if names else "there is no destination"
+        if unknown:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+        elif missing:
+            why = f"matches; what is for {', '.join(missing)} waits until Orthanc knows it"
+        names = [name for name in names if name not in unknown]
+        return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
@@ -5057,11 +5124,12 @@ class Assignment:
         origins: Mapping[str, Mapping[str, str]],
     ) -> list[str]:
         """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        settings, found = self._destinations.known()[destination], []
+        entry, found = self._destinations.last_entry(destination), []
         for instance in wanted:
             origin = origins.get(instance, {})
             copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
+            came_from_there = entry and self._transport.came_from(origin, entry)
+            if came_from_there or (copy and self._settings.skip_modified):
                 continue
             seq, _, digest = about[instance]
             if self._sent.add(destination, instance, seq, digest):
@@ -5695,6 +5763,8 @@ class Dispatcher:
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
+                if not health.may_send():
+                    break  # Orthanc does not know it
                 health.sent()
                 self._attempt(row, options.options if options else {})
 
@@ -5721,9 +5791,11 @@ class Dispatcher:
         row = self._begin(due["id"])
         if row is None:
             return
-        if row["queue"] not in self._destinations.known():
-            known = ", ".join(self._destinations.known()) or "none"
-            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+        try:
+            self._destinations.must_know(row["queue"])
+        except ValueError as error:
+            self._rows.fail(row, str(error))
+            self._destinations.health_of(row["queue"]).failed(str(error))
             return
         if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
             return  # it was sent, and could only not be asked
@@ -5938,7 +6010,8 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        aets = AeTitles(context.configuration)
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
         remembers = overwrites or settings.trigger == "Stored"
         self._sent = SentInstances(
@@ -6213,7 +6286,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     def look() -> Condition:
         found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
         if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
-            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
     register_status(name, look, rows.status, unavailable)
@@ -6381,13 +6454,13 @@ class DestinationRoutes:
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
             name: {
-                **destinations.health_of(name).shown(),
+                **destinations.shown(name),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
                 "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
-            for name in destinations.known()
+            for name in [*destinations.known(), *destinations.missing]
         }
 
     def pause(self, request: Request) -> dict[str, Any]:
@@ -6432,9 +6505,9 @@ class DestinationRoutes:
 
     def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
         """Return how many would be sent there: not what came from it."""
-        settings = self._forwarder.engine.destinations.known()[name]
+        entry = self._forwarder.engine.destinations.last_entry(name)
         came_from = self._forwarder.transport.came_from
-        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+        return sum(not (entry and came_from(batch.origins.get(one, {}), entry)) for one in instances or ())
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

@@ -2667,6 +2667,57 @@ def page_answer(
     return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
 
 
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` matches one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/common/aets.py: AE titles compared as Orthanc compares them: without regard to case, unless it is configured with `StrictAetComparison`.
+
+
+class AeTitles:
+    """Compares AE titles as this Orthanc does; `configuration` is Orthanc's."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self._is_strict = bool(configuration.get("StrictAetComparison", False))
+
+    def key(self, aet: str) -> str:
+        """Return what is equal for two AE titles that are the same to Orthanc."""
+        return aet if self._is_strict else aet.lower()
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two AE titles are the same to Orthanc."""
+        return self.key(one) == self.key(other)
+
+    def matches_any(self, aet: str, patterns: Iterable[str]) -> bool:
+        """Return whether an AE title fits one of the patterns (`*`, `?`)."""
+        return matches_any(self.key(aet), map(self.key, patterns))
+
+
+ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
+
+
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
 
 
@@ -2842,32 +2893,6 @@ def orthanc_identifier(*values: str) -> str:
 def is_orthanc_identifier(text: str) -> bool:
     """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
     return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
-
-
-# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
-
-
-def matches_pattern(value: str, pattern: str) -> bool:
-    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
-    at, position = 0, 0  # in the pattern, in the value
-    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
-    while position < len(value):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", value[position]):
-            at, position = at + 1, position + 1
-        elif star >= 0:  # the last `*` matches one character more
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return not pattern[at:].strip("*")
-
-
-def matches_any(value: str, patterns: Iterable[str]) -> bool:
-    """Return whether the whole `value` fits one of the patterns."""
-    return any(matches_pattern(value, pattern) for pattern in patterns)
 
 
 # ---- src/common/orphans.py: What waits for a name that the configuration has no more: it is kept, and forgotten after days.
@@ -3314,12 +3339,12 @@ class Archive:
         return isinstance(answer, dict) and answer.get("Status") == "Success"
 
     def senders(self, instances: Sequence[str]) -> dict[str, str]:
-        """Return the AE titles that have sent instances, in upper case; "" where one did not come by DICOM."""
+        """Return the AE titles that have sent instances; "" where one did not come by DICOM."""
         found = {}
         for start in range(0, len(instances), INSTANCES_PER_QUESTION):
             body = {"Resources": instances[start : start + INSTANCES_PER_QUESTION], "Metadata": True}
             for each in self._loopback.post("/tools/bulk-content", body):
-                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip().upper()
+                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip()
         return found
 
     def remove(self, instances: Sequence[str]) -> None:
@@ -3654,13 +3679,13 @@ class StoreJobs:
         self._loopback, self._ends = loopback, ends
         self.synchronous = bool(configuration.get("SynchronousCMove", True))
         self.concurrent_jobs = int(configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        self._strict = bool(configuration.get("StrictAetComparison", False))
+        self._aets = AeTitles(configuration)
         self.stopping = threading.Event()
 
     def destination(self, aet: str) -> Destination:
         """Return the name and the entry of `DicomModalities` with this AE title. Raises `MoveFailed`."""
         for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
-            if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
+            if self._aets.same(entry["AET"], aet):
                 return name, entry
         raise MoveFailed(f"no modality has the AE title {one_line(aet)!r}")
 
@@ -4207,7 +4232,7 @@ class Fetcher:
     ) -> None:
         self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
         self._settings, self._configuration = settings, configuration
-        self._aet = str(configuration.get("DicomAet", "ORTHANC"))
+        self._aet, self._aets = str(configuration.get("DicomAet", "ORTHANC")), AeTitles(configuration)
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
@@ -4244,9 +4269,11 @@ class Fetcher:
         sources = (source.partition(":") for source in self._settings.sources)
         names = {name for kind, _, name in sources if kind == "modality"}
         known = self._loopback.get("/modalities?expand") if names else {}
-        aets = {known[name]["AET"].strip().upper() for name in names & known.keys()}
+        aets = {self._aets.key(known[name]["AET"].strip()) for name in names & known.keys()}
         senders = self._archive.senders([each for each in fetched.came if each not in fetched.copied])
-        mine = [each for each in fetched.came if each in fetched.copied or senders.get(each) in aets]
+        mine = [
+            each for each in fetched.came if each in fetched.copied or self._aets.key(senders.get(each, "")) in aets
+        ]
         if mine:
             self._archive.remove(mine)
 
@@ -4337,16 +4364,16 @@ def fields_of(answer: Mapping[str, Any], fields: Fields, tag: str) -> Fields:
 # ---- src/cmove_interceptor/modes.py: What is done with a request: the mode of the first rule that fits, else the script's.
 
 
-def mode_of(fields: Fields, settings: Settings) -> str:
+def mode_of(fields: Fields, settings: Settings, aets: AeTitles) -> str:
     """Return what is done with a request."""
-    return next((rule.mode for rule in settings.rules if _fits(rule, fields)), settings.mode)
+    return next((rule.mode for rule in settings.rules if _fits(rule, fields, aets)), settings.mode)
 
 
-def _fits(rule: Rule, fields: Fields) -> bool:
+def _fits(rule: Rule, fields: Fields, aets: AeTitles) -> bool:
     return (
         (not rule.levels or fields["Level"] in rule.levels)
-        and (not rule.target_aets or matches_any(fields["TargetAET"], rule.target_aets))
-        and (not rule.originator_aets or matches_any(fields["OriginatorAET"], rule.originator_aets))
+        and (not rule.target_aets or aets.matches_any(fields["TargetAET"], rule.target_aets))
+        and (not rule.originator_aets or aets.matches_any(fields["OriginatorAET"], rule.originator_aets))
         and all(
             # Of a list each must fit: a request is not what one of its identifiers is.
             all(matches_pattern(value, pattern) for value in fields[name].split("\\"))
@@ -4982,7 +5009,7 @@ class Interceptor:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
         self.refusal = refusal
-        self._settings, self._configuration = settings, configuration
+        self._settings, self._configuration, self._aets = settings, configuration, AeTitles(configuration)
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
@@ -5081,7 +5108,7 @@ class Interceptor:
         orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
         if reason := self.unavailable():
             raise MoveFailed(reason)
-        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
+        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings, self._aets))
         try:
             self.notifier.required.ask(move.values())
             self.notifier.queue("before", move.values())

@@ -37,6 +37,7 @@ from typing import Any, ClassVar
 
 import orthanc
 
+from common.aets import ANY_CASE, AeTitles
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line, warn_if_open
 from common.settings import SettingsError, read_settings
@@ -99,9 +100,9 @@ def is_for(content: Mapping[str, Any], destination: Mapping[str, Any]) -> bool:
     return bool(content.get("RemoteAet") == destination["AET"])
 
 
-def came_from(origin: Mapping[str, str], destination: Mapping[str, Any]) -> bool:
-    """Return whether an instance came in from this node: it is not sent back."""
-    return bool(origin.get("RemoteAET") == destination["AET"])
+def came_from(origin: Mapping[str, str], destination: Mapping[str, Any], aets: AeTitles = ANY_CASE) -> bool:
+    """Return whether an instance came from the AE title of this node."""
+    return aets.same(origin.get("RemoteAET", ""), destination["AET"])
 
 
 def probe(loopback: Loopback, name: str) -> None:
@@ -140,7 +141,7 @@ def raise_if_here(loopback: Loopback, name: str) -> str:
     system, node = loopback.get("/system"), loopback.get("/modalities?expand").get(name)
     if node is None:
         raise ValueError(f"Orthanc does not know {name}")
-    if node["AET"] == system["DicomAet"]:
+    if ANY_CASE.same(node["AET"], system["DicomAet"]):
         raise ValueError(
             f"{name} has the AE title of this server, {node['AET']}, so what it says may be said by this one"
         )
@@ -202,7 +203,8 @@ def found_by_patient(
         of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
         place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
         answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
-        if ours and any(ours in map(bare, str(answer.get("RetrieveAETitle") or "").split("\\")) for answer in answers):
+        retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
+        if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
             raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
         at_study: list[dict[str, str]] | None = None
         for answer in answers:
@@ -257,7 +259,8 @@ def register() -> None:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
-    transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
+    came = functools.partial(came_from, aets=AeTitles(configuration))
+    transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came, probe, proves)
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"

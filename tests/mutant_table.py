@@ -54,6 +54,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if recipe.peer is None:\n            return False": "if recipe.peer is None:\n            return True",
         "self._ends.get(row": "(lambda _: None)(row",
     },
+    ("src/anonymize_series/anonymizer.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
+        '"first", matchers, self._aets)': '"first", matchers)',
+    },
+    ("src/anonymize_series/intake.py", "tests/anonymize_series/unit/test_ae_titles.py"): {
+        "has_origin(self._settings.results, origin, self._aets)": "has_origin(self._settings.results, origin)",
+    },
+    ("src/common/aets.py", "tests/common/unit/test_aets.py"): {
+        "return aet if self._is_strict else aet.lower()": "return aet.lower()",
+        "matches_any(self.key(aet), map(self.key, patterns))": "matches_any(aet, patterns)",
+    },
     ("src/common/append_only.py", "tests/common/unit/test_append_only.py"): {
         "if there > place:": "if False:",
         "< len(lines):": "< 0:",
@@ -91,7 +101,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._ends.flush()": "pass",
     },
     ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_fetched.py"): {
-        "if each in fetched.copied or senders.get(each) in aets]": "]",
+        'if each in fetched.copied or self._aets.key(senders.get(each, "")) in aets': "",
         " if is_about(each, tag, fields[tag])}": "}",
         "or not text.strip():": ":",
         "comparison.has_more(fields_of(answer, fields, tag), answer)": "comparison.has_more(fields, answer)",
@@ -100,7 +110,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "self._has_unsettled = True": "pass",
     },
     ("src/cmove_interceptor/jobs.py", "tests/cmove_interceptor/unit/test_guards.py"): {
-        "or (not self._strict and": "or (",
+        'if self._aets.same(entry["AET"], aet):': 'if entry["AET"] == aet:',
     },
     ("src/cmove_interceptor/slots.py", "tests/cmove_interceptor/unit/test_slots.py"): {
         "if len(running) >= self._concurrent_jobs:": "if True:",
@@ -384,8 +394,22 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if not dry:": "if True:",
         "if name is None or name not in known:": "if False:",
     },
+    ("src/cmove_interceptor/fetcher.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
+        'self._aets.key(senders.get(each, "")) in aets': 'senders.get(each, "").upper() in {aet.upper() for aet in aets}',
+    },
+    ("src/cmove_interceptor/modes.py", "tests/cmove_interceptor/unit/test_ae_titles.py"): {
+        'aets.matches_any(fields["TargetAET"], rule.target_aets)': 'fields["TargetAET"] in rule.target_aets',
+        'aets.matches_any(fields["OriginatorAET"], rule.originator_aets)': 'fields["OriginatorAET"] in rule.originator_aets',
+    },
+    ("src/auto_forward_modality.py", "tests/forwarding/unit/test_ae_titles.py"): {
+        "functools.partial(came_from, aets=AeTitles(configuration))": "came_from",
+        'ANY_CASE.same(node["AET"], system["DicomAet"])': 'node["AET"] == system["DicomAet"]',
+    },
+    ("src/forwarding/engine.py", "tests/forwarding/unit/test_ae_titles.py"): {
+        '"first", matchers, aets)': '"first", matchers)',
+    },
     ("src/forwarding/assignment.py", "tests/forwarding/unit/test_forwarder.py"): {
-        "if self._transport.came_from(origin, settings) or": "if",
+        "if came_from_there or": "if",
     },
     ("src/forwarding/backfill.py", "tests/forwarding/unit/test_deliveries.py"): {
         "if end >= last:  # there": "if end > last:  # there",
@@ -400,6 +424,14 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/common/http_threads.py", "tests/instance_dump/unit/test_guards.py"): {
         "finally:\n            self._turns.release()": "finally:\n            pass",
+    },
+    ("src/forwarding/destinations.py", "tests/forwarding/unit/test_unknown_for_a_moment.py"): {
+        "self._next_probe = self._next_trial = 0.0": "self._next_probe = 0.0",
+        "self._last |= self._known": "self._last = self._known",
+    },
+    ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_unknown_for_a_moment.py"): {
+        'self._destinations.health_of(row["queue"]).failed(str(error))': "pass",
+        "if not health.may_send():\n                    break": "if False:\n                    break",
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_whole_time.py"): {
         "self._work.give_whole_time(name)": "pass",
@@ -505,6 +537,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "return {key for key, uuid in there.items() if uuid}": "return set(instances)",
     },
     ("src/forwarding/routing.py", "tests/forwarding/unit/test_routing.py"): {
+        "if name not in every and name not in (rule.destinations or ())]": "]",
         'self._loopback.post("/tools/find", plain)\n': "pass\n",
         "if found[-1].matched and self._first_only:": "if found[-1].destinations and self._first_only:",
         "return batch.resource in self._loopback": "return True or self._loopback",

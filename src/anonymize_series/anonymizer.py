@@ -18,6 +18,7 @@ from anonymize_series.re_identifying import ReIdentifying
 from anonymize_series.sending import Sending
 from anonymize_series.settings import NAME, SECTION, Settings
 from anonymize_series.tasks import ANONYMIZE, FIRST_TASKS, NO_RECIPE, RE_IDENTIFY, ROUTE
+from common.aets import AeTitles
 from common.arrivals import Arrivals
 from common.changes import FEED_TABLES, Feed
 from common.http_threads import HttpTurns
@@ -106,7 +107,8 @@ class Anonymizer:
                 "what comes back for copies that were made before can't be taken back"
             )
         self.work, self.register = Work(self.ledger), Register(self.ledger)
-        self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers)
+        self._aets = AeTitles(self._configuration)
+        self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers, self._aets)
         self._create_steps()
         self._inbox.open()
         return self.ledger
@@ -116,7 +118,7 @@ class Anonymizer:
         settings, ledger, register = self.settings, self.ledger, self.register
         self._attempts = Attempts(ledger, self.work, settings.retry, self.worker.stopping, self.worker.trouble)
         pseudonyms = Pseudonyms(settings.secret or "", settings.pseudonym_prefix)
-        intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._arrivals)
+        intake = Intake(settings, ledger, register, Archive(self.loopback), self._router, self._aets, self._arrivals)
         self._sending = Sending(
             *(settings.recipes, self.loopback, self._peers, ledger, register, self._attempts, self._job_ends)
         )

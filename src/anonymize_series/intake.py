@@ -8,6 +8,7 @@ from anonymize_series.archive import Archive
 from anonymize_series.patient_register import Register
 from anonymize_series.settings import Settings
 from anonymize_series.tasks import ANONYMIZE, NO_RECIPE, RE_IDENTIFY, ROUTE
+from common.aets import AeTitles
 from common.arrivals import Arrivals
 from common.identifiers import UID_TAG_OF
 from common.ledger import Ledger
@@ -28,10 +29,11 @@ class Intake:
         register: Register,
         archive: Archive,
         router: Router,
+        aets: AeTitles,
         arrivals: Arrivals,
     ) -> None:
         self._settings, self._ledger, self._register = settings, ledger, register
-        self._archive, self._router, self._arrivals = archive, router, arrivals
+        self._archive, self._router, self._aets, self._arrivals = archive, router, aets, arrivals
         self._work = Work(ledger)
 
     def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
@@ -89,7 +91,7 @@ class Intake:
         """Return those that came back for a copy, from where results come from."""
         if self._settings.results is None or level != "Series":
             return []
-        found = [each for each, origin in origins.items() if has_origin(self._settings.results, origin)]
+        found = [each for each, origin in origins.items() if has_origin(self._settings.results, origin, self._aets)]
         if not found:
             return []
         return found if self._register.study_of_copy(self._archive.study_uid(found[0])) else []

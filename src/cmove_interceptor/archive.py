@@ -102,12 +102,12 @@ class Archive:
         return isinstance(answer, dict) and answer.get("Status") == "Success"
 
     def senders(self, instances: Sequence[str]) -> dict[str, str]:
-        """Return the AE titles that have sent instances, in upper case; "" where one did not come by DICOM."""
+        """Return the AE titles that have sent instances; "" where one did not come by DICOM."""
         found = {}
         for start in range(0, len(instances), INSTANCES_PER_QUESTION):
             body = {"Resources": instances[start : start + INSTANCES_PER_QUESTION], "Metadata": True}
             for each in self._loopback.post("/tools/bulk-content", body):
-                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip().upper()
+                found[each["ID"]] = each.get("Metadata", {}).get("RemoteAET", "").strip()
         return found
 
     def remove(self, instances: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orthanc
 
+from common.aets import AeTitles
 from common.identifiers import PLURAL
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
@@ -50,7 +51,7 @@ class Fetcher:
     ) -> None:
         self._loopback, self._archive, self._jobs, self._slots = loopback, archive, jobs, slots
         self._settings, self._configuration = settings, configuration
-        self._aet = str(configuration.get("DicomAet", "ORTHANC"))
+        self._aet, self._aets = str(configuration.get("DicomAet", "ORTHANC")), AeTitles(configuration)
         self._turns = threading.BoundedSemaphore(FETCHES_AT_A_TIME)
         self._peers: dict[str, Peer] = {}
         self._peers_lock = threading.Lock()
@@ -87,9 +88,11 @@ class Fetcher:
         sources = (source.partition(":") for source in self._settings.sources)
         names = {name for kind, _, name in sources if kind == "modality"}
         known = self._loopback.get("/modalities?expand") if names else {}
-        aets = {known[name]["AET"].strip().upper() for name in names & known.keys()}
+        aets = {self._aets.key(known[name]["AET"].strip()) for name in names & known.keys()}
         senders = self._archive.senders([each for each in fetched.came if each not in fetched.copied])
-        mine = [each for each in fetched.came if each in fetched.copied or senders.get(each) in aets]
+        mine = [
+            each for each in fetched.came if each in fetched.copied or self._aets.key(senders.get(each, "")) in aets
+        ]
         if mine:
             self._archive.remove(mine)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import orthanc
 
+from common.aets import AeTitles
 from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
@@ -52,7 +53,7 @@ class Interceptor:
 
     def __init__(self, settings: Settings, configuration: Mapping[str, Any], refusal: str | None) -> None:
         self.refusal = refusal
-        self._settings, self._configuration = settings, configuration
+        self._settings, self._configuration, self._aets = settings, configuration, AeTitles(configuration)
         loopback = Loopback(configuration)
         if not refusal and not loopback.enabled:
             self.refusal = 'cmove_interceptor stays idle: it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)'
@@ -151,7 +152,7 @@ class Interceptor:
         orthanc.LogWarning(f"cmove_interceptor: C-MOVE of {described(fields)}")
         if reason := self.unavailable():
             raise MoveFailed(reason)
-        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings))
+        move = self.records.add(str(uuid.uuid4()), fields, mode_of(fields, self._settings, self._aets))
         try:
             self.notifier.required.ask(move.values())
             self.notifier.queue("before", move.values())

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from common.aets import AeTitles
 from common.jobs import END_EVENT_SECONDS, Ending, JobEnds, ending_of, get_job
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
@@ -38,13 +39,13 @@ class StoreJobs:
         self._loopback, self._ends = loopback, ends
         self.synchronous = bool(configuration.get("SynchronousCMove", True))
         self.concurrent_jobs = int(configuration.get("ConcurrentJobs", 2)) or os.cpu_count() or 1
-        self._strict = bool(configuration.get("StrictAetComparison", False))
+        self._aets = AeTitles(configuration)
         self.stopping = threading.Event()
 
     def destination(self, aet: str) -> Destination:
         """Return the name and the entry of `DicomModalities` with this AE title. Raises `MoveFailed`."""
         for name, entry in sorted(self._loopback.get("/modalities?expand").items()):
-            if entry["AET"] == aet or (not self._strict and entry["AET"].lower() == aet.lower()):
+            if self._aets.same(entry["AET"], aet):
                 return name, entry
         raise MoveFailed(f"no modality has the AE title {one_line(aet)!r}")
 

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-from common.wildcards import matches_any, matches_pattern
+from common.aets import AeTitles
+from common.wildcards import matches_pattern
 
 from .move_request import Fields
 from .settings import Rule, Settings
 
 
-def mode_of(fields: Fields, settings: Settings) -> str:
+def mode_of(fields: Fields, settings: Settings, aets: AeTitles) -> str:
     """Return what is done with a request."""
-    return next((rule.mode for rule in settings.rules if _fits(rule, fields)), settings.mode)
+    return next((rule.mode for rule in settings.rules if _fits(rule, fields, aets)), settings.mode)
 
 
-def _fits(rule: Rule, fields: Fields) -> bool:
+def _fits(rule: Rule, fields: Fields, aets: AeTitles) -> bool:
     return (
         (not rule.levels or fields["Level"] in rule.levels)
-        and (not rule.target_aets or matches_any(fields["TargetAET"], rule.target_aets))
-        and (not rule.originator_aets or matches_any(fields["OriginatorAET"], rule.originator_aets))
+        and (not rule.target_aets or aets.matches_any(fields["TargetAET"], rule.target_aets))
+        and (not rule.originator_aets or aets.matches_any(fields["OriginatorAET"], rule.originator_aets))
         and all(
             # Of a list each must fit: a request is not what one of its identifiers is.
             all(matches_pattern(value, pattern) for value in fields[name].split("\\"))

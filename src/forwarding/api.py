@@ -41,7 +41,7 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     def look() -> Condition:
         found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
         if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
-            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there
         return found
 
     register_status(name, look, rows.status, unavailable)
@@ -209,13 +209,13 @@ class DestinationRoutes:
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
             name: {
-                **destinations.health_of(name).shown(),
+                **destinations.shown(name),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
                 "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
-            for name in destinations.known()
+            for name in [*destinations.known(), *destinations.missing]
         }
 
     def pause(self, request: Request) -> dict[str, Any]:
@@ -260,9 +260,9 @@ class DestinationRoutes:
 
     def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
         """Return how many would be sent there: not what came from it."""
-        settings = self._forwarder.engine.destinations.known()[name]
+        entry = self._forwarder.engine.destinations.last_entry(name)
         came_from = self._forwarder.transport.came_from
-        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+        return sum(not (entry and came_from(batch.origins.get(one, {}), entry)) for one in instances or ())
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

@@ -130,11 +130,12 @@ class Assignment:
         origins: Mapping[str, Mapping[str, str]],
     ) -> list[str]:
         """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        settings, found = self._destinations.known()[destination], []
+        entry, found = self._destinations.last_entry(destination), []
         for instance in wanted:
             origin = origins.get(instance, {})
             copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
+            came_from_there = entry and self._transport.came_from(origin, entry)
+            if came_from_there or (copy and self._settings.skip_modified):
                 continue
             seq, _, digest = about[instance]
             if self._sent.add(destination, instance, seq, digest):

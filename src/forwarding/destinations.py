@@ -112,6 +112,11 @@ class Destination:
         since = self._silent_since
         return -1.0 if since is None else time.monotonic() - since
 
+    def settings_changed(self) -> None:
+        """Probe it at once, and try a job: it is another one, or Orthanc knows it again."""
+        self._probe_pauses.reset()
+        self._next_probe = self._next_trial = 0.0
+
     def shown(self) -> dict[str, Any]:
         """Return its health, for a person."""
         wrong = self.identity.wrong
@@ -131,10 +136,13 @@ class Destinations:
         self._rules, self._loopback = context.rules, context.loopback
         self._ledger, self._wake = context.ledger, context.wake
         self._known: dict[str, Mapping[str, Any]] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}  # also of those that Orthanc knows no more
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self.missing: list[str] = []
+        """The destinations that the configuration names and Orthanc does not know."""
         self.unknown = ""
-        """The line of the log about destinations that the configuration names and Orthanc does not know."""
+        """The line of the log about them."""
         self._health: dict[str, Destination] = {}
         self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
 
@@ -143,15 +151,29 @@ class Destinations:
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
             if self._changed.is_set():
                 self._changed.clear()  # first: what changes during the question is asked again
+                before = self._known
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
                 except LoopbackError:
                     self._changed.set()
                     raise
+                self._last |= self._known
                 for health in self.all_health():
                     health.identity.doubt()
+                    if self._known.get(health.name) != before.get(health.name):
+                        health.settings_changed()
                 self._log_unknown()
             return self._known
+
+    def last_entry(self, name: str) -> Mapping[str, Any] | None:
+        """Return the settings of a destination, the last ones if Orthanc does not know it now; None: it never did."""
+        self.known()
+        return self._last.get(name)
+
+    def must_know(self, name: str) -> None:
+        """Raise ValueError if Orthanc does not know a destination now."""
+        if name not in (known := self.known()):
+            raise ValueError(f"Orthanc does not know {name} now; known are: {', '.join(known) or 'none'}")
 
     def listed(self) -> list[str]:
         """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
@@ -159,7 +181,7 @@ class Destinations:
         return list(known) if listed is None else [name for name in listed if name in known]
 
     def wanted(self) -> list[str]:
-        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        """Return the same, with those that Orthanc does not know: what arrives waits for them."""
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
 
@@ -169,11 +191,17 @@ class Destinations:
             retry = self._settings.retry
 
             def probe(name: str) -> None:
+                self.must_know(name)
                 self._transport.probe(self._loopback, name)
 
             check = self._transport.check
             self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
         return self._health[name]
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return the health of a destination, for a person."""
+        found = self.health_of(name).shown()
+        return found if name in self.known() else {**found, "Away": True, "Error": f"Orthanc does not know {name} now"}
 
     def all_health(self) -> list[Destination]:
         """Return the health of all that were looked at once."""
@@ -236,11 +264,11 @@ class Destinations:
     def _log_unknown(self) -> None:
         of_rules = (name for rule in self._rules for name in rule.destinations or ())
         wanted = {*(self._settings.destinations or ()), *of_rules}
-        self.unknown = ""
-        if unknown := sorted(wanted - self._known.keys()):
+        self.unknown, self.missing = "", sorted(wanted - self._known.keys())
+        if self.missing:
             self.unknown = (
-                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
-                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+                f"Destinations names {', '.join(self.missing)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served, and what arrives for it waits."
             )
             orthanc.LogError(f"{self._name}: {self.unknown}")
         if unknown := sorted(self._alternates() - self._known.keys() - wanted):

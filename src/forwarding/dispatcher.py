@@ -87,6 +87,8 @@ class Dispatcher:
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
                 if self._stopping.is_set():
                     return
+                if not health.may_send():
+                    break  # Orthanc does not know it
                 health.sent()
                 self._attempt(row, options.options if options else {})
 
@@ -113,9 +115,11 @@ class Dispatcher:
         row = self._begin(due["id"])
         if row is None:
             return
-        if row["queue"] not in self._destinations.known():
-            known = ", ".join(self._destinations.known()) or "none"
-            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+        try:
+            self._destinations.must_know(row["queue"])
+        except ValueError as error:
+            self._rows.fail(row, str(error))
+            self._destinations.health_of(row["queue"]).failed(str(error))
             return
         if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
             return  # it was sent, and could only not be asked

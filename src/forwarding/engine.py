@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import orthanc
 
+from common.aets import AeTitles
 from common.changes import FEED_TABLES
 from common.work import Work
 from forwarding.alternates import Alternates
@@ -51,7 +52,8 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        aets = AeTitles(context.configuration)
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
         remembers = overwrites or settings.trigger == "Stored"
         self._sent = SentInstances(

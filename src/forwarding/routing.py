@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.aets import ANY_CASE, AeTitles
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import Loopback, LoopbackError
 from common.routes import one_line
@@ -30,7 +31,11 @@ class Batch:
 
 @dataclasses.dataclass
 class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not.
+
+    A destination that is listed counts, known or not: it may be known again in a moment. `unknown` are those that a matcher chose
+    and nobody has listed.
+    """
 
     rule: Rule
     destinations: tuple[str, ...] = ()
@@ -77,9 +82,15 @@ class Router:
     """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
 
     def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+        self,
+        loopback: Loopback,
+        rules: Sequence[Rule],
+        first_only: bool,
+        matchers: Mapping[str, Matcher],
+        aets: AeTitles = ANY_CASE,
     ) -> None:
         self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+        self._aets = aets
 
     def check(self) -> str | None:
         """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
@@ -109,7 +120,7 @@ class Router:
         A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
         where those arrive alone.
 
-        `known` are the destinations there are, `every` those of a rule without a list of them.
+        `known` are the destinations there are, `every` those of a rule without a list of them, known or not.
 
         Raises
         ------
@@ -129,7 +140,7 @@ class Router:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
         instances = batch.instances
         if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
             if not instances:
                 return Verdict(rule, why="no instance has this Origin")
         if rule.sop_classes or rule.transfer_syntaxes:
@@ -145,11 +156,15 @@ class Router:
             names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
             if not names:
                 return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
+        missing = [name for name in names if name not in known]
+        unknown = [name for name in missing if name not in every and name not in (rule.destinations or ())]
+        why = "matches" if names else "there is no destination"
+        if unknown:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+        elif missing:
+            why = f"matches; what is for {', '.join(missing)} waits until Orthanc knows it"
+        names = [name for name in names if name not in unknown]
+        return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from common.aets import ANY_CASE, AeTitles
 from common.settings import not_empty
 from common.wildcards import matches_any
 from forwarding.uids import SOP_CLASSES, TRANSFER_SYNTAXES, check_names, is_wanted
@@ -245,16 +246,16 @@ def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
     return None
 
 
-def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+def has_origin(wanted: Origin, origin: Mapping[str, str], aets: AeTitles = ANY_CASE) -> bool:
     """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
-    pairs = (
-        (wanted.remote_aet, "RemoteAET"),
-        (wanted.called_aet, "CalledAET"),
-        (wanted.remote_ip, "RemoteIP"),
-        (wanted.method, "Origin"),
-        (wanted.user, "HttpUsername"),
+    conditions = (
+        (wanted.remote_aet, "RemoteAET", aets.matches_any),
+        (wanted.called_aet, "CalledAET", aets.matches_any),
+        (wanted.remote_ip, "RemoteIP", matches_any),
+        (wanted.method, "Origin", matches_any),
+        (wanted.user, "HttpUsername", matches_any),
     )
-    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+    return all(matches(origin.get(name, ""), patterns) for patterns, name, matches in conditions if patterns)
 
 
 def has_kind(rule: Rule, origin: Mapping[str, str]) -> bool:

@@ -237,14 +237,15 @@ def test_an_unknown_destination_is_an_error_that_lists_the_known_and_the_rest_go
     destination = start_orthanc(aet="DEST")
     source = start_orthanc(SCRIPT, to(destination, Destinations=["NOPE", "DEST"]))
     source.store(make_study())
-    source.wait_until(lambda: states(source) == ["done"], what="deliver")
+    source.wait_until(lambda: deliveries(source, destination="DEST", state="done"), what="deliver")
+    assert [item["State"] for item in deliveries(source, destination="NOPE")] == ["waiting"]
     assert "Destinations names NOPE, which Orthanc does not know; known are: DEST" in source.log
 
 
 @pytest.mark.parametrize("limit", [0, 1])  # LimitFindResults cuts what Orthanc answers to a search
 def test_backfill_sends_what_the_archive_held_by_day_and_counts_first(start_orthanc: StartOrthanc, limit: int) -> None:
     destination = start_orthanc(aet="DEST")
-    source = start_orthanc(SCRIPT, {**to(destination, Destinations=["LATER"]), "LimitFindResults": limit})
+    source = start_orthanc(SCRIPT, {**to(destination, Destinations=[]), "LimitFindResults": limit})
     for number, date in enumerate(
         ["20231231", "20240101", "20240102", "20240103", "20240215", "20240301", "", "20240299"]
     ):

@@ -86,5 +86,9 @@ def test_nothing_is_deleted_before_a_listed_destination_has_it_that_orthanc_does
     )
     here.store_scu(make_study(instances=2))
     here.wait_until(lambda: len(there.get("/instances")) == 2, what="forward")
-    here.wait_for_log("stays here: Orthanc does not know LATE")
+    here.wait_for_log("did not reach LATE (attempt 1): Orthanc does not know LATE now")
     assert len(here.get("/instances")) == 2
+    late = start_orthanc(None, {"DicomAlwaysAllowFind": True}, aet="LATE")
+    here.put("/modalities/LATE", late.as_modality())
+    here.wait_until(lambda: here.get("/instances") == [], what="delete")
+    assert len(late.get("/instances")) == 2

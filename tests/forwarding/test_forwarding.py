@@ -147,8 +147,9 @@ def test_the_first_rule_that_matches_decides_and_a_rule_with_an_unknown_destinat
     )
     source.store(make_study(patient_id="SECRET1"))
     source.store(make_study(patient_id="OTHER"))
-    source.wait_until(lambda: settled(source, 1), what="deliver the other")
+    source.wait_until(lambda: where(source) == {("Study", "NODE"): 1}, what="deliver the other")
     source.wait_until_stable()
+    assert [item["State"] for item in deliveries(source, destination="NOPE")] == ["waiting"]
     patients = [patient["MainDicomTags"]["PatientID"] for patient in node.get("/patients?expand")]
     assert patients == ["OTHER"]
     assert "NOPE, which Orthanc does not know" in source.log

@@ -75,7 +75,8 @@ def test_an_unknown_destination_is_named_and_the_others_are_served(forwarding: F
     status = forwarding.script.get(f"{NAME}/status")
     assert (status["State"], status["Reason"]) == (
         "running",
-        "Destinations names PASC, which Orthanc does not know; known are: PACS, VNA. The others are served.",
+        "Destinations names PASC, which Orthanc does not know; known are: PACS, VNA. "
+        "The others are served, and what arrives for it waits.",
     )
     assert forwarding.standin.http("GET", "/scripts/health").status == 503
 

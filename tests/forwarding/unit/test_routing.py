@@ -55,12 +55,24 @@ def test_a_rule_of_another_level_does_not_match(routing: Routing) -> None:
     assert (verdict.matched, verdict.why) == (False, "is for a Series, this is a Study")
 
 
-def test_an_unknown_destination_is_left_out_and_no_other_rule_gets_the_study(routing: Routing) -> None:
+def test_for_an_unknown_destination_it_waits_and_no_other_rule_gets_the_study(routing: Routing) -> None:
     [verdict] = routing.verdicts({"destinations": ("gone",)}, {})
-    assert (verdict.destinations, verdict.matched, verdict.unknown) == ((), True, ("gone",))
-    assert verdict.why == "unknown destinations are left out: gone"
+    assert (verdict.destinations, verdict.matched, verdict.unknown) == (("gone",), True, ())
+    assert verdict.why == "matches; what is for gone waits until Orthanc knows it"
     [verdict] = routing.verdicts({"destinations": ("gone", "VNA")})
-    assert verdict.destinations == ("VNA",)
+    assert verdict.destinations == ("gone", "VNA")
+
+
+def test_an_unknown_destination_that_a_matcher_chose_is_left_out_unless_it_is_listed(routing: Routing) -> None:
+    def chosen(**more: object) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+        matchers = {"m.py:f": lambda _: ["gone", "VNA"]}
+        routing.rest.studies["a1"] = ["i1"]
+        [verdict] = routing.verdicts({"matcher": "m.py:f", **more}, {}, matchers=matchers)
+        return verdict.destinations, verdict.unknown, verdict.why
+
+    assert chosen() == (("VNA",), ("gone",), "unknown destinations are left out: gone")
+    waits = "matches; what is for gone waits until Orthanc knows it"
+    assert chosen(destinations=("gone",)) == (("gone", "VNA"), (), waits)
 
 
 def test_of_a_study_only_the_instances_of_the_wanted_origin_are_sent(routing: Routing) -> None:

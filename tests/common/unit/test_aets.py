@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""common/aets.py: AE titles compared as Orthanc compares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("configuration", "same"),
+    [({}, True), ({"StrictAetComparison": False}, True), ({"StrictAetComparison": True}, False)],
+)
+def test_case_counts_only_where_orthanc_is_strict(source: Any, configuration: dict[str, Any], same: bool) -> None:
+    aets = source("common.aets").AeTitles(configuration)
+    assert aets.same("Pacs", "PACS") is same
+    assert aets.same("PACS", "PACS")
+    assert not aets.same("PACS", "PACS2")
+    assert aets.matches_any("ct7", ("MR*", "CT?")) is same
+    assert aets.matches_any("CT7", ("ct?",)) is same
+    assert aets.matches_any("CT7", ("MR*", "CT?"))
+    assert not aets.matches_any("CT7", ("MR*",))
