@@ -6,7 +6,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orthanc
@@ -229,18 +230,25 @@ class Interceptor:
 
     def move_synchronously(self, **request: Any) -> None:
         """Do a move from beginning to end."""
-        begun = time.monotonic()
-        try:
+        with warn_if_silent(request.get("TargetAET")):
             move = self.create(**request)
             try:
                 for _ in range(move.total):
                     self.apply(move)
             finally:
                 self.free(move)
-        finally:
-            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
-                orthanc.LogWarning(
-                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
-                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
-                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
-                )
+
+
+@contextmanager
+def warn_if_silent(target: object) -> Iterator[None]:
+    """Warn if what is done inside, of which the caller hears nothing, took long."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
+            orthanc.LogWarning(
+                f"cmove_interceptor: the C-MOVE to {one_line(target)!r} took {seconds:.0f} s, and the caller heard nothing "
+                "meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. Callers that give up before "
+                "need a longer timeout, or Orthanc a newer plugin"
+            )

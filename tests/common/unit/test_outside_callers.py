@@ -278,7 +278,7 @@ def test_the_end_of_orthanc_ends_what_is_fetched_from_a_peer(
     archive: Any = SimpleNamespace(instances=lambda _: [])
     jobs: Any = SimpleNamespace(stopping=threading.Event())
     configuration = {"OrthancPeers": {"far": [hanging]}}
-    one = fetcher.Fetcher(None, archive, jobs, settings.Fetch(sources=("peer:far",)), configuration)
+    one = fetcher.Fetcher(None, archive, jobs, SimpleNamespace(), settings.Fetch(sources=("peer:far",)), configuration)
     fields = {"Level": "STUDY", "PatientID": "", "AccessionNumber": "", "StudyInstanceUID": "1.2"}
     fetching = threading.Thread(target=one.complete, args=(fields,))
     fetching.start()
