@@ -5522,8 +5522,9 @@ class Outcomes:
         if not duplicate and not (job and job.get("Progress")):
             return row, False
         instances = data["Instances"] or instances_of(self._loopback, data["Level"], row["subject"])
-        is_in_order = data["Instances"] is not None or len(instances) == 1
-        least, most = sent_before_failure(job, len(instances)) if is_in_order else (0, len(instances))
+        named = set((job or {}).get("Content", {}).get("ParentResources", ()))
+        is_told = named == {*instances} or len(instances) == 1
+        least, most = sent_before_failure(job, len(instances)) if is_told else (0, len(instances))
         number = min(len(instances), least + 1 if duplicate and least == most else least)
         left = instances[number:]
         if number and not left:
@@ -5535,7 +5536,7 @@ class Outcomes:
             self.settle_delivered(part)
         if duplicate and least < most and len(left) > TOLD_EXACTLY:
             return self._rows.divide(row, left[:TOLD_EXACTLY], left[TOLD_EXACTLY:])[0], True
-        if left and not is_in_order:
+        if left and not is_told and not named <= {*instances}:
             return self._rows.divide(row, left)[0], True
         return row, number > 0
 

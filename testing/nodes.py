@@ -229,6 +229,35 @@ def answer_json(content: object, status: int = 200) -> Respond:
     return lambda _: HttpAnswer(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
 
+def slow(seconds: float, respond: Respond) -> Respond:
+    """Answer as `respond` does, so many seconds later."""
+
+    def wait_first(request: HttpRequest) -> HttpAnswer:
+        time.sleep(seconds)
+        return respond(request)
+
+    return wait_first
+
+
+def never_answer() -> Respond:
+    """Take each request, and say nothing on its connection, as a server does that hangs."""
+
+    def wait(_: HttpRequest) -> HttpAnswer:
+        threading.Event().wait()
+        raise AssertionError
+
+    return wait
+
+
+def hang_up() -> Respond:
+    """Take each request, and close the connection without an answer, as a proxy does whose server is away."""
+
+    def close(_: HttpRequest) -> HttpAnswer:
+        raise ConnectionAbortedError
+
+    return close
+
+
 def pass_on_to(url: str) -> Respond:
     """Give each request to the server at `url`, and its answer back, as a proxy does that is well."""
 
@@ -259,6 +288,8 @@ class HttpNode(_Node):
             def handle_one_request(self) -> None:
                 with contextlib.suppress(ConnectionError):
                     super().handle_one_request()
+                    return
+                self.close_connection = True
 
             def _answer(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}

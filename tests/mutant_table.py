@@ -499,7 +499,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "least + 1 if duplicate and least == most else least": "least + 1 if duplicate else least",
         "if has_advanced and is_duplicate(why):": "if is_duplicate(why):",
         'self._work.change(left["id"], attempts=1)': "pass",
-        'is_in_order = data["Instances"] is not None or': "is_in_order = True or",
+        "is_told = named == {*instances} or": "is_told = True or",
+        "if left and not is_told and not named <= {*instances}:": "if left and not is_told:",
     },
     ("src/forwarding/outcomes.py", "tests/forwarding/unit/test_one_at_a_time.py"): {
         "if is_rejected(why) and self._is_another_under_way(row):": "if is_rejected(why):",

@@ -43,7 +43,7 @@ class Block:
             return "shown"
         if self.marker.startswith("file: "):
             return "file"
-        if self.marker.startswith("run ") or self.marker == "awkward nodes":
+        if self.marker.startswith("run ") or self.marker.startswith("awkward node"):
             return "run by a test of its own"
         if self.marker == "answer":
             return "answer"

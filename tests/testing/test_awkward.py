@@ -223,7 +223,7 @@ def test_its_end_breaks_what_is_open_although_it_never_answers_or_is_slow() -> N
 
 
 def test_the_example_of_the_page_runs_and_the_page_names_all_switches(tmp_path: Path) -> None:
-    found = re.search(r"<!-- a PACS that is awkward -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    found = re.search(r"<!-- awkward node: a PACS -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert found
     (tmp_path / "test_page.py").write_text(found[1])
     run = [sys.executable, "-m", "pytest", "-q", "-p", "testing.pytest_plugin", "test_page.py"]

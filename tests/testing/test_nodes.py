@@ -21,7 +21,18 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from testing import nodes
 from testing.dicom import make_study
-from testing.nodes import DicomNode, HttpAnswer, HttpNode, answer_json, login_page, pass_on_to, redirect_to
+from testing.nodes import (
+    DicomNode,
+    HttpAnswer,
+    HttpNode,
+    answer_json,
+    hang_up,
+    login_page,
+    never_answer,
+    pass_on_to,
+    redirect_to,
+    slow,
+)
 from testing.server import send_by_cstore
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +115,22 @@ def test_an_http_node_answers_as_it_is_told() -> None:
         chunks: Any = iter([b"ab", b"c"])
         assert requests.post(node.url, data=chunks, timeout=5).status_code == 503
         assert node.asked[-1].body == b"abc"
+
+
+def test_an_http_node_is_slow_hangs_up_and_never_answers() -> None:
+    with HttpNode(slow(0.3, answer_json({"a": 1}, 500))) as node:
+        begun = time.monotonic()
+        assert requests.get(node.url, timeout=5).status_code == 500
+        assert time.monotonic() - begun >= 0.3
+        node.respond = hang_up()
+        with pytest.raises(requests.ConnectionError):
+            requests.post(node.url, data=b"x", timeout=5)
+        node.respond = never_answer()
+        with pytest.raises(requests.ReadTimeout):
+            requests.get(node.url, timeout=0.5)
+        node.respond = answer_json([])
+        assert requests.get(node.url, timeout=5).json() == []
+        assert len(node.asked) == 4
 
 
 def test_the_example_of_the_page_runs_and_the_page_names_all_switches_and_answers(tmp_path: Path) -> None:

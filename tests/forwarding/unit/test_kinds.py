@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ from forwarding.failures import explain_not_accepted, is_not_accepted
 from forwarding.rules import Rule, has_kind
 from forwarding.uids import SOP_CLASSES, TRANSFER_SYNTAXES, is_wanted, shown_uid
 from tests.fakes import eventually
-from tests.forwarding.unit.fake_forwarding import NAME, Forwarding
+from tests.forwarding.unit.fake_forwarding import NAME, STUDY, Forwarding
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT, J2K = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
@@ -87,8 +88,8 @@ def test_what_a_node_cannot_take_is_said_in_the_words_of_dicom() -> None:
 def receive(forwarding: Forwarding, **classes: str) -> None:
     """A study arrives and becomes stable; instances by their SOP class."""
     for instance, sop_class in classes.items():
-        forwarding.rest.receive("a1", instance, SopClassUid=sop_class, TransferSyntax=EXPLICIT)
-    forwarding.rest.become_stable("a1")
+        forwarding.rest.receive(STUDY, instance, SopClassUid=sop_class, TransferSyntax=EXPLICIT)
+    forwarding.rest.become_stable(STUDY)
     forwarding.turn()
 
 
@@ -129,6 +130,9 @@ def test_a_node_that_was_away_and_answers_does_not_get_sooner_what_it_cannot_tak
 def test_rules_by_kind_ask_for_what_was_not_handed_over(forwarding: Forwarding) -> None:
     rules = [{"Name": "ct", "SOPClasses": ["CTImageStorage"], "Destinations": ["PACS"]}]
     forwarding.start(Rules=rules)
+    tags = json.dumps({"0010,0020": "P", "0020,000d": "1.2", "0020,000e": "1.2.3"})
+    dicom = forwarding.standin.object("DicomInstance", GetInstanceAdvancedJson=tags, HasInstanceMetadata=0)
+    forwarding.standin.callback("RegisterOnStoredInstanceCallback")(dicom, "i1")  # as in a row of an older version
     receive(forwarding, i1=CT, i2=MR)
     assert forwarding.sent() == [["i1"]]
     [shown] = forwarding.script.get(f"{NAME}/rules")["Rules"]

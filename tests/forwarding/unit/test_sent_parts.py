@@ -100,9 +100,18 @@ def test_a_whole_study_with_a_duplicate_is_named_before_anything_of_it_counts(fo
     eventually(lambda: forwarding.sent()[1:] == [["i1", "i2", "i3"]])
 
 
+def test_a_job_that_names_a_series_does_not_tell_in_which_order(forwarding: Forwarding) -> None:
+    forwarding.start()
+    forwarding.receive("a1", "i1", "i2", "i3", "i4")
+    forwarding.rest.jobs["PACS-1"]["Content"]["ParentResources"] = ["a1-5e"]
+    fail(forwarding, "PACS-1", BROKEN, 50, 4)
+    eventually(lambda: rows(forwarding) == [("waiting", 4)])
+
+
 def test_a_duplicate_where_the_job_does_not_tell_is_no_reason_to_try_without_end(forwarding: Forwarding) -> None:
     forwarding.start()
     forwarding.receive("a1", "i1", "i2", "i3")
+    forwarding.rest.jobs["PACS-1"]["Content"]["ParentResources"] = ["i1", "i2"]  # i3 was deleted
     fail(forwarding, "PACS-1", DUPLICATE, 33, 2)
     eventually(lambda: rows(forwarding) == [("waiting", 3)])
     forwarding.turn()
