@@ -122,7 +122,9 @@ class AwkwardNode(DicomNode):
             return
         proposed = association.requestor.primitive.presentation_context_definition_list
         known = {context.abstract_syntax for context in association.acceptor.supported_contexts}
-        syntaxes = [one for one in map(UID, ALL_TRANSFER_SYNTAXES) if not _is_named(one, self.rejects_transfer_syntaxes)]
+        syntaxes = [
+            one for one in map(UID, ALL_TRANSFER_SYNTAXES) if not _is_named(one, self.rejects_transfer_syntaxes)
+        ]
         association.acceptor.supported_contexts = [
             build_context(one, syntaxes)
             for one in {context.abstract_syntax for context in proposed} & known

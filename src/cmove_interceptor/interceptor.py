@@ -237,9 +237,14 @@ class Interceptor:
             finally:
                 self.free(move)
         finally:
-            if (seconds := time.monotonic() - begun) > SILENT_SECONDS:
-                orthanc.LogWarning(
-                    f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the "
-                    "caller heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. "
-                    "Callers that give up before need a longer timeout, or Orthanc a newer plugin"
-                )
+            warn_if_silent(request, time.monotonic() - begun)
+
+
+def warn_if_silent(request: Mapping[str, Any], seconds: float) -> None:
+    """Say that a move took so long that the caller, who hears nothing before its end, may have given up."""
+    if seconds > SILENT_SECONDS:
+        orthanc.LogWarning(
+            f"cmove_interceptor: the C-MOVE to {one_line(request.get('TargetAET'))!r} took {seconds:.0f} s, and the caller "
+            "heard nothing meanwhile, for Orthanc's Python plugin can send pending responses from 4.2 on only. Callers that "
+            "give up before need a longer timeout, or Orthanc a newer plugin"
+        )
