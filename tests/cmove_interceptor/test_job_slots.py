@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.cmove_interceptor.helpers import SCRIPT, SUCCESS, Destination, c_move, configuration, last
+from tests.constants import script_with
 
 IMAGES = 40  # of each forward: 8 s
 
@@ -29,8 +31,12 @@ def slow() -> Iterator[AwkwardNode]:
 @pytest.fixture
 def server(destination: Destination, slow: AwkwardNode, start_briefly: StartOrthanc) -> OrthancServer:
     """An Orthanc that runs two jobs at a time, with one image of P1, and two studies that take long to send."""
+    return start_with_work(start_briefly, destination, slow, SCRIPT)
+
+
+def start_with_work(start: StartOrthanc, destination: Destination, slow: AwkwardNode, script: Path) -> OrthancServer:
     modalities = {"dest": destination.as_modality(), "slow": slow.as_modality()}
-    server = start_briefly(SCRIPT, configuration(destination, DicomModalities=modalities))
+    server = start(script, configuration(destination, DicomModalities=modalities))
     server.store(make_study(patient_id="P1"))
     for number in range(2):
         server.store(make_study(patient_id=f"LONG{number}", instances=IMAGES))
@@ -137,13 +143,13 @@ def test_what_is_paused_for_a_move_goes_on_after_a_kill(
 
 
 def test_what_was_resumed_just_before_a_kill_goes_on_after_it(
-    server: OrthancServer, destination: Destination, slow: AwkwardNode
+    destination: Destination, slow: AwkwardNode, start_briefly: StartOrthanc
 ) -> None:
-    """Orthanc has written down that it is paused, and not yet that it goes on."""
+    """Orthanc writes jobs down when one ends, and else every ten seconds: here as the move ends, and the other is paused yet."""
+    server = start_with_work(start_briefly, destination, slow, script_with(SCRIPT, {"RESUME_LOOK_SECONDS": 1}))
     jobs = forward_both(server)
     with ThreadPoolExecutor(1) as pool:
         answers = move_that_hangs(server, destination, pool, jobs)
-        let_orthanc_write_its_jobs_down(server)
         destination.takes.set()
         assert answers.result()[-1].status == SUCCESS
     server.wait_until(lambda: not server.get("/cmove-interceptor/status")["PausedJobs"], what="resume the job")
