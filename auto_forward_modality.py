@@ -3857,6 +3857,124 @@ class Destinations:
             )
 
 
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
+
+
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+LOOK_SECONDS = 0.1  # between looks whether it has ended
+
+
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(round(wait / LOOK_SECONDS)):
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -4227,9 +4345,10 @@ class Assignment:
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self.loops = Loops(context, destinations)
         self._has_queries = any(rule.query for rule in context.rules)
 
     def route(self) -> None:
@@ -4270,14 +4389,18 @@ class Assignment:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
+        names = {name for verdict in verdicts for name in verdict.destinations}
+        # Before the transaction: it may take long, and callbacks wait for that.
+        own = {name: self.loops.came_from(name, batch.origins, LOOK_UP_SECONDS) for name in names}
         with self._ledger.transaction():
-            if not self._work.remove(row["id"]):
-                return  # a person has just dropped it
-            sent_to: set[str] = set()
+            if self._stopping.is_set() or not self._work.remove(row["id"]):
+                return  # nobody waited for DNS; or a person has just dropped it
+            sent_to, not_sent_back = set[str](), {name: set[str]() for name in names}
             for verdict in verdicts:
                 for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
+                    wanted = set(verdict.instances if verdict.instances is not None else batch.instances or ())
+                    not_sent_back[destination] |= wanted & own[destination]
+                    new = self._new_for(destination, wanted - own[destination], data["Instances"], batch.origins)
                     if new:
                         self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
                         sent_to.add(destination)
@@ -4286,6 +4409,7 @@ class Assignment:
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
                 self._sent.forget_stable(data["Instances"])
+                self.loops.count(not_sent_back)
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
@@ -4315,13 +4439,11 @@ class Assignment:
         about: Mapping[str, Sequence[Any]],
         origins: Mapping[str, Mapping[str, str]],
     ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        entry, found = self._destinations.last_entry(destination), []
+        """Return what this destination shall get, and note it: not what it was given already."""
+        found = []
         for instance in wanted:
             origin = origins.get(instance, {})
-            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            came_from_there = entry and self._transport.came_from(origin, entry)
-            if came_from_there or (copy and self._settings.skip_modified):
+            if self._settings.skip_modified and ("ModifiedFrom" in origin or "AnonymizedFrom" in origin):
                 continue
             seq, _, digest = about[instance]
             if self._sent.add(destination, instance, seq, digest):
@@ -5478,8 +5600,9 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the number of rows in each state, the last error, and how much was not sent back to whom."""
+        engine = self._forwarder.engine
+        return {"Totals": engine.ledger.totals(), "NotSentBack": engine.assignment.loops.totals()}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -5621,21 +5744,22 @@ class DestinationRoutes:
             raise
         except Exception as error:
             raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
-        rules = [
-            {
-                "Name": verdict.rule.name,
-                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
-                "Why": verdict.why,
-            }
-            for verdict in verdicts
-        ]
+        rules = [self._tested(verdict, batch) for verdict in verdicts]
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
-    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        entry = self._forwarder.engine.destinations.last_entry(name)
-        came_from = self._forwarder.transport.came_from
-        return sum(not (entry and came_from(batch.origins.get(one, {}), entry)) for one in instances or ())
+    def _tested(self, verdict: Verdict, batch: Batch) -> dict[str, Any]:
+        """Return how many instances a rule would send where: not those that came from there."""
+        loops, wanted = self._forwarder.engine.assignment.loops, set(verdict.instances or ())
+        own = {
+            name: wanted & loops.came_from(name, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
+            for name in verdict.destinations
+        }
+        itself = [f"{len(found)} of {len(wanted)} came from {name} itself" for name, found in own.items() if found]
+        return {
+            "Name": verdict.rule.name,
+            "Destinations": {name: len(wanted - found) for name, found in own.items()},
+            "Why": "; ".join([verdict.why, *itself]),
+        }
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:
