@@ -408,8 +408,26 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_ae_titles.py"): {
         '"first", matchers, aets)': '"first", matchers)',
     },
+    ("src/forwarding/addresses.py", "tests/forwarding/unit/test_loops.py"): {
+        "time.monotonic() + LOOK_UP_AGAIN_SECONDS": "0.0",
+        "time.monotonic() + ADDRESSES_COUNT_SECONDS": "time.monotonic() + 1e9",
+        "if not looking_up.is_alive() or self._stopping.is_set():": "if not looking_up.is_alive():",
+        'removeprefix("::ffff:").partition("%")[0]': 'removeprefix("::ffff:")',
+    },
     ("src/forwarding/assignment.py", "tests/forwarding/unit/test_forwarder.py"): {
-        "if came_from_there or": "if",
+        'if self._settings.skip_modified and ("ModifiedFrom"': 'if ("ModifiedFrom"',
+    },
+    ("src/forwarding/assignment.py", "tests/forwarding/unit/test_loops.py"): {
+        "wanted - own[destination]": "wanted",
+        'if self._stopping.is_set() or not self._work.remove(row["id"]):': 'if not self._work.remove(row["id"]):',
+        'if data["Last"]:\n                self._sent': "if True:\n                self._sent",
+    },
+    ("src/forwarding/loops.py", "tests/forwarding/unit/test_loops.py"): {
+        "if not ip or not addresses or ip in addresses}": "}",
+        "not ip or not addresses or": "not ip or",
+        '(options.options if options else {}).get("Host", entry["Host"])': 'entry["Host"]',
+        "if any(titled.values()) else": "if True else",
+        "if (name, what) not in self._warned and": "if",
     },
     ("src/forwarding/backfill.py", "tests/forwarding/unit/test_deliveries.py"): {
         "if end >= last:  # there": "if end > last:  # there",

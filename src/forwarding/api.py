@@ -21,7 +21,8 @@ from common.work import Which, next_attempt_of
 from common.worker import repr_of
 from forwarding.backfill import send_studies, studies_between
 from forwarding.forwarder import Forwarder
-from forwarding.routing import Batch
+from forwarding.loops import LOOK_UP_IN_ROUTE_SECONDS
+from forwarding.routing import Batch, Verdict
 from forwarding.rules import LEVELS, Rule
 
 FILTERS = ("state", "destination", "job", "resource", "study")
@@ -104,8 +105,9 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the number of rows in each state, the last error, and how much was not sent back to whom."""
+        engine = self._forwarder.engine
+        return {"Totals": engine.ledger.totals(), "NotSentBack": engine.assignment.loops.totals()}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -248,21 +250,22 @@ class DestinationRoutes:
             raise
         except Exception as error:
             raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
-        rules = [
-            {
-                "Name": verdict.rule.name,
-                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
-                "Why": verdict.why,
-            }
-            for verdict in verdicts
-        ]
+        rules = [self._tested(verdict, batch) for verdict in verdicts]
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
-    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        entry = self._forwarder.engine.destinations.last_entry(name)
-        came_from = self._forwarder.transport.came_from
-        return sum(not (entry and came_from(batch.origins.get(one, {}), entry)) for one in instances or ())
+    def _tested(self, verdict: Verdict, batch: Batch) -> dict[str, Any]:
+        """Return how many instances a rule would send where: not those that came from there."""
+        loops, wanted = self._forwarder.engine.assignment.loops, set(verdict.instances or ())
+        own = {
+            name: wanted & loops.came_from(name, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
+            for name in verdict.destinations
+        }
+        itself = [f"{len(found)} of {len(wanted)} came from {name} itself" for name, found in own.items() if found]
+        return {
+            "Name": verdict.rule.name,
+            "Destinations": {name: len(wanted - found) for name, found in own.items()},
+            "Why": "; ".join([verdict.why, *itself]),
+        }
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from forwarding.archive import metadata_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
+from forwarding.loops import LOOK_UP_SECONDS, Loops
 from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
@@ -40,9 +41,10 @@ class Assignment:
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
         self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self.loops = Loops(context, destinations)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
@@ -84,14 +86,18 @@ class Assignment:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
+        names = {name for verdict in verdicts for name in verdict.destinations}
+        # Before the transaction: it may take long, and callbacks wait for that.
+        own = {name: self.loops.came_from(name, batch.origins, LOOK_UP_SECONDS) for name in names}
         with self._ledger.transaction():
-            if not self._work.remove(row["id"]):
-                return  # a person has just dropped it
-            sent_to: set[str] = set()
+            if self._stopping.is_set() or not self._work.remove(row["id"]):
+                return  # nobody waited for DNS; or a person has just dropped it
+            sent_to, not_sent_back = set[str](), {name: set[str]() for name in names}
             for verdict in verdicts:
                 for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
+                    wanted = set(verdict.instances if verdict.instances is not None else batch.instances or ())
+                    not_sent_back[destination] |= wanted & own[destination]
+                    new = self._new_for(destination, wanted - own[destination], data["Instances"], batch.origins)
                     if new:
                         rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
                         alternates = rule.alternates.get(destination, ())
@@ -102,6 +108,7 @@ class Assignment:
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
                 self._sent.forget_stable(data["Instances"])
+                self.loops.count(not_sent_back)
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
@@ -129,13 +136,11 @@ class Assignment:
         about: Mapping[str, Sequence[Any]],
         origins: Mapping[str, Mapping[str, str]],
     ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        entry, found = self._destinations.last_entry(destination), []
+        """Return what this destination shall get, and note it: not what it was given already."""
+        found = []
         for instance in wanted:
             origin = origins.get(instance, {})
-            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            came_from_there = entry and self._transport.came_from(origin, entry)
-            if came_from_there or (copy and self._settings.skip_modified):
+            if self._settings.skip_modified and ("ModifiedFrom" in origin or "AnonymizedFrom" in origin):
                 continue
             seq, _, digest = about[instance]
             if self._sent.add(destination, instance, seq, digest):

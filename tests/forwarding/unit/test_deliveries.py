@@ -190,7 +190,9 @@ def test_rules_and_what_they_would_do_are_told_and_nothing_is_sent(deliveries: D
     deliveries.rest.metadata["1"] = {"RemoteAET": "PACS"}
     assert [rule["Name"] for rule in deliveries.get("rules")["Rules"]] == ["all"]
     found = deliveries.post("rules/test", {"Resource": A1}).json()
-    assert found["Rules"] == [{"Name": "all", "Destinations": {"PACS": 1, "VNA": 2}, "Why": "matches"}]
+    assert found["Rules"] == [
+        {"Name": "all", "Destinations": {"PACS": 1, "VNA": 2}, "Why": "matches; 1 of 2 came from PACS itself"}
+    ]
     assert found["Instances"] == 2
     assert deliveries.get("deliveries")["Total"] == 0
 
