@@ -97,9 +97,12 @@ def orthanc_identifier(*values: str) -> str:
     """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
 
     As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
     """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 
@@ -3019,7 +3022,8 @@ class Arrivals:
         # Half the time of GetInstanceSimplifiedJson.
         short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
         tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
@@ -3095,6 +3099,15 @@ def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
     left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
     origins = {one: batch.origins[one] for one in left if one in batch.origins}
     return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -3206,10 +3219,11 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
             return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:

@@ -146,6 +146,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "each.absolute().parent == parent": "True",
     },
     ("src/common/arrivals.py", "tests/common/unit/test_arrivals.py"): {
+        'str(tags.get(tag) or "") for': 'str(tags.get(tag) or "").strip() for',
         "Arrival(*shared, digest)": "Arrival(*self._shared[key], digest)",
         "if not all(uid.isascii() for uid in uids):": "if False:",
         ".strip() for tag in UID_TAGS": " for tag in UID_TAGS",
@@ -408,8 +409,12 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'self._loopback.post("/tools/find", plain)\n': "pass\n",
         "if found[-1].matched and self._first_only:": "if found[-1].destinations and self._first_only:",
         "return batch.resource in self._loopback": "return True or self._loopback",
-        'not matches_any(batch.uid.strip(), wanted.split("\\\\"))': "False",
+        "not _is_wanted(batch.uid, wanted)": "False",
         "if chosen and isinstance(chosen, str)": "if isinstance(chosen, str)",
+    },
+    ("src/forwarding/routing.py", "tests/forwarding/unit/test_patients.py"): {
+        '.replace("\\\\", "?")': "",
+        "for each in (value, value.strip()))": "for each in (value.strip(),))",
     },
     ("src/forwarding/rules.py", "tests/forwarding/unit/test_rules.py"): {
         'if wanted != "*" and any(': 'if wanted == "" and any(',

@@ -48,6 +48,15 @@ def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
     return dataclasses.replace(batch, instances=left, origins=origins)
 
 
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
+
+
 def load_matcher(spec: str, folder: Path) -> Matcher:
     """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
 
@@ -157,10 +166,11 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
             return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
