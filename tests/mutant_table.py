@@ -149,7 +149,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'str(tags.get(tag) or "") for': 'str(tags.get(tag) or "").strip() for',
         "Arrival(*shared, digest)": "Arrival(*self._shared[key], digest)",
         "if not all(uid.isascii() for uid in uids):": "if False:",
-        ".strip() for tag in UID_TAGS": " for tag in UID_TAGS",
         "self._known.pop(instance, None)\n            self._known[instance]": "self._known[instance]",
     },
     ("src/common/cross_site.py", "tests/common/unit/test_routes.py"): {
