@@ -3186,14 +3186,22 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(self._from_origin(rule, batch) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -3207,6 +3215,12 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
@@ -3344,7 +3358,8 @@ class Feed:
     def on_event(self, change: str, resource: str) -> None:
         """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -3476,6 +3491,12 @@ def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
     sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
     return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:

@@ -2719,7 +2719,8 @@ class Feed:
     def on_event(self, change: str, resource: str) -> None:
         """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -2853,6 +2854,12 @@ def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     return ledger.rows(sql, seq)
 
 
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
     """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
     arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
@@ -2866,81 +2873,6 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
     new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
     return not page["Done"] or not new.isdisjoint(wanted)
-
-
-# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
-
-
-REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
-UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
-LONGEST_VALUE = 1024  # characters of a value
-ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
-
-
-class Arrival(NamedTuple):
-    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
-
-    parents: Mapping[str, str]
-    uids: Mapping[str, str]
-    origin: Mapping[str, str]
-    digest: str
-
-
-class Arrivals:
-    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
-
-    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
-    """
-
-    def __init__(self, digests: bool) -> None:
-        self._digests, self._known = digests, dict[str, Arrival]()
-        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
-        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
-
-    def stored(self, dicom: Any, instance: str) -> None:
-        # Half the time of GetInstanceSimplifiedJson.
-        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
-        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
-        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
-        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
-        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
-        key = (uids, origin)
-        shared = self._shared.get(key)
-        if shared is None:
-            if len(self._shared) > REMEMBERED // 10:
-                self._shared.clear()
-            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
-            shared = self._shared[key] = (_parents(uids), names, dict(origin))
-        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
-        with self._changing:
-            self._known.pop(instance, None)
-            self._known[instance] = Arrival(*shared, digest)
-            while len(self._known) > REMEMBERED:
-                self._known.pop(next(iter(self._known)))
-
-    def parents(self, instance: str) -> Mapping[str, str] | None:
-        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
-        arrival = self._known.get(instance)
-        return arrival.parents if arrival and arrival.parents else None
-
-    def get(self, instance: str) -> Arrival | None:
-        return self._known.get(instance)
-
-    def forget(self, instance: str) -> None:
-        with self._changing:
-            self._known.pop(instance, None)
-
-
-def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
-    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
-    if not all(uid.isascii() for uid in uids):
-        return {}
-    found = {}
-    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
-        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
-        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
-    return found
 
 
 # ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
@@ -3176,6 +3108,102 @@ def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
         (wanted.user, "HttpUsername"),
     )
     return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        shared = self._shared.get(key)
+        if shared is None:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        with self._changing:
+            self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
 
 
 # ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
@@ -3897,6 +3925,44 @@ class Destinations:
             )
 
 
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
+
+
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -4019,14 +4085,22 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(self._from_origin(rule, batch) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -4040,6 +4114,12 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
@@ -4170,27 +4250,21 @@ class Rows:
             orthanc.LogInfo(text)
 
 
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
-
-
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
-
-
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
 
 
-# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
-# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+# Which instance, at which Seq and with which content, was given to a destination: until it is routed for the last time at
+# every level (trigger Stored, rules of several levels), and as long as it is here where the same instance can come again
+# (OverwriteInstances).
 GIVEN_TABLE = """
 CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+FORGET_ROUTED = f"""
+DELETE FROM given WHERE NOT EXISTS (
+    SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
+AND instance NOT IN (SELECT key FROM work, json_each(work.data, '$.Instances') WHERE task='{ROUTE}')
 """
 
 
@@ -4201,46 +4275,54 @@ class SentInstances:
     ----------
     remembers : something may come to a destination twice; else nothing is written down.
     overwrites : the same instance can come again with another content: it is remembered as long as it is here.
-    deleted : identifiers of instances that were deleted, as callbacks report them.
     """
 
-    def __init__(
-        self, ledger: Ledger, loopback: Loopback, *, remembers: bool, overwrites: bool, deleted: deque[str]
-    ) -> None:
-        self._ledger, self._loopback, self._deleted = ledger, loopback, deleted
-        self._remembers, self._overwrites = remembers, overwrites
+    def __init__(self, ledger: Ledger, *, remembers: bool, overwrites: bool) -> None:
+        self._ledger, self._remembers, self._overwrites = ledger, remembers, overwrites
 
     def add(self, destination: str, instance: str, seq: int, digest: str) -> bool:
-        """Note that a destination gets an instance; return False if it was given the same already."""
+        """Note that a destination gets an instance; return False if it was given the same already.
+
+        Numbers of the log of changes rise. A negative one is of one arrival (Reconcile is false), 0 says nothing.
+        """
         if not self._remembers:
             return True
         sql = "SELECT * FROM given WHERE instance=? AND destination=?"
         given = self._ledger.rows(sql, instance, destination)
-        if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
+        if given and (
+            given[0]["seq"] >= seq > 0 or given[0]["seq"] == seq < 0 or (digest and given[0]["digest"] == digest)
+        ):
             return False
         self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
         return True
 
-    def forget_stable(self, instances: Iterable[str]) -> None:
-        """Forget what has been routed for the last time, unless the same instance can come again."""
-        if not self._overwrites:
-            self._forget(instances)
+    def given(self, destination: str, resources: Collection[str], instances: Collection[str]) -> set[str]:
+        """Return which of these instances, of these resources, a destination was given, as far as that is remembered.
 
-    def forget_deleted(self) -> None:
-        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
-        deleted = list(self._deleted)
-        here = set(still_here(self._loopback, deleted))
-        self._forget(each for each in deleted if each not in here)
-        for _ in deleted:
-            self._deleted.popleft()
+        A delivery that has ended is remembered for `KeepDoneDays`.
+        """
+        states = ("waiting", "sending", "done", "dead")
+        rows = WorkView(self._ledger).find(
+            Which(task=SEND, queue=destination, resources=[*resources, *instances], states=states)
+        )
+        found = {one for row in rows for one in json.loads(row["data"])["Instances"] or ()}
+        sql = "SELECT instance FROM given WHERE destination=? AND instance IN (SELECT value FROM json_each(?))"
+        found |= {row["instance"] for row in self._ledger.rows(sql, destination, json.dumps([*instances]))}
+        return found.intersection(instances)
+
+    def forget_routed(self) -> None:
+        """Forget what no level has still to route, unless the same instance can come again."""
+        if self._remembers and not self._overwrites:
+            self._ledger.run(FORGET_ROUTED)
+
+    def forget_deleted(self, instances: Iterable[str]) -> None:
+        """Forget instances that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
     def forget_numbers(self, place: int) -> None:
         """Forget the numbers beyond a place in the log of changes, which what comes from now on gets again."""
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
-
-    def _forget(self, instances: Iterable[str]) -> None:
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
 
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
@@ -4259,13 +4341,15 @@ class Assignment:
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
+        passed_over: PassedOver,
         arrivals: Arrivals,
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
+        self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
 
     def route(self) -> None:
@@ -4300,7 +4384,8 @@ class Assignment:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
-            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+            verdicts = self.verdicts(batch)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -4309,24 +4394,37 @@ class Assignment:
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):
                 return  # a person has just dropped it
-            sent_to: set[str] = set()
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
-                    if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
-                        sent_to.add(destination)
+            sent_to = self._add_rows(batch, verdicts, data["Instances"], earlier)
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            if data["Last"]:
-                self._sent.forget_stable(data["Instances"])
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _add_rows(
+        self,
+        batch: Batch,
+        verdicts: list[Verdict],
+        about: Mapping[str, Sequence[Any]],
+        earlier: Mapping[str, set[str]],
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of the batch, or were given it already."""
+        sent: dict[str, set[str]] = {}
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            for destination in verdict.destinations:
+                had = sent.setdefault(destination, set())
+                wanted = [one for one in self.may_go(destination, verdict.instances or (), batch.origins) if one not in had]
+                new = [one for one in wanted if self._sent.add(destination, one, about[one][0], about[one][2])]
+                new += earlier.get(destination, set()) - had
+                had.update(wanted, new)
+                if new:
+                    self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+        return {destination for destination, instances in sent.items() if instances}
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -4344,24 +4442,58 @@ class Assignment:
             }
         return Batch(level, resource, uid, instances, origins)
 
-    def _new_for(
-        self,
-        destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
-        origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def may_go(self, destination: str, instances: Iterable[str], origins: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Return which of these instances may go to a destination: not what came from it."""
         settings, found = self._destinations.known()[destination], []
-        for instance in wanted:
+        for instance in instances:
             origin = origins.get(instance, {})
             copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
             if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
                 continue
-            seq, _, digest = about[instance]
-            if self._sent.add(destination, instance, seq, digest):
-                found.append(instance)
+            found.append(instance)
         return found
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return {}, None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here - self._to_come(batch, here)
+        if not old:
+            return {}, before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found: dict[str, set[str]] = {name: set() for name in again}
+        for verdict in verdicts:
+            for name in again.intersection(verdict.destinations):
+                found[name] |= old.intersection(self.may_go(name, verdict.instances or (), whole.origins))
+        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -4954,17 +5086,22 @@ class Reports:
     ----------
     overwrites : the same instance can come again with another content.
     at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    remembered : the levels of what is remembered until it is deleted.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(
+        self, wake: threading.Event, *, overwrites: bool, at_once: bool, remembered: Collection[str] = ()
+    ) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
         self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted_instances: deque[str] = deque()
+        self.deleted: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._at_once = wake, at_once
+        levels = {*remembered, "Instance"} if overwrites else remembered
+        self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -4977,8 +5114,8 @@ class Reports:
             self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
             self._wake.set()
         elif event == "DELETED":
-            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
-                self.deleted_instances.append(resource)
+            if level in self._remembered:
+                self.deleted.append(resource)
         elif event == "NEW_INSTANCE":
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
@@ -5065,7 +5202,7 @@ class Intake:
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE
 
 
 class Engine:
@@ -5087,12 +5224,13 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
+        self._loopback = loopback
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
         overwrites = may_overwrite(context.configuration)
-        remembers = overwrites or settings.trigger == "Stored"
-        self._sent = SentInstances(
-            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
-        )
+        several_levels = len({rule.level for rule in context.rules}) > 1
+        remembers = overwrites or settings.trigger == "Stored" or several_levels
+        self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
+        self._passed_over = PassedOver(ledger)
         self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
@@ -5102,7 +5240,8 @@ class Engine:
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
-            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+            *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
+            *(reports.arrivals, self._deleter),
         )
         has = context.transport.has
         verifier = Verifier(has, loopback, context.wake) if has else None
@@ -5162,9 +5301,20 @@ class Engine:
             return
         self.jobs.reconcile()
         self.ledger.forget_finished(self._keep_done_days)
-        self._sent.forget_deleted()
+        self._sent.forget_routed()
+        self._forget_deleted()
         self._metrics.report()
         self._next_look = time.monotonic() + IDLE_SECONDS
+
+    def _forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._reports.deleted)
+        here = set(still_here(self._loopback, deleted))
+        gone = [each for each in deleted if each not in here]
+        self._sent.forget_deleted(gone)
+        self._passed_over.forget_deleted(gone)
+        for _ in deleted:
+            self._reports.deleted.popleft()
 
     def stop_deleting(self, seconds: float) -> None:
         """End the thread that deletes, and wait for it so long."""
@@ -5260,7 +5410,8 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        changing = changing_levels(self.rules)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, remembered=changing)
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -5556,10 +5707,9 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
             # A matcher is a user's code, and may need any stack.
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+            verdicts = in_a_thread(functools.partial(engine.assignment.verdicts, batch), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
@@ -5575,10 +5725,8 @@ class DestinationRoutes:
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
     def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        settings = self._forwarder.engine.destinations.known()[name]
-        came_from = self._forwarder.transport.came_from
-        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+        """Return how many would be sent there."""
+        return len(self._forwarder.engine.assignment.may_go(name, instances or (), batch.origins))
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

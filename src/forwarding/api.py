@@ -239,10 +239,9 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
             # A matcher is a user's code, and may need any stack.
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+            verdicts = in_a_thread(functools.partial(engine.assignment.verdicts, batch), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
@@ -258,10 +257,8 @@ class DestinationRoutes:
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
     def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        settings = self._forwarder.engine.destinations.known()[name]
-        came_from = self._forwarder.transport.came_from
-        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+        """Return how many would be sent there."""
+        return len(self._forwarder.engine.assignment.may_go(name, instances or (), batch.origins))
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

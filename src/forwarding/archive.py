@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from common.changes import PAGE
 from common.loopback import Loopback
+from forwarding.rules import LEVELS
 
 
 def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
@@ -14,3 +15,12 @@ def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
         body = {"Resources": resources[start : start + PAGE], "Short": True}
         here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
     return [resource for resource in resources if resource in here]
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found

@@ -6,16 +6,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from common.archive import instances_of
 from common.arrivals import Arrivals
-from common.changes import PAGE
+from common.changes import PAGE, not_handed_over
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
+from forwarding.archive import family_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
-from forwarding.routing import Batch, Router
+from forwarding.passed_over import PassedOver, changing_levels
+from forwarding.routing import Batch, Router, Verdict
 from forwarding.rows import Rows
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import NO_DESTINATION, ROUTE
@@ -33,13 +36,15 @@ class Assignment:
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
+        passed_over: PassedOver,
         arrivals: Arrivals,
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
+        self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
 
     def route(self) -> None:
@@ -74,7 +79,8 @@ class Assignment:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
-            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+            verdicts = self.verdicts(batch)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
@@ -83,24 +89,39 @@ class Assignment:
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):
                 return  # a person has just dropped it
-            sent_to: set[str] = set()
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
-                    if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
-                        sent_to.add(destination)
+            sent_to = self._add_rows(batch, verdicts, data["Instances"], earlier)
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
-            if data["Last"]:
-                self._sent.forget_stable(data["Instances"])
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _add_rows(
+        self,
+        batch: Batch,
+        verdicts: list[Verdict],
+        about: Mapping[str, Sequence[Any]],
+        earlier: Mapping[str, set[str]],
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of the batch, or were given it already."""
+        sent: dict[str, set[str]] = {}
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            for destination in verdict.destinations:
+                had = sent.setdefault(destination, set())
+                wanted = [
+                    one for one in self.may_go(destination, verdict.instances or (), batch.origins) if one not in had
+                ]
+                new = [one for one in wanted if self._sent.add(destination, one, about[one][0], about[one][2])]
+                new += earlier.get(destination, set()) - had
+                had.update(wanted, new)
+                if new:
+                    self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+        return {destination for destination, instances in sent.items() if instances}
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -118,21 +139,55 @@ class Assignment:
             }
         return Batch(level, resource, uid, instances, origins)
 
-    def _new_for(
-        self,
-        destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
-        origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def may_go(self, destination: str, instances: Iterable[str], origins: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Return which of these instances may go to a destination: not what came from it."""
         settings, found = self._destinations.known()[destination], []
-        for instance in wanted:
+        for instance in instances:
             origin = origins.get(instance, {})
             copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
             if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
                 continue
-            seq, _, digest = about[instance]
-            if self._sent.add(destination, instance, seq, digest):
-                found.append(instance)
+            found.append(instance)
         return found
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return {}, None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here - self._to_come(batch, here)
+        if not old:
+            return {}, before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found: dict[str, set[str]] = {name: set() for name in again}
+        for verdict in verdicts:
+            for name in again.intersection(verdict.destinations):
+                found[name] |= old.intersection(self.may_go(name, verdict.instances or (), whole.origins))
+        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}

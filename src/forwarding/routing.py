@@ -133,14 +133,22 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(self._from_origin(rule, batch) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -154,6 +162,12 @@ class Router:
             why = f"unknown destinations are left out: {', '.join(unknown)}"
             return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
         return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
 
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
