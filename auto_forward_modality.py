@@ -4199,11 +4199,9 @@ class SentInstances:
         if not self._remembers:
             return True
         sql = "SELECT * FROM given WHERE instance=? AND destination=?"
-        given = self._ledger.rows(sql, instance, destination)
-        if given and (
-            given[0]["seq"] >= seq > 0 or given[0]["seq"] == seq < 0 or (digest and given[0]["digest"] == digest)
-        ):
-            return False
+        for given in self._ledger.rows(sql, instance, destination):
+            if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
+                return False
         self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
         return True
 
@@ -4329,7 +4327,9 @@ class Assignment:
         for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
             for destination in verdict.destinations:
                 had = sent.setdefault(destination, set())
-                wanted = [one for one in self.may_go(destination, verdict.instances or (), batch.origins) if one not in had]
+                wanted = [
+                    one for one in self.may_go(destination, verdict.instances or (), batch.origins) if one not in had
+                ]
                 new = [one for one in wanted if self._sent.add(destination, one, about[one][0], about[one][2])]
                 new += earlier.get(destination, set()) - had
                 had.update(wanted, new)
@@ -4378,7 +4378,7 @@ class Assignment:
         before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
         again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
         here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
-        old = here - self._to_come(batch, here)
+        old = here and here - self._to_come(batch, here)
         if not old:
             return {}, before | left_out
         data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}

@@ -164,7 +164,7 @@ class Assignment:
         before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
         again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
         here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
-        old = here - self._to_come(batch, here)
+        old = here and here - self._to_come(batch, here)
         if not old:
             return {}, before | left_out
         data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}

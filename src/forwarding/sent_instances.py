@@ -43,11 +43,9 @@ class SentInstances:
         if not self._remembers:
             return True
         sql = "SELECT * FROM given WHERE instance=? AND destination=?"
-        given = self._ledger.rows(sql, instance, destination)
-        if given and (
-            given[0]["seq"] >= seq > 0 or given[0]["seq"] == seq < 0 or (digest and given[0]["digest"] == digest)
-        ):
-            return False
+        for given in self._ledger.rows(sql, instance, destination):
+            if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
+                return False
         self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
         return True
 

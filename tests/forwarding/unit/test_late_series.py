@@ -149,9 +149,7 @@ def arrive(forwarding: Forwarding) -> Arrive:
 
     def become_stable(study: str, level: str = "Study") -> None:
         name = study if level == "Study" else f"{study}-5e"
-        last = forwarding.rest.changes[-1]
-        entry = {"Seq": last["Seq"] + 1, "ChangeType": f"Stable{level}", "ResourceType": level, "ID": name}
-        forwarding.rest.changes.append({**last, **entry})
+        forwarding.rest._log(f"Stable{level}", level, name)
         forwarding.script.change(f"STABLE_{level.upper()}", name, level.upper())
 
     def receive(study: str, *instances: str) -> None:
@@ -217,6 +215,27 @@ def test_what_was_routed_at_both_levels_is_not_remembered(source: Any, forwardin
     assert remembered() == ["i1"]
     arrive("i2")
     assert remembered() == []
+
+
+def test_what_one_level_could_not_route_for_a_while_is_not_sent_a_second_time(
+    forwarding: Forwarding, tmp_path: Any
+) -> None:
+    (tmp_path / "m.py").write_text(
+        "from pathlib import Path\ndef f(_):\n    return Path(__file__).with_name('to').read_text()\n"
+    )
+    forwarding.start(Rules=[{"Name": "mine", "Matcher": "m.py:f"}, LEVELS[1]])
+    forwarding.rest.receive(A1, "i1")
+    forwarding.rest._log("StableSeries", "Series", f"{A1}-5e")
+    forwarding.rest.become_stable(A1)
+    forwarding.turn()
+    end_all(forwarding)
+    for _ in range(3):
+        forwarding.turn(10)  # what is routed at every level is forgotten
+    (tmp_path / "to").write_text("PACS")
+    forwarding.turn(40)
+    end_all(forwarding)
+    assert forwarding.sent() == [["i1"]]
+    assert set(forwarding.states()) == {"done"}
 
 
 def test_what_another_level_has_sent_is_not_sent_by_a_rule_that_begins_to_match(
