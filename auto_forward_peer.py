@@ -4329,6 +4329,14 @@ class SentInstances:
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
 
 
+class Share(NamedTuple):
+    """What goes to a destination."""
+
+    destination: str
+    priority: int
+    instances: set[str]
+
+
 class Assignment:
     """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
 
@@ -4383,6 +4391,7 @@ class Assignment:
         try:
             batch = self.batch_of(data, row["subject"])
             verdicts = self.verdicts(batch)
+            shares = self._shares(batch, verdicts)
             earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
@@ -4392,7 +4401,7 @@ class Assignment:
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):
                 return  # a person has just dropped it
-            sent_to = self._add_rows(batch, verdicts, data["Instances"], earlier)
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier)
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
@@ -4404,27 +4413,31 @@ class Assignment:
             if self._deleter:
                 self._deleter.delivered(batch.resource)
 
-    def _add_rows(
-        self,
-        batch: Batch,
-        verdicts: list[Verdict],
-        about: Mapping[str, Sequence[Any]],
-        earlier: Mapping[str, set[str]],
-    ) -> set[str]:
-        """Add the rows of what is sent; return the destinations that get some of the batch, or were given it already."""
-        sent: dict[str, set[str]] = {}
+    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
+        had: dict[str, set[str]] = {}
+        found = []
         for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
-            for destination in verdict.destinations:
-                had = sent.setdefault(destination, set())
-                wanted = [
-                    one for one in self.may_go(destination, verdict.instances or (), batch.origins) if one not in had
-                ]
-                new = [one for one in wanted if self._sent.add(destination, one, about[one][0], about[one][2])]
-                new += earlier.get(destination, set()) - had
-                had.update(wanted, new)
-                if new:
-                    self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
-        return {destination for destination, instances in sent.items() if instances}
+            for name in verdict.destinations:
+                some = self.may_go(name, verdict.instances or (), batch.origins) - had.setdefault(name, set())
+                had[name] |= some
+                found.append(Share(name, verdict.rule.priority, some))
+        return found
+
+    def _add_rows(
+        self, batch: Batch, shares: Iterable[Share], about: Mapping[str, Sequence[Any]], earlier: Mapping[str, set[str]]
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
+        sent_to: set[str] = set()
+        for name, priority, instances in shares:
+            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
+            if name not in sent_to:
+                new |= earlier.get(name, set())
+            if new:
+                self._rows.add(batch.level, batch.resource, name, sorted(new), priority)
+            if new or instances:
+                sent_to.add(name)
+        return sent_to
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -4446,15 +4459,15 @@ class Assignment:
         """Return what each rule says of a batch."""
         return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
 
-    def may_go(self, destination: str, instances: Iterable[str], origins: Mapping[str, Mapping[str, str]]) -> list[str]:
+    def may_go(self, destination: str, instances: Iterable[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
         """Return which of these instances may go to a destination: not what came from it."""
-        settings, found = self._destinations.known()[destination], []
+        settings, found = self._destinations.known()[destination], set[str]()
         for instance in instances:
             origin = origins.get(instance, {})
             copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
             if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
                 continue
-            found.append(instance)
+            found.add(instance)
         return found
 
     def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
@@ -4476,7 +4489,7 @@ class Assignment:
         found: dict[str, set[str]] = {name: set() for name in again}
         for verdict in verdicts:
             for name in again.intersection(verdict.destinations):
-                found[name] |= old.intersection(self.may_go(name, verdict.instances or (), whole.origins))
+                found[name] |= old & self.may_go(name, verdict.instances or (), whole.origins)
         found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
         return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
 

@@ -331,7 +331,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "some - self._sent.given(name, family, some)": "some",
         "self._to_come(batch, here)": "set(batch.instances or ())",
         "return waiting | not_handed_over(self._ledger, batch.level, instances)": "return waiting",
-        "if one not in had": "",
+        "- had.setdefault(name, set())": "- set(had.setdefault(name, set()) and ())",
         "| (self._left_out(whole, verdicts) & again)": "",
         "before | left_out\n": "before\n",
     },

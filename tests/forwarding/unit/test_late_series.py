@@ -163,9 +163,13 @@ def arrive(forwarding: Forwarding) -> Arrive:
         receive(other, f"i-{other}")
         become_stable(other, "Series")
         eventually(lambda: [f"i-{other}"] in forwarding.sent())
-        for job in list(forwarding.rest.jobs):
-            forwarding.end(job)
-        eventually(lambda: not {"waiting", "sending"}.intersection(forwarding.states()))
+        eventually(all_has_ended)
+
+    def all_has_ended() -> bool:
+        for job, content in list(forwarding.rest.jobs.items()):
+            if content["State"] == "Pending":
+                forwarding.end(job)
+        return not {"waiting", "sending"}.intersection(forwarding.states())
 
     def arrive(*instances: str, levels: tuple[str, ...] = ("Series", "Study")) -> None:
         receive(A1, *instances)
