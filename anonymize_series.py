@@ -98,9 +98,12 @@ def orthanc_identifier(*values: str) -> str:
     """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
 
     As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
     """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 
@@ -3509,7 +3512,8 @@ class Arrivals:
         # Half the time of GetInstanceSimplifiedJson.
         short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
         tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
@@ -3583,12 +3587,29 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
+    if not (rule.sop_classes or rule.transfer_syntaxes):
+        return instances
+    taken = batch.origins if instances is None else instances
+    return tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+
+
 def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
     """Return what is left of a batch; None stands for all of it."""
     gone = set(taken or ())
     left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
     origins = {one: batch.origins[one] for one in left if one in batch.origins}
     return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -3673,19 +3694,25 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(_of_kind(rule, batch, self._from_origin(rule, batch)) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.sop_classes or rule.transfer_syntaxes:
-            taken = batch.origins if instances is None else instances
-            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
-            if not instances:
-                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
+        instances = _of_kind(rule, batch, instances)
+        if (rule.sop_classes or rule.transfer_syntaxes) and not instances:
+            return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -3704,6 +3731,12 @@ class Router:
         names = [name for name in names if name not in unknown]
         return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
+
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
         try:
@@ -3715,10 +3748,11 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
             return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
@@ -3839,7 +3873,8 @@ class Feed:
     def on_event(self, change: str, resource: str) -> None:
         """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -3971,6 +4006,12 @@ def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
     sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
     return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:

@@ -2273,7 +2273,8 @@ class Arrivals:
         # Half the time of GetInstanceSimplifiedJson.
         short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
         tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)

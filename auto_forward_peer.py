@@ -1555,9 +1555,12 @@ def orthanc_identifier(*values: str) -> str:
     """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
 
     As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
-    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    1.10.1 to 1.13.0). Checked for plain ASCII values; others Orthanc hashes in its own encoding. It strips what is behind a
+    value, and what is in front of a UID: " P1" and "P1" are two patients.
     """
-    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    patient, *uids = values
+    text = "|".join((patient.rstrip(" \0"), *(uid.strip(" \0") for uid in uids)))
+    digest = hashlib.sha1(text.encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
 
 
@@ -2881,7 +2884,8 @@ class Feed:
     def on_event(self, change: str, resource: str) -> None:
         """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -3013,6 +3017,12 @@ def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
     sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
     return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
@@ -4541,7 +4551,7 @@ class Rows:
 # ---- src/forwarding/alternates.py: Another way when a destination is down: what waits for it goes to the first of its alternates that answers.
 
 
-LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
+ALTERNATES_LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
 ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
 
 
@@ -4556,7 +4566,7 @@ class AlternateProbe:
     def has_answered(self) -> bool:
         """Return whether it has answered of late; ask it if that is due."""
         now = time.monotonic()
-        if not self._thread.is_alive() and now - self._asked >= LOOK_SECONDS:
+        if not self._thread.is_alive() and now - self._asked >= ALTERNATES_LOOK_SECONDS:
             self._asked = now
             self._thread = threading.Thread(target=self._ask, name=f"probes {self._name}", daemon=True)
             self._thread.start()
@@ -4597,7 +4607,7 @@ class Alternates:
                 continue
             answering = {alternate for alternate in alternates if self._answers(alternate)}
             if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
-                self._next_look = time.monotonic() + LOOK_SECONDS
+                self._next_look = time.monotonic() + ALTERNATES_LOOK_SECONDS
                 self._move(name, answering)
 
     def _may_be_sent_to(self, name: str) -> bool:
@@ -4636,6 +4646,7 @@ class Alternates:
         data = json.loads(row["data"])
         data.pop("Suspect", None)  # what the other refused, this one may take
         entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
+        data["MovedFrom"] = [*data.get("MovedFrom", []), row["queue"]]
         data["History"] = [*data.get("History", []), entry][-HISTORY:]
         self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
         if self._deleter:
@@ -4667,6 +4678,38 @@ def target_of(
         return None
     wanted = data.get("Alternates") or of_section.get(row["queue"], ())
     return next((name for name in wanted if name in answering), None)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the metadata of those of these instances that were not deleted."""
+    return {
+        found["ID"]: found.get("Metadata", {})
+        for start in range(0, len(instances), PAGE)
+        for found in loopback.post(
+            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
+        )
+    }
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found
 
 
 # ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
@@ -4705,7 +4748,8 @@ class Arrivals:
         # Half the time of GetInstanceSimplifiedJson.
         short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
         tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
-        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        # As they are here, with leading spaces: Orthanc's identifiers are made of that.
+        uids = tuple(str(tags.get(tag) or "") for tag in UID_TAGS)
         values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
         origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
         key = (uids, origin)
@@ -4746,27 +4790,160 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+# ---- src/forwarding/addresses.py: The addresses of hosts: looked up in threads of their own, since DNS may take long, and remembered for a while.
 
 
-def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
-    """Return those of these resources that were not deleted, in their order."""
-    here: set[str] = set()
-    for start in range(0, len(resources), PAGE):
-        body = {"Resources": resources[start : start + PAGE], "Short": True}
-        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
-    return [resource for resource in resources if resource in here]
+ADDRESSES_COUNT_SECONDS = 300.0  # until a host is looked up again
+LOOK_UP_AGAIN_SECONDS = 60.0  # after a look-up that found nothing
+LOOK_SECONDS = 0.1  # between looks whether it has ended
 
 
-def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """Return the metadata of those of these instances that were not deleted."""
-    return {
-        found["ID"]: found.get("Metadata", {})
-        for start in range(0, len(instances), PAGE)
-        for found in loopback.post(
-            "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
-        )
-    }
+class Host:
+    """The addresses of one host. If it can't be looked up any more, the last ones count.
+
+    Parameters
+    ----------
+    stopping : nobody waits for a look-up any more.
+    """
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self.name, self._stopping = name, stopping
+        self._addresses: frozenset[str] = frozenset()
+        self._starting, self._thread, self._next = threading.Lock(), threading.Thread(), 0.0
+
+    def addresses(self, wait: float) -> frozenset[str]:
+        """Return its addresses, after at most so many seconds; none: they are not known."""
+        with self._starting:
+            if not self._thread.is_alive() and time.monotonic() >= self._next:
+                self._thread = threading.Thread(target=self._look_up, name=f"looks up {self.name}", daemon=True)
+                self._thread.start()
+            looking_up = self._thread
+        for _ in range(round(wait / LOOK_SECONDS)):
+            if not looking_up.is_alive() or self._stopping.is_set():
+                break
+            looking_up.join(LOOK_SECONDS)
+        return self._addresses
+
+    def _look_up(self) -> None:
+        try:
+            found = socket.getaddrinfo(self.name, None)
+        except (OSError, UnicodeError):  # UnicodeError: it can't be the name of a host
+            self._next = time.monotonic() + LOOK_UP_AGAIN_SECONDS
+            return
+        self._addresses = frozenset(plain_address(str(each[4][0])) for each in found)
+        self._next = time.monotonic() + ADDRESSES_COUNT_SECONDS
+
+
+def plain_address(address: str) -> str:
+    """Return an address in the form in which it is compared: of IPv4 where it is one, without the name of an interface."""
+    return address.lower().removeprefix("::ffff:").partition("%")[0]
+
+
+# ---- src/forwarding/loops.py: What came from a destination itself: it is not sent back there.
+
+
+LOOK_UP_SECONDS = 10.0  # for which the forwarder's thread waits for DNS, before the sender's AE title alone decides
+LOOK_UP_IN_ROUTE_SECONDS = 1.0
+NOT_SENT_BACK = "not sent back to "  # in the ledger's numbers, before the name of a destination
+
+
+class Loops:
+    """Finds what came from a destination itself: its sender had the destination's AE title, and an address of its host.
+
+    The AE title alone says little: many Orthancs are called ORTHANC. It decides where no address is known.
+    """
+
+    def __init__(self, context: Context, destinations: Destinations) -> None:
+        self._name, self._ledger, self._transport = context.name, context.ledger, context.transport
+        self._options, self._destinations = context.settings.destination_options, destinations
+        self._stopping = context.stopping
+        self._hosts: dict[str, Host] = {}
+        self._warned = set[tuple[str, str]]()
+
+    def came_from(self, name: str, origins: Mapping[str, Mapping[str, str]], wait: float) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        entry = self._destinations.last_entry(name)
+        if entry is None:
+            return set()
+        titled = {
+            instance: plain_address(origin.get("RemoteIP", ""))
+            for instance, origin in origins.items()
+            if self._transport.came_from(origin, entry)
+        }
+        addresses = self._addresses(name, entry, wait) if any(titled.values()) else frozenset[str]()
+        own = {instance for instance, ip in titled.items() if not ip or not addresses or ip in addresses}
+        if others := sorted({ip for instance, ip in titled.items() if instance not in own}):
+            host = f"{one_line(str(entry['Host']))} ({', '.join(sorted(addresses))})"
+            text = f"what has the AE title of {name}, but comes from {others[0]} and not from {host}, is sent to {name}"
+            self._warn_once(name, "elsewhere", text)
+        return own
+
+    def count(self, instances: Mapping[str, Collection[str]]) -> None:
+        """Count what is not sent back, by destination: inside the transaction in which that is decided."""
+        for name, number in ((name, len(some)) for name, some in instances.items() if some):
+            key = f"{NOT_SENT_BACK}{name}"
+            self._ledger.set_value(key, self._ledger.get_value(key) + number)
+            text = f"what came from {name} itself is not sent back to it; the status counts it (NotSentBack)"
+            self._warn_once(name, "itself", text)
+
+    def totals(self) -> dict[str, int]:
+        """Return how many instances were not sent back, by destination."""
+        rows = self._ledger.rows("SELECT name, value FROM state WHERE name LIKE ? ORDER BY name", f"{NOT_SENT_BACK}%")
+        return {row["name"].removeprefix(NOT_SENT_BACK): row["value"] for row in rows}
+
+    def _addresses(self, name: str, entry: Mapping[str, Any], wait: float) -> frozenset[str]:
+        """Return the addresses of a destination; an option may send to another host than its entry names."""
+        options = self._options.get(name)
+        hosts = sorted({str(entry["Host"]), str((options.options if options else {}).get("Host", entry["Host"]))})
+        known = [self._hosts.setdefault(host, Host(host, self._stopping)).addresses(wait) for host in hosts]
+        found = frozenset[str]().union(*known)
+        if not found:
+            text = f"no address of {one_line(', '.join(hosts))} is known: what has the AE title of {name} counts as from there"
+            self._warn_once(name, "unknown", text)
+        return found
+
+    def _warn_once(self, name: str, what: str, text: str) -> None:
+        if (name, what) not in self._warned and not self._stopping.is_set():
+            self._warned.add((name, what))
+            orthanc.LogWarning(f"{self._name}: {text}")
+
+
+# ---- src/forwarding/passed_over.py: Which destinations did not get all of what came before, since no rule chose them: one may do so when more of it comes.
+
+
+PASSED_OVER_TABLE = """
+CREATE TABLE IF NOT EXISTS passed_over(resource TEXT PRIMARY KEY, destinations TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+def changing_levels(rules: Iterable[Rule]) -> set[str]:
+    """Return the levels at which what a rule says of a resource may be another when more of it has come."""
+    return {rule.level for rule in rules if rule.query or rule.matcher}
+
+
+class PassedOver:
+    """The destinations that were passed over, by resource: as long as it is here."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def of(self, resource: str) -> set[str]:
+        """Return the destinations that have not been given all of a resource."""
+        rows = self._ledger.rows("SELECT destinations FROM passed_over WHERE resource=?", resource)
+        return set(json.loads(rows[0]["destinations"])) if rows else set()
+
+    def note(self, resource: str, destinations: Collection[str]) -> None:
+        """Write down which they are now."""
+        if destinations:
+            names = json.dumps(sorted(destinations))
+            self._ledger.run("INSERT OR REPLACE INTO passed_over VALUES(?,?)", resource, names)
+        else:
+            self._ledger.run("DELETE FROM passed_over WHERE resource=?", resource)
+
+    def forget_deleted(self, resources: Iterable[str]) -> None:
+        """Forget resources that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM passed_over WHERE resource=?", [(each,) for each in resources])
 
 
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
@@ -4802,12 +4979,29 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
+    if not (rule.sop_classes or rule.transfer_syntaxes):
+        return instances
+    taken = batch.origins if instances is None else instances
+    return tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+
+
 def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
     """Return what is left of a batch; None stands for all of it."""
     gone = set(taken or ())
     left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
     origins = {one: batch.origins[one] for one in left if one in batch.origins}
     return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -4892,19 +5086,25 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(_of_kind(rule, batch, self._from_origin(rule, batch)) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.sop_classes or rule.transfer_syntaxes:
-            taken = batch.origins if instances is None else instances
-            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
-            if not instances:
-                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
+        instances = _of_kind(rule, batch, instances)
+        if (rule.sop_classes or rule.transfer_syntaxes) and not instances:
+            return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -4923,6 +5123,12 @@ class Router:
         names = [name for name in names if name not in unknown]
         return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
+
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
         try:
@@ -4934,10 +5140,11 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
             return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:
@@ -4956,12 +5163,18 @@ class Router:
 # ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
 
 
-# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
-# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+# Which instance, at which Seq and with which content, was given to a destination: until it is routed for the last time at
+# every level (trigger Stored, rules of several levels), and as long as it is here where the same instance can come again
+# (OverwriteInstances).
 GIVEN_TABLE = """
 CREATE TABLE IF NOT EXISTS given(
     destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+FORGET_ROUTED = f"""
+DELETE FROM given WHERE NOT EXISTS (
+    SELECT 1 FROM arrived WHERE level IN ('Patient','Study','Series') AND arrived.instance=given.instance)
+AND instance NOT IN (SELECT key FROM work, json_each(work.data, '$.Instances') WHERE task='{ROUTE}')
 """
 
 
@@ -4972,52 +5185,68 @@ class SentInstances:
     ----------
     remembers : something may come to a destination twice; else nothing is written down.
     overwrites : the same instance can come again with another content: it is remembered as long as it is here.
-    deleted : identifiers of instances that were deleted, as callbacks report them.
     """
 
-    def __init__(
-        self, ledger: Ledger, loopback: Loopback, *, remembers: bool, overwrites: bool, deleted: deque[str]
-    ) -> None:
-        self._ledger, self._loopback, self._deleted = ledger, loopback, deleted
-        self._remembers, self._overwrites = remembers, overwrites
+    def __init__(self, ledger: Ledger, *, remembers: bool, overwrites: bool) -> None:
+        self._ledger, self._remembers, self._overwrites = ledger, remembers, overwrites
 
     def add(self, destination: str, instance: str, seq: int, digest: str) -> bool:
-        """Note that a destination gets an instance; return False if it was given the same already."""
+        """Note that a destination gets an instance; return False if it was given the same already.
+
+        Numbers of the log of changes rise. A negative one is of one arrival (Reconcile is false), 0 says nothing.
+        """
         if not self._remembers:
             return True
         sql = "SELECT * FROM given WHERE instance=? AND destination=?"
-        given = self._ledger.rows(sql, instance, destination)
-        if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
-            return False
+        for given in self._ledger.rows(sql, instance, destination):
+            if given["seq"] >= seq > 0 or given["seq"] == seq < 0 or (digest and given["digest"] == digest):
+                return False
         self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
         return True
 
-    def forget_stable(self, instances: Iterable[str]) -> None:
-        """Forget what has been routed for the last time, unless the same instance can come again."""
-        if not self._overwrites:
-            self._forget(instances)
+    def given(self, destination: str, resources: Collection[str], instances: Collection[str]) -> set[str]:
+        """Return which of these instances, of these resources, a destination was given, as far as that is remembered.
 
-    def forget_deleted(self) -> None:
-        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
-        deleted = list(self._deleted)
-        here = set(still_here(self._loopback, deleted))
-        self._forget(each for each in deleted if each not in here)
-        for _ in deleted:
-            self._deleted.popleft()
+        A delivery that has ended is remembered for `KeepDoneDays`.
+        """
+        states = ("waiting", "sending", "done", "dead")
+        rows = WorkView(self._ledger).find(Which(task=SEND, resources=[*resources, *instances], states=states))
+        # What went to an alternate instead does not go to the destination too.
+        about = [(row["queue"], json.loads(row["data"])) for row in rows]
+        mine = [data for queue, data in about if destination in (queue, *data.get("MovedFrom", ()))]
+        found = {one for data in mine for one in data["Instances"] or ()}
+        sql = "SELECT instance FROM given WHERE destination=? AND instance IN (SELECT value FROM json_each(?))"
+        found |= {row["instance"] for row in self._ledger.rows(sql, destination, json.dumps([*instances]))}
+        return found.intersection(instances)
+
+    def forget_routed(self) -> None:
+        """Forget what no level has still to route, unless the same instance can come again."""
+        if self._remembers and not self._overwrites:
+            self._ledger.run(FORGET_ROUTED)
+
+    def forget_deleted(self, instances: Iterable[str]) -> None:
+        """Forget instances that were deleted."""
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
     def forget_numbers(self, place: int) -> None:
         """Forget the numbers beyond a place in the log of changes, which what comes from now on gets again."""
         self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
-
-    def _forget(self, instances: Iterable[str]) -> None:
-        with self._ledger.transaction() as db:
-            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
 
 
 # ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
 
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 class Assignment:
@@ -5030,13 +5259,16 @@ class Assignment:
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
+        passed_over: PassedOver,
         arrivals: Arrivals,
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
+        self.loops = Loops(context, destinations)
+        self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
@@ -5072,35 +5304,65 @@ class Assignment:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
-            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+            verdicts = self.verdicts(batch)
+            shares = self._shares(batch, verdicts)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
         with self._ledger.transaction():
-            if not self._work.remove(row["id"]):
-                return  # a person has just dropped it
-            sent_to: set[str] = set()
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
-                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
-                    if new:
-                        rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
-                        alternates = rule.alternates.get(destination, ())
-                        self._rows.add(batch.level, batch.resource, destination, new, rule.priority, alternates)
-                        sent_to.add(destination)
+            if self._stopping.is_set() or not self._work.remove(row["id"]):
+                return  # nobody waited for DNS; or a person has just dropped it
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier)
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._sent.forget_stable(data["Instances"])
+                self._count_own(shares)
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
+        had: dict[str, set[str]] = {}
+        found = []
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+            for name in verdict.destinations:
+                own = self.own_of(name, verdict.instances or (), batch.origins)
+                some = self.may_go(verdict, own, batch.origins)
+                found.append(Share(name, rule, some - had.setdefault(name, set()), own))
+                had[name] |= some
+        return found
+
+    def _add_rows(
+        self, batch: Batch, shares: Iterable[Share], about: Mapping[str, Sequence[Any]], earlier: Mapping[str, set[str]]
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
+        sent_to: set[str] = set()
+        for name, rule, instances, _ in shares:
+            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
+            if name not in sent_to:
+                new |= earlier.get(name, set())
+            if new:
+                alternates = rule.alternates.get(name, ())
+                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, alternates)
+            if new or instances:
+                sent_to.add(name)
+        return sent_to
+
+    def _count_own(self, shares: Iterable[Share]) -> None:
+        own: dict[str, set[str]] = {}
+        for share in shares:
+            own.setdefault(share.destination, set()).update(share.own)
+        self.loops.count(own)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -5116,25 +5378,65 @@ class Assignment:
         origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
-    def _new_for(
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def own_of(
         self,
         destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
+        instances: Iterable[str],
         origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
-        entry, found = self._destinations.last_entry(destination), []
-        for instance in wanted:
-            origin = origins.get(instance, {})
-            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
-            came_from_there = entry and self._transport.came_from(origin, entry)
-            if came_from_there or (copy and self._settings.skip_modified):
-                continue
-            seq, _, digest = about[instance]
-            if self._sent.add(destination, instance, seq, digest):
-                found.append(instance)
-        return found
+        wait: float = LOOK_UP_SECONDS,
+    ) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        return self.loops.came_from(destination, origins, wait).intersection(instances)
+
+    def may_go(self, verdict: Verdict, own: Collection[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Return what a rule sends to a destination, from which `own` came: with SkipModified no copies."""
+        instances = set(verdict.instances or ()).difference(own)
+        if not self._settings.skip_modified:
+            return instances
+        return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return {}, None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here and here - self._to_come(batch, here)
+        if not old:
+            return {}, before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found: dict[str, set[str]] = {name: set() for name in again}
+        for verdict in verdicts:
+            for name in again.intersection(verdict.destinations):
+                own = self.own_of(name, verdict.instances or (), whole.origins)
+                found[name] |= old & self.may_go(verdict, own, whole.origins)
+        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -5878,17 +6180,22 @@ class Reports:
     ----------
     overwrites : the same instance can come again with another content.
     at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    remembered : the levels of what is remembered until it is deleted.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(
+        self, wake: threading.Event, *, overwrites: bool, at_once: bool, remembered: Collection[str] = ()
+    ) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
         self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted_instances: deque[str] = deque()
+        self.deleted: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._at_once = wake, at_once
+        levels = {*remembered, "Instance"} if overwrites else remembered
+        self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -5901,8 +6208,8 @@ class Reports:
             self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
             self._wake.set()
         elif event == "DELETED":
-            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
-                self.deleted_instances.append(resource)
+            if level in self._remembered:
+                self.deleted.append(resource)
         elif event == "NEW_INSTANCE":
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
@@ -5989,7 +6296,7 @@ class Intake:
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE
 
 
 class Engine:
@@ -6011,13 +6318,13 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        aets = AeTitles(context.configuration)
+        self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
-        remembers = overwrites or settings.trigger == "Stored"
-        self._sent = SentInstances(
-            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
-        )
+        several_levels = len({rule.level for rule in context.rules}) > 1
+        remembers = overwrites or settings.trigger == "Stored" or several_levels
+        self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
+        self._passed_over = PassedOver(ledger)
         self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
@@ -6027,7 +6334,8 @@ class Engine:
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
-            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+            *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
+            *(reports.arrivals, self._deleter),
         )
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
@@ -6089,9 +6397,20 @@ class Engine:
             return
         self.jobs.reconcile()
         self.ledger.forget_finished(self._keep_done_days)
-        self._sent.forget_deleted()
+        self._sent.forget_routed()
+        self._forget_deleted()
         self._metrics.report()
         self._next_look = time.monotonic() + IDLE_SECONDS
+
+    def _forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._reports.deleted)
+        here = set(still_here(self._loopback, deleted))
+        gone = [each for each in deleted if each not in here]
+        self._sent.forget_deleted(gone)
+        self._passed_over.forget_deleted(gone)
+        for _ in deleted:
+            self._reports.deleted.popleft()
 
     def stop_deleting(self, seconds: float) -> None:
         """End the thread that deletes, and wait for it so long."""
@@ -6189,7 +6508,8 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        changing = changing_levels(self.rules)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, remembered=changing)
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -6350,8 +6670,9 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the number of rows in each state, the last error, and how much was not sent back to whom."""
+        engine = self._forwarder.engine
+        return {"Totals": engine.ledger.totals(), "NotSentBack": engine.assignment.loops.totals()}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:
@@ -6486,29 +6807,31 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
             # A matcher is a user's code, and may need any stack.
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+            verdicts = in_a_thread(functools.partial(engine.assignment.verdicts, batch), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
             raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
-        rules = [
-            {
-                "Name": verdict.rule.name,
-                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
-                "Why": verdict.why,
-            }
-            for verdict in verdicts
-        ]
+        rules = [self._tested(verdict, batch) for verdict in verdicts]
         return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
 
-    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
-        """Return how many would be sent there: not what came from it."""
-        entry = self._forwarder.engine.destinations.last_entry(name)
-        came_from = self._forwarder.transport.came_from
-        return sum(not (entry and came_from(batch.origins.get(one, {}), entry)) for one in instances or ())
+    def _tested(self, verdict: Verdict, batch: Batch) -> dict[str, Any]:
+        """Return how many instances a rule would send where: not those that came from there."""
+        assignment, wanted = self._forwarder.engine.assignment, verdict.instances or ()
+        own = {
+            name: assignment.own_of(name, wanted, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
+            for name in verdict.destinations
+        }
+        itself = [f"{len(found)} of {len(wanted)} came from {name} itself" for name, found in own.items() if found]
+        return {
+            "Name": verdict.rule.name,
+            "Destinations": {
+                name: len(assignment.may_go(verdict, found, batch.origins)) for name, found in own.items()
+            },
+            "Why": "; ".join([verdict.why, *itself]),
+        }
 
 
 def _shown_rule(rule: Rule) -> dict[str, Any]:

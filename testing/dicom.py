@@ -38,7 +38,8 @@ def orthanc_identifier(*values: str) -> str:
     >>> orthanc_identifier("PATIENT")
     '31dd36e5-b4f31a4b-fce3ea31-2e81ef92-ff07ed5d'
     """
-    digest = hashlib.sha1("|".join(value.strip() for value in values).encode()).hexdigest()
+    patient, *uids = values  # in front of a PatientID, Orthanc keeps spaces
+    digest = hashlib.sha1("|".join((patient.rstrip(), *(each.strip() for each in uids))).encode()).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 

@@ -96,7 +96,8 @@ class Feed:
     def on_event(self, change: str, resource: str) -> None:
         """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
         if not self._reconcile and change == "NewInstance":
-            self._arrive([(resource, 0)])
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
         elif not self._reconcile and change.removeprefix("Stable") in self._levels:
             self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
 
@@ -228,6 +229,12 @@ def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
     """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
     sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
     return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
 
 
 def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:

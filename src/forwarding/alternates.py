@@ -18,7 +18,7 @@ from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.rows import HISTORY
 
-LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
+ALTERNATES_LOOK_SECONDS = 10.0  # between two looks at what could be moved, and between two probes of an alternate
 ANSWER_COUNTS_SECONDS = 30.0  # after which an answer of an alternate says nothing any more
 
 
@@ -33,7 +33,7 @@ class AlternateProbe:
     def has_answered(self) -> bool:
         """Return whether it has answered of late; ask it if that is due."""
         now = time.monotonic()
-        if not self._thread.is_alive() and now - self._asked >= LOOK_SECONDS:
+        if not self._thread.is_alive() and now - self._asked >= ALTERNATES_LOOK_SECONDS:
             self._asked = now
             self._thread = threading.Thread(target=self._ask, name=f"probes {self._name}", daemon=True)
             self._thread.start()
@@ -74,7 +74,7 @@ class Alternates:
                 continue
             answering = {alternate for alternate in alternates if self._answers(alternate)}
             if answering and time.monotonic() >= self._next_look and self._ledger.queues("waiting").get(name):
-                self._next_look = time.monotonic() + LOOK_SECONDS
+                self._next_look = time.monotonic() + ALTERNATES_LOOK_SECONDS
                 self._move(name, answering)
 
     def _may_be_sent_to(self, name: str) -> bool:
@@ -113,6 +113,7 @@ class Alternates:
         data = json.loads(row["data"])
         data.pop("Suspect", None)  # what the other refused, this one may take
         entry = {"At": utc(), "Error": f"{self._reason(row['queue'])}: it goes to {to} instead"}
+        data["MovedFrom"] = [*data.get("MovedFrom", []), row["queue"]]
         data["History"] = [*data.get("History", []), entry][-HISTORY:]
         self._work.change(number, queue=to, data=data, attempts=0, next_attempt=0, created=time.time())
         if self._deleter:

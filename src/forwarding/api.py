@@ -242,10 +242,9 @@ class DestinationRoutes:
         found = instances_of(self._forwarder.loopback, level, resource)
         data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
         batch = engine.assignment.batch_of(data, resource)
-        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
         try:
             # A matcher is a user's code, and may need any stack.
-            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+            verdicts = in_a_thread(functools.partial(engine.assignment.verdicts, batch), "rules/test")
         except LoopbackError:
             raise
         except Exception as error:
@@ -255,15 +254,17 @@ class DestinationRoutes:
 
     def _tested(self, verdict: Verdict, batch: Batch) -> dict[str, Any]:
         """Return how many instances a rule would send where: not those that came from there."""
-        loops, wanted = self._forwarder.engine.assignment.loops, set(verdict.instances or ())
+        assignment, wanted = self._forwarder.engine.assignment, verdict.instances or ()
         own = {
-            name: wanted & loops.came_from(name, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
+            name: assignment.own_of(name, wanted, batch.origins, LOOK_UP_IN_ROUTE_SECONDS)
             for name in verdict.destinations
         }
         itself = [f"{len(found)} of {len(wanted)} came from {name} itself" for name, found in own.items() if found]
         return {
             "Name": verdict.rule.name,
-            "Destinations": {name: len(wanted - found) for name, found in own.items()},
+            "Destinations": {
+                name: len(assignment.may_go(verdict, found, batch.origins)) for name, found in own.items()
+            },
             "Why": "; ".join([verdict.why, *itself]),
         }
 

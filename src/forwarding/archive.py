@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from common.changes import PAGE
 from common.loopback import Loopback
+from forwarding.rules import LEVELS
 
 
 def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
@@ -25,3 +26,12 @@ def metadata_of(loopback: Loopback, instances: Sequence[str]) -> dict[str, Mappi
             "/tools/bulk-content", {"Resources": instances[start : start + PAGE], "Metadata": True}
         )
     }
+
+
+def family_of(loopback: Loopback, resource: str) -> set[str]:
+    """Return the patients, studies and series that a resource is, belongs to, or holds."""
+    found = {resource}
+    for level in LEVELS:
+        body = {"Resources": [resource], "Level": level, "Short": True, "Metadata": False}
+        found |= {each["ID"] for each in loopback.post("/tools/bulk-content", body)}
+    return found

@@ -4,27 +4,38 @@
 import json
 import time
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from common.archive import instances_of
 from common.arrivals import Arrivals
-from common.changes import PAGE
+from common.changes import PAGE, not_handed_over
 from common.identifiers import PLURAL, UID_TAG_OF
 from common.loopback import LoopbackError
 from common.work import Which, Work
 from common.worker import repr_of
-from forwarding.archive import metadata_of
+from forwarding.archive import family_of, metadata_of
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
 from forwarding.loops import LOOK_UP_SECONDS, Loops
-from forwarding.routing import Batch, Router
+from forwarding.passed_over import PassedOver, changing_levels
+from forwarding.routing import Batch, Router, Verdict
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import NO_DESTINATION, ROUTE
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
+class Share(NamedTuple):
+    """What goes to a destination by a rule, and what does not, since it came from there."""
+
+    destination: str
+    rule: ForwardingRule
+    instances: set[str]
+    own: set[str]
 
 
 class Assignment:
@@ -37,14 +48,16 @@ class Assignment:
         rows: Rows,
         destinations: Destinations,
         sent: SentInstances,
+        passed_over: PassedOver,
         arrivals: Arrivals,
         deleter: Deleter | None,
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._stopping = context.settings, context.stopping
         self._router, self._rows, self._destinations = router, rows, destinations
-        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._sent, self._passed_over, self._arrivals, self._deleter = sent, passed_over, arrivals, deleter
         self.loops = Loops(context, destinations)
+        self._changing_levels = changing_levels(context.rules)
         self._has_queries = any(rule.query for rule in context.rules)
         self._has_kinds = any(rule.sop_classes or rule.transfer_syntaxes for rule in context.rules)
 
@@ -80,40 +93,65 @@ class Assignment:
         data = json.loads(row["data"])
         try:
             batch = self.batch_of(data, row["subject"])
-            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+            verdicts = self.verdicts(batch)
+            shares = self._shares(batch, verdicts)
+            earlier, passed_over = self._earlier(batch, verdicts) if data["Last"] else ({}, None)
         except LoopbackError as error:
             if error.status != 404:
                 raise
             self._work.remove(row["id"])  # deleted before a rule was applied
             return
-        names = {name for verdict in verdicts for name in verdict.destinations}
-        # Before the transaction: it may take long, and callbacks wait for that.
-        own = {name: self.loops.came_from(name, batch.origins, LOOK_UP_SECONDS) for name in names}
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to, not_sent_back = set[str](), {name: set[str]() for name in names}
-            for verdict in verdicts:
-                for destination in verdict.destinations:
-                    wanted = set(verdict.instances if verdict.instances is not None else batch.instances or ())
-                    not_sent_back[destination] |= wanted & own[destination]
-                    new = self._new_for(destination, wanted - own[destination], data["Instances"], batch.origins)
-                    if new:
-                        rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
-                        alternates = rule.alternates.get(destination, ())
-                        self._rows.add(batch.level, batch.resource, destination, new, rule.priority, alternates)
-                        sent_to.add(destination)
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier)
+            if passed_over is not None:
+                self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
                 self._deleter.note(batch.level, batch.resource, sent_to | left_out)
             if data["Last"]:
-                self._sent.forget_stable(data["Instances"])
-                self.loops.count(not_sent_back)
+                self._count_own(shares)
         if data["Last"]:
             for instance in data["Instances"]:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _shares(self, batch: Batch, verdicts: Iterable[Verdict]) -> list[Share]:
+        """Return what goes where: each instance once to a destination, by the rule with the highest priority."""
+        had: dict[str, set[str]] = {}
+        found = []
+        for verdict in sorted(verdicts, key=lambda each: -each.rule.priority):
+            rule = typing.cast("ForwardingRule", verdict.rule)  # the router gives back those it was given
+            for name in verdict.destinations:
+                own = self.own_of(name, verdict.instances or (), batch.origins)
+                some = self.may_go(verdict, own, batch.origins)
+                found.append(Share(name, rule, some - had.setdefault(name, set()), own))
+                had[name] |= some
+        return found
+
+    def _add_rows(
+        self, batch: Batch, shares: Iterable[Share], about: Mapping[str, Sequence[Any]], earlier: Mapping[str, set[str]]
+    ) -> set[str]:
+        """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
+        sent_to: set[str] = set()
+        for name, rule, instances, _ in shares:
+            new = {one for one in instances if self._sent.add(name, one, about[one][0], about[one][2])}
+            if name not in sent_to:
+                new |= earlier.get(name, set())
+            if new:
+                alternates = rule.alternates.get(name, ())
+                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, alternates)
+            if new or instances:
+                sent_to.add(name)
+        return sent_to
+
+    def _count_own(self, shares: Iterable[Share]) -> None:
+        own: dict[str, set[str]] = {}
+        for share in shares:
+            own.setdefault(share.destination, set()).update(share.own)
+        self.loops.count(own)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -129,20 +167,62 @@ class Assignment:
         origins |= metadata_of(self._loopback, unknown)
         return Batch(level, resource, uid, instances, origins)
 
-    def _new_for(
+    def verdicts(self, batch: Batch) -> list[Verdict]:
+        """Return what each rule says of a batch."""
+        return self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+
+    def own_of(
         self,
         destination: str,
-        wanted: Iterable[str],
-        about: Mapping[str, Sequence[Any]],
+        instances: Iterable[str],
         origins: Mapping[str, Mapping[str, str]],
-    ) -> list[str]:
-        """Return what this destination shall get, and note it: not what it was given already."""
-        found = []
-        for instance in wanted:
-            origin = origins.get(instance, {})
-            if self._settings.skip_modified and ("ModifiedFrom" in origin or "AnonymizedFrom" in origin):
-                continue
-            seq, _, digest = about[instance]
-            if self._sent.add(destination, instance, seq, digest):
-                found.append(instance)
-        return found
+        wait: float = LOOK_UP_SECONDS,
+    ) -> set[str]:
+        """Return which of these instances came from a destination; waits so many seconds for the addresses of its host."""
+        return self.loops.came_from(destination, origins, wait).intersection(instances)
+
+    def may_go(self, verdict: Verdict, own: Collection[str], origins: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Return what a rule sends to a destination, from which `own` came: with SkipModified no copies."""
+        instances = set(verdict.instances or ()).difference(own)
+        if not self._settings.skip_modified:
+            return instances
+        return {one for one in instances if not {"ModifiedFrom", "AnonymizedFrom"} & origins.get(one, {}).keys()}
+
+    def _earlier(self, batch: Batch, verdicts: list[Verdict]) -> tuple[dict[str, set[str]], set[str] | None]:
+        """Return what came before a batch for destinations that are chosen now and were passed over then; and who is now.
+
+        None: nobody can be, as the rules of this level always say the same of a resource.
+        """
+        if batch.level not in self._changing_levels:
+            return {}, None
+        before, left_out = self._passed_over.of(batch.resource), self._left_out(batch, verdicts)
+        again = before.intersection(name for verdict in verdicts for name in verdict.destinations)
+        here = set(instances_of(self._loopback, batch.level, batch.resource)) if again else set[str]()
+        old = here and here - self._to_come(batch, here)
+        if not old:
+            return {}, before | left_out
+        data = {"Level": batch.level, "UID": batch.uid, "Origins": [], "Instances": {one: [0, -1, ""] for one in here}}
+        whole = self.batch_of(data, batch.resource)
+        verdicts, family = self.verdicts(whole), family_of(self._loopback, batch.resource)
+        found: dict[str, set[str]] = {name: set() for name in again}
+        for verdict in verdicts:
+            for name in again.intersection(verdict.destinations):
+                own = self.own_of(name, verdict.instances or (), whole.origins)
+                found[name] |= old & self.may_go(verdict, own, whole.origins)
+        found = {name: some - self._sent.given(name, family, some) for name, some in found.items()}
+        return found, (before | left_out) - again | (self._left_out(whole, verdicts) & again)
+
+    def _to_come(self, batch: Batch, instances: Iterable[str]) -> set[str]:
+        """Return what is still to be routed of a resource, this batch too: it comes by itself."""
+        rows = self._work.find(Which(task=ROUTE, resource=batch.resource))
+        waiting = {one for row in rows for one in json.loads(row["data"])["Instances"]}
+        return waiting | not_handed_over(self._ledger, batch.level, instances)
+
+    def _left_out(self, batch: Batch, verdicts: list[Verdict]) -> set[str]:
+        """Return the destinations that don't get all that they may want of a batch when more of the resource has come."""
+        got: dict[str, set[str]] = {}
+        for verdict in verdicts:
+            for name in (*verdict.destinations, *verdict.unknown):
+                got.setdefault(name, set()).update(verdict.instances or ())
+        possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
+        return {name for name, instances in possible.items() if not instances <= got.get(name, set())}

@@ -12,6 +12,7 @@ from common.aets import AeTitles
 from common.changes import FEED_TABLES
 from common.work import Work
 from forwarding.alternates import Alternates
+from forwarding.archive import still_here
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
 from forwarding.context import Context
@@ -22,6 +23,7 @@ from forwarding.identity import KEPT_UNTIL_CHECKED_DAYS, Misconfigured
 from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
+from forwarding.passed_over import PASSED_OVER_TABLE, PassedOver
 from forwarding.routing import Matcher, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import GIVEN_TABLE, SentInstances
@@ -30,7 +32,7 @@ from forwarding.verification import Verification, Verifier
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE
 
 
 class Engine:
@@ -52,13 +54,13 @@ class Engine:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
         self._name = name
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
-        aets = AeTitles(context.configuration)
+        self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
         overwrites = may_overwrite(context.configuration)
-        remembers = overwrites or settings.trigger == "Stored"
-        self._sent = SentInstances(
-            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
-        )
+        several_levels = len({rule.level for rule in context.rules}) > 1
+        remembers = overwrites or settings.trigger == "Stored" or several_levels
+        self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
+        self._passed_over = PassedOver(ledger)
         self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
@@ -68,7 +70,8 @@ class Engine:
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self.assignment = Assignment(
-            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+            *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
+            *(reports.arrivals, self._deleter),
         )
         self._alternates = Alternates(context, self.destinations, self._deleter)
         has = context.transport.has
@@ -130,9 +133,20 @@ class Engine:
             return
         self.jobs.reconcile()
         self.ledger.forget_finished(self._keep_done_days)
-        self._sent.forget_deleted()
+        self._sent.forget_routed()
+        self._forget_deleted()
         self._metrics.report()
         self._next_look = time.monotonic() + IDLE_SECONDS
+
+    def _forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._reports.deleted)
+        here = set(still_here(self._loopback, deleted))
+        gone = [each for each in deleted if each not in here]
+        self._sent.forget_deleted(gone)
+        self._passed_over.forget_deleted(gone)
+        for _ in deleted:
+            self._reports.deleted.popleft()
 
     def stop_deleting(self, seconds: float) -> None:
         """End the thread that deletes, and wait for it so long."""

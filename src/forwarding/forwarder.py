@@ -17,6 +17,7 @@ from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context
 from forwarding.engine import ENGINE_TABLES, IDLE_SECONDS, Engine
 from forwarding.intake import Reports
+from forwarding.passed_over import changing_levels
 from forwarding.routing import load_matcher
 from forwarding.rules import ForwardingRule
 from forwarding.settings import ForwardingSettings, may_overwrite
@@ -53,7 +54,8 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        changing = changing_levels(self.rules)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, remembered=changing)
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}

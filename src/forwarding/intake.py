@@ -4,7 +4,7 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import orthanc
@@ -28,17 +28,22 @@ class Reports:
     ----------
     overwrites : the same instance can come again with another content.
     at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    remembered : the levels of what is remembered until it is deleted.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(
+        self, wake: threading.Event, *, overwrites: bool, at_once: bool, remembered: Collection[str] = ()
+    ) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
         self.ended_jobs: deque[tuple[str, bool]] = deque()
-        self.deleted_instances: deque[str] = deque()
+        self.deleted: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._at_once = wake, at_once
+        levels = {*remembered, "Instance"} if overwrites else remembered
+        self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -51,8 +56,8 @@ class Reports:
             self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
             self._wake.set()
         elif event == "DELETED":
-            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
-                self.deleted_instances.append(resource)
+            if level in self._remembered:
+                self.deleted.append(resource)
         elif event == "NEW_INSTANCE":
             self.inbox.add(("NewInstance", resource))
             if self._at_once:

@@ -45,12 +45,29 @@ class Verdict:
     unknown: tuple[str, ...] = ()
 
 
+def _of_kind(rule: Rule, batch: Batch, instances: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return which of these instances of a batch (None: all) have a SOP class and a transfer syntax that a rule takes."""
+    if not (rule.sop_classes or rule.transfer_syntaxes):
+        return instances
+    taken = batch.origins if instances is None else instances
+    return tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
+
+
 def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
     """Return what is left of a batch; None stands for all of it."""
     gone = set(taken or ())
     left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
     origins = {one: batch.origins[one] for one in left if one in batch.origins}
     return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def _is_wanted(value: str, wanted: str) -> bool:
+    """Return whether a PatientID or UID is one of those that a `Query` names: as Orthanc does, without regard to case.
+
+    Spaces in front, which Orthanc keeps and DICOM lets pass, may be named or not.
+    """
+    value, wanted = value.lower(), wanted.lower()
+    return any(matches_any(each, (*wanted.split("\\"), wanted)) for each in (value, value.strip()))
 
 
 def load_matcher(spec: str, folder: Path) -> Matcher:
@@ -135,19 +152,25 @@ class Router:
                     break
         return found
 
+    def possible(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> dict[str, set[str]]:
+        """Return which instances each destination may get of a batch, now or when more has come that makes a rule match."""
+        found: dict[str, set[str]] = {}
+        for rule in self._rules:
+            if rule.level == batch.level:
+                names = known if rule.matcher else every if rule.destinations is None else rule.destinations
+                for name in names:
+                    found.setdefault(name, set()).update(_of_kind(rule, batch, self._from_origin(rule, batch)) or ())
+        return found
+
     def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
         if rule.level != batch.level:
             return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.sop_classes or rule.transfer_syntaxes:
-            taken = batch.origins if instances is None else instances
-            instances = tuple(one for one in taken if has_kind(rule, batch.origins.get(one, {})))
-            if not instances:
-                return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
+        instances = self._from_origin(rule, batch)
+        if any(vars(rule.origin).values()) and not instances:
+            return Verdict(rule, why="no instance has this Origin")
+        instances = _of_kind(rule, batch, instances)
+        if (rule.sop_classes or rule.transfer_syntaxes) and not instances:
+            return Verdict(rule, why="no instance has these SOPClasses and TransferSyntaxes")
         if rule.query and not self._answers(rule, batch):
             return Verdict(rule, why="Query does not match")
         names: Sequence[str] = every if rule.destinations is None else rule.destinations
@@ -166,6 +189,12 @@ class Router:
         names = [name for name in names if name not in unknown]
         return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
 
+    def _from_origin(self, rule: Rule, batch: Batch) -> tuple[str, ...] | None:
+        """Return the instances of a batch with the origin that a rule wants."""
+        if not any(vars(rule.origin).values()):
+            return batch.instances
+        return tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one], self._aets))
+
     def _ask_matcher(self, name: str, batch: Batch) -> Any:
         described = self._describe(batch)
         try:
@@ -177,10 +206,11 @@ class Router:
 
     def _answers(self, rule: Rule, batch: Batch) -> bool:
         tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+        if (wanted := rule.query.get(tag)) and not _is_wanted(batch.uid, wanted):
             return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        # To Orthanc a backslash would mean several. What else it finds by this does not matter: one StudyInstanceUID, too,
+        # may belong to two patients, which are two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid.replace("\\", "?")}}
         return batch.resource in self._loopback.post("/tools/find", find)
 
     def _describe(self, batch: Batch) -> dict[str, Any]:

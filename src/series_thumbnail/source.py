@@ -52,7 +52,7 @@ def source_of(tags: Mapping[str, Any]) -> Source:
     if not kind and (rows < 1 or columns < 1):
         kind = "other"
     frames = int(min((numbers(tags.get("NumberOfFrames"), 1) or (1,))[0], 1e9))
-    uids = (str(tags.get(name) or "").strip() for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    uids = (str(tags.get(name) or "") for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
     series = orthanc_identifier(*uids)
     return Source(series, kind, frames // 2 if frames > 1 else None, int(rows), int(columns), pixel_aspect(tags))
 

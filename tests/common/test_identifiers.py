@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from common.identifiers import orthanc_identifier
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 
 
-def test_an_identifier_is_the_one_that_orthanc_gives(start_orthanc: StartOrthanc) -> None:
+@pytest.mark.parametrize("patient", ["PATIENT", "  IN FRONT", "BEHIND  ", "A\\B"])
+def test_an_identifier_is_the_one_that_orthanc_gives(start_orthanc: StartOrthanc, patient: str) -> None:
     server = start_orthanc("import orthanc\n")
-    server.store(make_study(instances=1))
+    server.store(make_study(patient_id=patient))
     for level in ("patients", "studies", "series", "instances"):
         (found,) = server.get(f"/{level}?expand")
         uids = server.get(f"/instances/{server.get('/instances')[0]}/simplified-tags")

@@ -17,7 +17,9 @@ from tests.constants import QUICK, script_with
 
 ROOT = Path(__file__).parents[2]
 NODES, PEERS = (
-    script_with(ROOT / f"auto_forward_{kind}.py", {**QUICK, "LOOK_SECONDS": 0.5, "ANSWER_COUNTS_SECONDS": 2.0})
+    script_with(
+        ROOT / f"auto_forward_{kind}.py", {**QUICK, "ALTERNATES_LOOK_SECONDS": 0.5, "ANSWER_COUNTS_SECONDS": 2.0}
+    )
     for kind in ("modality", "peer")
 )
 SOON = {"AlternatesAfterMinutes": 0.05}

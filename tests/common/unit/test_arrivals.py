@@ -41,13 +41,14 @@ def dicom(orthanc_standin: StandIn) -> Callable[..., Any]:
 
 def test_the_identifiers_of_its_parents_are_orthancs_own(module: Any, dicom: Callable[..., Any]) -> None:
     arrivals = module.Arrivals(digests=False)
-    arrivals.stored(dicom(" P1 ", "1.2 ", "1.2.3"), "i1")
-    assert arrivals.parents("i1") == {
-        "Patient": orthanc_identifier("P1"),
-        "Study": orthanc_identifier("P1", "1.2"),
-        "Series": orthanc_identifier("P1", "1.2", "1.2.3"),
-    }
-    assert arrivals.get("i1").uids == {"Patient": "P1", "Study": "1.2", "Series": "1.2.3"}
+    for patient in ("P1", " P1"):  # two, to Orthanc
+        arrivals.stored(dicom(patient, "1.2", "1.2.3"), "i1")
+        assert arrivals.parents("i1") == {
+            "Patient": orthanc_identifier(patient),
+            "Study": orthanc_identifier(patient, "1.2"),
+            "Series": orthanc_identifier(patient, "1.2", "1.2.3"),
+        }
+        assert arrivals.get("i1").uids == {"Patient": patient, "Study": "1.2", "Series": "1.2.3"}
 
 
 @pytest.mark.parametrize("patient", ["Müller", "\u5c71"])
