@@ -47,6 +47,7 @@ import http
 import http.client
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -3249,8 +3250,8 @@ class ForwardingSettings:
         metadata={
             "minimum": 1,
             "help": (
-                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
-                "`ConcurrentJobs`, one less where there are several destinations."
+                "Jobs at a time for one destination, and so associations: fewer for a node that takes few at once. null: "
+                "its share of `ConcurrentJobs`."
             ),
         },
     )
@@ -3714,6 +3715,7 @@ class Destination:
         self.identity = Identity(name, check, wake)
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
+        self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
@@ -3729,6 +3731,7 @@ class Destination:
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.seconds_of_job = math.inf
         self._failures += 1
         self.identity.doubt()
 
@@ -3744,6 +3747,11 @@ class Destination:
         self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
         if not self._takes_nothing:
             self.away, self.error = False, ""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether the last job has failed, although it answers probes, or it does not answer them."""
+        return self.away or self._failures > 0
 
     def may_send(self) -> bool:
         """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
@@ -3819,6 +3827,10 @@ class Destinations:
         """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
+
+    def may_get(self) -> set[str]:
+        """Return the destinations that rules may send to; a `Matcher` may choose others."""
+        return {*self.listed(), *(name for rule in self._rules for name in rule.destinations or ())}
 
     def wanted(self) -> list[str]:
         """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
@@ -4695,6 +4707,7 @@ class Jobs:
         if success:
             health = self._destinations.health_of(row["queue"])
             health.identity.used()
+            health.seconds_of_job = time.time() - row["updated"]
             if health.identity.wrong:
                 self._work.take_back(row["id"])
             elif not self._verification.begin(row):
@@ -4758,10 +4771,45 @@ class Jobs:
         return None
 
 
+# ---- src/forwarding/slots.py: How many jobs a destination may have in Orthanc: no more than its bound lets run, and a slot is left for the others.
+
+
+# Jobs more than run at a time, for all destinations together: no slot is empty until the end of a short job is known here.
+# Orthanc starts all that `ConcurrentJobs` lets run, whatever their destination.
+JOBS_SUBMITTED_AHEAD = 3
+SHORT_JOB_SECONDS = 1.0  # up to which a destination gets jobs ahead; after a longer job an empty slot is no loss
+LONG_JOB_SECONDS = 10.0  # from which on a destination may not have all slots: what comes for another would wait so long
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Orthanc's job slots.
+
+    Attributes
+    ----------
+    concurrent : how many there are (`ConcurrentJobs`).
+    sharing : the number of destinations for which something is sent, or could be.
+    is_shared : there is more than one destination, also if only one has work now.
+    """
+
+    concurrent: int
+    sharing: int
+    is_shared: bool
+
+    def jobs_of(self, health: Destination, bound: int | None) -> int:
+        """Return how many jobs a destination may have in Orthanc at a time, at most `bound` (`MaxJobs`, `MaxPerDestination`)."""
+        if health.is_doubtful:
+            return 1  # it may hold its slot until a timeout, again and again
+        if self.is_shared and health.seconds_of_job >= LONG_JOB_SECONDS:
+            jobs = max(1, min(self.concurrent // self.sharing, self.concurrent - 1))
+        else:
+            is_short = not self.is_shared or health.seconds_of_job < SHORT_JOB_SECONDS
+            ahead = JOBS_SUBMITTED_AHEAD if is_short else 0
+            jobs = -(-(self.concurrent + ahead) // self.sharing)  # rounded up
+        return jobs if bound is None or bound >= self.concurrent else min(bound, jobs)
+
+
 # ---- src/forwarding/dispatcher.py: What is sent when: to destinations that are well, in their hours, a few jobs at a time.
-
-
-JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
 
 
 class Dispatcher:
@@ -4807,11 +4855,11 @@ class Dispatcher:
 
     def submit(self) -> None:
         """Submit what is due to each destination that may be sent to now."""
-        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
-        busy = self._ledger.queues("sending")
-        for name in self._ledger.queues("waiting"):
+        busy, waiting = self._ledger.queues("sending"), self._ledger.queues("waiting")
+        slots = self._slots_for(busy, waiting)
+        for name in waiting:
             health = self._destinations.health_of(name)
-            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+            if self._is_held_back(name):
                 self._closed.add(name)
                 continue
             if name in self._closed:  # what waited for that was not tried in vain
@@ -4823,15 +4871,24 @@ class Dispatcher:
                 self._fail_silent(health)
                 continue
             options = self._settings.destination_options.get(name)
-            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
-            # More than run at a time wait for a destination that is well, so that no slot is empty.
-            sending = busy.get(name, 0) - self._verification.number(name)
-            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            bound = (options and options.max_jobs) or self._settings.max_per_destination
+            free = slots.jobs_of(health, bound) - (busy.get(name, 0) - self._verification.number(name))
             for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
                 if self._stopping.is_set():
                     return
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _slots_for(self, busy: Collection[str], waiting: Collection[str]) -> Slots:
+        """Return Orthanc's job slots, and how many destinations share them now."""
+        sharing = {
+            name for name in waiting if not self._is_held_back(name) and not self._destinations.health_of(name).away
+        }
+        others = {*self._destinations.may_get(), *busy, *waiting}
+        return Slots(self._concurrent, len(sharing.union(busy)), is_shared=len(others) > 1)
+
+    def _is_held_back(self, name: str) -> bool:
+        return self._destinations.is_paused(name) or not self._destinations.is_open(name)
 
     def _fail_silent(self, health: Destination) -> None:
         """Count an attempt that has failed, without a job, where it could not be asked who it is."""

@@ -388,6 +388,16 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_jobs.py"): {
         "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
     },
+    ("src/forwarding/slots.py", "tests/forwarding/unit/test_slots.py"): {
+        "if health.is_doubtful:": "if False:",
+        "min(bound, jobs)": "bound + JOBS_SUBMITTED_AHEAD",
+        "self.concurrent // self.sharing, self.concurrent - 1": "self.concurrent, self.concurrent",
+        ">= LONG_JOB_SECONDS": ">= 1e9",
+        "if is_short else 0": "if True else 0",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_slots.py"): {
+        'health.seconds_of_job = time.time() - row["updated"]': "health.seconds_of_job = 0.0",
+    },
     ("src/forwarding/intake.py", "tests/forwarding/unit/test_restored_index.py"): {
         "self._sent.forget_numbers(place)": "pass",
         'self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))': "pass",

@@ -2,6 +2,7 @@
 """The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart."""
 
 import json
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -116,6 +117,7 @@ class Jobs:
         if success:
             health = self._destinations.health_of(row["queue"])
             health.identity.used()
+            health.seconds_of_job = time.time() - row["updated"]
             if health.identity.wrong:
                 self._work.take_back(row["id"])
             elif not self._verification.begin(row):
