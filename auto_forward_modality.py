@@ -4603,6 +4603,61 @@ class Verification:
             self._destinations.health_of(row["queue"]).succeeded()
 
 
+# ---- src/forwarding/whole_series.py: What a job names: whole series instead of each of their instances, where a row holds all that they have.
+
+
+# A row with fewer instances names them. From 1.12.11 on, Orthanc reads its whole index for each instance that a job names (1.6 ms
+# with 3,000 studies, so 315 ms for 200 instances instead of 9); to ask and to name series costs it twice. Before, a job is
+# only written down after each image with all that it names: 6 µs for each, 15 ms for 50 images.
+INSTANCES_UNTIL_SERIES = 50
+INSTANCES_UNTIL_SERIES_1_12_11 = 10
+# Of a rule: these say the same of all instances of a series. What else a rule has may leave out some.
+SAME_FOR_A_SERIES = {"name", "level", "destinations", "query", "priority"}
+
+
+class WholeSeries:
+    """Finds the series that a row holds wholly.
+
+    A job that names a series sends what is there when it is submitted, also what came a moment ago. So nothing is named wholly
+    where single instances may be left out, and a job that has got more than its row is not let run.
+    """
+
+    def __init__(self, loopback: Loopback, settings: ForwardingSettings) -> None:
+        self._loopback = loopback
+        self._leaves_out = settings.skip_modified or not all(map(_takes_whole_series, settings.rules or ()))
+        is_slow = orthanc.CheckVersionAdvanced(1, 12, 11)
+        self._fewest = INSTANCES_UNTIL_SERIES_1_12_11 if is_slow else INSTANCES_UNTIL_SERIES
+
+    def name_for(self, resource: str, instances: Collection[str]) -> list[str]:
+        """Return what a job has to name to send these instances of a resource: series that they are all of, and the others."""
+        if self._leaves_out or len(instances) < self._fewest:
+            return [*instances]
+        left, whole = dict.fromkeys(instances), list[str]()
+        body = {"Resources": [resource], "Level": "Series", "Short": True, "Metadata": False}
+        for series in self._loopback.post("/tools/bulk-content", body):
+            if left.keys() >= {*series["Instances"]}:
+                whole.append(series["ID"])
+                for instance in series["Instances"]:
+                    del left[instance]
+        return [*whole, *left]
+
+    def has_more(self, job: str, instances: Collection[str]) -> bool:
+        """Return whether a job sends more than these instances: some came since its series were looked at."""
+        found = get_job(self._loopback, job)
+        return found is not None and count_of(found) > len(instances)
+
+
+def count_of(job: Mapping[str, Any]) -> int:
+    """Return how many instances a job sends."""
+    return int(job.get("Content", {}).get("InstancesCount", 0))
+
+
+def _takes_whole_series(rule: Rule) -> bool:
+    default = Rule()
+    names = {field.name for field in dataclasses.fields(Rule)} - SAME_FOR_A_SERIES
+    return all(getattr(rule, name) == getattr(default, name) for name in names)
+
+
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
 
 
@@ -4641,7 +4696,7 @@ class Jobs:
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._transport = context.transport
+        self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
@@ -4657,9 +4712,8 @@ class Jobs:
         ------
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
-        instances = json.loads(row["data"])["Instances"]
         try:
-            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+            job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
                 self.is_one_in_doubt = True
@@ -4675,6 +4729,22 @@ class Jobs:
         with self._ledger.transaction():
             self._work.change(row, job=job)
             self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""
+        resources, instances = self._named(row)
+        job = self._post(row, resources, options)
+        if job and instances and resources != instances and self._whole_series.has_more(job, instances):
+            self._loopback.post(f"/jobs/{job}/cancel", b"")
+            job = self._post(row, instances, options)
+        return job
+
+    def _named(self, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
+        """Return what the job of a row names, and the instances that the row holds; None: whatever is there when it is sent."""
+        instances: list[str] | None = json.loads(row["data"])["Instances"]
+        if instances is None:
+            return [row["subject"]], None
+        return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
@@ -4757,14 +4827,16 @@ class Jobs:
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
         destination = self._destinations.known().get(row["queue"])
-        instances = json.loads(row["data"])["Instances"]
-        resources = {row["subject"]} if instances is None else set(instances)
+        resources, instances = self._named(row)
+        possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
             same = (
                 destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
             )
-            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+            if not same or job["State"] not in UNFINISHED_JOBS or set(content.get("ParentResources", ())) not in possible:
+                continue
+            if instances is None or count_of(job) <= len(instances):
                 return job
         return None
 

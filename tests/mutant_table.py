@@ -388,6 +388,18 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_jobs.py"): {
         "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
     },
+    ("src/forwarding/whole_series.py", "tests/forwarding/unit/test_whole_series.py"): {
+        "if self._leaves_out or": "if",
+        "len(instances) < self._fewest:": "False:",
+        'if left.keys() >= {*series["Instances"]}:': "if True:",
+        "settings.skip_modified or not": "not",
+        "count_of(found) > len(instances)": "False",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_whole_series.py"): {
+        'self._loopback.post(f"/jobs/{job}/cancel", b"")\n            job': "job",
+        "if instances is None or count_of(job) <= len(instances):": "if True:",
+        "resources, instances = self._named(row)\n        possible": "resources = instances = json.loads(row['data'])['Instances']\n        possible",
+    },
     ("src/forwarding/slots.py", "tests/forwarding/unit/test_slots.py"): {
         "if health.is_doubtful:": "if False:",
         "min(bound, jobs)": "bound + JOBS_SUBMITTED_AHEAD",

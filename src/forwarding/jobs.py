@@ -17,6 +17,7 @@ from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.rows import Rows
 from forwarding.verification import Verification
+from forwarding.whole_series import WholeSeries, count_of
 
 # Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
 JOBS_TABLE = """
@@ -53,7 +54,7 @@ class Jobs:
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._transport = context.transport
+        self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
@@ -69,9 +70,8 @@ class Jobs:
         ------
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
-        instances = json.loads(row["data"])["Instances"]
         try:
-            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+            job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
                 self.is_one_in_doubt = True
@@ -87,6 +87,22 @@ class Jobs:
         with self._ledger.transaction():
             self._work.change(row, job=job)
             self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""
+        resources, instances = self._named(row)
+        job = self._post(row, resources, options)
+        if job and instances and resources != instances and self._whole_series.has_more(job, instances):
+            self._loopback.post(f"/jobs/{job}/cancel", b"")
+            job = self._post(row, instances, options)
+        return job
+
+    def _named(self, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
+        """Return what the job of a row names, and the instances that the row holds; None: whatever is there when it is sent."""
+        instances: list[str] | None = json.loads(row["data"])["Instances"]
+        if instances is None:
+            return [row["subject"]], None
+        return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
@@ -169,13 +185,15 @@ class Jobs:
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
         destination = self._destinations.known().get(row["queue"])
-        instances = json.loads(row["data"])["Instances"]
-        resources = {row["subject"]} if instances is None else set(instances)
+        resources, instances = self._named(row)
+        possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
             same = (
                 destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
             )
-            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+            if not same or job["State"] not in UNFINISHED_JOBS or set(content.get("ParentResources", ())) not in possible:
+                continue
+            if instances is None or count_of(job) <= len(instances):
                 return job
         return None
