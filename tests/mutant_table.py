@@ -389,8 +389,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
     },
     ("src/forwarding/whole_series.py", "tests/forwarding/unit/test_whole_series.py"): {
-        "if self._leaves_out or": "if",
-        "len(instances) < self._fewest:": "False:",
+        "not self._leaves_out and": "",
+        "len(instances) >= self._fewest": "True",
         'if left.keys() >= {*series["Instances"]}:': "if True:",
         "settings.skip_modified or not": "not",
         "count_of(found) > len(instances)": "False",
@@ -398,6 +398,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_whole_series.py"): {
         'self._loopback.post(f"/jobs/{job}/cancel", b"")\n            job': "job",
         "if instances is None or count_of(job) <= len(instances):": "if True:",
+        'if data.get("NameEach"):': "if False:",
         "resources, instances = self._named(row)\n        possible": "resources = instances = json.loads(row['data'])['Instances']\n        possible",
     },
     ("src/forwarding/slots.py", "tests/forwarding/unit/test_slots.py"): {
@@ -408,7 +409,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "if is_short else 0": "if True else 0",
     },
     ("src/forwarding/jobs.py", "tests/forwarding/unit/test_slots.py"): {
-        'health.seconds_of_job = time.time() - row["updated"]': "health.seconds_of_job = 0.0",
+        ".seconds_of_job = seconds": ".seconds_of_job = 0.0",
     },
     ("src/forwarding/intake.py", "tests/forwarding/unit/test_restored_index.py"): {
         "self._sent.forget_numbers(place)": "pass",

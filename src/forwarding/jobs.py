@@ -99,9 +99,12 @@ class Jobs:
 
     def _named(self, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
         """Return what the job of a row names, and the instances that the row holds; None: whatever is there when it is sent."""
-        instances: list[str] | None = json.loads(row["data"])["Instances"]
+        data = json.loads(row["data"])
+        instances: list[str] | None = data["Instances"]
         if instances is None:
             return [row["subject"]], None
+        if data.get("NameEach"):
+            return instances, instances
         return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
@@ -126,14 +129,21 @@ class Jobs:
         while self._ended:
             job, success = self._ended[0]
             for row in self._work.find(Which(job=job, states=("sending",))):
+                if success:
+                    self._note_pace(row)
                 self._settle(row, success)
             self._ended.popleft()
 
+    def _note_pace(self, row: Mapping[str, Any]) -> None:
+        seconds = time.time() - row["updated"]
+        self._destinations.health_of(row["queue"]).seconds_of_job = seconds
+
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if not success:
+            row = self._name_each_from_now_on(row)
         if success:
             health = self._destinations.health_of(row["queue"])
             health.identity.used()
-            health.seconds_of_job = time.time() - row["updated"]
             if health.identity.wrong:
                 self._work.take_back(row["id"])
             elif not self._verification.begin(row):
@@ -144,6 +154,14 @@ class Jobs:
         self._rows.fail({**row, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
         self.cancel_pending(row["queue"])
+
+    def _name_each_from_now_on(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Let the next jobs of a row name its instances: the job of a series does not tell which of them it has sent."""
+        data = json.loads(row["data"])
+        if not data["Instances"] or not self._whole_series.is_worth_it(data["Instances"]):
+            return row
+        self._work.change(row["id"], data={**data, "NameEach": True})
+        return {**row, "data": json.dumps({**data, "NameEach": True})}
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -192,7 +210,11 @@ class Jobs:
             same = (
                 destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
             )
-            if not same or job["State"] not in UNFINISHED_JOBS or set(content.get("ParentResources", ())) not in possible:
+            if (
+                not same
+                or job["State"] not in UNFINISHED_JOBS
+                or set(content.get("ParentResources", ())) not in possible
+            ):
                 continue
             if instances is None or count_of(job) <= len(instances):
                 return job

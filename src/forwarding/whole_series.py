@@ -34,9 +34,13 @@ class WholeSeries:
         is_slow = orthanc.CheckVersionAdvanced(1, 12, 11)
         self._fewest = INSTANCES_UNTIL_SERIES_1_12_11 if is_slow else INSTANCES_UNTIL_SERIES
 
+    def is_worth_it(self, instances: Collection[str]) -> bool:
+        """Return whether series may be named, and so many instances are worth the question which."""
+        return not self._leaves_out and len(instances) >= self._fewest
+
     def name_for(self, resource: str, instances: Collection[str]) -> list[str]:
         """Return what a job has to name to send these instances of a resource: series that they are all of, and the others."""
-        if self._leaves_out or len(instances) < self._fewest:
+        if not self.is_worth_it(instances):
             return [*instances]
         left, whole = dict.fromkeys(instances), list[str]()
         body = {"Resources": [resource], "Level": "Series", "Short": True, "Metadata": False}

@@ -136,3 +136,23 @@ def test_a_job_of_a_series_that_was_not_answered_is_found_if_it_sends_no_more_th
     assert forwarding.sent() == [[SERIES]] * jobs
     [row] = forwarding.deliveries()
     assert row["State"] == "sending"
+
+
+def test_what_the_broken_job_of_a_series_has_sent_is_not_guessed_and_what_goes_again_is_named_each(
+    forwarding: Forwarding,
+) -> None:
+    forwarding.rest.answers["POST", "/modalities/PACS/echo"] = {}
+    forwarding.start()
+    answer_stores(forwarding)
+    forwarding.receive("a1", *MANY)
+    # Orthanc sends a series in another order than that of the row.
+    forwarding.rest.jobs["PACS-1"] |= {"Progress": 50}
+    forwarding.end("PACS-1", why="Peer aborted Association (or never connected)")
+    for _ in range(6):
+        forwarding.turn(120)
+        for job in [key for key, job in forwarding.rest.jobs.items() if job["State"] == "Pending"]:
+            forwarding.end(job)
+    eventually(lambda: set(forwarding.states()) == {"done"})
+    first, *again = forwarding.sent()
+    assert first == [SERIES]
+    assert sorted(one for named in again for one in named) == MANY
