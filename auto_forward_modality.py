@@ -3262,6 +3262,8 @@ class Transport:
     """Raise MisconfiguredError if what answers there is something else."""
     has: Has | None = None
     """For the option Verify: return which instances it has."""
+    if_delayed: str = ""
+    """What is said of a destination whose answers TCP delays (`Pace`); empty: that is not looked at."""
 
 
 # ---- src/forwarding/context.py: What all parts of one forwarder share.
@@ -4417,6 +4419,139 @@ class JobEnds:
             return {job: self._ended[job] for job in jobs if job in self._ended}
 
 
+# ---- src/forwarding/whole_series.py: What a job names: whole series instead of each of their instances, where a row holds all that they have.
+
+
+# A row with fewer instances names them. From 1.12.11 on, Orthanc reads its whole index for each instance that a job names (1.6 ms
+# with 3,000 studies, so 315 ms for 200 instances instead of 9); to ask and to name series costs it twice. Before, a job is
+# only written down after each image with all that it names: 6 µs for each, 15 ms for 50 images.
+INSTANCES_UNTIL_SERIES = 50
+INSTANCES_UNTIL_SERIES_1_12_11 = 10
+# Of a rule: these say the same of all instances of a series. What else a rule has may leave out some.
+SAME_FOR_A_SERIES = {"name", "level", "destinations", "query", "priority"}
+
+
+class WholeSeries:
+    """Finds the series that a row holds wholly.
+
+    A job that names a series sends what is there when it is submitted, also what came a moment ago. So nothing is named wholly
+    where single instances may be left out, and a job that has got more than its row is not let run.
+    """
+
+    def __init__(self, loopback: Loopback, settings: ForwardingSettings) -> None:
+        self._loopback = loopback
+        self._leaves_out = settings.skip_modified or not all(map(_takes_whole_series, settings.rules or ()))
+        is_slow = orthanc.CheckVersionAdvanced(1, 12, 11)
+        self._fewest = INSTANCES_UNTIL_SERIES_1_12_11 if is_slow else INSTANCES_UNTIL_SERIES
+
+    def is_worth_it(self, instances: Collection[str]) -> bool:
+        """Return whether series may be named, and so many instances are worth the question which."""
+        return not self._leaves_out and len(instances) >= self._fewest
+
+    def name_for(self, resource: str, instances: Collection[str]) -> list[str]:
+        """Return what a job has to name to send these instances of a resource: series that they are all of, and the others."""
+        if not self.is_worth_it(instances):
+            return [*instances]
+        left, whole = dict.fromkeys(instances), list[str]()
+        body = {"Resources": [resource], "Level": "Series", "Short": True, "Metadata": False}
+        for series in self._loopback.post("/tools/bulk-content", body):
+            if left.keys() >= {*series["Instances"]}:
+                whole.append(series["ID"])
+                for instance in series["Instances"]:
+                    del left[instance]
+        return [*whole, *left]
+
+    def has_more(self, job: str, instances: Collection[str]) -> bool:
+        """Return whether a job sends more than these instances: some came since its series were looked at."""
+        found = get_job(self._loopback, job)
+        return found is not None and count_of(found) > len(instances)
+
+
+def count_of(job: Mapping[str, Any]) -> int:
+    """Return how many instances a job sends."""
+    return int(job.get("Content", {}).get("InstancesCount", 0))
+
+
+def _takes_whole_series(rule: Rule) -> bool:
+    default = Rule()
+    names = {field.name for field in dataclasses.fields(Rule)} - SAME_FOR_A_SERIES
+    return all(getattr(rule, name) == getattr(default, name) for name in names)
+
+
+# ---- src/forwarding/pace.py: Notices a destination whose answers come 40 ms late, each one: TCP's delayed acknowledgement, which a setting ends.
+
+
+DELAYED_ECHO_SECONDS = (0.038, 0.060)  # measured: 0.044; with TCP_NODELAY 0.002
+# Measured: 0.044, and up to 0.14 for the job that has waited for others (Orthanc counts that); then a C-ECHO decides.
+DELAYED_IMAGE_SECONDS = (0.038, 0.200)
+FEWEST_IMAGES = 10  # of a job that says something: its association takes time too
+JOBS_UNTIL_ECHO = 3  # with that pace, and none that was quicker
+ECHOES = 3  # the fastest counts
+
+
+class Pace:
+    """The pace of one destination's jobs. `slow` says what is wrong with it, as long as it is."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.slow: str | None = None
+        self._context, self._name = context, name
+        self._number, self._needed, self._is_said = 0, JOBS_UNTIL_ECHO, False
+        self._thread = threading.Thread()
+
+    def note_job(self, job: str, seconds: float) -> None:
+        """Take a job that has succeeded so long after it was submitted; it may have waited for others first."""
+        is_quick = seconds < FEWEST_IMAGES * DELAYED_IMAGE_SECONDS[0]
+        if is_quick and not self._number and not self.slow:
+            return  # without a question to Orthanc
+        found = get_job(self._context.loopback, job)
+        if found is None or count_of(found) < FEWEST_IMAGES:
+            return
+        for_each = float(found.get("EffectiveRuntime", 0)) / count_of(found)
+        if for_each < DELAYED_IMAGE_SECONDS[0]:
+            self._number, self.slow = 0, None
+        elif for_each <= DELAYED_IMAGE_SECONDS[1]:
+            self._number += 1
+        if self._number >= self._needed and not self.slow and not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._ask, name=f"times {self._name}", daemon=True)
+            self._thread.start()
+
+    def _ask(self) -> None:
+        self._number, self._needed = 0, 2 * self._needed  # if it is not that, it is asked ever more rarely
+        try:
+            fastest = min(self._time_echo() for _ in range(ECHOES))
+        except Exception:  # noqa: BLE001 - it knows no C-ECHO, or is away: then nothing is said
+            return
+        if DELAYED_ECHO_SECONDS[0] <= fastest <= DELAYED_ECHO_SECONDS[1]:
+            self.slow = (
+                f"{self._name} answers each image 40 ms late, and a C-ECHO too: {self._context.transport.if_delayed}"
+            )
+            if not self._is_said:
+                self._is_said = True
+                orthanc.LogWarning(f"{self._context.name}: {self.slow}")
+
+    def _time_echo(self) -> float:
+        begin = time.perf_counter()
+        self._context.transport.probe(self._context.loopback, self._name)
+        return time.perf_counter() - begin
+
+
+class Paces:
+    """The paces of all destinations."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._by_name = context, dict[str, Pace]()
+
+    def note_job(self, destination: str, job: str, seconds: float) -> None:
+        """Take a job that has succeeded so long after it was submitted."""
+        if self._context.transport.if_delayed:
+            self._by_name.setdefault(destination, Pace(self._context, destination)).note_job(job, seconds)
+
+    def slow_of(self, destination: str) -> str | None:
+        """Return what is wrong with the pace of a destination, and what to do; None: nothing."""
+        pace = self._by_name.get(destination)
+        return pace.slow if pace else None
+
+
 # ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
 
 
@@ -4603,65 +4738,6 @@ class Verification:
             self._destinations.health_of(row["queue"]).succeeded()
 
 
-# ---- src/forwarding/whole_series.py: What a job names: whole series instead of each of their instances, where a row holds all that they have.
-
-
-# A row with fewer instances names them. From 1.12.11 on, Orthanc reads its whole index for each instance that a job names (1.6 ms
-# with 3,000 studies, so 315 ms for 200 instances instead of 9); to ask and to name series costs it twice. Before, a job is
-# only written down after each image with all that it names: 6 µs for each, 15 ms for 50 images.
-INSTANCES_UNTIL_SERIES = 50
-INSTANCES_UNTIL_SERIES_1_12_11 = 10
-# Of a rule: these say the same of all instances of a series. What else a rule has may leave out some.
-SAME_FOR_A_SERIES = {"name", "level", "destinations", "query", "priority"}
-
-
-class WholeSeries:
-    """Finds the series that a row holds wholly.
-
-    A job that names a series sends what is there when it is submitted, also what came a moment ago. So nothing is named wholly
-    where single instances may be left out, and a job that has got more than its row is not let run.
-    """
-
-    def __init__(self, loopback: Loopback, settings: ForwardingSettings) -> None:
-        self._loopback = loopback
-        self._leaves_out = settings.skip_modified or not all(map(_takes_whole_series, settings.rules or ()))
-        is_slow = orthanc.CheckVersionAdvanced(1, 12, 11)
-        self._fewest = INSTANCES_UNTIL_SERIES_1_12_11 if is_slow else INSTANCES_UNTIL_SERIES
-
-    def is_worth_it(self, instances: Collection[str]) -> bool:
-        """Return whether series may be named, and so many instances are worth the question which."""
-        return not self._leaves_out and len(instances) >= self._fewest
-
-    def name_for(self, resource: str, instances: Collection[str]) -> list[str]:
-        """Return what a job has to name to send these instances of a resource: series that they are all of, and the others."""
-        if not self.is_worth_it(instances):
-            return [*instances]
-        left, whole = dict.fromkeys(instances), list[str]()
-        body = {"Resources": [resource], "Level": "Series", "Short": True, "Metadata": False}
-        for series in self._loopback.post("/tools/bulk-content", body):
-            if left.keys() >= {*series["Instances"]}:
-                whole.append(series["ID"])
-                for instance in series["Instances"]:
-                    del left[instance]
-        return [*whole, *left]
-
-    def has_more(self, job: str, instances: Collection[str]) -> bool:
-        """Return whether a job sends more than these instances: some came since its series were looked at."""
-        found = get_job(self._loopback, job)
-        return found is not None and count_of(found) > len(instances)
-
-
-def count_of(job: Mapping[str, Any]) -> int:
-    """Return how many instances a job sends."""
-    return int(job.get("Content", {}).get("InstancesCount", 0))
-
-
-def _takes_whole_series(rule: Rule) -> bool:
-    default = Rule()
-    names = {field.name for field in dataclasses.fields(Rule)} - SAME_FOR_A_SERIES
-    return all(getattr(rule, name) == getattr(default, name) for name in names)
-
-
 # ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
 
 
@@ -4702,6 +4778,7 @@ class Jobs:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self.paces = Paces(context)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -4783,6 +4860,7 @@ class Jobs:
     def _note_pace(self, row: Mapping[str, Any]) -> None:
         seconds = time.time() - row["updated"]
         self._destinations.health_of(row["queue"]).seconds_of_job = seconds
+        self.paces.note_job(row["queue"], row["job"], seconds)
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if not success:
@@ -5660,7 +5738,7 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, closed, slow, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
@@ -5668,6 +5746,7 @@ class DestinationRoutes:
                 **destinations.health_of(name).shown(),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "Slow": engine.jobs.paces.slow_of(name),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in destinations.known()
@@ -5762,6 +5841,10 @@ SECTION = "AutoForwardModality"
 STORE_OPTIONS = (
     "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
 )  # fmt: skip
+IF_DELAYED = (
+    "set TCP_NODELAY=1 in the environment of that node, or give this machine a route to it with quickack 1, or send more "
+    "studies at a time (ConcurrentJobs); see docs/slow_sending.md"
+)
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
@@ -5968,7 +6051,10 @@ def register() -> None:
         refusal = one_line(f"{error}. auto_forward_modality is idle until this is corrected.")
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
-    transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves)
+    transport = Transport(
+        *("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came_from, probe, proves),
+        if_delayed=IF_DELAYED,
+    )
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"

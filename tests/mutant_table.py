@@ -401,6 +401,15 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if data.get("NameEach"):': "if False:",
         "resources, instances = self._named(row)\n        possible": "resources = instances = json.loads(row['data'])['Instances']\n        possible",
     },
+    ("src/forwarding/pace.py", "tests/forwarding/unit/test_pace.py"): {
+        "if DELAYED_ECHO_SECONDS[0] <= fastest <= DELAYED_ECHO_SECONDS[1]:": "if True:",
+        "if not self._is_said:": "if True:",
+        "count_of(found) < FEWEST_IMAGES": "False",
+        "self._number, self.slow = 0, None": "pass",
+        "2 * self._needed": "self._needed",
+        "if is_quick and not": "if False and not",
+        "elif for_each <= DELAYED_IMAGE_SECONDS[1]:": "else:",
+    },
     ("src/forwarding/slots.py", "tests/forwarding/unit/test_slots.py"): {
         "if health.is_doubtful:": "if False:",
         "min(bound, jobs)": "bound + JOBS_SUBMITTED_AHEAD",

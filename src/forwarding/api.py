@@ -204,7 +204,7 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, closed, slow, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
@@ -212,6 +212,7 @@ class DestinationRoutes:
                 **destinations.health_of(name).shown(),
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
+                "Slow": engine.jobs.paces.slow_of(name),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in destinations.known()

@@ -15,6 +15,7 @@ from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
+from forwarding.pace import Paces
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 from forwarding.whole_series import WholeSeries, count_of
@@ -56,6 +57,7 @@ class Jobs:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self.paces = Paces(context)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -137,6 +139,7 @@ class Jobs:
     def _note_pace(self, row: Mapping[str, Any]) -> None:
         seconds = time.time() - row["updated"]
         self._destinations.health_of(row["queue"]).seconds_of_job = seconds
+        self.paces.note_job(row["queue"], row["job"], seconds)
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
         if not success:

@@ -179,6 +179,7 @@ def test_destinations_tell_their_state(deliveries: Deliveries) -> None:
         "Error": "",
         "Paused": True,
         "Open": True,
+        "Slow": None,
         "Totals": {"waiting": 1, "sending": 0, "done": 0, "gone": 0, "dead": 0},
     }
     assert [*found] == ["PACS", "VNA", "OTHER"]
