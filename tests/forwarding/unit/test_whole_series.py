@@ -138,8 +138,9 @@ def test_a_job_of_a_series_that_was_not_answered_is_found_if_it_sends_no_more_th
     assert row["State"] == "sending"
 
 
+@pytest.mark.parametrize("why", ["Peer aborted Association (or never connected)", "connecting to AET: timeout"])
 def test_what_the_broken_job_of_a_series_has_sent_is_not_guessed_and_what_goes_again_is_named_each(
-    forwarding: Forwarding,
+    forwarding: Forwarding, why: str
 ) -> None:
     forwarding.rest.answers["POST", "/modalities/PACS/echo"] = {}
     forwarding.start()
@@ -147,7 +148,7 @@ def test_what_the_broken_job_of_a_series_has_sent_is_not_guessed_and_what_goes_a
     forwarding.receive("a1", *MANY)
     # Orthanc sends a series in another order than that of the row.
     forwarding.rest.jobs["PACS-1"] |= {"Progress": 50}
-    forwarding.end("PACS-1", why="Peer aborted Association (or never connected)")
+    forwarding.end("PACS-1", why=why)
     for _ in range(6):
         forwarding.turn(120)
         for job in [key for key, job in forwarding.rest.jobs.items() if job["State"] == "Pending"]:
