@@ -4483,12 +4483,12 @@ def _takes_whole_series(rule: Rule) -> bool:
 # ---- src/forwarding/pace.py: Notices a destination whose answers come 40 ms late, each one: TCP's delayed acknowledgement, which a setting ends.
 
 
-DELAYED_ECHO_SECONDS = (0.038, 0.060)  # measured: 0.044; with TCP_NODELAY 0.002
+DELAYED_ECHO_SECONDS = (0.038, 0.050)  # measured: 0.044; with TCP_NODELAY 0.002
 # Measured: 0.044, and up to 0.14 for the job that has waited for others (Orthanc counts that); then a C-ECHO decides.
 DELAYED_IMAGE_SECONDS = (0.038, 0.200)
 FEWEST_IMAGES = 10  # of a job that says something: its association takes time too
 JOBS_UNTIL_ECHO = 3  # with that pace, and none that was quicker
-ECHOES = 3  # the fastest counts
+ECHOES = 10  # the fastest counts: a busy node answers one of them soon, a delayed acknowledgement none
 
 
 class Pace:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from testing.awkward import AwkwardNode
 from testing.dicom import make_study
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
@@ -14,6 +13,12 @@ from tests.constants import QUICK, script_with
 
 SCRIPT = script_with(Path(__file__).parents[2] / "auto_forward_modality.py", QUICK)
 ROUTE = "/auto-forward-modality"
+NEEDS_TIME = """
+import time
+import orthanc
+
+orthanc.RegisterOnStoredInstanceCallback(lambda dicom, instance: time.sleep(0.042))
+"""
 LATE = "answers each image 40 ms late"
 
 
@@ -51,9 +56,9 @@ def test_a_receiver_with_it_and_a_node_that_needs_the_time_for_each_image_are_no
     node = start_orthanc(aet="NODE")
     source = start_orthanc(SCRIPT, {"DicomModalities": {"NODE": node.as_modality()}})
     send(source, 4, 64)
-    with AwkwardNode("NODE", seconds_per_image=0.042) as needs_time:
-        aet, host, port = needs_time.as_modality()
-        source.request("PUT", "/modalities/NODE", json={"AET": aet, "Host": host, "Port": port})
-        send(source, 4, 64)
+    needs_time = start_orthanc(NEEDS_TIME, aet="NODE")
+    aet, host, port = needs_time.as_modality()
+    source.request("PUT", "/modalities/NODE", json={"AET": aet, "Host": host, "Port": port})
+    send(source, 4, 64)
     assert slow(source) is None
     assert LATE not in source.log

@@ -67,11 +67,11 @@ def test_a_node_that_needs_the_time_itself_answers_an_echo_sooner_and_is_asked_e
 ) -> None:
     paced = Paced(forwarding, echo=0.0)
     paced.send(3, 0.044)
-    eventually(lambda: paced.echoes() == 3)
+    eventually(lambda: paced.echoes() == 10)
     paced.send(5, 0.044)
-    assert (paced.echoes(), paced.slow(), paced.warnings()) == (3, None, [])
+    assert (paced.echoes(), paced.slow(), paced.warnings()) == (10, None, [])
     paced.send(2, 0.044)
-    eventually(lambda: paced.echoes() == 6)
+    eventually(lambda: paced.echoes() == 20)
 
 
 def test_a_slow_or_quick_link_and_small_jobs_say_nothing(forwarding: Forwarding) -> None:
