@@ -2,17 +2,22 @@
 """make bench-forward: how fast a backlog goes out, beside what the wire carries, and how soon a study is whole.
 
 Everything in one run, in turn, on the same two Orthancs; ratios are medians over the rounds. Peers are sent to with Verify too.
-Arguments: --rounds, --studies, --instances, --large (few studies of 500 instances of 512x512), --script (that one), --no-lag.
+Then a receiver as people have them, without TCP_NODELAY: as it is, and with a route to it that has `quickack 1` (as root).
+Arguments: --rounds, --studies, --instances, --large (few studies of 500 instances of 512x512), --script (that one), --no-lag,
+--only-untouched.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +145,51 @@ def backlog(script: str, studies: list[list[bytes]], rounds: int) -> None:
             destination.close()
 
 
+ROUTED = "127.0.0.9"  # an address of this machine that nobody else uses
+ROUTE = ("local", ROUTED, "dev", "lo", "table", "local")
+
+
+@contextlib.contextmanager
+def quick_acknowledgements() -> Iterator[bool]:
+    """Give this machine a route to `ROUTED` on which it acknowledges at once; says whether it may."""
+    added = subprocess.run(["ip", "route", "add", *ROUTE, "quickack", "1"], capture_output=True, check=False)
+    try:
+        yield added.returncode == 0
+    finally:
+        if added.returncode == 0:
+            subprocess.run(["ip", "route", "del", *ROUTE], check=True)
+
+
+def untouched(studies: list[list[bytes]], rounds: int) -> None:
+    """A backlog to a receiver without TCP_NODELAY, without and with a route that has quickack."""
+    number = sum(len(study) for study in studies)
+    with tempfile.TemporaryDirectory() as folder, quick_acknowledgements() as is_routed:
+        late = {"TCP_NODELAY": "0"}
+        destination = OrthancServer(Path(folder) / "destination", aet="DEST", environment=late).start()
+        nodes = {"DEST": destination.as_modality(), "ROUTED": ["DEST", ROUTED, destination.dicom_port]}
+        section = {"Destinations": ["DEST"], "Rules": []}
+        configuration = {"DicomModalities": nodes, "AutoForwardModality": section, "JobsHistorySize": 1000}
+        source = OrthancServer(Path(folder) / "source", ROOT / "auto_forward_modality.py", configuration).start()
+        try:
+            for study in studies:
+                source.store(study)
+            ways = {"DEST": "as it is", **({"ROUTED": "with quickack on the route to it"} if is_routed else {})}
+            rates: dict[str, list[float]] = {name: [] for name in ways}
+            bodies = {name: {"From": "20240101", "To": "20240101", "Destination": name} for name in ways}
+            for _ in range(rounds):
+                for name, found in rates.items():
+                    send = functools.partial(source.post, "/auto-forward-modality/backfill", bodies[name])
+                    found.append(timed(send, destination, number))
+            for name, text in ways.items():
+                print(f"  untouched receiver, {text:32s} {statistics.median(rates[name]):5.0f} instances/s", flush=True)
+            if not is_routed:
+                print("  no right to change routes: the receiver with quickack is left out")
+            print(f"  the script says: {source.get('/auto-forward-modality/destinations')['DEST']['Slow']}")
+        finally:
+            source.close()
+            destination.close()
+
+
 def lag(script: str, trigger: str, studies: list[list[bytes]], pause: float) -> None:
     """Studies arrive one image after the other; how long after its last image is the last study whole there?"""
     route, nodes, section, entry = KINDS[script]
@@ -177,6 +227,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=20)
     parser.add_argument("--script", choices=KINDS, help="only this one")
     parser.add_argument("--no-lag", action="store_true", help="only the backlog")
+    parser.add_argument("--only-untouched", action="store_true", help="only the receiver without TCP_NODELAY")
     parser.add_argument("--large", action="store_true", help="2 studies of 500 instances of 512x512 instead")
     options = parser.parse_args()
     size, studies, instances = (512, 2, 500) if options.large else (64, options.studies, options.instances)
@@ -184,9 +235,14 @@ def main() -> None:
         make_study(patient_id=f"P{number}", instances=instances, rows=size, columns=size) for number in range(studies)
     ]
     scripts = [options.script] if options.script else [*KINDS]
+    if options.only_untouched:
+        untouched(made[:20], min(options.rounds, 3))
+        return
     for script in scripts:
         print(f"{script}: a backlog of {studies} studies of {instances} instances of {size}x{size}", flush=True)
         backlog(script, made, options.rounds)
+    if "auto_forward_modality" in scripts:
+        untouched(made[:20], min(options.rounds, 3))
     for script in [] if options.no_lag else scripts:
         for trigger in ("plain", "Stable", "Stored"):
             lag(script, trigger, made[:20], 0.003)

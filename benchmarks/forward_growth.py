@@ -3,7 +3,9 @@
 
 The cost of a study beside the sending is the processor time of the Orthanc that forwards it, less that of an Orthanc that
 gets the same studies and sends them by raw jobs. Set ORTHANC and ORTHANC_PYTHON_PLUGIN to 1.12.7, where reading a resource
-gets slower with the archive. Arguments: --small, --large (studies in the archive), --forwarded, --rows.
+gets slower with the archive. A job that names its instances is slower with the archive from 1.12.11 on (1.13.0 shows it): a
+row of a whole series is sent beside raw jobs that name the series, and its instances.
+Arguments: --small, --large (studies in the archive), --forwarded, --rows, --images (of that series), --only-series.
 """
 
 from __future__ import annotations
@@ -82,6 +84,54 @@ def growth(sizes: list[int], number: int) -> None:
             server.close()
 
 
+def one_series(sizes: list[int], images: int) -> None:
+    """How long one series takes to its destination: by us, and by raw jobs that name it, or each of its instances."""
+    with tempfile.TemporaryDirectory() as folder:
+        destination = OrthancServer(Path(folder) / "destination", aet="DEST").start()
+        nodes = {"DicomModalities": {"DEST": destination.as_modality()}, "AutoForwardModality": {"Rules": []}}
+        source = OrthancServer(Path(folder) / "source", ROOT / "auto_forward_modality.py", nodes).start()
+        source.store(make_study(patient_id="SERIES", study_date="20240101", instances=images, rows=16, columns=16))
+        [study], [series] = source.get("/studies"), source.get("/series")
+        instances = source.get(f"/series/{series}")["Instances"]
+
+        def ours() -> None:
+            source.post("/auto-forward-modality/destinations/DEST/pause")
+            source.post("/auto-forward-modality/destinations/DEST/resume")
+
+        def raw(resources: list[str]) -> None:
+            source.post("/modalities/DEST/store", {"Resources": resources, "Synchronous": False})
+
+        have = 1
+        for size in sizes:
+            for one in range(have, size):
+                source.store(make_study(patient_id=f"A{one}", study_date="20230101", instances=1, rows=16, columns=16))
+            have = size
+            seconds: dict[str, list[float]] = {"by us": [], "named": [], "each instance named": []}
+            for _ in range(5):
+                for name, found in seconds.items():
+                    clear(destination)
+                    if name == "by us":
+                        add_row(source, study, instances)
+                    begin = time.perf_counter()
+                    ours() if name == "by us" else raw([series] if name == "named" else instances)
+                    wait_for(destination, images)
+                    found.append(time.perf_counter() - begin)
+            shown = ", ".join(f"{name} {statistics.median(found):.2f} s" for name, found in seconds.items())
+            print(f"  {size:6d} studies in the archive, a series of {images}: {shown}", flush=True)
+        for server in (source, destination):
+            server.close()
+
+
+def add_row(source: OrthancServer, study: str, instances: list[str]) -> None:
+    """A row as that of a rule: with its instances. (`send` and `backfill` add rows of whatever a resource has then.)"""
+    [ledger] = source.folder.rglob("auto_forward_modality.sqlite")
+    now, data = time.time(), json.dumps({"Level": "Study", "Instances": sorted(instances)})
+    with sqlite3.connect(ledger, timeout=30) as database:
+        values = ("DEST", study, "waiting", 0, 0, "", None, data, now, now, 0, "send")
+        database.execute("INSERT INTO work VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?)", values)
+    database.close()
+
+
 def rows(number: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = OrthancServer(Path(folder) / "source", ROOT / "auto_forward_modality.py").start()
@@ -129,7 +179,12 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=10_000)
     parser.add_argument("--forwarded", type=int, default=200)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--only-series", action="store_true")
     options = parser.parse_args()
+    one_series([options.small, options.large], options.images)
+    if options.only_series:
+        return
     rows(options.rows)
     growth([options.small, options.large], options.forwarded)
 

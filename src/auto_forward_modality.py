@@ -52,6 +52,10 @@ SECTION = "AutoForwardModality"
 STORE_OPTIONS = (
     "LocalAet", "CalledAet", "Host", "Port", "MoveOriginatorAet", "MoveOriginatorID", "StorageCommitment", "Timeout", "Priority",
 )  # fmt: skip
+IF_DELAYED = (
+    "set TCP_NODELAY=1 in the environment of that node, or give this machine a route to it with quickack 1, or send more "
+    "studies at a time (ConcurrentJobs); see docs/slow_sending.md"
+)
 COMMITTED_WITHIN = 3600.0  # seconds in which a node has to report what it committed itself to
 
 
@@ -260,7 +264,10 @@ def register() -> None:
         orthanc.LogError(refusal)
     proves = functools.partial(prove, settings)
     came = functools.partial(came_from, aets=AeTitles(configuration))
-    transport = Transport("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came, probe, proves)
+    transport = Transport(
+        *("modalities", "UPDATED_MODALITIES", "DicomModalityStore", is_for, came, probe, proves),
+        if_delayed=IF_DELAYED,
+    )
     is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
     if is_unused:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"

@@ -216,6 +216,8 @@ class FakeOrthanc:
                 named = [name] if name in self.studies[study] else self.studies[study]
                 for each in {**whole, "Instance": named}[body["Level"]]:
                     found[each] = {"ID": each, "Metadata": self.metadata.get(each, {})}
+                    if body["Level"] == "Series":
+                        found[each] |= {"ParentStudy": study, "Instances": self.studies[study]}
         return list(found.values())
 
 
@@ -284,6 +286,7 @@ def start(
         "GetConfigurationPath": str(tmp_path / "orthanc.json"),
         "SetMetricsValue": None,
         "ExtendOrthancExplorer": None,
+        "CheckVersionAdvanced": 0,  # 1.10.1, as `GET /system` says
     }
 
     def start_script(name: str, configuration: Mapping[str, Any] | None = None) -> Script:

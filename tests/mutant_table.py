@@ -521,6 +521,38 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_jobs.py"): {
         "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
     },
+    ("src/forwarding/whole_series.py", "tests/forwarding/unit/test_whole_series.py"): {
+        "not self._leaves_out and": "",
+        "len(instances) >= self._fewest": "True",
+        'if left.keys() >= {*series["Instances"]}:': "if True:",
+        "settings.skip_modified or not": "not",
+        "count_of(found) > len(instances)": "False",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_whole_series.py"): {
+        'self._loopback.post(f"/jobs/{job}/cancel", b"")\n            job': "job",
+        "if instances is None or count_of(job) <= len(instances):": "if True:",
+        'if data.get("NameEach"):': "if False:",
+        "resources, instances = self._named(row)\n        possible": "resources = instances = json.loads(row['data'])['Instances']\n        possible",
+    },
+    ("src/forwarding/pace.py", "tests/forwarding/unit/test_pace.py"): {
+        "if DELAYED_ECHO_SECONDS[0] <= fastest <= DELAYED_ECHO_SECONDS[1]:": "if True:",
+        "if not self._is_said:": "if True:",
+        "count_of(found) < FEWEST_IMAGES": "False",
+        "self._number, self.slow = 0, None": "pass",
+        "2 * self._needed": "self._needed",
+        "if is_quick and not": "if False and not",
+        "elif for_each <= DELAYED_IMAGE_SECONDS[1]:": "else:",
+    },
+    ("src/forwarding/slots.py", "tests/forwarding/unit/test_slots.py"): {
+        "if health.is_doubtful:": "if False:",
+        "min(bound, jobs)": "bound + JOBS_SUBMITTED_AHEAD",
+        "self.concurrent // self.sharing, self.concurrent - 1": "self.concurrent, self.concurrent",
+        ">= LONG_JOB_SECONDS": ">= 1e9",
+        "if is_short else 0": "if True else 0",
+    },
+    ("src/forwarding/jobs.py", "tests/forwarding/unit/test_slots.py"): {
+        ".seconds_of_job = seconds": ".seconds_of_job = 0.0",
+    },
     ("src/forwarding/intake.py", "tests/forwarding/unit/test_restored_index.py"): {
         "self._sent.forget_numbers(place)": "pass",
         'self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))': "pass",

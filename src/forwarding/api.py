@@ -206,7 +206,7 @@ class DestinationRoutes:
         self._forwarder, self._named = forwarder, named
 
     def destinations(self, _request: Request) -> dict[str, Any]:
-        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        """Return the destinations that rules may name, whether each is away, paused, closed, slow, and what waits for it."""
         engine = self._forwarder.engine
         destinations, totals = engine.destinations, engine.work.totals_by_queue()
         return {
@@ -215,6 +215,7 @@ class DestinationRoutes:
                 "Paused": destinations.is_paused(name),
                 "Open": destinations.is_open(name),
                 "OneAtATimeUntil": utc_or_none(destinations.narrow_until(name)),
+                "Slow": engine.jobs.paces.slow_of(name),
                 "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
             }
             for name in [*destinations.known(), *destinations.missing]

@@ -2,6 +2,7 @@
 """The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well."""
 
 import datetime
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ class Destination:
         self.answered = False  # since the last failure
         self.was_silent = False  # a probe since then had no answer
         self._silent_since: float | None = None  # monotonic; None: it answers, as far as is known
+        self.seconds_of_job = math.inf  # how long its last job took; inf: that failed, or there was none yet
         self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
         self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
         self._probe, self._wake = probe, wake
@@ -59,6 +61,7 @@ class Destination:
             self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
             self.was_silent = False
         self.away, self.error, self.answered = True, error, False
+        self.seconds_of_job = math.inf
         self._failures += 1
         self.identity.doubt()
 
@@ -75,6 +78,11 @@ class Destination:
         self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
         if not self._takes_nothing:
             self.away, self.error = False, ""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether the last job has failed, although it answers probes, or it does not answer them."""
+        return self.away or self._failures > 0
 
     def may_send(self) -> bool:
         """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
@@ -179,6 +187,10 @@ class Destinations:
         """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
         known, listed = self.known(), self._settings.destinations
         return list(known) if listed is None else [name for name in listed if name in known]
+
+    def may_get(self) -> set[str]:
+        """Return the destinations that rules may send to; a `Matcher` may choose others."""
+        return {*self.listed(), *(name for rule in self._rules for name in rule.destinations or ())}
 
     def wanted(self) -> list[str]:
         """Return the same, with those that Orthanc does not know: what arrives waits for them."""

@@ -2,7 +2,7 @@
 """What is sent when: to destinations that are well, in their hours, a few jobs at a time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orthanc
@@ -14,9 +14,8 @@ from forwarding.destinations import Destination, Destinations
 from forwarding.identity import Misconfigured
 from forwarding.jobs import Jobs
 from forwarding.rows import LONGEST_WAIT_SECONDS, Rows
+from forwarding.slots import Slots
 from forwarding.verification import Verification
-
-JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
 
 
 class Dispatcher:
@@ -62,11 +61,11 @@ class Dispatcher:
 
     def submit(self) -> None:
         """Submit what is due to each destination that may be sent to now."""
-        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
-        busy = self._ledger.queues("sending")
-        for name in self._ledger.queues("waiting"):
+        busy, waiting = self._ledger.queues("sending"), self._ledger.queues("waiting")
+        slots = self._slots_for(busy, waiting)
+        for name in waiting:
             health = self._destinations.health_of(name)
-            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+            if self._is_held_back(name):
                 self._closed.add(name)
                 continue
             if name in self._closed:  # what waited for that was not tried in vain
@@ -78,10 +77,9 @@ class Dispatcher:
                 self._fail_silent(health)
                 continue
             options = self._settings.destination_options.get(name)
-            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
-            # More than run at a time wait for a destination that is well, so that no slot is empty.
+            bound = (options and options.max_jobs) or self._settings.max_per_destination
             sending = busy.get(name, 0) - self._verification.number(name)
-            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            free = slots.jobs_of(health, bound) - sending
             if self._destinations.narrow_until(name):
                 free = min(free, 1 - sending)
             for row in self._ledger.due(name, max(0, free), LONGEST_WAIT_SECONDS):
@@ -91,6 +89,17 @@ class Dispatcher:
                     break  # Orthanc does not know it
                 health.sent()
                 self._attempt(row, options.options if options else {})
+
+    def _slots_for(self, busy: Collection[str], waiting: Collection[str]) -> Slots:
+        """Return Orthanc's job slots, and how many destinations share them now."""
+        sharing = {
+            name for name in waiting if not self._is_held_back(name) and not self._destinations.health_of(name).away
+        }
+        others = {*self._destinations.may_get(), *busy, *waiting}
+        return Slots(self._concurrent, len(sharing.union(busy)), is_shared=len(others) > 1)
+
+    def _is_held_back(self, name: str) -> bool:
+        return self._destinations.is_paused(name) or not self._destinations.is_open(name)
 
     def _fail_silent(self, health: Destination) -> None:
         """Count an attempt that has failed, without a job, where it could not be asked who it is."""

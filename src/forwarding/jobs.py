@@ -2,6 +2,7 @@
 """The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart."""
 
 import json
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +15,10 @@ from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.outcomes import Outcomes
+from forwarding.pace import Paces
 from forwarding.rows import Rows
 from forwarding.verification import Verification
+from forwarding.whole_series import WholeSeries, count_of
 
 # Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
 JOBS_TABLE = """
@@ -44,9 +47,10 @@ class Jobs:
         ended: deque[tuple[str, bool]],
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
-        self._transport = context.transport
+        self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self._outcomes = Outcomes(context, destinations, rows, verification)
+        self.paces = Paces(context)
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
 
@@ -61,9 +65,8 @@ class Jobs:
         ------
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
-        instances = json.loads(row["data"])["Instances"]
         try:
-            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+            job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
                 self.is_one_in_doubt = True
@@ -79,6 +82,25 @@ class Jobs:
         with self._ledger.transaction():
             self._work.change(row, job=job)
             self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post_row(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Submit the job of a row, as `_post`: never one that sends what the row does not hold."""
+        resources, instances = self._named(row)
+        job = self._post(row, resources, options)
+        if job and instances and resources != instances and self._whole_series.has_more(job, instances):
+            self._loopback.post(f"/jobs/{job}/cancel", b"")
+            job = self._post(row, instances, options)
+        return job
+
+    def _named(self, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
+        """Return what the job of a row names, and the instances that the row holds; None: whatever is there when it is sent."""
+        data = json.loads(row["data"])
+        instances: list[str] | None = data["Instances"]
+        if instances is None:
+            return [row["subject"]], None
+        if data.get("NameEach"):
+            return instances, instances
+        return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
@@ -102,14 +124,31 @@ class Jobs:
         while self._ended:
             job, success = self._ended[0]
             for row in self._work.find(Which(job=job, states=("sending",))):
+                if success:
+                    self._note_pace(row)
                 self._settle(row, success)
             self._ended.popleft()
 
+    def _note_pace(self, row: Mapping[str, Any]) -> None:
+        seconds = time.time() - row["updated"]
+        self._destinations.health_of(row["queue"]).seconds_of_job = seconds
+        self.paces.note_job(row["queue"], row["job"], seconds)
+
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if not success:
+            row = self._name_each_from_now_on(row)
         if success:
             self._outcomes.settle_delivered(row)
         elif self._outcomes.settle_failed(row):
             self.cancel_pending(row["queue"])
+
+    def _name_each_from_now_on(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Let the next jobs of a row name its instances: the job of a series does not tell which of them it has sent."""
+        data = json.loads(row["data"])
+        if not data["Instances"] or not self._whole_series.is_worth_it(data["Instances"]):
+            return row
+        self._work.change(row["id"], data={**data, "NameEach": True})
+        return {**row, "data": json.dumps({**data, "NameEach": True})}
 
     def cancel_pending(self, destination: str) -> None:
         """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
@@ -151,13 +190,19 @@ class Jobs:
     def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         """Return the unfinished job that sends what is in a row to its destination, or None."""
         destination = self._destinations.known().get(row["queue"])
-        instances = json.loads(row["data"])["Instances"]
-        resources = {row["subject"]} if instances is None else set(instances)
+        resources, instances = self._named(row)
+        possible = [set(resources), set(instances or resources)]
         for job in jobs:
             content = job.get("Content", {})
             same = (
                 destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
             )
-            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+            if (
+                not same
+                or job["State"] not in UNFINISHED_JOBS
+                or set(content.get("ParentResources", ())) not in possible
+            ):
+                continue
+            if instances is None or count_of(job) <= len(instances):
                 return job
         return None

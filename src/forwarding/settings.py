@@ -84,8 +84,8 @@ class ForwardingSettings:
         metadata={
             "minimum": 1,
             "help": (
-                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
-                "`ConcurrentJobs`, one less where there are several destinations."
+                "Jobs at a time for one destination, and so associations: fewer for a node that takes few at once. null: "
+                "its share of `ConcurrentJobs`."
             ),
         },
     )

@@ -36,3 +36,5 @@ class Transport:
     """Raise MisconfiguredError if what answers there is something else."""
     has: Has | None = None
     """For the option Verify: return which instances it has."""
+    if_delayed: str = ""
+    """What is said of a destination whose answers TCP delays (`Pace`); empty: that is not looked at."""

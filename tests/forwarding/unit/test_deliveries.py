@@ -180,6 +180,7 @@ def test_destinations_tell_their_state(deliveries: Deliveries) -> None:
         "Paused": True,
         "Open": True,
         "OneAtATimeUntil": None,
+        "Slow": None,
         "Totals": {"waiting": 1, "sending": 0, "done": 0, "gone": 0, "dead": 0},
     }
     assert [*found] == ["PACS", "VNA", "OTHER"]

@@ -27,6 +27,7 @@ def test_without_a_list_every_node_that_orthanc_knows_is_a_destination_also_a_la
     forwarding.rest.known = {"PACS": NODES["PACS"]}
     forwarding.start(Destinations=None)
     forwarding.receive("a1", "i1")
+    forwarding.end("PACS-1")
     forwarding.rest.known["VNA"] = NODES["VNA"]
     forwarding.script.change("UPDATED_MODALITIES")
     forwarding.receive("b2", "i2")
@@ -157,18 +158,6 @@ def test_outside_its_hours_a_destination_gets_nothing(forwarding: Forwarding) ->
     assert forwarding.sent() == []
     forwarding.turn(3600)
     assert forwarding.sent() == [["i1"]]
-
-
-def test_no_more_than_so_many_jobs_wait_in_orthanc_for_a_destination(forwarding: Forwarding) -> None:
-    forwarding.start(MaxPerDestination=1)
-    for number in range(8):
-        forwarding.rest.receive(f"a{number}", f"i{number}")
-        forwarding.rest.become_stable(f"a{number}")
-    forwarding.turn()
-    assert len(forwarding.sent()) == 4  # one that runs, and those that follow it at once
-    forwarding.end("PACS-1")
-    forwarding.turn()
-    assert len(forwarding.sent()) == 5
 
 
 def test_a_query_that_orthanc_refuses_leaves_it_idle(forwarding: Forwarding) -> None:
