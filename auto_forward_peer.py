@@ -2662,7 +2662,8 @@ class Feed:
     With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
     gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
     it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
     """
 
     def __init__(
@@ -2676,10 +2677,11 @@ class Feed:
         parents: Parents = lambda _instance: None,
         on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
         set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back = on_change_entry, set_back
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
@@ -2788,9 +2790,9 @@ class Feed:
         late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
         for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
             self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
         while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
+            self._find_parent(level, **rows[0])
 
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
@@ -2808,13 +2810,15 @@ class Feed:
             # What is left was deleted, or its parent is another: ask for each.
             self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
 
-    def _find_parent(self, level: str, instance: str) -> None:
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
         try:
             parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
         else:
             self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 
@@ -4058,6 +4062,38 @@ class Router:
         }
 
 
+# ---- src/forwarding/gone.py: What was deleted here before it was delivered: a WARNING each time, and a count.
+
+
+COUNT = "instances gone"  # in the table `state`
+
+
+class Gone:
+    """Counts the instances that were deleted here before a destination got them, over restarts too."""
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger = name, ledger
+
+    @property
+    def instances(self) -> int:
+        """Return how many it were since the ledger began; an instance counts for each destination that did not get it."""
+        return self._ledger.get_value(COUNT)
+
+    def note(self, number: int, text: str) -> None:
+        """Count instances, in the transaction that writes down what they were of, and say so."""
+        with self._ledger.transaction():
+            self._ledger.set_value(COUNT, self.instances + number)
+        orthanc.LogWarning(f"{self._name}: {text}")
+
+
+def recycling_of(configuration: Mapping[str, Any]) -> str:
+    """Return the limits by which Orthanc deletes the oldest patients, or "" where it never does."""
+    if configuration.get("MaximumStorageMode") == "Reject" and orthanc.CheckVersionAdvanced(1, 11, 2):
+        return ""  # older ones ignore it without a word
+    limits = {key: configuration.get(key) for key in ("MaximumStorageSize", "MaximumPatientCount")}
+    return " and ".join(f"{key} {limit}" for key, limit in limits.items() if limit)
+
+
 # ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
 
 
@@ -4101,6 +4137,7 @@ class Rows:
         self._name, self._retry = context.name, context.settings.retry
         self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+        self.gone = Gone(context.name, context.ledger)
 
     def add(
         self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
@@ -4130,9 +4167,28 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+        """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
+        data = json.loads((self._work.get(row["id"]) or row)["data"])
+        with self._ledger.transaction():
+            self._ledger.end(row["id"], "gone")
+            self.note_gone(row, len(data["Instances"] or (row["subject"],)) - data.get("Gone", 0))
+
+    def leave_out_deleted(self, row: Mapping[str, Any], here: int) -> None:
+        """Say that an attempt is without what was deleted: only so many instances of the row are here.
+
+        The row keeps all of them: one that is being overwritten is away for a moment.
+        """
+        data = json.loads(row["data"])
+        gone = len(data["Instances"] or ()) - here
+        if (number := gone - data.get("Gone", 0)) <= 0:
+            return  # it was said already
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Gone": gone})
+            self.note_gone(row, number)
+
+    def note_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Count instances of a row that were deleted before they could be sent, and say so."""
+        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
@@ -4290,7 +4346,11 @@ class Assignment:
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._work.remove(row["id"])  # deleted before a rule was applied
+            number = len(data["Instances"])
+            with self._ledger.transaction():
+                if self._work.remove(row["id"]):  # deleted before a rule was applied
+                    text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                    self._rows.gone.note(number, text)
             return
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):
@@ -4571,10 +4631,14 @@ class Verification:
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
-        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        found = json.loads(row["data"])
+        data = {key: value for key, value in found.items() if key not in ("Sent", "Gone")}
         here = still_here(self._loopback, answer.missing)
         why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
         with self._ledger.transaction():
+            gone = len(answer.missing) - len(here) - found.get("Gone", 0)
+            if gone > 0 and (here or len(answer.missing) < len(answer.asked)):
+                self._rows.note_gone(row, gone)
             if len(answer.missing) < len(answer.asked):
                 arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
                 self._work.change(row["id"], data=arrived)
@@ -4584,7 +4648,7 @@ class Verification:
                 row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
                 self._work.change(row["id"], attempts=row["attempts"])
             elif not here:
-                self._ledger.end(row["id"], "gone")
+                self._rows.end_gone(row)
                 return
             whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
             alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
@@ -4677,7 +4741,10 @@ class Jobs:
             here = still_here(self._loopback, resources)
             if len(here) == len(resources):
                 raise  # then it is not the resources that were not found
-        return self._post(row, here, options) if here else None
+        if not here:
+            return None
+        self._rows.leave_out_deleted(row, len(here))
+        return self._post(row, here, options)
 
     def settle_ended(self) -> None:
         """Settle the rows whose job has ended, well or not; jobs without a row are others'.
@@ -4927,6 +4994,40 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/common/unread.py: Instances that Orthanc has reported as new, and that were not read in its log of changes yet.
+
+
+class Unread:
+    """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
+
+    def __init__(self) -> None:
+        self._new, self._before = set[str](), set[str]()
+
+    def add(self, instance: str) -> None:
+        """Note a new instance, in a callback."""
+        self._new.add(instance)
+
+    def begin_reading(self) -> None:
+        """Say that the log is read from now on, up to its end."""
+        new, self._new = self._new, set()
+        self._before |= new
+
+    def on_change_entry(self, change: Mapping[str, Any]) -> None:
+        """Take an entry of the log of changes."""
+        if change["ChangeType"] == "NewInstance":
+            self._before.discard(change["ID"])
+            self._new.discard(change["ID"])
+
+    def never_read(self) -> set[str]:
+        """Return what is not in the log that was read to its end, and forget it; or its event came after its entry."""
+        before, self._before = self._before, set()
+        return before
+
+    def now(self) -> list[str]:
+        """Return what arrived and was not read yet."""
+        return [*self._before, *self._new]
+
+
 # ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
 
 
@@ -4940,17 +5041,19 @@ class Reports:
     ----------
     overwrites : the same instance can come again with another content.
     at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    reconcile : it is read in the log of changes.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool, reconcile: bool) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
+        self.unread = Unread()
         self.ended_jobs: deque[tuple[str, bool]] = deque()
         self.deleted_instances: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._overwrites, self._at_once, self._reconcile = wake, overwrites, at_once, reconcile
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -4966,6 +5069,8 @@ class Reports:
             if self._overwrites and level == orthanc.ResourceType.INSTANCE:
                 self.deleted_instances.append(resource)
         elif event == "NEW_INSTANCE":
+            if self._reconcile:
+                self.unread.add(resource)
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
                 self._read_soon()
@@ -4981,25 +5086,46 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+    def __init__(self, context: Context, reports: Reports, sent: SentInstances, gone: Gone) -> None:
         self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._loopback, self._gone = context.loopback, gone
+        arrivals, self._unread = reports.arrivals, reports.unread
         self._arrivals, self._sent = arrivals, sent
+        self._deleted_early = 0  # instances, since the last time that this was said
         self._at_once = context.settings.trigger == "Stored"
-        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
-            arrivals.parents,
-            set_back=self._forget_numbers,
+            *(context.ledger, context.loopback, self._on_stable, self._levels, stable_age, context.settings.reconcile),
+            *(arrivals.parents, self._unread.on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
         if self._at_once:
             self._stopping.wait(GATHER_SECONDS)
+        self._unread.begin_reading()
         self.feed.poll()
+        self._count_never_read()
         if self._at_once:
             self._add_unstable()
+
+    def _count_deleted(self, _instance: str, seq: int) -> None:
+        """Count, in the feed's transaction, what was deleted before it was stable, unless it was routed before that."""
+        if not (self._at_once and 0 < seq <= self._ledger.get_value("taken")):
+            self._deleted_early += 1
+
+    def _count_never_read(self) -> None:
+        """Count what was deleted before the log of changes was read: it is not there any more."""
+        left = self._unread.never_read()
+        if left and self._levels:
+            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
+            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
+        if number := self._deleted_early:
+            self._gone.note(number, f"{number} instances were deleted here before they were stable: no rule was applied to them")
+            self._deleted_early = 0
 
     def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Add a row in the feed's transaction."""
@@ -5079,7 +5205,6 @@ class Engine:
         self._sent = SentInstances(
             ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
-        self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
@@ -5087,6 +5212,7 @@ class Engine:
             prove = functools.partial(context.transport.prove, loopback)
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )
@@ -5246,7 +5372,7 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, reconcile=settings.reconcile)
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -5255,6 +5381,10 @@ class Forwarder:
 
     def register(self) -> None:
         """Register what Orthanc calls."""
+        if limits := recycling_of(self._configuration):
+            orthanc.LogWarning(
+                f"{self.name}: Orthanc recycles the oldest patients ({limits}), also those of whom something is not delivered"
+            )
         KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
@@ -5407,8 +5537,9 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the number of rows in each state, and of instances deleted here before they were delivered."""
+        engine = self._forwarder.engine
+        return {"Totals": engine.ledger.totals(), "InstancesGone": engine.rows.gone.instances}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

@@ -104,8 +104,9 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error."""
-        return {"Totals": self._forwarder.engine.ledger.totals()}
+        """Return whether it runs, the number of rows in each state, and of instances deleted here before they were delivered."""
+        engine = self._forwarder.engine
+        return {"Totals": engine.ledger.totals(), "InstancesGone": engine.rows.gone.instances}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from forwarding.destinations import Destinations
 from forwarding.routing import Batch, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import NO_DESTINATION, ROUTE
+from forwarding.tasks import NO_DESTINATION, ROUTE, name_of
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
 
@@ -78,7 +78,11 @@ class Assignment:
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._work.remove(row["id"])  # deleted before a rule was applied
+            number = len(data["Instances"])
+            with self._ledger.transaction():
+                if self._work.remove(row["id"]):  # deleted before a rule was applied
+                    text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                    self._rows.gone.note(number, text)
             return
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):

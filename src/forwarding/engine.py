@@ -56,7 +56,6 @@ class Engine:
         self._sent = SentInstances(
             ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
-        self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
@@ -64,6 +63,7 @@ class Engine:
             prove = functools.partial(context.transport.prove, loopback)
             self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
         )

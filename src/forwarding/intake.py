@@ -12,8 +12,11 @@ import orthanc
 from common.arrivals import Arrivals
 from common.changes import Feed, arrived_since
 from common.inbox import Inbox
+from common.unread import Unread
 from common.work import Which, Work
+from forwarding.archive import still_here
 from forwarding.context import Context
+from forwarding.gone import Gone
 from forwarding.rules import LEVELS
 from forwarding.sent_instances import SentInstances
 from forwarding.tasks import NO_DESTINATION, ROUTE
@@ -28,17 +31,19 @@ class Reports:
     ----------
     overwrites : the same instance can come again with another content.
     at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    reconcile : it is read in the log of changes.
     """
 
-    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool, reconcile: bool) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
+        self.unread = Unread()
         self.ended_jobs: deque[tuple[str, bool]] = deque()
         self.deleted_instances: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+        self._wake, self._overwrites, self._at_once, self._reconcile = wake, overwrites, at_once, reconcile
 
     def open(self, write: Callable[[str, str], None]) -> None:
         """Write what is reported of instances and stable resources, from now on."""
@@ -54,6 +59,8 @@ class Reports:
             if self._overwrites and level == orthanc.ResourceType.INSTANCE:
                 self.deleted_instances.append(resource)
         elif event == "NEW_INSTANCE":
+            if self._reconcile:
+                self.unread.add(resource)
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
                 self._read_soon()
@@ -69,25 +76,46 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+    def __init__(self, context: Context, reports: Reports, sent: SentInstances, gone: Gone) -> None:
         self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._loopback, self._gone = context.loopback, gone
+        arrivals, self._unread = reports.arrivals, reports.unread
         self._arrivals, self._sent = arrivals, sent
+        self._deleted_early = 0  # instances, since the last time that this was said
         self._at_once = context.settings.trigger == "Stored"
-        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
-            arrivals.parents,
-            set_back=self._forget_numbers,
+            *(context.ledger, context.loopback, self._on_stable, self._levels, stable_age, context.settings.reconcile),
+            *(arrivals.parents, self._unread.on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
         if self._at_once:
             self._stopping.wait(GATHER_SECONDS)
+        self._unread.begin_reading()
         self.feed.poll()
+        self._count_never_read()
         if self._at_once:
             self._add_unstable()
+
+    def _count_deleted(self, _instance: str, seq: int) -> None:
+        """Count, in the feed's transaction, what was deleted before it was stable, unless it was routed before that."""
+        if not (self._at_once and 0 < seq <= self._ledger.get_value("taken")):
+            self._deleted_early += 1
+
+    def _count_never_read(self) -> None:
+        """Count what was deleted before the log of changes was read: it is not there any more."""
+        left = self._unread.never_read()
+        if left and self._levels:
+            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
+            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
+        if number := self._deleted_early:
+            self._gone.note(number, f"{number} instances were deleted here before they were stable: no rule was applied to them")
+            self._deleted_early = 0
 
     def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Add a row in the feed's transaction."""

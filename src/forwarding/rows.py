@@ -14,6 +14,7 @@ from common.work import Which, Work
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
+from forwarding.gone import Gone
 from forwarding.metrics import Metrics
 from forwarding.tasks import name_of
 
@@ -27,6 +28,7 @@ class Rows:
         self._name, self._retry = context.name, context.settings.retry
         self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+        self.gone = Gone(context.name, context.ledger)
 
     def add(
         self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
@@ -56,9 +58,28 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+        """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
+        data = json.loads((self._work.get(row["id"]) or row)["data"])
+        with self._ledger.transaction():
+            self._ledger.end(row["id"], "gone")
+            self.note_gone(row, len(data["Instances"] or (row["subject"],)) - data.get("Gone", 0))
+
+    def leave_out_deleted(self, row: Mapping[str, Any], here: int) -> None:
+        """Say that an attempt is without what was deleted: only so many instances of the row are here.
+
+        The row keeps all of them: one that is being overwritten is away for a moment.
+        """
+        data = json.loads(row["data"])
+        gone = len(data["Instances"] or ()) - here
+        if (number := gone - data.get("Gone", 0)) <= 0:
+            return  # it was said already
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Gone": gone})
+            self.note_gone(row, number)
+
+    def note_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Count instances of a row that were deleted before they could be sent, and say so."""
+        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
