@@ -173,7 +173,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -227,7 +232,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -3060,171 +3065,6 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
-# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
-
-
-Matcher = Callable[[dict[str, Any]], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
-
-    level: str
-    resource: str
-    uid: str
-    instances: tuple[str, ...] | None
-    origins: Mapping[str, Mapping[str, str]]
-
-
-@dataclasses.dataclass
-class Verdict:
-    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
-
-    rule: Rule
-    destinations: tuple[str, ...] = ()
-    instances: tuple[str, ...] | None = ()
-    why: str = ""
-    matched: bool = False
-    unknown: tuple[str, ...] = ()
-
-
-def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
-    """Return what is left of a batch; None stands for all of it."""
-    gone = set(taken or ())
-    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
-    origins = {one: batch.origins[one] for one in left if one in batch.origins}
-    return dataclasses.replace(batch, instances=left, origins=origins)
-
-
-def load_matcher(spec: str, folder: Path) -> Matcher:
-    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
-
-    The latter is `/tmp` in images that generate their configuration.
-
-    Raises
-    ------
-    ValueError : it can't be loaded, with the reason.
-    """
-    text, _, name = spec.rpartition(":")
-    own = Path(__file__).absolute().parent / text
-    path = own if own.exists() else folder / text
-    if path == own and (folder / text).exists() and not own.samefile(folder / text):
-        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
-    try:
-        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
-        assert found and found.loader  # noqa: PT018 - the name ends with .py
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        matcher: Matcher = getattr(module, name)
-    except Exception as error:
-        raise ValueError(f"{path} can't be loaded: {error!r}") from error
-    return matcher
-
-
-class Router:
-    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
-
-    def __init__(
-        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
-    ) -> None:
-        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
-
-    def check(self) -> str | None:
-        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
-
-        Raises
-        ------
-        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
-        """
-        for number, rule in enumerate(self._rules):
-            for tag, wanted in rule.query.items():
-                of_none = {UID_TAG_OF[rule.level]: "0"}
-                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
-                try:
-                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
-                except LoopbackError as error:
-                    if error.status == 0:
-                        raise
-                    self._loopback.post("/tools/find", plain)
-                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
-                    meant = f" (did you mean {near[0]}?)" if near else ""
-                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
-        return None
-
-    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
-        """Return what each rule says, where only the first counts up to that.
-
-        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
-        where those arrive alone.
-
-        `known` are the destinations there are, `every` those of a rule without a list of them.
-
-        Raises
-        ------
-        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
-        """
-        found = []
-        for rule in self._rules:
-            found.append(self._verdict(rule, batch, known, every))
-            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
-                batch = _without(batch, found[-1].instances)
-                if not batch.instances:
-                    break
-        return found
-
-    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
-        if rule.level != batch.level:
-            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
-        instances = batch.instances
-        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
-            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
-            if not instances:
-                return Verdict(rule, why="no instance has this Origin")
-        if rule.query and not self._answers(rule, batch):
-            return Verdict(rule, why="Query does not match")
-        names: Sequence[str] = every if rule.destinations is None else rule.destinations
-        if rule.matcher:
-            chosen = self._ask_matcher(rule.matcher, batch)
-            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
-            if not names:
-                return Verdict(rule, why="Matcher chose no destination")
-        if unknown := [name for name in names if name not in known]:
-            names = [name for name in names if name in known]
-            why = f"unknown destinations are left out: {', '.join(unknown)}"
-            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
-        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
-
-    def _ask_matcher(self, name: str, batch: Batch) -> Any:
-        described = self._describe(batch)
-        try:
-            return self._matchers[name](described)
-        except Exception:
-            raise
-        except BaseException as error:  # its exit is not that of the thread that serves all
-            raise RuntimeError(f"it ended with {type(error).__name__}") from error
-
-    def _answers(self, rule: Rule, batch: Batch) -> bool:
-        tag = UID_TAG_OF[batch.level]
-        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
-            return False
-        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
-        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
-        return batch.resource in self._loopback.post("/tools/find", find)
-
-    def _describe(self, batch: Batch) -> dict[str, Any]:
-        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
-        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
-        origins = [dict(origin) for origin in batch.origins.values()]
-        return {
-            "Level": batch.level,
-            "ID": batch.resource,
-            "Tags": tags,
-            "Instances": None if batch.instances is None else len(batch.instances),
-            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
-        }
-
-
 # ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
 
 
@@ -3483,6 +3323,338 @@ def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) ->
     return not page["Done"] or not new.isdisjoint(wanted)
 
 
+# ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
+
+
+PLACES_PER_LOOKUP = 100
+PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
+ARRIVING = """
+SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
+UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
+"""
+# Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
+# a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed(
+    row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
+CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
+CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
+    DELETE FROM owed WHERE row=new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
+WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
+    DELETE FROM owed WHERE row=old.id;
+END;
+INSERT INTO owed SELECT id, '', '' FROM work new
+WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
+"""
+
+
+def owed_tables(but: str = "") -> str:
+    """Return the SQL of the table `owed`, for all tasks of a ledger but one."""
+    return _OWED.replace("{condition}", f"new.task<>'{but}'")
+
+
+def place_of(level: str, resource: str, parents: Mapping[str, str]) -> dict[str, str]:
+    """Return what the data of a row says of its place: `Study` and `Patient`, as far as they are known."""
+    known = {**parents, level: resource}
+    return {
+        key: known[key] for key in ("Study", "Patient") if key in known and (key == "Patient" or level != "Patient")
+    }
+
+
+def places_of(loopback: Loopback, resources: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return study ("" for a patient) and patient of each resource that is here.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    above = {resource: resource for resource in resources}
+    for _ in PARENT_OF:
+        wanted, found = sorted({*above.values()}), dict[str, Mapping[str, Any]]()
+        for start in range(0, len(wanted), PLACES_PER_LOOKUP):
+            body = {"Resources": wanted[start : start + PLACES_PER_LOOKUP], "Short": True}
+            found |= {each["ID"]: each for each in loopback.post("/tools/bulk-content", body)}
+        higher: dict[str, str] = {}
+        for resource, name in above.items():
+            content = found.get(name, {})
+            if content.get("Type") == "Patient":
+                places[resource] = "", name
+            elif content.get("Type") == "Study":
+                places[resource] = name, str(content[PARENT_OF["Study"]])
+            elif content:
+                higher[resource] = str(content[PARENT_OF[content["Type"]]])
+        above = higher
+    return places
+
+
+class Owing:
+    """What the unfinished rows of a ledger are about.
+
+    Parameters
+    ----------
+    resources_of : returns the resources that a row is about.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
+    ) -> None:
+        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+
+    def of(self, resources: Collection[str]) -> set[str]:
+        """Return which of these studies, and patients as a whole, an unfinished row is about.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now what a row is about.
+        """
+        self.find_out()
+        sql = (
+            "SELECT study found FROM owed WHERE study IN (SELECT value FROM json_each(?)) "
+            "UNION SELECT patient FROM owed WHERE study='' AND patient IN (SELECT value FROM json_each(?))"
+        )
+        return {row["found"] for row in self._ledger.rows(sql, *[json.dumps([*resources])] * 2)}
+
+    def find_out(self, *, patients: bool = False, at_once: bool = False) -> bool:
+        """Ask Orthanc whose the rows are of which that is not known; `patients`: the patient has to be known, too.
+
+        With `at_once` it asks for some of them only. Return whether there are more.
+        """
+        unknown = "patient=''" if patients else "patient='' AND study=''"
+        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
+        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
+            self._find_out(rows)
+            if at_once:
+                return len(rows) == PLACES_PER_LOOKUP
+        return False
+
+    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in rows}
+        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        # It may have ended meanwhile.
+        sql = (
+            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
+            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
+        )
+        with self._ledger.transaction() as db:
+            for row, resources in of_each.items():
+                db.execute("DELETE FROM owed WHERE row=?", (row,))
+                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
+    found, unknown = set[str](), set[str]()
+    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
+    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+        if resource and level in ("Patient", "Study"):
+            found.add(resource)
+        elif known := parents(instance):
+            found.add(known["Study"])
+        else:
+            unknown.add(resource or instance)
+    places = places_of(loopback, unknown) if unknown else {}
+    return found | {study or patient for study, patient in places.values()}
+
+
+def register_owed(
+    name: str, owed: Callable[[set[str]], set[str]], unavailable: Callable[[], str | None], *, is_unused: bool = False
+) -> None:
+    """Register `POST /NAME/owed`, of a script (its name with dashes); one that is unused owes nothing.
+
+    `owed` returns the studies and patients, of those given or any, with which it is not done.
+    """
+
+    @takes({"Resources": Texts(allowed="a list of identifiers of Orthanc, at least one")})
+    def handler(request: Request) -> dict[str, list[str]]:
+        """Return which of these studies it is not done with, and of which patients as a whole: `{"Resources": […]}`."""
+        wanted = set(request.parameters.get("Resources", ()))
+        if not wanted:
+            raise Refused(400, "Resources is missing, allowed: a list of identifiers of Orthanc")
+        return {"Owed": [] if is_unused else sorted(wanted & owed(wanted))}
+
+    register_route(f"/{name}/owed", {"POST": handler}, (lambda: None) if is_unused else unavailable)
+
+
+# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+    matched: bool = False
+    unknown: tuple[str, ...] = ()
+
+
+def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
+    """Return what is left of a batch; None stands for all of it."""
+    gone = set(taken or ())
+    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
+    origins = {one: batch.origins[one] for one in left if one in batch.origins}
+    return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
+
+    The latter is `/tmp` in images that generate their configuration.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    text, _, name = spec.rpartition(":")
+    own = Path(__file__).absolute().parent / text
+    path = own if own.exists() else folder / text
+    if path == own and (folder / text).exists() and not own.samefile(folder / text):
+        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
+                try:
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._loopback.post("/tools/find", plain)
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """Return what each rule says, where only the first counts up to that.
+
+        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
+        where those arrive alone.
+
+        `known` are the destinations there are, `every` those of a rule without a list of them.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
+                batch = _without(batch, found[-1].instances)
+                if not batch.instances:
+                    break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
+        if rule.matcher:
+            chosen = self._ask_matcher(rule.matcher, batch)
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+            return False
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        return batch.resource in self._loopback.post("/tools/find", find)
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
 
 
@@ -3609,6 +3781,40 @@ class Inbox(Generic[Report]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+
+# ---- src/common/unread.py: Instances that Orthanc has reported as new, and that were not read in its log of changes yet.
+
+
+class Unread:
+    """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
+
+    def __init__(self) -> None:
+        self._new, self._before = set[str](), set[str]()
+
+    def add(self, instance: str) -> None:
+        """Note a new instance, in a callback."""
+        self._new.add(instance)
+
+    def begin_reading(self) -> None:
+        """Say that the log is read from now on, up to its end."""
+        new, self._new = self._new, set()
+        self._before |= new
+
+    def on_change_entry(self, change: Mapping[str, Any]) -> None:
+        """Take an entry of the log of changes."""
+        if change["ChangeType"] == "NewInstance":
+            self._before.discard(change["ID"])
+            self._new.discard(change["ID"])
+
+    def never_read(self) -> set[str]:
+        """Return what is not in the log that was read to its end, and forget it; or its event came after its entry."""
+        before, self._before = self._before, set()
+        return before
+
+    def now(self) -> list[str]:
+        """Return what arrived and was not read yet."""
+        return [*self._before, *self._new]
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -4859,8 +5065,10 @@ class Intake:
     def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Write down, in the feed's transaction, what is to be looked at."""
         arrivals = {each: arrival for each in instances if (arrival := self._arrivals.get(each))}
+        parents = next((arrival.parents for arrival in arrivals.values() if arrival.parents), {})
         data = {
             "Level": level,
+            **place_of(level, resource, parents),
             "Instances": list(instances),
             # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
             "UID": "" if level == "Patient" else next((arrival.uids[level] for arrival in arrivals.values()), ""),
@@ -4875,9 +5083,11 @@ class Intake:
         results = self._results(level, origins)
         task = RE_IDENTIFY if results else ANONYMIZE
         new = [(NO_RECIPE, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        place = {key: data[key] for key in ("Study", "Patient") if key in data}
         with self._ledger.transaction():
             for recipe, instances, priority in new:
-                self._ledger.add(recipe, resource, {"Level": level, "Instances": instances}, priority, task)
+                about = {"Level": level, **place, "Instances": instances}
+                self._ledger.add(recipe, resource, about, priority, task)
             self._work.remove(row["id"])
         for each in data["Instances"]:
             self._arrivals.forget(each)
@@ -5004,6 +5214,7 @@ class Anonymizer:
         self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
+        self._unread, self._has_read = Unread(), False
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
 
     # Callbacks: they return at once
@@ -5025,6 +5236,8 @@ class Anonymizer:
             self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
+            if self.settings.reconcile:
+                self._unread.add(resource)
             self._inbox.add(("NewInstance", resource))
         else:
             self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
@@ -5039,7 +5252,7 @@ class Anonymizer:
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        tables = FEED_TABLES + REGISTER_TABLES
+        tables = FEED_TABLES + REGISTER_TABLES + owed_tables()
         self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:
             orthanc.LogError(
@@ -5047,6 +5260,7 @@ class Anonymizer:
                 "what comes back for copies that were made before can't be taken back"
             )
         self.work, self.register = Work(self.ledger), Register(self.ledger)
+        self._owing = Owing(self.ledger, self.loopback)
         self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers)
         self._create_steps()
         self._inbox.open()
@@ -5072,11 +5286,25 @@ class Anonymizer:
             (RE_IDENTIFY, NO_RECIPE): back.re_identify,
             **{(ANONYMIZE, name): anonymizing.anonymize for name in settings.recipes},
         }
-        levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
+        levels = self._levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
         self._feed = Feed(
             *(ledger, self.loopback, intake.on_stable, sorted(levels)),
-            *(float(self._configuration.get("StableAge", 60)), settings.reconcile, self._arrivals.parents),
+            *(
+                float(self._configuration.get("StableAge", 60)),
+                settings.reconcile,
+                self._arrivals.parents,
+                self._unread.on_change_entry,
+            ),
         )
+
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return the studies, of these or any, with which it is not done."""
+        if not self._has_read:
+            raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
+        unread = self._unread.now() if self._levels else ()
+        with self.turns.turn():  # it may ask Orthanc
+            found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
+            return found | self._owing.of(resources)
 
     def _turn(self) -> float:
         try:
@@ -5088,7 +5316,10 @@ class Anonymizer:
             self._inbox.flush()
             if self._changed.is_set() or time.monotonic() >= self._next_poll:
                 self._changed.clear()
+                self._unread.begin_reading()
                 self._feed.poll()
+                self._unread.never_read()
+                self._has_read = True
                 self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
             for (task, recipe), step in self._steps.items():
                 self._attempts.work_off(task, recipe, step)
@@ -5148,6 +5379,7 @@ class Routes:
         }
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
+        register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""

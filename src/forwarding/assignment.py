@@ -78,11 +78,7 @@ class Assignment:
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            number = len(data["Instances"])
-            with self._ledger.transaction():
-                if self._work.remove(row["id"]):  # deleted before a rule was applied
-                    text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
-                    self._rows.gone.note(number, text)
+            self._end_gone(row, len(data["Instances"]))
             return
         with self._ledger.transaction():
             if not self._work.remove(row["id"]):
@@ -93,7 +89,8 @@ class Assignment:
                     wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
                     new = self._new_for(destination, wanted, data["Instances"], batch.origins)
                     if new:
-                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        about = batch.level, batch.resource, destination
+                        self._rows.add(*about, new, verdict.rule.priority, _parents_in(data))
                         sent_to.add(destination)
             if self._deleter and sent_to:
                 left_out = {name for verdict in verdicts for name in verdict.unknown}
@@ -105,6 +102,13 @@ class Assignment:
                 self._arrivals.forget(instance)
             if self._deleter:
                 self._deleter.delivered(batch.resource)
+
+    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Remove a row of what was deleted before a rule was applied to it."""
+        with self._ledger.transaction():
+            if self._work.remove(row["id"]):
+                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                self._rows.gone.note(number, text)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -140,3 +144,8 @@ class Assignment:
             if self._sent.add(destination, instance, seq, digest):
                 found.append(instance)
         return found
+
+
+def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study and the patient of what is to be routed, as far as they are known."""
+    return {level: data[level] for level in ("Study", "Patient") if level in data}

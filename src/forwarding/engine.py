@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import orthanc
 
 from common.changes import FEED_TABLES
+from common.owed import Owing, owed_tables
+from common.routes import Refused
 from common.work import Work
 from forwarding.assignment import Assignment
 from forwarding.bisection import Bisection
@@ -20,15 +22,17 @@ from forwarding.identity import KEPT_UNTIL_CHECKED_DAYS, Misconfigured
 from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
+from forwarding.protection import PROTECTED_TABLE, Protection
 from forwarding.routing import Matcher, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import GIVEN_TABLE, SentInstances
 from forwarding.settings import may_overwrite
+from forwarding.tasks import DELETE
 from forwarding.verification import Verification, Verifier
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
 
 
 class Engine:
@@ -57,11 +61,14 @@ class Engine:
             ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
         )
         self.destinations = Destinations(context, destinations_changed)
+        self._owing = Owing(ledger, loopback)
+        self.protection = Protection(context, self._owing)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
+            is_ours = self.protection.is_by_scripts
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
         self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
@@ -77,7 +84,7 @@ class Engine:
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.on_event)
+        reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
@@ -89,6 +96,12 @@ class Engine:
         self.destinations.hold_unnamed()
         return refused
 
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which studies, of these or any, and patients as a whole, are not delivered."""
+        if not self._intake.has_read:
+            raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        return self._owing.of(resources) | self._intake.arriving()
+
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
@@ -98,6 +111,8 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
+                self.protection.protect(patients := [*self._intake.patients])
+                self._intake.patients.difference_update(patients)
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -127,7 +142,8 @@ class Engine:
         self.ledger.forget_finished(self._keep_done_days)
         self._sent.forget_deleted()
         self._metrics.report()
-        self._next_look = time.monotonic() + IDLE_SECONDS
+        has_more = self.protection.look()
+        self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 
     def stop_deleting(self, seconds: float) -> None:
         """End the thread that deletes, and wait for it so long."""

@@ -7,6 +7,7 @@ from typing import Any
 import orthanc
 
 from common.ledger import Ledger
+from forwarding.settings import ForwardingSettings
 
 COUNT = "instances gone"  # in the table `state`
 
@@ -35,3 +36,16 @@ def recycling_of(configuration: Mapping[str, Any]) -> str:
         return ""  # older ones ignore it without a word
     limits = {key: configuration.get(key) for key in ("MaximumStorageSize", "MaximumPatientCount")}
     return " and ".join(f"{key} {limit}" for key, limit in limits.items() if limit)
+
+
+def about_recycling(limits: str, settings: ForwardingSettings) -> str:
+    """Return what recycling means for what is not delivered."""
+    if settings.protect_undelivered:
+        return (
+            f"Orthanc recycles the oldest patients ({limits}), except those of whom something is not delivered "
+            "(ProtectUndelivered); if all are protected, it takes no more images"
+        )
+    return (
+        f"Orthanc recycles the oldest patients ({limits}), also those of whom something is not delivered; "
+        '"ProtectUndelivered": true protects them until it is'
+    )

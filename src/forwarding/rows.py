@@ -2,12 +2,14 @@
 """The rows that say what is sent where: how they are added, and how they end."""
 
 import json
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orthanc
 
 from common.ledger import SEND
+from common.owed import place_of
 from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
@@ -31,16 +33,23 @@ class Rows:
         self.gone = Gone(context.name, context.ledger)
 
     def add(
-        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+        self,
+        level: str,
+        resource: str,
+        destination: str,
+        instances: Sequence[str] | None,
+        priority: int = 0,
+        parents: Mapping[str, str] = types.MappingProxyType({}),
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
-        `None` means all instances that the resource holds when it is sent.
+        `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            place = place_of(level, resource, parents)
+            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
         data.pop("Sent", None)  # not all of it was
