@@ -107,9 +107,9 @@ def test_another_forwarder_that_needs_it_gives_it_back(protecting: Forwarding) -
     protecting.receive("a1", "1")
     protecting.turn(20)
     other_forwarder(protecting, {"Protected": [PATIENT]})
-    protecting.script.post(f"{NAME}/send", {"Resource": "a1"})  # anything: a turn
     deliver(protecting)
     assert protecting.rest.protected == {PATIENT}
+    assert put(protecting) == [b"1"]
 
 
 def test_another_forwarder_that_can_not_say_is_asked_again(protecting: Forwarding) -> None:
