@@ -3933,6 +3933,11 @@ class Destinations:
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
 
+    def is_any_wanted(self) -> bool:
+        """Return whether what arrives may be sent anywhere."""
+        wanted = [self.wanted() if rule.destinations is None else rule.destinations for rule in self._rules]
+        return any(wanted) or any(rule.matcher for rule in self._rules)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:
@@ -5630,7 +5635,8 @@ class Engine:
         """Return which studies, of these or any, and patients as a whole, are not delivered."""
         if not self._intake.has_read:
             raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
-        return self._owing.of(resources) | self._intake.arriving()
+        arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
+        return self._owing.of(resources) | arriving
 
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""

@@ -335,7 +335,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_owed.py"): {
         "if not self._intake.has_read:": "if False:",
-        "self._owing.of(resources) | self._intake.arriving()": "self._owing.of(resources)",
+        "return self._owing.of(resources) | arriving": "return self._owing.of(resources)",
+        "if self.destinations.is_any_wanted() else": "if True else",
     },
     ("src/common/owed.py", "tests/forwarding/unit/test_owed.py"): {
         "        self.find_out()\n": "",

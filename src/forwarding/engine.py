@@ -100,7 +100,8 @@ class Engine:
         """Return which studies, of these or any, and patients as a whole, are not delivered."""
         if not self._intake.has_read:
             raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
-        return self._owing.of(resources) | self._intake.arriving()
+        arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
+        return self._owing.of(resources) | arriving
 
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""

@@ -45,6 +45,14 @@ def test_a_study_is_owed_from_its_arrival_until_it_is_delivered(forwarding: Forw
     assert owed(forwarding) == []
 
 
+@pytest.mark.parametrize("section", [{"Destinations": []}, {"Rules": [{"Destinations": []}]}], ids=str)
+def test_what_arrives_where_nobody_gets_anything_is_not_owed(forwarding: Forwarding, section: dict[str, Any]) -> None:
+    forwarding.start(**section)
+    forwarding.rest.receive("a1", "1")
+    forwarding.turn()
+    assert owed(forwarding) == []
+
+
 def test_what_was_given_up_is_owed_until_a_person_drops_it(paused: Forwarding) -> None:
     paused.receive("a1", "1")
     [row] = paused.deliveries()
