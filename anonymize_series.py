@@ -705,7 +705,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -763,7 +768,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -3554,6 +3559,438 @@ def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
     return found
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
+
+
+PLACES_PER_LOOKUP = 100
+PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
+ARRIVING = """
+SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
+UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
+"""
+# Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
+# a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed(
+    row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
+CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
+CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
+    DELETE FROM owed WHERE row=new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
+WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
+    DELETE FROM owed WHERE row=old.id;
+END;
+INSERT INTO owed SELECT id, '', '' FROM work new
+WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
+"""
+
+
+def owed_tables(but: str = "") -> str:
+    """Return the SQL of the table `owed`, for all tasks of a ledger but one."""
+    return _OWED.replace("{condition}", f"new.task<>'{but}'")
+
+
+def place_of(level: str, resource: str, parents: Mapping[str, str]) -> dict[str, str]:
+    """Return what the data of a row says of its place: `Study` and `Patient`, as far as they are known."""
+    known = {**parents, level: resource}
+    return {
+        key: known[key] for key in ("Study", "Patient") if key in known and (key == "Patient" or level != "Patient")
+    }
+
+
+def places_of(loopback: Loopback, resources: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return study ("" for a patient) and patient of each resource that is here.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    above = {resource: resource for resource in resources}
+    for _ in PARENT_OF:
+        wanted, found = sorted({*above.values()}), dict[str, Mapping[str, Any]]()
+        for start in range(0, len(wanted), PLACES_PER_LOOKUP):
+            body = {"Resources": wanted[start : start + PLACES_PER_LOOKUP], "Short": True}
+            found |= {each["ID"]: each for each in loopback.post("/tools/bulk-content", body)}
+        higher: dict[str, str] = {}
+        for resource, name in above.items():
+            content = found.get(name, {})
+            if content.get("Type") == "Patient":
+                places[resource] = "", name
+            elif content.get("Type") == "Study":
+                places[resource] = name, str(content[PARENT_OF["Study"]])
+            elif content:
+                higher[resource] = str(content[PARENT_OF[content["Type"]]])
+        above = higher
+    return places
+
+
+class Owing:
+    """What the unfinished rows of a ledger are about.
+
+    Parameters
+    ----------
+    resources_of : returns the resources that a row is about.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
+    ) -> None:
+        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+
+    def of(self, resources: Collection[str]) -> set[str]:
+        """Return which of these studies, and patients as a whole, an unfinished row is about.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now what a row is about.
+        """
+        self.find_out()
+        sql = (
+            "SELECT study found FROM owed WHERE study IN (SELECT value FROM json_each(?)) "
+            "UNION SELECT patient FROM owed WHERE study='' AND patient IN (SELECT value FROM json_each(?))"
+        )
+        return {row["found"] for row in self._ledger.rows(sql, *[json.dumps([*resources])] * 2)}
+
+    def find_out(self, *, patients: bool = False, at_once: bool = False) -> bool:
+        """Ask Orthanc whose the rows are of which that is not known; `patients`: the patient has to be known, too.
+
+        With `at_once` it asks for some of them only. Return whether there are more.
+        """
+        unknown = "patient=''" if patients else "patient='' AND study=''"
+        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
+        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
+            self._find_out(rows)
+            if at_once:
+                return len(rows) == PLACES_PER_LOOKUP
+        return False
+
+    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in rows}
+        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        # It may have ended meanwhile.
+        sql = (
+            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
+            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
+        )
+        with self._ledger.transaction() as db:
+            for row, resources in of_each.items():
+                db.execute("DELETE FROM owed WHERE row=?", (row,))
+                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
+    found, unknown = set[str](), set[str]()
+    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
+    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+        if resource and level in ("Patient", "Study"):
+            found.add(resource)
+        elif known := parents(instance):
+            found.add(known["Study"])
+        else:
+            unknown.add(resource or instance)
+    places = places_of(loopback, unknown) if unknown else {}
+    return found | {study or patient for study, patient in places.values()}
+
+
+def register_owed(
+    name: str, owed: Callable[[set[str]], set[str]], unavailable: Callable[[], str | None], *, is_unused: bool = False
+) -> None:
+    """Register `POST /NAME/owed`, of a script (its name with dashes); one that is unused owes nothing.
+
+    `owed` returns the studies and patients, of those given or any, with which it is not done.
+    """
+
+    @takes({"Resources": Texts(allowed="a list of identifiers of Orthanc, at least one")})
+    def handler(request: Request) -> dict[str, list[str]]:
+        """Return which of these studies it is not done with, and of which patients as a whole: `{"Resources": […]}`."""
+        wanted = set(request.parameters.get("Resources", ()))
+        if not wanted:
+            raise Refused(400, "Resources is missing, allowed: a list of identifiers of Orthanc")
+        return {"Owed": [] if is_unused else sorted(wanted & owed(wanted))}
+
+    register_route(f"/{name}/owed", {"POST": handler}, (lambda: None) if is_unused else unavailable)
+
+
 # ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
 
 
@@ -3768,267 +4205,6 @@ class Router:
         }
 
 
-# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
-
-
-def place_in_log(kept: int, newest: int, reader: str) -> int:
-    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
-
-    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
-    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
-    """
-    if kept > newest:
-        orthanc.LogWarning(
-            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
-            f"restored from a backup? It is read on from {newest}"
-        )
-    return min(kept, newest)
-
-
-# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
-
-
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
-# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
-FEED_TABLES = f"""
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
-"""
-LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
-    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
-    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back = on_change_entry, set_back
-        self._look_again: dict[tuple[str, str], float] = {}
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_value("cursor", place)
-        else:
-            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
-                self._ledger.run("DELETE FROM state WHERE name='cursor'")
-                self._ledger.set_value("began", 0)
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [
-                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
-            ]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def on_event(self, change: str, resource: str) -> None:
-        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            # No number of the log of changes, but one that tells this arrival from another of the same instance.
-            self._arrive([(resource, -time.time_ns())])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = instances_of(self._loopback, row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.get_value("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._on_change_entry(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_value("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return instances_of(self._loopback, level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = instances_of(self._loopback, level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
-        else:
-            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def _spans_since(began: int) -> list[tuple[str, str]]:
-    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
-
-    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
-    fallen back since then.
-    """
-    now, passed = time.time(), time.monotonic() - LOADED_STEADY
-    if began != int(LOADED) and began <= now:
-        spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
-        spans = [(LOADED, LOADED + passed), (now - passed, now)]
-    else:
-        spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
-
-
-def _as_dated(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
-    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
-    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
-        return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
-
-
 # ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
 
 
@@ -4155,6 +4331,40 @@ class Inbox(Generic[Report]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+
+# ---- src/common/unread.py: Instances that Orthanc has reported as new, and that were not read in its log of changes yet.
+
+
+class Unread:
+    """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
+
+    def __init__(self) -> None:
+        self._new, self._before = set[str](), set[str]()
+
+    def add(self, instance: str) -> None:
+        """Note a new instance, in a callback."""
+        self._new.add(instance)
+
+    def begin_reading(self) -> None:
+        """Say that the log is read from now on, up to its end."""
+        new, self._new = self._new, set()
+        self._before |= new
+
+    def on_change_entry(self, change: Mapping[str, Any]) -> None:
+        """Take an entry of the log of changes."""
+        if change["ChangeType"] == "NewInstance":
+            self._before.discard(change["ID"])
+            self._new.discard(change["ID"])
+
+    def never_read(self) -> set[str]:
+        """Return what is not in the log that was read to its end, and forget it; or its event came after its entry."""
+        before, self._before = self._before, set()
+        return before
+
+    def now(self) -> list[str]:
+        """Return what arrived and was not read yet."""
+        return [*self._before, *self._new]
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -5406,8 +5616,10 @@ class Intake:
     def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Write down, in the feed's transaction, what is to be looked at."""
         arrivals = {each: arrival for each in instances if (arrival := self._arrivals.get(each))}
+        parents = next((arrival.parents for arrival in arrivals.values() if arrival.parents), {})
         data = {
             "Level": level,
+            **place_of(level, resource, parents),
             "Instances": list(instances),
             # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
             "UID": "" if level == "Patient" else next((arrival.uids[level] for arrival in arrivals.values()), ""),
@@ -5422,9 +5634,11 @@ class Intake:
         results = self._results(level, origins)
         task = RE_IDENTIFY if results else ANONYMIZE
         new = [(NO_RECIPE, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        place = {key: data[key] for key in ("Study", "Patient") if key in data}
         with self._ledger.transaction():
             for recipe, instances, priority in new:
-                self._ledger.add(recipe, resource, {"Level": level, "Instances": instances}, priority, task)
+                about = {"Level": level, **place, "Instances": instances}
+                self._ledger.add(recipe, resource, about, priority, task)
             self._work.remove(row["id"])
         for each in data["Instances"]:
             self._arrivals.forget(each)
@@ -5554,6 +5768,7 @@ class Anonymizer:
         self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
+        self._unread, self._has_read = Unread(), False
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
 
     # Callbacks: they return at once
@@ -5575,6 +5790,8 @@ class Anonymizer:
             self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
+            if self.settings.reconcile:
+                self._unread.add(resource)
             self._inbox.add(("NewInstance", resource))
         else:
             self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
@@ -5589,7 +5806,7 @@ class Anonymizer:
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        tables = FEED_TABLES + REGISTER_TABLES
+        tables = FEED_TABLES + REGISTER_TABLES + owed_tables()
         self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:
             orthanc.LogError(
@@ -5599,6 +5816,7 @@ class Anonymizer:
         self.work, self.register = Work(self.ledger), Register(self.ledger)
         self._aets = AeTitles(self._configuration)
         self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers, self._aets)
+        self._owing = Owing(self.ledger, self.loopback)
         self._create_steps()
         self._inbox.open()
         return self.ledger
@@ -5623,11 +5841,25 @@ class Anonymizer:
             (RE_IDENTIFY, NO_RECIPE): back.re_identify,
             **{(ANONYMIZE, name): anonymizing.anonymize for name in settings.recipes},
         }
-        levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
+        levels = self._levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
         self._feed = Feed(
             *(ledger, self.loopback, intake.on_stable, sorted(levels)),
-            *(float(self._configuration.get("StableAge", 60)), settings.reconcile, self._arrivals.parents),
+            *(
+                float(self._configuration.get("StableAge", 60)),
+                settings.reconcile,
+                self._arrivals.parents,
+                self._unread.on_change_entry,
+            ),
         )
+
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return the studies, of these or any, with which it is not done."""
+        if not self._has_read:
+            raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
+        unread = self._unread.now() if self._levels else ()
+        with self.turns.turn():  # it may ask Orthanc
+            found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
+            return found | self._owing.of(resources)
 
     def _turn(self) -> float:
         try:
@@ -5639,7 +5871,10 @@ class Anonymizer:
             self._inbox.flush()
             if self._changed.is_set() or time.monotonic() >= self._next_poll:
                 self._changed.clear()
+                self._unread.begin_reading()
                 self._feed.poll()
+                self._unread.never_read()
+                self._has_read = True
                 self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
             for (task, recipe), step in self._steps.items():
                 self._attempts.work_off(task, recipe, step)
@@ -5699,6 +5934,7 @@ class Routes:
         }
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
+        register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""

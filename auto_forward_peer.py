@@ -667,7 +667,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -725,7 +730,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -2014,6 +2019,438 @@ class Ledger:
         return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
 
 
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
+
+
+PLACES_PER_LOOKUP = 100
+PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
+ARRIVING = """
+SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
+UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
+"""
+# Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
+# a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed(
+    row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
+CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
+CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
+    DELETE FROM owed WHERE row=new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
+WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
+    DELETE FROM owed WHERE row=old.id;
+END;
+INSERT INTO owed SELECT id, '', '' FROM work new
+WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
+"""
+
+
+def owed_tables(but: str = "") -> str:
+    """Return the SQL of the table `owed`, for all tasks of a ledger but one."""
+    return _OWED.replace("{condition}", f"new.task<>'{but}'")
+
+
+def place_of(level: str, resource: str, parents: Mapping[str, str]) -> dict[str, str]:
+    """Return what the data of a row says of its place: `Study` and `Patient`, as far as they are known."""
+    known = {**parents, level: resource}
+    return {
+        key: known[key] for key in ("Study", "Patient") if key in known and (key == "Patient" or level != "Patient")
+    }
+
+
+def places_of(loopback: Loopback, resources: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return study ("" for a patient) and patient of each resource that is here.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    above = {resource: resource for resource in resources}
+    for _ in PARENT_OF:
+        wanted, found = sorted({*above.values()}), dict[str, Mapping[str, Any]]()
+        for start in range(0, len(wanted), PLACES_PER_LOOKUP):
+            body = {"Resources": wanted[start : start + PLACES_PER_LOOKUP], "Short": True}
+            found |= {each["ID"]: each for each in loopback.post("/tools/bulk-content", body)}
+        higher: dict[str, str] = {}
+        for resource, name in above.items():
+            content = found.get(name, {})
+            if content.get("Type") == "Patient":
+                places[resource] = "", name
+            elif content.get("Type") == "Study":
+                places[resource] = name, str(content[PARENT_OF["Study"]])
+            elif content:
+                higher[resource] = str(content[PARENT_OF[content["Type"]]])
+        above = higher
+    return places
+
+
+class Owing:
+    """What the unfinished rows of a ledger are about.
+
+    Parameters
+    ----------
+    resources_of : returns the resources that a row is about.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
+    ) -> None:
+        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+
+    def of(self, resources: Collection[str]) -> set[str]:
+        """Return which of these studies, and patients as a whole, an unfinished row is about.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now what a row is about.
+        """
+        self.find_out()
+        sql = (
+            "SELECT study found FROM owed WHERE study IN (SELECT value FROM json_each(?)) "
+            "UNION SELECT patient FROM owed WHERE study='' AND patient IN (SELECT value FROM json_each(?))"
+        )
+        return {row["found"] for row in self._ledger.rows(sql, *[json.dumps([*resources])] * 2)}
+
+    def find_out(self, *, patients: bool = False, at_once: bool = False) -> bool:
+        """Ask Orthanc whose the rows are of which that is not known; `patients`: the patient has to be known, too.
+
+        With `at_once` it asks for some of them only. Return whether there are more.
+        """
+        unknown = "patient=''" if patients else "patient='' AND study=''"
+        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
+        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
+            self._find_out(rows)
+            if at_once:
+                return len(rows) == PLACES_PER_LOOKUP
+        return False
+
+    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in rows}
+        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        # It may have ended meanwhile.
+        sql = (
+            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
+            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
+        )
+        with self._ledger.transaction() as db:
+            for row, resources in of_each.items():
+                db.execute("DELETE FROM owed WHERE row=?", (row,))
+                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
+    found, unknown = set[str](), set[str]()
+    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
+    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+        if resource and level in ("Patient", "Study"):
+            found.add(resource)
+        elif known := parents(instance):
+            found.add(known["Study"])
+        else:
+            unknown.add(resource or instance)
+    places = places_of(loopback, unknown) if unknown else {}
+    return found | {study or patient for study, patient in places.values()}
+
+
+def register_owed(
+    name: str, owed: Callable[[set[str]], set[str]], unavailable: Callable[[], str | None], *, is_unused: bool = False
+) -> None:
+    """Register `POST /NAME/owed`, of a script (its name with dashes); one that is unused owes nothing.
+
+    `owed` returns the studies and patients, of those given or any, with which it is not done.
+    """
+
+    @takes({"Resources": Texts(allowed="a list of identifiers of Orthanc, at least one")})
+    def handler(request: Request) -> dict[str, list[str]]:
+        """Return which of these studies it is not done with, and of which patients as a whole: `{"Resources": […]}`."""
+        wanted = set(request.parameters.get("Resources", ()))
+        if not wanted:
+            raise Refused(400, "Resources is missing, allowed: a list of identifiers of Orthanc")
+        return {"Owed": [] if is_unused else sorted(wanted & owed(wanted))}
+
+    register_route(f"/{name}/owed", {"POST": handler}, (lambda: None) if is_unused else unavailable)
+
+
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
 
 
@@ -2780,267 +3217,6 @@ class AeTitles:
 ANY_CASE = AeTitles({})  # as Orthanc compares them unless it is configured otherwise
 
 
-# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
-
-
-def place_in_log(kept: int, newest: int, reader: str) -> int:
-    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
-
-    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
-    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
-    """
-    if kept > newest:
-        orthanc.LogWarning(
-            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
-            f"restored from a backup? It is read on from {newest}"
-        )
-    return min(kept, newest)
-
-
-# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
-
-
-PAGE = 500  # changes a request
-GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
-LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
-# Between the time that has passed and what the clock says, from which on somebody has set it.
-CLOCK_WAS_SET_SECONDS = 60.0
-# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
-FEED_TABLES = f"""
-CREATE TABLE IF NOT EXISTS arrived(
-    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
-    PRIMARY KEY(level, instance)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
-CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
-INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
-"""
-LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
-
-# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
-# the Seq of its last NewInstance.
-Settled = Callable[[str, str, dict[str, int]], None]
-# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
-Parents = Callable[[str], Mapping[str, str] | None]
-
-
-class Feed:
-    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
-
-    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
-    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
-    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
-    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
-    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        loopback: Loopback,
-        settled: Settled,
-        levels: Sequence[str],
-        stable_age: float,
-        reconcile: bool,
-        parents: Parents = lambda _instance: None,
-        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
-        set_back: Callable[[int], None] = lambda _place: None,
-    ) -> None:
-        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
-        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back = on_change_entry, set_back
-        self._look_again: dict[tuple[str, str], float] = {}
-
-    def begin(self) -> None:
-        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
-        if self._reconcile:
-            newest = self._loopback.get("/changes?last")["Last"]
-            kept = self._ledger.get_value("cursor", -1)
-            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
-            with self._ledger.transaction():
-                if place < kept:
-                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
-                    self._set_back(place)
-                self._ledger.set_value("cursor", place)
-        else:
-            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
-                self._ledger.run("DELETE FROM state WHERE name='cursor'")
-                self._ledger.set_value("began", 0)
-        # A clock that was ahead when these were seen must not make them wait for it.
-        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
-
-    def _last_before_us(self, newest: int) -> int:
-        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
-        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
-        while newest > 0:
-            since = max(0, newest - PAGE)
-            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
-            if older := [
-                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
-            ]:
-                return int(max(older))
-            newest = since
-        return 0
-
-    def on_event(self, change: str, resource: str) -> None:
-        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
-        if not self._reconcile and change == "NewInstance":
-            # No number of the log of changes, but one that tells this arrival from another of the same instance.
-            self._arrive([(resource, -time.time_ns())])
-        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
-            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
-
-    def poll(self) -> None:
-        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
-
-        Raises
-        ------
-        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
-        """
-        while self._reconcile and self._read_page():
-            pass
-        for row in self._ledger.rows("SELECT * FROM heard"):
-            instances = instances_of(self._loopback, row["level"], row["resource"])
-            with self._ledger.transaction():
-                self._hand_over(row["level"], row["resource"], instances, None)
-                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
-        for level in self._levels:
-            self._hand_over_what_is_overdue(level)
-
-    def _read_page(self) -> bool:
-        since = self._ledger.get_value("cursor")
-        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
-        changes: list[Mapping[str, Any]] = page["Changes"]
-        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
-        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
-        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
-        with self._ledger.transaction():
-            for change in changes:
-                self._on_change_entry(change)
-            for change in stable:
-                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
-            self._ledger.set_value("cursor", max(since, page["Last"]))
-        return not page["Done"]
-
-    def _arrive(self, instances: list[tuple[str, int]]) -> None:
-        now, rows = time.time(), []
-        for instance, seq in instances:
-            parents = self._parents(instance) or {}
-            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
-        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
-        sql = (
-            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
-            " resource=COALESCE(excluded.resource, resource)"
-        )
-        with self._ledger.transaction() as db:
-            db.executemany(sql, rows)
-
-    def _new_instances_of(self, level: str, resource: str) -> list[str]:
-        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
-        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
-            return instances_of(self._loopback, level, resource)
-        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
-        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
-
-    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
-        new: dict[str, int] = {}
-        for start in range(0, len(instances), PAGE):
-            some = instances[start : start + PAGE]
-            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
-            limit = 2**62 if before is None else before
-            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
-            new |= {row["instance"]: row["seq"] for row in rows}
-            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
-        if new:
-            self._settled(level, resource, new)
-
-    def _hand_over_what_is_overdue(self, level: str) -> None:
-        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
-        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
-            self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
-        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
-
-    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
-        if time.time() < self._look_again.get((level, resource), 0):
-            return
-        instances = instances_of(self._loopback, level, resource)
-        self._label(level, resource, instances)
-        mine = "FROM arrived WHERE level=? AND resource=?"
-        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
-        if last + self._quiet_after > time.time():
-            self._look_again[level, resource] = last + self._quiet_after
-            return
-        self._look_again.pop((level, resource), None)
-        with self._ledger.transaction():
-            self._hand_over(level, resource, instances, None)
-            # What is left was deleted, or its parent is another: ask for each.
-            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
-
-    def _find_parent(self, level: str, instance: str) -> None:
-        try:
-            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
-        except LoopbackError as error:
-            if error.status != 404:
-                raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
-        else:
-            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
-
-    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
-        with self._ledger.transaction() as db:
-            rows = [(resource, level, each) for each in instances]
-            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
-
-
-def _spans_since(began: int) -> list[tuple[str, str]]:
-    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
-
-    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
-    fallen back since then.
-    """
-    now, passed = time.time(), time.monotonic() - LOADED_STEADY
-    if began != int(LOADED) and began <= now:
-        spans = [(float(began), now)]
-    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
-        spans = [(LOADED, LOADED + passed), (now - passed, now)]
-    else:
-        spans = [(min(LOADED, now - passed), now)]
-    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
-
-
-def _as_dated(seconds: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-
-
-def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
-    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
-    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
-    return ledger.rows(sql, seq)
-
-
-def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
-    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
-    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
-    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
-
-
-def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
-    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
-    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
-    wanted = set(instances)
-    some = json.dumps(sorted(wanted))
-    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
-        return True
-    cursor = ledger.get_value("cursor", -1)
-    if cursor < 0:
-        return False  # Reconcile is false: all that came has been noted at once
-    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
-    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
-    return not page["Done"] or not new.isdisjoint(wanted)
-
-
 # ---- src/forwarding/uids.py: Keywords of DICOM's storage SOP classes and transfer syntaxes (PS3.6 Table A-1), by which people name them.
 
 
@@ -3667,6 +3843,13 @@ class ForwardingSettings:
     delete_after_forward: bool = dataclasses.field(
         default=False, metadata={"help": "Delete here what every destination has proved to have."}
     )
+    protect_undelivered: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Protect patients against recycling (`MaximumStorageSize`, `MaximumPatientCount`) while something of "
+            "theirs waits or is sent."
+        },
+    )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,
@@ -3859,13 +4042,24 @@ class Deleter:
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+
+    Parameters
+    ----------
+    is_by_scripts : returns whether a forwarder protects a patient, not a person.
     """
 
     def __init__(
-        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+        self,
+        name: str,
+        ledger: Ledger,
+        loopback: Loopback,
+        prove: Prove,
+        retry: Retry,
+        trouble: Trouble,
+        is_by_scripts: Callable[[str], bool] = lambda _patient: False,
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry, self._trouble = prove, retry, trouble
+        self._prove, self._retry, self._trouble, self._is_by_scripts = prove, retry, trouble, is_by_scripts
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -3936,7 +4130,10 @@ class Deleter:
             self._end(row, "gone")
         elif self._is_under_way(family := self._family(resource, instances), instances):
             self._later(row, data, BLOCKED_SECONDS)
-        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+        elif protected := [patient for patient in self._content(resource, "Patient") if self._is_protected(patient)]:
+            if any(map(self._is_by_scripts, protected)):
+                self._later(row, data, BLOCKED_SECONDS)  # until something else of it is delivered
+                return
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:
@@ -4337,6 +4534,11 @@ class Destinations:
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
 
+    def is_any_wanted(self) -> bool:
+        """Return whether what arrives may be sent anywhere."""
+        wanted = [self.wanted() if rule.destinations is None else rule.destinations for rule in self._rules]
+        return any(wanted) or any(rule.matcher for rule in self._rules)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:
@@ -4435,6 +4637,51 @@ class Destinations:
             )
 
 
+# ---- src/forwarding/gone.py: What was deleted here before it was delivered: a WARNING each time, and a count.
+
+
+COUNT = "instances gone"  # in the table `state`
+
+
+class Gone:
+    """Counts the instances that were deleted here before a destination got them, over restarts too."""
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger = name, ledger
+
+    @property
+    def instances(self) -> int:
+        """Return how many it were since the ledger began; an instance counts for each destination that did not get it."""
+        return self._ledger.get_value(COUNT)
+
+    def note(self, number: int, text: str) -> None:
+        """Count instances, in the transaction that writes down what they were of, and say so."""
+        with self._ledger.transaction():
+            self._ledger.set_value(COUNT, self.instances + number)
+        orthanc.LogWarning(f"{self._name}: {text}")
+
+
+def recycling_of(configuration: Mapping[str, Any]) -> str:
+    """Return the limits by which Orthanc deletes the oldest patients, or "" where it never does."""
+    if configuration.get("MaximumStorageMode") == "Reject" and orthanc.CheckVersionAdvanced(1, 11, 2):
+        return ""  # older ones ignore it without a word
+    limits = {key: configuration.get(key) for key in ("MaximumStorageSize", "MaximumPatientCount")}
+    return " and ".join(f"{key} {limit}" for key, limit in limits.items() if limit)
+
+
+def about_recycling(limits: str, settings: ForwardingSettings) -> str:
+    """Return what recycling means for what is not delivered."""
+    if settings.protect_undelivered:
+        return (
+            f"Orthanc recycles the oldest patients ({limits}), except those of whom something is not delivered "
+            "(ProtectUndelivered); if all are protected, it takes no more images"
+        )
+    return (
+        f"Orthanc recycles the oldest patients ({limits}), also those of whom something is not delivered; "
+        '"ProtectUndelivered": true protects them until it is'
+    )
+
+
 # ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
 
 
@@ -4479,6 +4726,7 @@ class Rows:
         self._name, self._retry = context.name, context.settings.retry
         self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+        self.gone = Gone(context.name, context.ledger)
 
     def add(
         self,
@@ -4487,16 +4735,19 @@ class Rows:
         destination: str,
         instances: Sequence[str] | None,
         priority: int = 0,
+        parents: Mapping[str, str] = types.MappingProxyType({}),
         alternates: Sequence[str] = (),
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
-        `None` means all instances that the resource holds when it is sent. `alternates` are those of the rule, if it has some.
+        `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level,
+        `alternates` those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            place = place_of(level, resource, parents)
+            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
             data |= {"Alternates": [*alternates]} if alternates else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
@@ -4526,9 +4777,28 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+        """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
+        data = json.loads((self._work.get(row["id"]) or row)["data"])
+        with self._ledger.transaction():
+            self._ledger.end(row["id"], "gone")
+            self.note_gone(row, len(data["Instances"] or (row["subject"],)) - data.get("Gone", 0))
+
+    def leave_out_deleted(self, row: Mapping[str, Any], here: int) -> None:
+        """Say that an attempt is without what was deleted: only so many instances of the row are here.
+
+        The row keeps all of them: one that is being overwritten is away for a moment.
+        """
+        data = json.loads(row["data"])
+        gone = len(data["Instances"] or ()) - here
+        if (number := gone - data.get("Gone", 0)) <= 0:
+            return  # it was said already
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Gone": gone})
+            self.note_gone(row, number)
+
+    def note_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Count instances of a row that were deleted before they could be sent, and say so."""
+        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""
@@ -5324,12 +5594,12 @@ class Assignment:
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._work.remove(row["id"])  # deleted before a rule was applied
+            self._end_gone(row, len(data["Instances"]))
             return
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier)
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
@@ -5357,7 +5627,12 @@ class Assignment:
         return found
 
     def _add_rows(
-        self, batch: Batch, shares: Iterable[Share], about: Mapping[str, Sequence[Any]], earlier: Mapping[str, set[str]]
+        self,
+        batch: Batch,
+        shares: Iterable[Share],
+        about: Mapping[str, Sequence[Any]],
+        earlier: Mapping[str, set[str]],
+        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
         sent_to: set[str] = set()
@@ -5367,7 +5642,7 @@ class Assignment:
                 new |= earlier.get(name, set())
             if new:
                 alternates = rule.alternates.get(name, ())
-                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, alternates)
+                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, parents, alternates)
             if new or instances:
                 sent_to.add(name)
         return sent_to
@@ -5377,6 +5652,13 @@ class Assignment:
         for share in shares:
             own.setdefault(share.destination, set()).update(share.own)
         self.loops.count(own)
+
+    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Remove a row of what was deleted before a rule was applied to it."""
+        with self._ledger.transaction():
+            if self._work.remove(row["id"]):
+                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                self._rows.gone.note(number, text)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -5451,6 +5733,11 @@ class Assignment:
                 got.setdefault(name, set()).update(verdict.instances or ())
         possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
         return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
+
+
+def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study and the patient of what is to be routed, as far as they are known."""
+    return {level: data[level] for level in ("Study", "Patient") if level in data}
 
 
 # ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
@@ -5735,10 +6022,14 @@ class Verification:
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
-        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        found = json.loads(row["data"])
+        data = {key: value for key, value in found.items() if key not in ("Sent", "Gone")}
         here = still_here(self._loopback, answer.missing)
         why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
         with self._ledger.transaction():
+            gone = len(answer.missing) - len(here) - found.get("Gone", 0)
+            if gone > 0 and (here or len(answer.missing) < len(answer.asked)):
+                self._rows.note_gone(row, gone)
             if len(answer.missing) < len(answer.asked):
                 arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
                 self._work.change(row["id"], data=arrived)
@@ -5748,7 +6039,7 @@ class Verification:
                 row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
                 self._work.change(row["id"], attempts=row["attempts"])
             elif not here:
-                self._ledger.end(row["id"], "gone")
+                self._rows.end_gone(row)
                 return
             whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
             alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
@@ -6086,7 +6377,10 @@ class Jobs:
             here = still_here(self._loopback, resources)
             if len(here) == len(resources):
                 raise  # then it is not the resources that were not found
-        return self._post(row, here, options) if here else None
+        if not here:
+            return None
+        self._rows.leave_out_deleted(row, len(here))
+        return self._post(row, here, options)
 
     def settle_ended(self) -> None:
         """Settle the rows whose job has ended, well or not; jobs without a row are others'.
@@ -6401,6 +6695,40 @@ class Inbox(Generic[Report]):
         return len(self._waiting)
 
 
+# ---- src/common/unread.py: Instances that Orthanc has reported as new, and that were not read in its log of changes yet.
+
+
+class Unread:
+    """What arrived since the log of changes was read last: a deletion takes an instance out of the log before it is read."""
+
+    def __init__(self) -> None:
+        self._new, self._before = set[str](), set[str]()
+
+    def add(self, instance: str) -> None:
+        """Note a new instance, in a callback."""
+        self._new.add(instance)
+
+    def begin_reading(self) -> None:
+        """Say that the log is read from now on, up to its end."""
+        new, self._new = self._new, set()
+        self._before |= new
+
+    def on_change_entry(self, change: Mapping[str, Any]) -> None:
+        """Take an entry of the log of changes."""
+        if change["ChangeType"] == "NewInstance":
+            self._before.discard(change["ID"])
+            self._new.discard(change["ID"])
+
+    def never_read(self) -> set[str]:
+        """Return what is not in the log that was read to its end, and forget it; or its event came after its entry."""
+        before, self._before = self._before, set()
+        return before
+
+    def now(self) -> list[str]:
+        """Return what arrived and was not read yet."""
+        return [*self._before, *self._new]
+
+
 # ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
 
 
@@ -6413,21 +6741,29 @@ class Reports:
     Parameters
     ----------
     overwrites : the same instance can come again with another content.
-    at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    at_once : what arrives is read at once (trigger Stored, ProtectUndelivered), not when it is stable.
+    reconcile : it is read in the log of changes.
     remembered : the levels of what is remembered until it is deleted.
     """
 
     def __init__(
-        self, wake: threading.Event, *, overwrites: bool, at_once: bool, remembered: Collection[str] = ()
+        self,
+        wake: threading.Event,
+        *,
+        overwrites: bool,
+        at_once: bool,
+        reconcile: bool,
+        remembered: Collection[str] = (),
     ) -> None:
         self.arrivals = Arrivals(digests=overwrites)
         self.has_changes = threading.Event()
         """Something is to be read in the log of changes."""
+        self.unread = Unread()
         self.ended_jobs: deque[tuple[str, bool]] = deque()
         self.deleted: deque[str] = deque()
         self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
         self._write: Callable[[str, str], None] = lambda _change, _resource: None
-        self._wake, self._at_once = wake, at_once
+        self._wake, self._at_once, self._reconcile = wake, at_once, reconcile
         levels = {*remembered, "Instance"} if overwrites else remembered
         self._remembered = {int(getattr(orthanc.ResourceType, level.upper())) for level in levels}
 
@@ -6445,6 +6781,8 @@ class Reports:
             if level in self._remembered:
                 self.deleted.append(resource)
         elif event == "NEW_INSTANCE":
+            if self._reconcile:
+                self.unread.add(resource)
             self.inbox.add(("NewInstance", resource))
             if self._at_once:
                 self._read_soon()
@@ -6460,25 +6798,73 @@ class Reports:
 class Intake:
     """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
 
-    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+    def __init__(self, context: Context, reports: Reports, sent: SentInstances, gone: Gone) -> None:
         self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._loopback, self._gone = context.loopback, gone
+        arrivals, self._unread = reports.arrivals, reports.unread
         self._arrivals, self._sent = arrivals, sent
+        self.patients: set[str] = set()
+        """Of whom something has arrived, for ProtectUndelivered."""
+        self._protects, self._reconcile = context.settings.protect_undelivered, context.settings.reconcile
+        self.has_read = False
+        """Whether it has read what arrived before Orthanc started."""
+        self._deleted_early = 0  # instances, since the last time that this was said
         self._at_once = context.settings.trigger == "Stored"
-        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        self._levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
         stable_age = float(context.configuration.get("StableAge", 60))
         self.feed = Feed(
-            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
-            arrivals.parents,
-            set_back=self._forget_numbers,
+            *(context.ledger, context.loopback, self._on_stable, self._levels, stable_age, context.settings.reconcile),
+            *(arrivals.parents, self._on_change_entry, self._forget_numbers, self._count_deleted),
         )
 
     def read(self) -> None:
         """Add the rows for what has come since the last time."""
-        if self._at_once:
+        if self._at_once or self._protects:
             self._stopping.wait(GATHER_SECONDS)
+        self._unread.begin_reading()
         self.feed.poll()
+        self._count_never_read()
         if self._at_once:
             self._add_unstable()
+        self.has_read = True
+
+    def arriving(self) -> set[str]:
+        """Return the studies, and patients as a whole, of which something has arrived and is not routed yet."""
+        unread = self._unread.now() if self._levels else ()
+        return arriving(self._ledger, self._loopback, self._arrivals.parents, unread)
+
+    def _on_change_entry(self, change: Mapping[str, Any]) -> None:
+        self._unread.on_change_entry(change)
+        self._note_patient(change["ChangeType"], change["ID"])
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, also where the log of changes is not read."""
+        self.feed.on_event(change, resource)
+        if not self._reconcile:
+            self._note_patient(change, resource)
+
+    def _note_patient(self, change: str, instance: str) -> None:
+        if self._protects and change == "NewInstance" and (found := self._arrivals.parents(instance)):
+            self.patients.add(found["Patient"])
+
+    def _count_deleted(self, _instance: str, seq: int) -> None:
+        """Count, in the feed's transaction, what was deleted before it was stable, unless it was routed before that."""
+        if not (self._at_once and 0 < seq <= self._ledger.get_value("taken")):
+            self._deleted_early += 1
+
+    def _count_never_read(self) -> None:
+        """Count what was deleted before the log of changes was read: it is not there any more."""
+        left = self._unread.never_read()
+        if left and self._levels:
+            known = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+            found = self._ledger.rows(known, self._levels[0], json.dumps([*left]))
+            left -= {row["instance"] for row in found}  # the event came after its entry was read
+            self._deleted_early += len(left.difference(still_here(self._loopback, [*left])))
+        if number := self._deleted_early:
+            self._gone.note(
+                number, f"{number} instances were deleted here before they were stable: no rule was applied to them"
+            )
+            self._deleted_early = 0
 
     def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Add a row in the feed's transaction."""
@@ -6499,7 +6885,9 @@ class Intake:
 
     def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
         origins: list[Mapping[str, str]] = []
-        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        parents = next(filter(None, map(self._arrivals.parents, instances)), {})
+        place = place_of(level, resource, parents)
+        data: dict[str, Any] = {"Level": level, **place, "UID": "", "Last": last, "Instances": {}}
         for instance, seq in instances.items():
             arrival = self._arrivals.get(instance)
             number = -1
@@ -6525,12 +6913,148 @@ class Intake:
             self._work.change(row["id"], data={**data, "Instances": about})
 
 
+# ---- src/forwarding/protection.py: ProtectUndelivered: patients are protected against recycling while something of theirs is not delivered.
+
+
+FORWARDERS = ("auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb")
+ROUTING_SECONDS = 6.0  # beyond StableAge, in which what arrived gets its rows
+PATIENTS_AT_ONCE = 100  # in one turn, so that others need not wait
+# A patient is `planned` before it is protected, then `ours`; one that was protected already is `theirs`: a person's.
+PROTECTED_TABLE = """
+CREATE TABLE IF NOT EXISTS protected(patient TEXT PRIMARY KEY, state TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+"""
+WAITS = """
+EXISTS (SELECT 1 FROM owed JOIN work ON work.id=owed.row
+        WHERE owed.patient=protected.patient AND work.state IN ('waiting','sending'))
+"""
+NEW = """
+SELECT DISTINCT owed.patient FROM owed JOIN work ON work.id=owed.row WHERE work.state IN ('waiting','sending')
+AND owed.patient<>'' AND owed.patient NOT IN (SELECT patient FROM protected) LIMIT ?
+"""
+
+
+class Protection:
+    """Protects patients, by Orthanc's own flag, and gives back the state that they had, also after a kill.
+
+    A patient whom a person has protected is left so. One whom a person unprotects meanwhile is not protected again.
+    Without the setting, what is still protected is given back.
+    """
+
+    def __init__(self, context: Context, owing: Owing) -> None:
+        self._name, self._ledger, self._loopback = context.name, context.ledger, context.loopback
+        self._owing, self._is_on = owing, context.settings.protect_undelivered
+        self._quiet = float(context.configuration.get("StableAge", 60)) + GRACE + ROUTING_SECONDS
+        self._others = tuple(name for name in FORWARDERS if name != context.name)
+
+    def held(self, patients: Collection[str]) -> set[str]:
+        """Return which of these patients this script protects."""
+        sql = "SELECT patient FROM protected WHERE state<>'theirs' AND patient IN (SELECT value FROM json_each(?))"
+        return {row["patient"] for row in self._ledger.rows(sql, json.dumps([*patients]))}
+
+    def is_by_scripts(self, patient: str) -> bool:
+        """Return whether this script, or another forwarder, protects a patient. Raises `LoopbackError`: one can't say."""
+        return bool(self.held([patient]) or self._held_by_others(patient))
+
+    def protect(self, arrived: Iterable[str]) -> None:
+        """Protect the patients of whom something has arrived: it gets its rows soon."""
+        if not self._is_on:
+            return
+        until = time.time() + self._quiet
+        for patient in arrived:
+            if not self._ledger.run("UPDATE protected SET until=? WHERE patient=?", until, patient):
+                self._begin(patient, until)
+
+    def look(self) -> bool:
+        """Protect the patients of rows that are not protected yet, and give back those for whom nothing waits any more.
+
+        Return whether there may be more of them.
+        """
+        unknown, new = False, list[dict[str, str]]()
+        if self._is_on:
+            unknown = self._owing.find_out(patients=True, at_once=True)
+            new = self._ledger.rows(NEW, PATIENTS_AT_ONCE)
+            for row in new:
+                self._begin(row["patient"], 0.0)
+            for row in self._ledger.rows("SELECT patient FROM protected WHERE state='planned'"):
+                self._set(row["patient"])  # a kill, or an error, came in between
+        now = time.time()
+        # Not by rows of which it is not known whose they are.
+        waits = f"(? OR until BETWEEN ? AND ? OR {WAITS})" if self._is_on else "(0 AND ? AND ? AND ?)"
+        sql = f"SELECT patient, state FROM protected WHERE NOT {waits} LIMIT ?"
+        over = self._ledger.rows(sql, unknown, now, now + self._quiet, PATIENTS_AT_ONCE)
+        for row in over:
+            if row["state"] == "theirs" or self._give_back(row["patient"]):
+                self._ledger.run("DELETE FROM protected WHERE patient=?", row["patient"])
+        return unknown or PATIENTS_AT_ONCE in (len(new), len(over))
+
+    def _begin(self, patient: str, until: float) -> None:
+        try:
+            is_protected = self._is_protected(patient)
+            state = "theirs" if is_protected and not self._held_by_others(patient) else "planned"
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return  # another forwarder can't say now; it is protected meanwhile
+        if is_protected is None:
+            return  # deleted
+        # Before it is done: a kill in between leaves no patient protected.
+        self._ledger.run("INSERT OR REPLACE INTO protected VALUES(?,?,?)", patient, state, until)
+        if state == "planned":
+            self._set(patient)
+
+    def _set(self, patient: str) -> None:
+        self._put(patient, is_protected=True)
+        self._ledger.run("UPDATE protected SET state='ours' WHERE patient=?", patient)
+
+    def _give_back(self, patient: str) -> bool:
+        """Unprotect a patient, unless a person has done that, or another forwarder needs it; return whether that is done."""
+        try:
+            if self._held_by_others(patient):
+                return True  # it gives it back
+            if self._is_protected(patient):
+                self._put(patient, is_protected=False)
+                if self._held_by_others(patient):  # since a moment ago
+                    self._put(patient, is_protected=True)
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return False  # another forwarder can't say now
+        return True
+
+    def _held_by_others(self, patient: str) -> bool:
+        for name in self._others:
+            try:
+                if self._loopback.post(f"/{name}/protected", {"Patients": [patient]})["Protected"]:
+                    return True
+            except LoopbackError as error:
+                if error.status != http.HTTPStatus.NOT_FOUND:
+                    raise
+                self._others = tuple(each for each in self._others if each != name)  # it is not there
+        return False
+
+    def _is_protected(self, patient: str) -> bool | None:
+        """Return whether a patient is protected; None: it was deleted."""
+        try:
+            return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            return None
+
+    def _put(self, patient: str, *, is_protected: bool) -> None:
+        try:
+            self._loopback.request("PUT", f"/patients/{patient}/protected", str(int(is_protected)).encode())
+        except LoopbackError as error:
+            if error.status == 0:
+                raise  # else it was deleted
+
+
 # ---- src/forwarding/engine.py: The parts of a forwarder put together on an open ledger, and the order in which its thread uses them.
 
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
 
 
 class Engine:
@@ -6559,14 +7083,17 @@ class Engine:
         remembers = overwrites or settings.trigger == "Stored" or several_levels
         self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
         self._passed_over = PassedOver(ledger)
-        self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
+        self._owing = Owing(ledger, loopback)
+        self.protection = Protection(context, self._owing)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
+            is_ours = self.protection.is_by_scripts
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
@@ -6582,7 +7109,7 @@ class Engine:
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.on_event)
+        reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
@@ -6594,6 +7121,13 @@ class Engine:
         self.destinations.hold_unnamed()
         return refused
 
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which studies, of these or any, and patients as a whole, are not delivered."""
+        if not self._intake.has_read:
+            raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
+        return self._owing.of(resources) | arriving
+
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
@@ -6603,6 +7137,8 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
+                self.protection.protect(patients := [*self._intake.patients])
+                self._intake.patients.difference_update(patients)
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -6634,7 +7170,8 @@ class Engine:
         self._sent.forget_routed()
         self._forget_deleted()
         self._metrics.report()
-        self._next_look = time.monotonic() + IDLE_SECONDS
+        has_more = self.protection.look()
+        self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 
     def _forget_deleted(self) -> None:
         """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
@@ -6742,8 +7279,14 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        changing = changing_levels(self.rules)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, remembered=changing)
+        soon = at_once or settings.protect_undelivered
+        self._reports = Reports(
+            self.wake,
+            overwrites=overwrites,
+            at_once=soon,
+            reconcile=settings.reconcile,
+            remembered=changing_levels(self.rules),
+        )
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -6752,6 +7295,8 @@ class Forwarder:
 
     def register(self) -> None:
         """Register what Orthanc calls."""
+        if limits := recycling_of(self._configuration):
+            orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
         KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
@@ -6861,6 +7406,20 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
 
+    def owed(resources: set[str]) -> set[str]:
+        with forwarder.turns.turn():  # it may ask Orthanc
+            return forwarder.engine.owed(resources)
+
+    @takes({"Patients": Texts()})
+    def protected(request: Request) -> dict[str, list[str]]:
+        """Return which of these patients it protects (`ProtectUndelivered`): `{"Patients": […]}`."""
+        patients = request.parameters.get("Patients", [])
+        return {"Protected": [] if refusal else sorted(forwarder.engine.protection.held(patients))}
+
+    idle = bool(refusal) and is_unused
+    register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
+    register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+
 
 class Named:
     """What callers name: rows, destinations, resources."""
@@ -6904,9 +7463,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error, and how much was not sent back to whom."""
+        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
         engine = self._forwarder.engine
-        return {"Totals": engine.ledger.totals(), "NotSentBack": engine.assignment.loops.totals()}
+        gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
+        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

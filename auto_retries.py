@@ -60,6 +60,7 @@ import urllib.request
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, TypedDict, Unpack
 
@@ -659,7 +660,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -717,7 +723,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -2828,6 +2834,72 @@ def _public_part(peer: Mapping[str, Any]) -> tuple[object, ...]:
     return url.rstrip("/"), peer.get("Username") or "", sorted(peer.get("HttpHeaders") or ()), certificate
 
 
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
 # ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
 
 
@@ -2888,6 +2960,463 @@ class Inbox(Generic[Report]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            # No number of the log of changes, but one that tells this arrival from another of the same instance.
+            self._arrive([(resource, -time.time_ns())])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, **rows[0])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def not_handed_over(ledger: Ledger, level: str, instances: Iterable[str]) -> set[str]:
+    """Return those of these instances that came (again), and are not handed over yet with what they belong to."""
+    arrived = "SELECT instance FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?))"
+    return {row["instance"] for row in ledger.rows(arrived, level, json.dumps([*instances]))}
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/owed.py: What a script still has to do with studies, for `POST /NAME/owed`: a purge leaves them alone until then.
+
+
+PLACES_PER_LOOKUP = 100
+PARENT_OF = {"Instance": "ParentSeries", "Series": "ParentStudy", "Study": "ParentPatient"}
+ARRIVING = """
+SELECT level, resource, MIN(instance) instance FROM arrived WHERE resource IS NOT NULL GROUP BY level, resource
+UNION ALL SELECT level, resource, instance FROM arrived WHERE resource IS NULL
+"""
+# Of the rows that are not finished: a row's resource may be a series or an instance, and named are studies. `study` is "" for
+# a row about a whole patient, and both are "" until somebody asks (`Owing.find_out`) where `data` does not say it.
+_OWED = """
+CREATE TABLE IF NOT EXISTS owed(
+    row INTEGER NOT NULL, study TEXT NOT NULL, patient TEXT NOT NULL, PRIMARY KEY(row, study)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS owed_by_study ON owed(study);
+CREATE INDEX IF NOT EXISTS owed_by_patient ON owed(patient, study);
+CREATE TRIGGER IF NOT EXISTS owed_from_the_first AFTER INSERT ON work WHEN {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_until_the_end AFTER UPDATE OF state ON work WHEN new.state IN ('done','gone') BEGIN
+    DELETE FROM owed WHERE row=new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS owed_once_more AFTER UPDATE OF state ON work
+WHEN old.state IN ('done','gone') AND new.state NOT IN ('done','gone') AND {condition} BEGIN
+    INSERT OR IGNORE INTO owed VALUES(new.id,
+        COALESCE(json_extract(new.data, '$.Study'), ''), COALESCE(json_extract(new.data, '$.Patient'), ''));
+END;
+CREATE TRIGGER IF NOT EXISTS owed_no_more AFTER DELETE ON work BEGIN
+    DELETE FROM owed WHERE row=old.id;
+END;
+INSERT INTO owed SELECT id, '', '' FROM work new
+WHERE state IN ('waiting','sending','dead') AND {condition} AND id NOT IN (SELECT row FROM owed);
+"""
+
+
+def owed_tables(but: str = "") -> str:
+    """Return the SQL of the table `owed`, for all tasks of a ledger but one."""
+    return _OWED.replace("{condition}", f"new.task<>'{but}'")
+
+
+def place_of(level: str, resource: str, parents: Mapping[str, str]) -> dict[str, str]:
+    """Return what the data of a row says of its place: `Study` and `Patient`, as far as they are known."""
+    known = {**parents, level: resource}
+    return {
+        key: known[key] for key in ("Study", "Patient") if key in known and (key == "Patient" or level != "Patient")
+    }
+
+
+def places_of(loopback: Loopback, resources: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return study ("" for a patient) and patient of each resource that is here.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    above = {resource: resource for resource in resources}
+    for _ in PARENT_OF:
+        wanted, found = sorted({*above.values()}), dict[str, Mapping[str, Any]]()
+        for start in range(0, len(wanted), PLACES_PER_LOOKUP):
+            body = {"Resources": wanted[start : start + PLACES_PER_LOOKUP], "Short": True}
+            found |= {each["ID"]: each for each in loopback.post("/tools/bulk-content", body)}
+        higher: dict[str, str] = {}
+        for resource, name in above.items():
+            content = found.get(name, {})
+            if content.get("Type") == "Patient":
+                places[resource] = "", name
+            elif content.get("Type") == "Study":
+                places[resource] = name, str(content[PARENT_OF["Study"]])
+            elif content:
+                higher[resource] = str(content[PARENT_OF[content["Type"]]])
+        above = higher
+    return places
+
+
+class Owing:
+    """What the unfinished rows of a ledger are about.
+
+    Parameters
+    ----------
+    resources_of : returns the resources that a row is about.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        resources_of: Callable[[Mapping[str, Any]], Collection[str]] = lambda row: [row["subject"]],
+    ) -> None:
+        self._ledger, self._loopback, self._resources_of = ledger, loopback, resources_of
+
+    def of(self, resources: Collection[str]) -> set[str]:
+        """Return which of these studies, and patients as a whole, an unfinished row is about.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now what a row is about.
+        """
+        self.find_out()
+        sql = (
+            "SELECT study found FROM owed WHERE study IN (SELECT value FROM json_each(?)) "
+            "UNION SELECT patient FROM owed WHERE study='' AND patient IN (SELECT value FROM json_each(?))"
+        )
+        return {row["found"] for row in self._ledger.rows(sql, *[json.dumps([*resources])] * 2)}
+
+    def find_out(self, *, patients: bool = False, at_once: bool = False) -> bool:
+        """Ask Orthanc whose the rows are of which that is not known; `patients`: the patient has to be known, too.
+
+        With `at_once` it asks for some of them only. Return whether there are more.
+        """
+        unknown = "patient=''" if patients else "patient='' AND study=''"
+        sql = f"SELECT work.id, subject, data FROM owed JOIN work ON work.id=owed.row WHERE {unknown} LIMIT ?"
+        while rows := self._ledger.rows(sql, PLACES_PER_LOOKUP):
+            self._find_out(rows)
+            if at_once:
+                return len(rows) == PLACES_PER_LOOKUP
+        return False
+
+    def _find_out(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        of_each = {row["id"]: self._resources_of(row) for row in rows}
+        places = places_of(self._loopback, {each for some in of_each.values() for each in some})
+        # It may have ended meanwhile.
+        sql = (
+            "INSERT OR IGNORE INTO owed SELECT ?,?,? "
+            "WHERE EXISTS (SELECT 1 FROM work WHERE id=? AND state IN ('waiting','sending','dead'))"
+        )
+        with self._ledger.transaction() as db:
+            for row, resources in of_each.items():
+                db.execute("DELETE FROM owed WHERE row=?", (row,))
+                db.executemany(sql, {(row, *places[each], row) for each in resources if each in places})
+
+
+def arriving(ledger: Ledger, loopback: Loopback, parents: Parents, unread: Iterable[str]) -> set[str]:
+    """Return the studies, and patients as a whole, of which something has arrived and is not handed over yet."""
+    found, unknown = set[str](), set[str]()
+    arrived = [(row["level"], row["resource"], row["instance"]) for row in ledger.rows(ARRIVING)]
+    for level, resource, instance in (*arrived, *(("", None, each) for each in unread)):
+        if resource and level in ("Patient", "Study"):
+            found.add(resource)
+        elif known := parents(instance):
+            found.add(known["Study"])
+        else:
+            unknown.add(resource or instance)
+    places = places_of(loopback, unknown) if unknown else {}
+    return found | {study or patient for study, patient in places.values()}
+
+
+def register_owed(
+    name: str, owed: Callable[[set[str]], set[str]], unavailable: Callable[[], str | None], *, is_unused: bool = False
+) -> None:
+    """Register `POST /NAME/owed`, of a script (its name with dashes); one that is unused owes nothing.
+
+    `owed` returns the studies and patients, of those given or any, with which it is not done.
+    """
+
+    @takes({"Resources": Texts(allowed="a list of identifiers of Orthanc, at least one")})
+    def handler(request: Request) -> dict[str, list[str]]:
+        """Return which of these studies it is not done with, and of which patients as a whole: `{"Resources": […]}`."""
+        wanted = set(request.parameters.get("Resources", ()))
+        if not wanted:
+            raise Refused(400, "Resources is missing, allowed: a list of identifiers of Orthanc")
+        return {"Owed": [] if is_unused else sorted(wanted & owed(wanted))}
+
+    register_route(f"/{name}/owed", {"POST": handler}, (lambda: None) if is_unused else unavailable)
 
 
 # ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
@@ -3241,6 +3770,12 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
     return {**kept, "Target": target, "Body": body, "Digest": hashlib.sha256(same.encode()).hexdigest()}
 
 
+def resources_sent(row: Mapping[str, Any]) -> list[str]:
+    """Return the resources of this Orthanc that the job of a row sends; none if it sends none, or does not say which."""
+    body = json.loads(row["data"])["Body"] or {}
+    return [each for each in body.get("Resources") or () if isinstance(each, str)]
+
+
 def is_target(entry: Mapping[str, Any], target: str) -> bool:
     """Return whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
     return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")
@@ -3562,6 +4097,11 @@ class Watched:
         """Return the jobs that do this (`Digest` of a description)."""
         sql = "SELECT job FROM watched WHERE json_extract(data, '$.Digest')=?"
         return [row["job"] for row in self._ledger.rows(sql, digest)]
+
+    def resources(self) -> set[str]:
+        """Return the resources that the watched jobs name, as far as they name some."""
+        sql = "SELECT value FROM watched, json_each(data, '$.Body.Resources') WHERE json_each.type='text'"
+        return {row["value"] for row in self._ledger.rows(sql)}
 
     def count(self) -> int:
         """Return how many jobs are watched."""
@@ -3914,6 +4454,7 @@ class Retrier:
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
         self._loopback, self._destinations = Loopback(configuration), KnownDestinations()
+        self._turns = HttpTurns(configuration)
         self._peers = Peers(configuration, self._loopback)
         self.worker = Worker(NAME, self._open, self._turn)
         self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda event: self._watcher.on_event(*event))
@@ -3939,7 +4480,7 @@ class Retrier:
         if not self._loopback.enabled:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
-        tables = WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
+        tables = owed_tables() + WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
         self.ledger = Ledger(path, tables, durability=self.settings.durability)
         if self.ledger.quarantined_to:
             orthanc.LogWarning(
@@ -3952,6 +4493,7 @@ class Retrier:
                 "and one that was canceled looks as if it had failed"
             )
         self.work, self.watched = Work(self.ledger), Watched(self.ledger)
+        self._owing = Owing(self.ledger, self._loopback, resources_sent)
         self.failures = Failures(self.ledger, self.settings.retry, self.worker.trouble)
         self._watcher = Watcher(
             *(self.settings.types, self.ledger, self.watched, self.failures, self._loopback, self._destinations)
@@ -3964,6 +4506,13 @@ class Retrier:
         )
         self._inbox.open()
         return self.ledger
+
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which of these studies and patients a job sends that failed and waits, or was given up, or that may fail yet."""
+        if not self._watcher.has_begun:
+            raise Refused(503, f"{NAME} has not looked yet at what happened to jobs while Orthanc was down")
+        with self._turns.turn():  # it may ask Orthanc
+            return self._owing.of(resources) | self.watched.resources()
 
     def _turn(self) -> float:
         self._inbox.flush()
@@ -4021,6 +4570,7 @@ class Routes:
         }
         for path, handlers in routes.items():
             register_route(f"/{NAME}/{path}", handlers, unavailable)
+        register_owed(NAME, self._retrier.owed, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""

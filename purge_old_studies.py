@@ -830,7 +830,12 @@ import_for_small_stacks()
 TIMEOUT = 60.0  # seconds; of one request
 KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
 _open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
-IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+IDEMPOTENT_POSTS = (
+    "/tools/find",
+    "/tools/bulk-content",
+    "/tools/bulk-delete",
+    "/owed",
+)  # ends of what may be sent twice
 
 
 class LoopbackError(Exception):
@@ -888,7 +893,7 @@ class Loopback:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
         # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
-        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        attempts = 2 if method != "POST" or path.endswith(IDEMPOTENT_POSTS) else 1
         while True:
             connection = self._connection()
             try:
@@ -3153,6 +3158,15 @@ class Settings:
             "help": "A rule never takes a study of which something came in within so many days.",
         },
     )
+    keep_undelivered: bool = dataclasses.field(
+        default=True,
+        metadata={
+            "help": (
+                "A study with which a forwarder, anonymize_series.py or auto_retries.py of this Orthanc is not done is "
+                "never purged."
+            )
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
@@ -3219,11 +3233,95 @@ def _as_orthanc_calls(metadata: str, named: Mapping[int, str]) -> str:
     return named.get(int(metadata), str(int(metadata))) if re.fullmatch("[0-9]{4,5}", metadata) else metadata
 
 
+# ---- src/purge_old_studies/undelivered.py: Studies with which another script of this Orthanc is not done: they stay.
+
+
+SCRIPTS = (
+    "auto-forward-modality", "auto-forward-peer", "auto-forward-dicomweb", "anonymize-series", "auto-retries",
+)  # fmt: skip
+ANSWERS_WITHIN_SECONDS, ASK_AGAIN_SECONDS = (
+    60.0,
+    2.0,
+)  # after a start of Orthanc: how long they get, and between two looks
+NO_STUDY = "00000000-00000000-00000000-00000000-00000000"
+
+
+class Undelivered:
+    """Asks the scripts that send studies which of some they still have to send.
+
+    One that is not there owes nothing. One that is there and can't answer may owe all. `keeps`: whether anybody is asked.
+    """
+
+    def __init__(self, loopback: Any, *, keeps: bool) -> None:
+        self._loopback = loopback
+        self._scripts: tuple[str, ...] = SCRIPTS if keeps else ()
+
+    def why_kept(self, studies: Collection[Study]) -> dict[str, str]:
+        """Return why some of these studies stay, by their identifiers.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer.
+        """
+        reasons: dict[str, str] = {}
+        if resources := sorted({each for study in studies for each in (study.id, study.patient)}):
+            for script in self._scripts:
+                owed, why = self._ask(script, resources)
+                for study in studies:
+                    if owed is None or not owed.isdisjoint((study.id, study.patient)):
+                        reasons.setdefault(study.id, why)
+        return reasons
+
+    def wait_for_answers(self, stopping: threading.Event) -> None:
+        """Wait a minute at most, until each script that is there answers: after a start of Orthanc they begin, too."""
+        for _ in range(int(ANSWERS_WITHIN_SECONDS / ASK_AGAIN_SECONDS)):
+            if self._all_answer() or stopping.wait(ASK_AGAIN_SECONDS):
+                return
+
+    def _all_answer(self) -> bool:
+        try:
+            return all(self._ask(script, [NO_STUDY])[0] is not None for script in self._scripts)
+        except LoopbackError:
+            return False
+
+    def _ask(self, script: str, resources: list[str]) -> tuple[set[str] | None, str]:
+        """Return which of these a script owes (None: it can't say), and what that is called."""
+        name = script.replace("-", "_")
+        try:
+            answer = self._loopback.post(f"/{script}/owed", {"Resources": resources})
+            return set(answer["Owed"]), f"{name} has not delivered it"
+        except LoopbackError as error:
+            if error.status == 0:
+                raise
+            if error.status == http.HTTPStatus.NOT_FOUND and name not in self._loaded():
+                # Scripts are loaded before Orthanc answers anybody.
+                self._scripts = tuple(each for each in self._scripts if each != script)
+                return set(), ""
+            return None, f"{name} can't say whether it has delivered it: {one_line(error)}"
+
+    def _loaded(self) -> set[str]:
+        """Return the names of the scripts that are there: one that failed to load, or is older, has no such route."""
+        return {str(each["Name"]) for each in self._loopback.get("/scripts")}
+
+
+def in_words(number: int, reason: str) -> str:
+    """Return how many studies stay, and why, as `3 studies stay: auto_forward_peer is not done with it`."""
+    return f"{number} {'study stays' if number == 1 else 'studies stay'}: {reason}"
+
+
 # ---- src/purge_old_studies/archive.py: The studies of this Orthanc: chosen, looked at again, and deleted.
 
 
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The studies that are to be deleted, and how many others stay although they are meant, by the reason."""
+
+    studies: Sequence[Study]
+    undelivered: Mapping[str, int]
 
 
 class Archive:
@@ -3232,9 +3330,10 @@ class Archive:
     def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
+        self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
         self._tells_protection = True  # until it says that it does not
 
-    def chosen(self, asked: Conditions) -> list[Study]:
+    def chosen(self, asked: Conditions) -> Choice:
         """Return the studies that are to be deleted, the oldest first, undated ones last."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
@@ -3247,14 +3346,17 @@ class Archive:
                 f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
             )
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
-        found = dict[str, Study]()
+        found, reasons = dict[str, Study](), Counter[str]()
         for start in range(0, len(meant), WINDOW):
             some = meant[start : start + WINDOW]
             protection = self.protection(some)
-            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
+            some = [study for study in some if not self.why_kept(study, protection)]
+            undelivered = self.undelivered.why_kept(some)
+            reasons.update(undelivered.values())
+            found |= {study.id: study for study in some if study.id not in undelivered}
         # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
         aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
-        return [found[name] for *_, name in aged[: asked.limit]]
+        return Choice([found[name] for *_, name in aged[: asked.limit]], reasons)
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.
@@ -3501,9 +3603,10 @@ class Purge:
         """Delete of some rows those whose study still fits; what came of each."""
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
-        protection = self._archive.protection(study for _, study in looked if study is not None)
+        studies = [study for _, study in looked if study is not None]
+        protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
         for row, study in looked:
-            if why := self._why_not(row, study, protection):
+            if why := self._why_not(row, study, protection, undelivered):
                 outcome[why[0]].append((row, why[1]))
             else:
                 batch.append(row)
@@ -3517,7 +3620,11 @@ class Purge:
         return outcome
 
     def _why_not(
-        self, row: Mapping[str, Any], study: Study | None, protection: Mapping[str, bool]
+        self,
+        row: Mapping[str, Any],
+        study: Study | None,
+        protection: Mapping[str, bool],
+        undelivered: Mapping[str, str],
     ) -> tuple[str, str] | None:
         if study is None:
             if if_there(f"/studies/{row['study']}") is None:
@@ -3527,7 +3634,7 @@ class Purge:
             return "kept", "it has received something since it was chosen"
         if not is_meant(study, self._asked):
             return "kept", "it does not fit the conditions any more"
-        reason = self._archive.why_kept(study, protection)
+        reason = self._archive.why_kept(study, protection) or undelivered.get(study.id)
         return ("kept", reason) if reason else None
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
@@ -3580,7 +3687,9 @@ class Purge:
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
-        why = self._why_not(row, self._look([row]).get(row["study"]), {})
+        study = self._look([row]).get(row["study"])
+        undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        why = self._why_not(row, study, {}, undelivered)
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
                 self._settle(of_it, state)
@@ -3615,6 +3724,11 @@ CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NU
 CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
 CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
 CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+CREATE TABLE IF NOT EXISTS undelivered(purge INTEGER NOT NULL, reason TEXT NOT NULL, studies INTEGER NOT NULL,
+    PRIMARY KEY(purge, reason)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS undelivered_goes AFTER DELETE ON purges BEGIN
+    DELETE FROM undelivered WHERE purge=old.id;
+END;
 """
 # Of what ended before some time: first the studies of each purge, few at a time, then the purge.
 FORGET_STUDIES = """
@@ -3655,12 +3769,18 @@ class Jobs:
             "Studies": total,
             **{state.capitalize(): counts[state] for state in FINISHED},
             "Remaining": remaining,
+            "Undelivered": self.undelivered(row["id"]),
             "Rate": round(rate, 1),
             "Conditions": json.loads(row["conditions"]),
             "Created": utc_time(row["created"]),
             "Ended": utc_time(row["ended"]),
             **json.loads(row["asked"]),
         }
+
+    def undelivered(self, number: int) -> dict[str, int]:
+        """Return how many studies were not chosen for a purge because they are not delivered, by the reason."""
+        rows = self._ledger.rows("SELECT reason, studies FROM undelivered WHERE purge=?", number)
+        return {row["reason"]: row["studies"] for row in rows}
 
     def studies(self, number: int, *states: str) -> list[dict[str, Any]]:
         """Return the first studies of a purge in some states."""
@@ -3747,11 +3867,13 @@ class Runner:
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            studies = self._archive.chosen(asked)
-            if not force and (refusal := self.too_many(len(studies))):
+            choice = self._archive.chosen(asked)
+            for reason, count in choice.undelivered.items():
+                orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
+            if not force and (refusal := self.too_many(len(choice.studies))):
                 self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
                 raise Refused(403, f"{refusal}; force=true does it nevertheless")
-            number = self._write_down(asked, who, studies, continues=continues)
+            number = self._write_down(asked, who, choice, continues=continues)
             purge = self.current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self.thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
@@ -3775,16 +3897,19 @@ class Runner:
             return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
         return None
 
-    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+    def _write_down(self, asked: Conditions, who: Any, choice: Choice, *, continues: bool) -> int:
         """Write down what is to go; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(choice.studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+            stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
+            db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
-            self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+            self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -3853,6 +3978,7 @@ class Runner:
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
         """Continue, after a restart, what was asynchronous, or of a rule that still says so; complete the record of others."""
         try:
+            self._archive.undelivered.wait_for_answers(self.stopping)
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])
                 purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))
@@ -4074,7 +4200,7 @@ class Purges:
             content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":
                 content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
-            return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
+            return content if as_json else "".join(f"{name}: {_shown(value)}\n" for name, value in content.items())
         runner = self._running()
         if not runner.busy.acquire(blocking=False):
             current = f"purge {purge.number}" if (purge := runner.current) else "another purge"
@@ -4107,7 +4233,10 @@ class Purges:
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
             with self._turns.turn():
-                content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+                choice = self._archive.chosen(asked)
+                content = summary(self._archive.index, choice.studies, asked, reading.earliest)
+            if choice.undelivered:
+                content["Undelivered"] = dict(choice.undelivered)
             if not force and (refusal := self._running().too_many(content["Studies"])):
                 content["Refused"] = f"{refusal}; force=true does it nevertheless"
             return content
@@ -4119,7 +4248,10 @@ class Purges:
         found = self._job(row)
         if row["state"] == "done":
             content = {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"}
-            return content if as_json else f"Purged {asked.in_words(found['Deleted'])}\n"
+            if undelivered := found["Undelivered"]:
+                content["Undelivered"] = undelivered
+            stay = "".join(f"; {in_words(count, reason)}" for reason, count in undelivered.items())
+            return content if as_json else f"Purged {asked.in_words(found['Deleted'])}{stay}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
         message = (
             f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
@@ -4184,7 +4316,7 @@ class Purges:
             raise Refused(503, f"That can't be recorded, so the clock is doubted as before: {error}") from None
 
 
-def _in_words(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
     return one_line("none" if value is None else value)

@@ -101,6 +101,7 @@ class FakeOrthanc:
         self.metadata: dict[str, dict[str, str]] = {}
         self.changes: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.protected: set[str] = set()
         self.known: dict[str, dict[str, Any]] = {"PACS": {"AET": "PACS", "Host": "pacs", "Port": 104}}
 
     # What a test does to it
@@ -150,6 +151,8 @@ class FakeOrthanc:
         match method, *route.strip("/").split("/"):
             case "GET", "system":
                 return {"Version": "1.10.1", "ApiVersion": 17}
+            case "GET", "scripts":
+                return []
             case "GET", "changes":
                 return self._changes(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
             case "GET", ("patients" | "studies" | "series") as kind, name, "instances" if self._study_of(name, kind):
@@ -158,8 +161,11 @@ class FakeOrthanc:
                 return {"ID": name, "MainDicomTags": {}}
             case "GET", "instances", name, ("patient" | "study" | "series") as kind if self._study_of(name):
                 return {"ID": self._study_of(name) + {"patient": "-9a", "study": "", "series": "-5e"}[kind]}
-            case "GET", "patients", _, "protected":
-                return 0
+            case "GET", "patients", patient, "protected":
+                return int(patient in self.protected)
+            case "PUT", "patients", patient, "protected":
+                (self.protected.add if body == b"1" else self.protected.discard)(patient)
+                return {}
             case "POST", "tools", "bulk-content":
                 return self._content(body)
             case "POST", "tools", "bulk-delete":
@@ -203,13 +209,21 @@ class FakeOrthanc:
         study = name.removesuffix(suffix)
         return study if name.endswith(suffix) and study in self.studies else ""
 
+    def _type_and_parent(self, name: str, study: str) -> dict[str, str]:
+        found = {
+            study: {"Type": "Study", "ParentPatient": f"{study}-9a"},
+            f"{study}-5e": {"Type": "Series", "ParentStudy": study},
+            f"{study}-9a": {"Type": "Patient"},
+        }
+        return found.get(name, {"Type": "Instance", "ParentSeries": f"{study}-5e"})
+
     def _content(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """`/tools/bulk-content`: the resources named, or what they hold or belong to at a level."""
         found = {}
         for name in body["Resources"]:
             study = self._study_of(name) or next((s for kind in RESOURCES if (s := self._study_of(name, kind))), "")
             if study and "Level" not in body:
-                found[name] = {"ID": name, "Type": "Instance" if name in self.studies[study] else "Study"}
+                found[name] = {"ID": name, **self._type_and_parent(name, study)}
                 found[name] |= {"Metadata": self.metadata.get(name, {})}
             elif study:
                 whole = {"Patient": [f"{study}-9a"], "Study": [study], "Series": [f"{study}-5e"]}

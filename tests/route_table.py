@@ -57,6 +57,8 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
         f"GET /{name}/rules": {},
         f"POST /{name}/rules/test": {"Resource": NOBODY, "Level": "Study"},
         f"POST /{name}/send": {"Resource": NOBODY, "Level": "Study", "Destinations": ["nobody"]},
+        f"POST /{name}/owed": {"Resources": [NOBODY]},
+        f"POST /{name}/protected": {"Patients": [NOBODY]},
         f"POST /{name}/backfill": {"From": "19000101", "To": "19000102", "Destination": "nobody", "DryRun": True},
     }
 
@@ -71,6 +73,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "GET /anonymize-series/jobs/([0-9]+)": {},
     "DELETE /anonymize-series/jobs/([0-9]+)": {},
     "POST /anonymize-series/jobs/([0-9]+)/retry": {},
+    "POST /anonymize-series/owed": {"Resources": [NOBODY]},
     "GET /anonymize-series/held": PAGE,
     "GET /anonymize-series/register": {"patient": "nobody", "study": "1.2", "pseudonym": "nobody"},
     "POST /anonymize-series/([0-9a-f-]+)": {"Recipe": "plain"},
@@ -87,6 +90,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "DELETE /auto-retries/jobs/([0-9]+)": {},
     "POST /auto-retries/jobs/([0-9]+)/retry": {},
     "POST /auto-retries/jobs/retry": {"Destination": "nobody"},
+    "POST /auto-retries/owed": {"Resources": [NOBODY]},
     **_common("cmove-interceptor"),
     "GET /cmove-interceptor/requests": {**PAGE, "state": "moved"},
     "DELETE /cmove-interceptor/services/(.+)": {},

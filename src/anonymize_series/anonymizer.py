@@ -26,7 +26,10 @@ from common.inbox import Inbox
 from common.jobs import JobEnds
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.owed import Owing, arriving, owed_tables
+from common.routes import Refused
 from common.state import configuration_folder, state_folder
+from common.unread import Unread
 from common.work import Which, Work
 from common.worker import Worker
 from forwarding.peers import Peers
@@ -64,6 +67,7 @@ class Anonymizer:
         self._changed, self._job_ends = threading.Event(), JobEnds()
         self._inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._feed.on_event(*report))
         self._begun, self._next_poll = False, 0.0
+        self._unread, self._has_read = Unread(), False
         self._events = {int(getattr(orthanc.ChangeType, name)): name for name in EVENTS}
 
     # Callbacks: they return at once
@@ -85,6 +89,8 @@ class Anonymizer:
             self._job_ends.end(resource, well=event == "JOB_SUCCESS")
             self.worker.wake.set()
         elif event == "NEW_INSTANCE":
+            if self.settings.reconcile:
+                self._unread.add(resource)
             self._inbox.add(("NewInstance", resource))
         else:
             self._inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
@@ -99,7 +105,7 @@ class Anonymizer:
         folder, rules = configuration_folder(), self.settings.rules
         matchers = {rule.matcher: load_matcher(rule.matcher, folder) for rule in rules if rule.matcher}
         path = state_folder(self.settings.state_path, self._configuration) / "anonymize_series.sqlite"
-        tables = FEED_TABLES + REGISTER_TABLES
+        tables = FEED_TABLES + REGISTER_TABLES + owed_tables()
         self.ledger = Ledger(path, tables, durability=self.settings.durability, first_tasks=FIRST_TASKS)
         if self.ledger.quarantined_to:
             orthanc.LogError(
@@ -109,6 +115,7 @@ class Anonymizer:
         self.work, self.register = Work(self.ledger), Register(self.ledger)
         self._aets = AeTitles(self._configuration)
         self._router = Router(self.loopback, rules, self.settings.rule_mode == "first", matchers, self._aets)
+        self._owing = Owing(self.ledger, self.loopback)
         self._create_steps()
         self._inbox.open()
         return self.ledger
@@ -133,11 +140,25 @@ class Anonymizer:
             (RE_IDENTIFY, NO_RECIPE): back.re_identify,
             **{(ANONYMIZE, name): anonymizing.anonymize for name in settings.recipes},
         }
-        levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
+        levels = self._levels = {rule.level for rule in settings.rules} | ({"Series"} if settings.results else set())
         self._feed = Feed(
             *(ledger, self.loopback, intake.on_stable, sorted(levels)),
-            *(float(self._configuration.get("StableAge", 60)), settings.reconcile, self._arrivals.parents),
+            *(
+                float(self._configuration.get("StableAge", 60)),
+                settings.reconcile,
+                self._arrivals.parents,
+                self._unread.on_change_entry,
+            ),
         )
+
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return the studies, of these or any, with which it is not done."""
+        if not self._has_read:
+            raise Refused(503, f"{NAME} has not read yet what arrived before Orthanc started")
+        unread = self._unread.now() if self._levels else ()
+        with self.turns.turn():  # it may ask Orthanc
+            found = arriving(self.ledger, self.loopback, self._arrivals.parents, unread)
+            return found | self._owing.of(resources)
 
     def _turn(self) -> float:
         try:
@@ -149,7 +170,10 @@ class Anonymizer:
             self._inbox.flush()
             if self._changed.is_set() or time.monotonic() >= self._next_poll:
                 self._changed.clear()
+                self._unread.begin_reading()
                 self._feed.poll()
+                self._unread.never_read()
+                self._has_read = True
                 self._next_poll = time.monotonic() + BUSY_TURN_SECONDS
             for (task, recipe), step in self._steps.items():
                 self._attempts.work_off(task, recipe, step)

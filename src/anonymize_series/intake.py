@@ -12,6 +12,7 @@ from common.aets import AeTitles
 from common.arrivals import Arrivals
 from common.identifiers import UID_TAG_OF
 from common.ledger import Ledger
+from common.owed import place_of
 from common.work import Work
 from forwarding.routing import Batch, Router
 from forwarding.rules import has_origin
@@ -39,8 +40,10 @@ class Intake:
     def on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
         """Write down, in the feed's transaction, what is to be looked at."""
         arrivals = {each: arrival for each in instances if (arrival := self._arrivals.get(each))}
+        parents = next((arrival.parents for arrival in arrivals.values() if arrival.parents), {})
         data = {
             "Level": level,
+            **place_of(level, resource, parents),
             "Instances": list(instances),
             # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
             "UID": "" if level == "Patient" else next((arrival.uids[level] for arrival in arrivals.values()), ""),
@@ -55,9 +58,11 @@ class Intake:
         results = self._results(level, origins)
         task = RE_IDENTIFY if results else ANONYMIZE
         new = [(NO_RECIPE, results, 0)] if results else self._recipes(level, resource, data["UID"], origins)
+        place = {key: data[key] for key in ("Study", "Patient") if key in data}
         with self._ledger.transaction():
             for recipe, instances, priority in new:
-                self._ledger.add(recipe, resource, {"Level": level, "Instances": instances}, priority, task)
+                about = {"Level": level, **place, "Instances": instances}
+                self._ledger.add(recipe, resource, about, priority, task)
             self._work.remove(row["id"])
         for each in data["Instances"]:
             self._arrivals.forget(each)

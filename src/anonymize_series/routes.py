@@ -12,6 +12,7 @@ from anonymize_series.settings import NAME, SECTION, names_of
 from anonymize_series.tasks import ANONYMIZE, NO_RECIPE, RE_IDENTIFY, ROUTE, recipe_or_task
 from common.ledger import STATES
 from common.loopback import LoopbackError
+from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
@@ -51,6 +52,7 @@ class Routes:
         }
         for pattern, handlers in routes.items():
             register_route(f"/{NAME}/{pattern}", handlers, unavailable)
+        register_owed(NAME, self._anonymizer.owed, unavailable, is_unused=bool(refusal) and is_unused)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, and how much work is in which state, held back, and in the register."""

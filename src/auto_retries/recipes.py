@@ -95,6 +95,12 @@ def description(job: Mapping[str, Any], known: Callable[[str], Destinations]) ->
     return {**kept, "Target": target, "Body": body, "Digest": hashlib.sha256(same.encode()).hexdigest()}
 
 
+def resources_sent(row: Mapping[str, Any]) -> list[str]:
+    """Return the resources of this Orthanc that the job of a row sends; none if it sends none, or does not say which."""
+    body = json.loads(row["data"])["Body"] or {}
+    return [each for each in body.get("Resources") or () if isinstance(each, str)]
+
+
 def is_target(entry: Mapping[str, Any], target: str) -> bool:
     """Return whether an entry of /modalities?expand or /peers?expand has this AET, or this URL."""
     return str(entry.get("Url", entry.get("AET"))).rstrip("/") == target.rstrip("/")

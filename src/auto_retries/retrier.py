@@ -14,12 +14,16 @@ from auto_retries.forward_scripts import ASK_EVERY_SECONDS
 from auto_retries.freshness import Freshness
 from auto_retries.jobs import read_job
 from auto_retries.known_destinations import KnownDestinations
+from auto_retries.recipes import resources_sent
 from auto_retries.settings import NAME, Settings
 from auto_retries.watched import WATCHED_TABLE, Watched
 from auto_retries.watcher import Watcher
+from common.http_threads import HttpTurns
 from common.inbox import Inbox
 from common.ledger import Ledger
 from common.loopback import Loopback
+from common.owed import Owing, owed_tables
+from common.routes import Refused
 from common.state import state_folder
 from common.work import NEXT_ATTEMPT_INDEX, Work, data_index
 from common.worker import Worker
@@ -52,6 +56,7 @@ class Retrier:
     def __init__(self, settings: Settings, configuration: Mapping[str, Any]) -> None:
         self.settings, self._configuration = settings, configuration
         self._loopback, self._destinations = Loopback(configuration), KnownDestinations()
+        self._turns = HttpTurns(configuration)
         self._peers = Peers(configuration, self._loopback)
         self.worker = Worker(NAME, self._open, self._turn)
         self._inbox: Inbox[tuple[str, str, dict[str, Any] | None]] = Inbox(lambda event: self._watcher.on_event(*event))
@@ -77,7 +82,7 @@ class Retrier:
         if not self._loopback.enabled:
             raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
         path = state_folder(self.settings.state_path, self._configuration) / "auto_retries.sqlite"
-        tables = WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
+        tables = owed_tables() + WATCHED_TABLE + data_index("Digest") + NEXT_ATTEMPT_INDEX
         self.ledger = Ledger(path, tables, durability=self.settings.durability)
         if self.ledger.quarantined_to:
             orthanc.LogWarning(
@@ -90,6 +95,7 @@ class Retrier:
                 "and one that was canceled looks as if it had failed"
             )
         self.work, self.watched = Work(self.ledger), Watched(self.ledger)
+        self._owing = Owing(self.ledger, self._loopback, resources_sent)
         self.failures = Failures(self.ledger, self.settings.retry, self.worker.trouble)
         self._watcher = Watcher(
             *(self.settings.types, self.ledger, self.watched, self.failures, self._loopback, self._destinations)
@@ -102,6 +108,13 @@ class Retrier:
         )
         self._inbox.open()
         return self.ledger
+
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which of these studies and patients a job sends that failed and waits, or was given up, or that may fail yet."""
+        if not self._watcher.has_begun:
+            raise Refused(503, f"{NAME} has not looked yet at what happened to jobs while Orthanc was down")
+        with self._turns.turn():  # it may ask Orthanc
+            return self._owing.of(resources) | self.watched.resources()
 
     def _turn(self) -> float:
         self._inbox.flush()

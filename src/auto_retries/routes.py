@@ -8,6 +8,7 @@ from typing import Any
 from auto_retries.retrier import Retrier
 from auto_retries.settings import NAME
 from common.ledger import STATES
+from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import PAGE_PARAMETERS, OneOf, Text, row_number, takes
 from common.routes import Refused, Request, register_route
@@ -41,6 +42,7 @@ class Routes:
         }
         for path, handlers in routes.items():
             register_route(f"/{NAME}/{path}", handlers, unavailable)
+        register_owed(NAME, self._retrier.owed, unavailable)
 
     def status(self, _request: Request) -> dict[str, Any]:
         """Return whether it runs, how many jobs are in each state, watched, missed, and the types it watches."""

@@ -70,6 +70,11 @@ class Watched:
         sql = "SELECT job FROM watched WHERE json_extract(data, '$.Digest')=?"
         return [row["job"] for row in self._ledger.rows(sql, digest)]
 
+    def resources(self) -> set[str]:
+        """Return the resources that the watched jobs name, as far as they name some."""
+        sql = "SELECT value FROM watched, json_each(data, '$.Body.Resources') WHERE json_each.type='text'"
+        return {row["value"] for row in self._ledger.rows(sql)}
+
     def count(self) -> int:
         """Return how many jobs are watched."""
         return int(self._ledger.rows("SELECT COUNT(*) n FROM watched")[0]["n"])

@@ -42,7 +42,8 @@ class Feed:
     With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
     gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
     it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
-    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones. `deleted` gets each
+    instance that was deleted before it was handed over, with its Seq, in the transaction that forgets it.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Feed:
         parents: Parents = lambda _instance: None,
         on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
         set_back: Callable[[int], None] = lambda _place: None,
+        deleted: Callable[[str, int], None] = lambda _instance, _seq: None,
     ) -> None:
         self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
         self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
-        self._on_change_entry, self._set_back = on_change_entry, set_back
+        self._on_change_entry, self._set_back, self._deleted = on_change_entry, set_back, deleted
         self._look_again: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
@@ -169,9 +171,9 @@ class Feed:
         late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
         for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
             self._hand_over_if_quiet(level, row["resource"])
-        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        orphan = "SELECT instance, seq FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
         while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
-            self._find_parent(level, rows[0]["instance"])
+            self._find_parent(level, **rows[0])
 
     def _hand_over_if_quiet(self, level: str, resource: str) -> None:
         if time.time() < self._look_again.get((level, resource), 0):
@@ -189,13 +191,15 @@ class Feed:
             # What is left was deleted, or its parent is another: ask for each.
             self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
 
-    def _find_parent(self, level: str, instance: str) -> None:
+    def _find_parent(self, level: str, instance: str, seq: int) -> None:
         try:
             parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+            with self._ledger.transaction():  # deleted before it was stable
+                self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)
+                self._deleted(instance, seq)
         else:
             self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
 

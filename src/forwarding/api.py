@@ -12,6 +12,7 @@ from common.http_threads import in_a_thread
 from common.identifiers import PLURAL
 from common.ledger import SEND, STATES
 from common.loopback import LoopbackError
+from common.owed import register_owed
 from common.pages import page_answer
 from common.parameters import IDENTIFIER, PAGE_PARAMETERS, Day, Flag, OneOf, Text, Texts, row_number, takes
 from common.routes import Answer, Refused, Request, one_line, register_route
@@ -62,6 +63,20 @@ def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: boo
     for path, handlers in routes.items():
         register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
 
+    def owed(resources: set[str]) -> set[str]:
+        with forwarder.turns.turn():  # it may ask Orthanc
+            return forwarder.engine.owed(resources)
+
+    @takes({"Patients": Texts()})
+    def protected(request: Request) -> dict[str, list[str]]:
+        """Return which of these patients it protects (`ProtectUndelivered`): `{"Patients": […]}`."""
+        patients = request.parameters.get("Patients", [])
+        return {"Protected": [] if refusal else sorted(forwarder.engine.protection.held(patients))}
+
+    idle = bool(refusal) and is_unused
+    register_route(f"/{forwarder.name}/protected", {"POST": protected}, (lambda: None) if idle else unavailable)
+    register_owed(forwarder.name, owed, unavailable, is_unused=idle)
+
 
 class Named:
     """What callers name: rows, destinations, resources."""
@@ -105,9 +120,10 @@ class DeliveryRoutes:
         self._forwarder, self._named = forwarder, named
 
     def status(self, _request: Request) -> dict[str, Any]:
-        """Return whether it runs, the number of rows in each state, the last error, and how much was not sent back to whom."""
+        """Return whether it runs, the rows in each state, what was not sent back to whom, and what was deleted undelivered."""
         engine = self._forwarder.engine
-        return {"Totals": engine.ledger.totals(), "NotSentBack": engine.assignment.loops.totals()}
+        gone, own = engine.rows.gone.instances, engine.assignment.loops.totals()
+        return {"Totals": engine.ledger.totals(), "NotSentBack": own, "InstancesGone": gone}
 
     @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
     def page(self, request: Request) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from forwarding.routing import Batch, Router, Verdict
 from forwarding.rows import Rows
 from forwarding.rules import ForwardingRule
 from forwarding.sent_instances import SentInstances
-from forwarding.tasks import NO_DESTINATION, ROUTE
+from forwarding.tasks import NO_DESTINATION, ROUTE, name_of
 
 ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
 
@@ -99,12 +99,12 @@ class Assignment:
         except LoopbackError as error:
             if error.status != 404:
                 raise
-            self._work.remove(row["id"])  # deleted before a rule was applied
+            self._end_gone(row, len(data["Instances"]))
             return
         with self._ledger.transaction():
             if self._stopping.is_set() or not self._work.remove(row["id"]):
                 return  # nobody waited for DNS; or a person has just dropped it
-            sent_to = self._add_rows(batch, shares, data["Instances"], earlier)
+            sent_to = self._add_rows(batch, shares, data["Instances"], earlier, _parents_in(data))
             if passed_over is not None:
                 self._passed_over.note(batch.resource, passed_over)
             if self._deleter and sent_to:
@@ -132,7 +132,12 @@ class Assignment:
         return found
 
     def _add_rows(
-        self, batch: Batch, shares: Iterable[Share], about: Mapping[str, Sequence[Any]], earlier: Mapping[str, set[str]]
+        self,
+        batch: Batch,
+        shares: Iterable[Share],
+        about: Mapping[str, Sequence[Any]],
+        earlier: Mapping[str, set[str]],
+        parents: Mapping[str, str],
     ) -> set[str]:
         """Add the rows of what is sent; return the destinations that get some of it, or were given it already."""
         sent_to: set[str] = set()
@@ -142,7 +147,7 @@ class Assignment:
                 new |= earlier.get(name, set())
             if new:
                 alternates = rule.alternates.get(name, ())
-                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, alternates)
+                self._rows.add(batch.level, batch.resource, name, sorted(new), rule.priority, parents, alternates)
             if new or instances:
                 sent_to.add(name)
         return sent_to
@@ -152,6 +157,13 @@ class Assignment:
         for share in shares:
             own.setdefault(share.destination, set()).update(share.own)
         self.loops.count(own)
+
+    def _end_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Remove a row of what was deleted before a rule was applied to it."""
+        with self._ledger.transaction():
+            if self._work.remove(row["id"]):
+                text = f"{number} instances of {name_of(row)} were deleted here before a rule was applied to them"
+                self._rows.gone.note(number, text)
 
     def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
         """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
@@ -226,3 +238,8 @@ class Assignment:
                 got.setdefault(name, set()).update(verdict.instances or ())
         possible = self._router.possible(batch, list(self._destinations.known()), self._destinations.wanted())
         return {name for name, instances in possible.items() if not instances <= got.get(name, set())}
+
+
+def _parents_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the study and the patient of what is to be routed, as far as they are known."""
+    return {level: data[level] for level in ("Study", "Patient") if level in data}

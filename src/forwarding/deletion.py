@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orthanc
@@ -33,13 +33,24 @@ class Deleter:
 
     Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
     any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+
+    Parameters
+    ----------
+    is_by_scripts : returns whether a forwarder protects a patient, not a person.
     """
 
     def __init__(
-        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+        self,
+        name: str,
+        ledger: Ledger,
+        loopback: Loopback,
+        prove: Prove,
+        retry: Retry,
+        trouble: Trouble,
+        is_by_scripts: Callable[[str], bool] = lambda _patient: False,
     ) -> None:
         self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
-        self._prove, self._retry, self._trouble = prove, retry, trouble
+        self._prove, self._retry, self._trouble, self._is_by_scripts = prove, retry, trouble, is_by_scripts
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
         self._thread.start()
@@ -110,7 +121,10 @@ class Deleter:
             self._end(row, "gone")
         elif self._is_under_way(family := self._family(resource, instances), instances):
             self._later(row, data, BLOCKED_SECONDS)
-        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+        elif protected := [patient for patient in self._content(resource, "Patient") if self._is_protected(patient)]:
+            if any(map(self._is_by_scripts, protected)):
+                self._later(row, data, BLOCKED_SECONDS)  # until something else of it is delivered
+                return
             self._end(row, "done")
             orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
         else:

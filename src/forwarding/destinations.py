@@ -197,6 +197,11 @@ class Destinations:
         listed = self._settings.destinations
         return list(self.known()) if listed is None else list(listed)
 
+    def is_any_wanted(self) -> bool:
+        """Return whether what arrives may be sent anywhere."""
+        wanted = [self.wanted() if rule.destinations is None else rule.destinations for rule in self._rules]
+        return any(wanted) or any(rule.matcher for rule in self._rules)
+
     def health_of(self, name: str) -> Destination:
         """Return the health of a destination."""
         if name not in self._health:

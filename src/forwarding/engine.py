@@ -10,6 +10,8 @@ import orthanc
 
 from common.aets import AeTitles
 from common.changes import FEED_TABLES
+from common.owed import Owing, owed_tables
+from common.routes import Refused
 from common.work import Work
 from forwarding.alternates import Alternates
 from forwarding.archive import still_here
@@ -24,15 +26,17 @@ from forwarding.intake import Intake, Reports
 from forwarding.jobs import JOBS_TABLE, Jobs
 from forwarding.metrics import Metrics
 from forwarding.passed_over import PASSED_OVER_TABLE, PassedOver
+from forwarding.protection import PROTECTED_TABLE, Protection
 from forwarding.routing import Matcher, Router
 from forwarding.rows import Rows
 from forwarding.sent_instances import GIVEN_TABLE, SentInstances
 from forwarding.settings import may_overwrite
+from forwarding.tasks import DELETE
 from forwarding.verification import Verification, Verifier
 
 IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
 BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
-ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + PASSED_OVER_TABLE + JOBS_TABLE + owed_tables(but=DELETE) + PROTECTED_TABLE
 
 
 class Engine:
@@ -61,14 +65,17 @@ class Engine:
         remembers = overwrites or settings.trigger == "Stored" or several_levels
         self._sent = SentInstances(ledger, remembers=remembers, overwrites=overwrites)
         self._passed_over = PassedOver(ledger)
-        self._intake = Intake(context, reports.arrivals, self._sent)
         self.destinations = Destinations(context, destinations_changed)
+        self._owing = Owing(ledger, loopback)
+        self.protection = Protection(context, self._owing)
         self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
         self._deleter: Deleter | None = None
         if settings.delete_after_forward:
             prove = functools.partial(context.transport.prove, loopback)
-            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
+            is_ours = self.protection.is_by_scripts
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble, is_ours)
         self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self._intake = Intake(context, reports, self._sent, self.rows.gone)
         self.assignment = Assignment(
             *(context, self.router, self.rows, self.destinations, self._sent, self._passed_over),
             *(reports.arrivals, self._deleter),
@@ -84,7 +91,7 @@ class Engine:
         )
         self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
         self._next_read = self._next_look = 0.0  # monotonic
-        reports.open(self._intake.feed.on_event)
+        reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
         """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
@@ -96,6 +103,13 @@ class Engine:
         self.destinations.hold_unnamed()
         return refused
 
+    def owed(self, resources: set[str]) -> set[str]:
+        """Return which studies, of these or any, and patients as a whole, are not delivered."""
+        if not self._intake.has_read:
+            raise Refused(503, f"{self._name} has not read yet what arrived before Orthanc started")
+        arriving = self._intake.arriving() if self.destinations.is_any_wanted() else set[str]()
+        return self._owing.of(resources) | arriving
+
     def turn(self) -> float:
         """Do what there is to do, and return the seconds until the next turn."""
         try:
@@ -105,6 +119,8 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
+                self.protection.protect(patients := [*self._intake.patients])
+                self._intake.patients.difference_update(patients)
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -136,7 +152,8 @@ class Engine:
         self._sent.forget_routed()
         self._forget_deleted()
         self._metrics.report()
-        self._next_look = time.monotonic() + IDLE_SECONDS
+        has_more = self.protection.look()
+        self._next_look = time.monotonic() + (0.0 if has_more else IDLE_SECONDS)
 
     def _forget_deleted(self) -> None:
         """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""

@@ -16,6 +16,7 @@ from common.state import configuration_folder, state_folder
 from common.worker import STOPS_WITHIN, Worker
 from forwarding.context import Context
 from forwarding.engine import ENGINE_TABLES, IDLE_SECONDS, Engine
+from forwarding.gone import about_recycling, recycling_of
 from forwarding.intake import Reports
 from forwarding.passed_over import changing_levels
 from forwarding.routing import load_matcher
@@ -54,8 +55,14 @@ class Forwarder:
         self.worker = Worker(name, self._open, self._turn)
         self.wake = self.worker.wake
         at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
-        changing = changing_levels(self.rules)
-        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once, remembered=changing)
+        soon = at_once or settings.protect_undelivered
+        self._reports = Reports(
+            self.wake,
+            overwrites=overwrites,
+            at_once=soon,
+            reconcile=settings.reconcile,
+            remembered=changing_levels(self.rules),
+        )
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
@@ -64,6 +71,8 @@ class Forwarder:
 
     def register(self) -> None:
         """Register what Orthanc calls."""
+        if limits := recycling_of(self._configuration):
+            orthanc.LogWarning(f"{self.name}: {about_recycling(limits, self.settings)}")
         KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
         orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
         orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])

@@ -113,7 +113,10 @@ class Jobs:
             here = still_here(self._loopback, resources)
             if len(here) == len(resources):
                 raise  # then it is not the resources that were not found
-        return self._post(row, here, options) if here else None
+        if not here:
+            return None
+        self._rows.leave_out_deleted(row, len(here))
+        return self._post(row, here, options)
 
     def settle_ended(self) -> None:
         """Settle the rows whose job has ended, well or not; jobs without a row are others'.

@@ -3,18 +3,21 @@
 
 import json
 import time
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orthanc
 
 from common.ledger import SEND
+from common.owed import place_of
 from common.routes import one_line
 from common.times import utc
 from common.work import Which, Work
 from forwarding.context import Context
 from forwarding.deletion import Deleter
 from forwarding.destinations import Destinations
+from forwarding.gone import Gone
 from forwarding.metrics import Metrics
 from forwarding.tasks import name_of
 
@@ -29,6 +32,7 @@ class Rows:
         self._name, self._retry = context.name, context.settings.retry
         self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
         self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+        self.gone = Gone(context.name, context.ledger)
 
     def add(
         self,
@@ -37,16 +41,19 @@ class Rows:
         destination: str,
         instances: Sequence[str] | None,
         priority: int = 0,
+        parents: Mapping[str, str] = types.MappingProxyType({}),
         alternates: Sequence[str] = (),
     ) -> int:
         """Add a row for a destination, or join one that waits for the same; return its id.
 
-        `None` means all instances that the resource holds when it is sent. `alternates` are those of the rule, if it has some.
+        `None` means all instances that the resource holds when it is sent. `parents` are those that are known, by level,
+        `alternates` those of the rule, if it has some.
         """
         same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
         waiting = [row for row in self._work.find(same) if row["priority"] == priority]
         if not waiting:
-            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            place = place_of(level, resource, parents)
+            data = {"Level": level, **place, "Instances": None if instances is None else sorted(instances)}
             data |= {"Alternates": [*alternates]} if alternates else {}
             return self._ledger.add(destination, resource, data, priority)
         data = json.loads(waiting[-1]["data"])
@@ -76,9 +83,28 @@ class Rows:
             self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
 
     def end_gone(self, row: Mapping[str, Any]) -> None:
-        """End a row that was deleted before it could be sent."""
-        self._ledger.end(row["id"], "gone")
-        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+        """End a row that was deleted before it could be sent; one of a whole resource counts as one instance."""
+        data = json.loads((self._work.get(row["id"]) or row)["data"])
+        with self._ledger.transaction():
+            self._ledger.end(row["id"], "gone")
+            self.note_gone(row, len(data["Instances"] or (row["subject"],)) - data.get("Gone", 0))
+
+    def leave_out_deleted(self, row: Mapping[str, Any], here: int) -> None:
+        """Say that an attempt is without what was deleted: only so many instances of the row are here.
+
+        The row keeps all of them: one that is being overwritten is away for a moment.
+        """
+        data = json.loads(row["data"])
+        gone = len(data["Instances"] or ()) - here
+        if (number := gone - data.get("Gone", 0)) <= 0:
+            return  # it was said already
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "Gone": gone})
+            self.note_gone(row, number)
+
+    def note_gone(self, row: Mapping[str, Any], number: int) -> None:
+        """Count instances of a row that were deleted before they could be sent, and say so."""
+        self.gone.note(number, f"{number} instances of {name_of(row)} were deleted here before {row['queue']} got them")
 
     def fail(self, row: Mapping[str, Any], error: str) -> None:
         """Let a row whose attempt has failed wait for the next one, or give it up."""

@@ -78,6 +78,13 @@ class ForwardingSettings:
     delete_after_forward: bool = dataclasses.field(
         default=False, metadata={"help": "Delete here what every destination has proved to have."}
     )
+    protect_undelivered: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Protect patients against recycling (`MaximumStorageSize`, `MaximumPatientCount`) while something of "
+            "theirs waits or is sent."
+        },
+    )
     retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
     max_per_destination: int | None = dataclasses.field(
         default=None,

@@ -178,10 +178,14 @@ class Verification:
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
-        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        found = json.loads(row["data"])
+        data = {key: value for key, value in found.items() if key not in ("Sent", "Gone")}
         here = still_here(self._loopback, answer.missing)
         why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
         with self._ledger.transaction():
+            gone = len(answer.missing) - len(here) - found.get("Gone", 0)
+            if gone > 0 and (here or len(answer.missing) < len(answer.asked)):
+                self._rows.note_gone(row, gone)
             if len(answer.missing) < len(answer.asked):
                 arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
                 self._work.change(row["id"], data=arrived)
@@ -191,7 +195,7 @@ class Verification:
                 row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
                 self._work.change(row["id"], attempts=row["attempts"])
             elif not here:
-                self._ledger.end(row["id"], "gone")
+                self._rows.end_gone(row)
                 return
             whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
             alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}

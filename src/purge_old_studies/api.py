@@ -30,6 +30,7 @@ from .runner import Runner
 from .schedule import Schedule
 from .settings import Settings
 from .summary import summary
+from .undelivered import in_words
 
 KEEP_FINISHED_DAYS = 30.0  # in the list
 FORGET_EVERY = 60.0  # seconds
@@ -108,7 +109,7 @@ class Purges:
             content = self._dry_run(asked, reading, force=bool(found.get("force")))
             if request.method == "POST":
                 content["Note"] = 'Nothing was deleted. The same with "dry-run": false deletes'
-            return content if as_json else "".join(f"{name}: {_in_words(value)}\n" for name, value in content.items())
+            return content if as_json else "".join(f"{name}: {_shown(value)}\n" for name, value in content.items())
         runner = self._running()
         if not runner.busy.acquire(blocking=False):
             current = f"purge {purge.number}" if (purge := runner.current) else "another purge"
@@ -141,7 +142,10 @@ class Purges:
     def _dry_run(self, asked: Conditions, reading: Reading, *, force: bool) -> dict[str, Any]:
         try:
             with self._turns.turn():
-                content = summary(self._archive.index, self._archive.chosen(asked), asked, reading.earliest)
+                choice = self._archive.chosen(asked)
+                content = summary(self._archive.index, choice.studies, asked, reading.earliest)
+            if choice.undelivered:
+                content["Undelivered"] = dict(choice.undelivered)
             if not force and (refusal := self._running().too_many(content["Studies"])):
                 content["Refused"] = f"{refusal}; force=true does it nevertheless"
             return content
@@ -153,7 +157,10 @@ class Purges:
         found = self._job(row)
         if row["state"] == "done":
             content = {"Deleted": found["Deleted"], "Since": f"{asked.last:%Y%m%d}"}
-            return content if as_json else f"Purged {asked.in_words(found['Deleted'])}\n"
+            if undelivered := found["Undelivered"]:
+                content["Undelivered"] = undelivered
+            stay = "".join(f"; {in_words(count, reason)}" for reason, count in undelivered.items())
+            return content if as_json else f"Purged {asked.in_words(found['Deleted'])}{stay}\n"
         left = found["Kept"] + found["Failed"] + found["Remaining"]
         message = (
             f"{found['Deleted']} studies went, {left} did not ({row['state']}): see /purge-old-studies/jobs/{number}"
@@ -218,7 +225,7 @@ class Purges:
             raise Refused(503, f"That can't be recorded, so the clock is doubted as before: {error}") from None
 
 
-def _in_words(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {one_line(each)}" for name, each in value.items())
     return one_line("none" if value is None else value)

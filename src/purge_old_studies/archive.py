@@ -21,9 +21,18 @@ from .conditions import Conditions
 from .index import Index, if_there
 from .settings import Settings
 from .studies import Study, came_lately, fits
+from .undelivered import Undelivered
 
 WINDOW = 120  # studies looked at once more before they go; as one search it costs in proportion to the archive
 PIECE = 500  # instances a request of a study that is larger than twice this, which alone would hold stores up
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The studies that are to be deleted, and how many others stay although they are meant, by the reason."""
+
+    studies: Sequence[Study]
+    undelivered: Mapping[str, int]
 
 
 class Archive:
@@ -32,9 +41,10 @@ class Archive:
     def __init__(self, loopback: Any, settings: Settings, clock: Clock) -> None:
         self._loopback, self._settings, self._clock = loopback, settings, clock
         self.index = Index(loopback, with_metadata=bool(settings.keep_metadata))
+        self.undelivered = Undelivered(loopback, keeps=settings.keep_undelivered)
         self._tells_protection = True  # until it says that it does not
 
-    def chosen(self, asked: Conditions) -> list[Study]:
+    def chosen(self, asked: Conditions) -> Choice:
         """Return the studies that are to be deleted, the oldest first, undated ones last."""
         # Orthanc's index leaves out what is not ASCII, so that `?` misses letters with accents there; `is_meant` has all.
         query = {tag: value for tag, value in asked.query.items() if "?" not in value}
@@ -47,14 +57,17 @@ class Archive:
                 f"purge_old_studies: {unknown} studies stay, since Orthanc does not know when they came in"
             )
         # Not while a page is read: who is protected may be a call of the SDK, and would wait for the page.
-        found = dict[str, Study]()
+        found, reasons = dict[str, Study](), Counter[str]()
         for start in range(0, len(meant), WINDOW):
             some = meant[start : start + WINDOW]
             protection = self.protection(some)
-            found |= {study.id: study for study in some if not self.why_kept(study, protection)}
+            some = [study for study in some if not self.why_kept(study, protection)]
+            undelivered = self.undelivered.why_kept(some)
+            reasons.update(undelivered.values())
+            found |= {study.id: study for study in some if study.id not in undelivered}
         # Of one day those that arrived first go first: they lie side by side in Orthanc's index, and go faster.
         aged = sorted((study.day(asked.by) or datetime.date.max, study.received, name) for name, study in found.items())
-        return [found[name] for *_, name in aged[: asked.limit]]
+        return Choice([found[name] for *_, name in aged[: asked.limit]], reasons)
 
     def again(self, studies: Sequence[tuple[str, str]]) -> dict[str, Study]:
         """Return what some studies, given by identifier and StudyInstanceUID, are now; those that are not there are left out.

@@ -23,6 +23,11 @@ CREATE TABLE IF NOT EXISTS studies(purge INTEGER NOT NULL, number INTEGER NOT NU
 CREATE INDEX IF NOT EXISTS studies_by_state ON studies(purge, state);
 CREATE TABLE IF NOT EXISTS runs(rule TEXT NOT NULL, day TEXT NOT NULL, PRIMARY KEY(rule, day));
 CREATE INDEX IF NOT EXISTS purges_by_end ON purges(ended);
+CREATE TABLE IF NOT EXISTS undelivered(purge INTEGER NOT NULL, reason TEXT NOT NULL, studies INTEGER NOT NULL,
+    PRIMARY KEY(purge, reason)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS undelivered_goes AFTER DELETE ON purges BEGIN
+    DELETE FROM undelivered WHERE purge=old.id;
+END;
 """
 # Of what ended before some time: first the studies of each purge, few at a time, then the purge.
 FORGET_STUDIES = """
@@ -63,12 +68,18 @@ class Jobs:
             "Studies": total,
             **{state.capitalize(): counts[state] for state in FINISHED},
             "Remaining": remaining,
+            "Undelivered": self.undelivered(row["id"]),
             "Rate": round(rate, 1),
             "Conditions": json.loads(row["conditions"]),
             "Created": utc_time(row["created"]),
             "Ended": utc_time(row["ended"]),
             **json.loads(row["asked"]),
         }
+
+    def undelivered(self, number: int) -> dict[str, int]:
+        """Return how many studies were not chosen for a purge because they are not delivered, by the reason."""
+        rows = self._ledger.rows("SELECT reason, studies FROM undelivered WHERE purge=?", number)
+        return {row["reason"]: row["studies"] for row in rows}
 
     def studies(self, number: int, *states: str) -> list[dict[str, Any]]:
         """Return the first studies of a purge in some states."""

@@ -106,9 +106,10 @@ class Purge:
         """Delete of some rows those whose study still fits; what came of each."""
         outcome: Outcome = {"gone": [], "kept": []}
         batch, sizes = list[dict[str, Any]](), list[int]()
-        protection = self._archive.protection(study for _, study in looked if study is not None)
+        studies = [study for _, study in looked if study is not None]
+        protection, undelivered = self._archive.protection(studies), self._archive.undelivered.why_kept(studies)
         for row, study in looked:
-            if why := self._why_not(row, study, protection):
+            if why := self._why_not(row, study, protection, undelivered):
                 outcome[why[0]].append((row, why[1]))
             else:
                 batch.append(row)
@@ -122,7 +123,11 @@ class Purge:
         return outcome
 
     def _why_not(
-        self, row: Mapping[str, Any], study: Study | None, protection: Mapping[str, bool]
+        self,
+        row: Mapping[str, Any],
+        study: Study | None,
+        protection: Mapping[str, bool],
+        undelivered: Mapping[str, str],
     ) -> tuple[str, str] | None:
         if study is None:
             if if_there(f"/studies/{row['study']}") is None:
@@ -132,7 +137,7 @@ class Purge:
             return "kept", "it has received something since it was chosen"
         if not is_meant(study, self._asked):
             return "kept", "it does not fit the conditions any more"
-        reason = self._archive.why_kept(study, protection)
+        reason = self._archive.why_kept(study, protection) or undelivered.get(study.id)
         return ("kept", reason) if reason else None
 
     def _delete(self, rows: list[dict[str, Any]], *, large: bool) -> Outcome:
@@ -185,7 +190,9 @@ class Purge:
 
     def _finish_pieces(self, row: dict[str, Any]) -> None:
         """Delete the rest of a study that was begun, unless it was received again: half a study is worse than none."""
-        why = self._why_not(row, self._look([row]).get(row["study"]), {})
+        study = self._look([row]).get(row["study"])
+        undelivered = self._archive.undelivered.why_kept([study] if study else [])
+        why = self._why_not(row, study, {}, undelivered)
         if why is None:
             for state, of_it in self._delete([row], large=True).items():
                 self._settle(of_it, state)

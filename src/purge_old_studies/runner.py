@@ -18,13 +18,14 @@ import orthanc
 from common.loopback import LoopbackError
 from common.routes import Refused, one_line
 
-from .archive import Archive
+from .archive import Archive, Choice
 from .conditions import Conditions
 from .history import History, now_utc
 from .jobs import Jobs
 from .purge import Purge
 from .settings import Settings, rule_conditions
-from .studies import Study, facts
+from .studies import facts
+from .undelivered import in_words
 
 AFTER_ERROR = 2.0  # seconds until the next try when Orthanc does not answer
 
@@ -74,11 +75,13 @@ class Runner:
         try:
             if self.stopping.is_set():
                 raise Refused(503, "Orthanc is stopping")
-            studies = self._archive.chosen(asked)
-            if not force and (refusal := self.too_many(len(studies))):
+            choice = self._archive.chosen(asked)
+            for reason, count in choice.undelivered.items():
+                orthanc.LogWarning(f"purge_old_studies: {in_words(count, reason)}")
+            if not force and (refusal := self.too_many(len(choice.studies))):
                 self.tell("refused", None, who, Reason=refusal, Conditions=asked.as_json())
                 raise Refused(403, f"{refusal}; force=true does it nevertheless")
-            number = self._write_down(asked, who, studies, continues=continues)
+            number = self._write_down(asked, who, choice, continues=continues)
             purge = self.current = Purge(number, asked, self._ledger, self._history, self._archive, who)
             self.thread(lambda: self._run_one(purge), f"purge-{number}")
             return purge
@@ -102,16 +105,19 @@ class Runner:
             return f"{count} of {total} studies would go, more than MaxPercent ({percent:g})"
         return None
 
-    def _write_down(self, asked: Conditions, who: Any, studies: list[Study], *, continues: bool) -> int:
+    def _write_down(self, asked: Conditions, who: Any, choice: Choice, *, continues: bool) -> int:
         """Write down what is to go; the purge's number."""
         with self._ledger.transaction() as db:
             sql = "INSERT INTO purges VALUES(NULL,'running',?,?,?,?,NULL)"
             values = (continues, json.dumps(who), json.dumps(asked.as_json()), time.time())
             number = int(db.execute(sql, values).lastrowid or 0)
-            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(studies))
+            rows = ((number, index, study.id, json.dumps(facts(study))) for index, study in enumerate(choice.studies))
             db.executemany("INSERT INTO studies VALUES(?,?,?,?,'waiting','')", rows)
+            stay = [(number, reason, count) for reason, count in choice.undelivered.items()]
+            db.executemany("INSERT INTO undelivered VALUES(?,?,?)", stay)
+            more = {"Undelivered": dict(choice.undelivered)} if stay else {}
             # Before that is committed: a purge that is refused, for a full disk, must not go on at the next start.
-            self.tell("started", number, who, Studies=len(studies), Conditions=asked.as_json())
+            self.tell("started", number, who, Studies=len(choice.studies), **more, Conditions=asked.as_json())
         return number
 
     def _run_one(self, purge: Purge) -> None:
@@ -180,6 +186,7 @@ class Runner:
     def _go_on(self, rows: list[dict[str, Any]]) -> None:
         """Continue, after a restart, what was asynchronous, or of a rule that still says so; complete the record of others."""
         try:
+            self._archive.undelivered.wait_for_answers(self.stopping)
             for row in rows:
                 asked = Conditions.from_json(row["conditions"])
                 purge = Purge(row["id"], asked, self._ledger, self._history, self._archive, json.loads(row["asked"]))

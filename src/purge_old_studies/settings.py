@@ -119,6 +119,15 @@ class Settings:
             "help": "A rule never takes a study of which something came in within so many days.",
         },
     )
+    keep_undelivered: bool = dataclasses.field(
+        default=True,
+        metadata={
+            "help": (
+                "A study with which a forwarder, anonymize_series.py or auto_retries.py of this Orthanc is not done is "
+                "never purged."
+            )
+        },
+    )
     rules: tuple[Rule, ...] = dataclasses.field(
         default=(), metadata={"help": "What is deleted by itself, and when (below)."}
     )
