@@ -222,7 +222,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "limit = 2**62 if before is None else before": "limit = 2**62",
         'if not self._reconcile and change == "NewInstance"': 'if change == "NewInstance"',
         "if last + self._quiet_after > time.time():": "if False:",
-        'self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted': "raise  # deleted",
+        'self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)\n': "raise\n",
         "if not any(first <= change": "if not any(first < change",
         "<= last for first, last in spans)": "for first, last in spans)",
         "self._ledger.run(\"DELETE FROM state WHERE name='cursor'\")": "pass",
@@ -539,7 +539,7 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         # (b)
         'states = ("waiting", "sending", "dead")': 'states = ("waiting", "sending", "sending")',
         "if missing:\n                raise": "if False:\n                raise",
-        "elif any(self._is_protected(patient)": "elif False and any(self._is_protected(patient)",
+        "if self._is_protected(patient)]:": "if False]:",
         '*before.get("Destinations", ())': "",
     },
     ("src/forwarding/peers.py", "tests/forwarding/test_identity.py"): {
@@ -559,8 +559,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         "pause = self._trial_pauses.next()": "pause = 0.0",
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_forwarder.py"): {
-        "if self._destinations.is_paused(name) or not": "if not",
-        " or not self._destinations.is_open(name):": ":",
+        "self._destinations.is_paused(name) or not": "not",
+        " or not self._destinations.is_open(name)": "",
     },
     ("src/forwarding/dispatcher.py", "tests/forwarding/unit/test_jobs.py"): {
         "return self._work.get(row) if self._work.claim(row) else None": "return self._work.claim(row) or self._work.get(row)",
