@@ -34,9 +34,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if report["Status"] == "Pending" and abs(': "if False and abs(",
         "COMMITTED_WITHIN:\n        return None": "COMMITTED_WITHIN * 99:\n        return None",
         "return committed & found_by_patient(loopback, name, instances, ours)": "return committed",
-        "(proved if patient and patients == {patient} else strange).add(instance)": "proved.add(instance)",
-        "patient = bare(study[": "patient = ours = bare(study[",
-        "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
     ("src/auto_forward_peer.py", "tests/forwarding/unit/test_proofs.py"): {
         'if any(one.get("Origin") == "RestApi"': 'if any(False and one.get("Origin") == "RestApi"',
@@ -344,6 +341,11 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_whole_time.py"): {
         "KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0": "0.0",
         "if (lost := self._reports.inbox.lost) and": "if (lost := 0) and",
+    },
+    ("src/forwarding/patient_proof.py", "tests/forwarding/unit/test_proofs.py"): {
+        "(proved if patient and patients == {patient} else strange).add(instance)": "proved.add(instance)",
+        "patient = bare(study[": "patient = ours = bare(study[",
+        "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_peer_errors.py"): {
         "and public == was:": ":",

@@ -17,6 +17,7 @@ from forwarding.context import Context
 from forwarding.identity import Identity
 from forwarding.rules import is_open
 
+ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -123,6 +124,7 @@ class Destinations:
         self._known: dict[str, Mapping[str, Any]] = {}
         self._changed, self._asking = changed, threading.Lock()
         self._changed.set()
+        self._next_ask = 0.0  # monotonic
         self.unknown = ""
         """The line of the log about destinations that the configuration names and Orthanc does not know."""
         self._health: dict[str, Destination] = {}
@@ -131,13 +133,18 @@ class Destinations:
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
-            if self._changed.is_set():
+            polled, before = self._transport.changed is None, self._known
+            if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
+                is_first = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
                 except LoopbackError:
                     self._changed.set()
                     raise
+                self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
+                if polled and not is_first and self._known == before:
+                    return self._known
                 for health in self.all_health():
                     health.identity.doubt()
                 self._log_unknown()

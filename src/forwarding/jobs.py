@@ -2,6 +2,7 @@
 """The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart."""
 
 import json
+import urllib.parse
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from common.work import Which, Work
 from forwarding.archive import still_here
 from forwarding.context import Context
 from forwarding.destinations import Destinations
+from forwarding.portions import Portions
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 
@@ -28,11 +30,12 @@ END;
 
 
 def was_out_of_reach(why: str) -> bool:
-    """Return whether a job failed before anything was sent: then the destination has nothing against the content.
+    """Return whether a job failed before anything was taken: then the destination has nothing against the content.
 
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
     """
-    return "connect" in why.lower().replace("(or never connected)", "")
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
 
 
 class Jobs:
@@ -53,6 +56,8 @@ class Jobs:
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport = context.transport
+        largest = context.transport.largest_request
+        self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self.is_one_in_doubt = False
         """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
@@ -68,8 +73,10 @@ class Jobs:
         ------
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
-        instances = json.loads(row["data"])["Instances"]
         try:
+            if self._portions:
+                row = self._portions.cut(row)
+            instances = json.loads(row["data"])["Instances"]
             job = self._post(row, [row["subject"]] if instances is None else instances, options)
         except LoopbackError as error:
             if error.status == 0:
@@ -90,8 +97,9 @@ class Jobs:
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
         body = {**options, "Resources": resources, "Synchronous": False}
+        name = urllib.parse.quote(row["queue"], safe="")
         try:
-            return str(self._loopback.post(f"/{self._transport.route}/{row['queue']}/store", body)["ID"])
+            return str(self._loopback.post(f"/{self._transport.route}/{name}/{self._transport.verb}", body)["ID"])
         except LoopbackError as error:
             if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
                 raise
@@ -122,6 +130,11 @@ class Jobs:
                 self._rows.end_delivered(row)
             return
         _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
+        if not self._verification.begin(row, failed=why):
+            self.fail(row, why)
+
+    def fail(self, row: Mapping[str, Any], why: str) -> None:
+        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
         data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
         self._rows.fail({**row, "data": json.dumps(data)}, why)
         self._destinations.health_of(row["queue"]).failed(one_line(why))
