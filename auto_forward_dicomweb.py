@@ -3728,15 +3728,17 @@ class Destinations:
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
             polled, before = self._transport.changed is None, self._known
             if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
-                is_first = self._changed.is_set()
+                is_changed = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
-                except LoopbackError:
-                    self._changed.set()
-                    raise
+                except LoopbackError as error:
+                    if error.status != 404:
+                        self._changed.set()
+                        raise
+                    self._known = {}  # the route is of a plugin that is not loaded
                 self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
-                if polled and not is_first and self._known == before:
+                if self._known == before and not is_changed:
                     return self._known
                 for health in self.all_health():
                     health.identity.doubt()
@@ -5825,19 +5827,24 @@ class DicomWebServers:
     ----------
     configuration : Orthanc's.
     loopback : to this Orthanc.
+    is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
         root = str(section.get("Root", "/dicom-web/")).strip("/")
         self.route = "/".join(filter(None, (root, "servers")))
         """Of the plugin, where its servers are."""
         self._configured = set(section.get("Servers") or ())
+        self._is_wanted = is_wanted or bool(self._configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
 
     def missing(self, loopback: Loopback) -> str | None:
-        """Return why nothing can be sent, or None; wait until the plugin, which starts with Orthanc, has read its servers."""
+        """Return why what is to be sent can't be, or None.
+
+        It waits until the plugin has read its servers. They start together.
+        """
         try:
             for _ in range(LOOKS):
                 if self._configured <= {*loopback.get(f"/{self.route}")}:
@@ -5846,6 +5853,11 @@ class DicomWebServers:
         except LoopbackError as error:
             if error.status != 404:
                 raise
+            if not self._is_wanted:
+                orthanc.LogWarning(
+                    "auto-forward-dicomweb: Orthanc has no DICOMweb plugin, hence no destination: nothing is sent"
+                )
+                return None
             return (
                 "Destinations: these are servers of Orthanc's DICOMweb plugin, which is not loaded, or is switched off. "
                 'Allowed: a configuration whose "Plugins" name libOrthancDicomWeb.so (Debian\'s package orthanc-dicomweb)'
@@ -6021,7 +6033,7 @@ def register() -> None:
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_dicomweb is idle until this is corrected.")
         orthanc.LogError(refusal)
-    servers = DicomWebServers(configuration, Loopback(configuration))
+    servers = DicomWebServers(configuration, Loopback(configuration), is_wanted=SECTION in configuration)
     transport = Transport(
         *(servers.route, None, "DicomWebStowClient", is_for, came_from, servers.probe, servers.prove),
         has=servers.instances_of,

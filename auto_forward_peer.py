@@ -3817,15 +3817,17 @@ class Destinations:
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
             polled, before = self._transport.changed is None, self._known
             if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
-                is_first = self._changed.is_set()
+                is_changed = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
-                except LoopbackError:
-                    self._changed.set()
-                    raise
+                except LoopbackError as error:
+                    if error.status != 404:
+                        self._changed.set()
+                        raise
+                    self._known = {}  # the route is of a plugin that is not loaded
                 self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
-                if polled and not is_first and self._known == before:
+                if self._known == before and not is_changed:
                     return self._known
                 for health in self.all_health():
                     health.identity.doubt()

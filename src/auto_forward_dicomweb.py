@@ -116,7 +116,7 @@ def register() -> None:
     except SettingsError as error:
         refusal = one_line(f"{error}. auto_forward_dicomweb is idle until this is corrected.")
         orthanc.LogError(refusal)
-    servers = DicomWebServers(configuration, Loopback(configuration))
+    servers = DicomWebServers(configuration, Loopback(configuration), is_wanted=SECTION in configuration)
     transport = Transport(
         *(servers.route, None, "DicomWebStowClient", is_for, came_from, servers.probe, servers.prove),
         has=servers.instances_of,

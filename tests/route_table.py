@@ -62,6 +62,7 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
 
 
 ROUTES: dict[str, dict[str, Any]] = {
+    **_forwarder("auto-forward-dicomweb"),
     **_forwarder("auto-forward-modality"),
     **_forwarder("auto-forward-peer"),
     "GET /scripts": {},

@@ -8,6 +8,8 @@ import urllib.parse
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import orthanc
+
 from common.changes import PAGE
 from common.loopback import Loopback, LoopbackError
 from forwarding.patient_proof import is_this_machine, proved_by_patient
@@ -32,19 +34,24 @@ class DicomWebServers:
     ----------
     configuration : Orthanc's.
     loopback : to this Orthanc.
+    is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback) -> None:
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
         section = configuration.get("DicomWeb")
         section = section if isinstance(section, dict) else {}
         root = str(section.get("Root", "/dicom-web/")).strip("/")
         self.route = "/".join(filter(None, (root, "servers")))
         """Of the plugin, where its servers are."""
         self._configured = set(section.get("Servers") or ())
+        self._is_wanted = is_wanted or bool(self._configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
 
     def missing(self, loopback: Loopback) -> str | None:
-        """Return why nothing can be sent, or None; wait until the plugin, which starts with Orthanc, has read its servers."""
+        """Return why what is to be sent can't be, or None.
+
+        It waits until the plugin has read its servers. They start together.
+        """
         try:
             for _ in range(LOOKS):
                 if self._configured <= {*loopback.get(f"/{self.route}")}:
@@ -53,6 +60,11 @@ class DicomWebServers:
         except LoopbackError as error:
             if error.status != 404:
                 raise
+            if not self._is_wanted:
+                orthanc.LogWarning(
+                    "auto-forward-dicomweb: Orthanc has no DICOMweb plugin, hence no destination: nothing is sent"
+                )
+                return None
             return (
                 "Destinations: these are servers of Orthanc's DICOMweb plugin, which is not loaded, or is switched off. "
                 'Allowed: a configuration whose "Plugins" name libOrthancDicomWeb.so (Debian\'s package orthanc-dicomweb)'
