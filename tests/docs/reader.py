@@ -104,7 +104,7 @@ class Reader:
         if servers := shown.get("DicomWeb", {}).get("Servers"):
             plugin = str(dicomweb_plugin())  # in the folder that Debian's configuration names
             self._peer = self._peer or self.start_orthanc(None, {"Plugins": [plugin]}, aet="PEER")
-            servers.update(dict.fromkeys(servers, [f"{self._peer.url}/dicom-web/"]))
+            servers.update({name: [f"{self._peer.url}/dicom-web/"] for name in servers})
             shown["Plugins"] = [str(python_plugin()), plugin]
         if self.server:
             self.server.kill()
