@@ -130,6 +130,7 @@ def register() -> None:
         refusal = f"Nothing is sent without a section {SECTION} in the configuration"
     forwarder = Forwarder("auto-forward-dicomweb", transport, Settings() if refusal else settings, configuration)
     register_routes(forwarder, refusal, is_unused=is_unused)
+    servers.register_route(forwarder.turns.bound, refusal)
     if refusal is None:
         warn_if_open("auto_forward_dicomweb", configuration)
         forwarder.register()

@@ -352,7 +352,8 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     },
     ("src/forwarding/dicomweb.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
         'if came.get("Origin") == "Plugins" or (': "if (",
-        'or (came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses):': "or False:",
+        'came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses': "False",
+        "if isinstance(answer, dict) and file and": "if False and",
         "== self._port and is_this_machine(host):": "== self._port and False:",
         "if self._configured <= {*loopback.get(": "if {*()} <= {*loopback.get(",
         "if not self._is_wanted:": "if True:",

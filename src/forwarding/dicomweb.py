@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords."""
 
+import contextlib
 import json
 import socket
 import time
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import orthanc
 
 from common.changes import PAGE
 from common.loopback import Loopback, LoopbackError
+from common.routes import Refused, Request, RouteHandler, register_route
 from forwarding.patient_proof import is_this_machine, proved_by_patient
 
 # The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
@@ -24,6 +26,7 @@ TAGS = {
     "0020000E": "SeriesInstanceUID",
 }
 PATIENT_ID = "00100020"
+FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
 JSON = {"Accept": "application/dicom+json"}
 
 
@@ -43,6 +46,7 @@ class DicomWebServers:
         root = str(section.get("Root", "/dicom-web/")).strip("/")
         self.route = "/".join(filter(None, (root, "servers")))
         """Of the plugin, where its servers are."""
+        self._files_route = "/".join(filter(None, (root, FILES_BELOW_ROOT)))
         self._configured = set(section.get("Servers") or ())
         self._is_wanted = is_wanted or bool(self._configured)
         self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
@@ -102,7 +106,37 @@ class DicomWebServers:
             ):
                 why = "it came in by a plugin, as by DICOMweb, or over HTTP from the address of"
                 raise ValueError(f"{why} {name}: who sent it may count on it being here")
-        return self._found(loopback, name, instances)
+        found = self._found(loopback, name, instances)
+        for instance in sorted(found)[:1]:
+            self._raise_if_same_file(loopback, name, instance, instances[instance].get("FileUuid"))
+        return found
+
+    def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
+        """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
+        with contextlib.suppress(LoopbackError):  # one of another kind, or without this script, knows no such route
+            answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
+            if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
+                raise ValueError(
+                    f"{name} leads back to this server, or shares its database: it names the file that is here"
+                )
+
+    def register_route(self, bound: Callable[[RouteHandler], RouteHandler], refusal: str | None) -> None:
+        """Register the route that an Orthanc asks which wants to know whether a server leads back to it.
+
+        `bound` lets few requests at a time ask Orthanc.
+        """
+
+        def file(request: Request) -> dict[str, Any]:
+            """Return the name of an instance's file: an Orthanc asks for it to see whether it would send to itself."""
+            try:
+                found = self._loopback.get(f"/instances/{request.groups[0]}")
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                raise Refused(404, "There is no such instance") from None
+            return {"FileUuid": found.get("FileUuid")}
+
+        register_route(f"/{self._files_route}/([0-9a-f-]+)", {"GET": bound(file)}, lambda: refusal)
 
     def instances_of(self, name: str, instances: Collection[str], _within: Collection[str] = ()) -> set[str]:
         """Return which of these instances a server says it has, of their patients.
@@ -147,15 +181,19 @@ class DicomWebServers:
                 return [*answers.values()]
 
     def _get(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        body = {"Uri": path, "Arguments": arguments, "HttpHeaders": JSON}
-        found = loopback.post(f"/{self.route}/{urllib.parse.quote(name, safe='')}/get", body)
-        try:
-            found = json.loads(found or b"[]") if isinstance(found, bytes) else found
-        except (ValueError, RecursionError):
-            found = None
+        found = self._ask(loopback, name, path, arguments)
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise ValueError(f"{name} does not answer as a DICOMweb server when asked what it has")
         return found
+
+    def _ask(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> Any:
+        """Return what a server answers to a GET, decoded; None if that is no JSON, and `[]` if it is nothing."""
+        body = {"Uri": path, "Arguments": arguments, "HttpHeaders": JSON}
+        found = loopback.post(f"/{self.route}/{urllib.parse.quote(name, safe='')}/get", body)
+        try:
+            return json.loads(found or b"[]") if isinstance(found, bytes) else found
+        except (ValueError, RecursionError):
+            return None
 
 
 def _by_keyword(answer: Mapping[str, Any]) -> dict[str, str]:

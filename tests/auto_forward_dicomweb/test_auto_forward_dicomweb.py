@@ -10,6 +10,7 @@ import pytest
 
 from testing.dicom import make_study
 from testing.installed import dicomweb_plugin, python_plugin
+from testing.nodes import HttpNode, pass_on_to
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.constants import QUICK, script_with
@@ -203,3 +204,14 @@ def test_a_server_that_leads_back_here_proves_nothing(start_orthanc: StartOrthan
     here.store_scu(make_study(instances=2))
     here.wait_for_log("SELF leads back to this server")
     assert len(instances(here)) == 2
+
+
+def test_a_server_that_leads_back_here_by_a_proxy_proves_nothing(start_orthanc: StartOrthanc) -> None:
+    here = start_orthanc(SCRIPT, {**PLUGINS, "AutoForwardDicomweb": DELETES}, aet="HERE", start=False)
+    with HttpNode(pass_on_to(here.url)) as proxy:
+        here.configuration["DicomWeb"] = {"Servers": {"SELF": [f"{proxy.url}/dicom-web/"]}}
+        here.start()
+        here.store_scu(make_study(instances=2))
+        here.wait_for_log("SELF leads back to this server, or shares its database")
+        assert len(instances(here)) == 2
+        here.stop()

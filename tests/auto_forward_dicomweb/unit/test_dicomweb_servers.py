@@ -28,6 +28,7 @@ class Cloud:
         self.known = {"cloud": {"Url": "https://cloud.example.org/dicom-web/"}}
         self.there: list[str] = []
         self.patient = "P1"
+        self.file: str | None = None  # what it answers to our own route
         self.page = 1000
         self.size = 1000  # bytes of each instance
         self.asked: list[dict[str, Any]] = []
@@ -85,6 +86,8 @@ class Cloud:
         return {"ID": job}
 
     def _get(self, _path: str, body: Any) -> Any:
+        if "/files/" in body["Uri"]:
+            return {"FileUuid": self.file} if self.file else self.rest.error(404)
         self.asked.append(body)
         if body["Uri"] == "/studies":
             return [{"0020000D": {"Value": ["1.2"]}, "00100020": {"Value": [self.patient]}}]
@@ -275,6 +278,28 @@ def test_a_server_that_leads_back_here_proves_nothing(proving: Proving, url: str
     proving.cloud.there, proving.cloud.known = ["i1", "i2"], {"cloud": {"Url": url}}
     with pytest.raises(ValueError, match="cloud leads back to this server"):
         proving.prove()
+
+
+@pytest.mark.parametrize(("file", "is_ours"), [("file of i1", True), ("another", False), (None, False)])
+def test_a_server_that_names_the_very_file_that_is_here_proves_nothing(
+    proving: Proving, file: str | None, is_ours: bool
+) -> None:
+    """It is this server behind a proxy, or shares its database."""
+    proving.cloud.there, proving.cloud.file = ["i1", "i2"], file
+    proving.instances["i1"]["FileUuid"] = "file of i1"
+    if not is_ours:
+        assert proving.prove() == {"i1", "i2"}
+        return
+    with pytest.raises(ValueError, match="cloud leads back to this server, or shares its database"):
+        proving.prove()
+
+
+def test_the_route_that_another_orthanc_asks_names_the_file(cloud: Cloud) -> None:
+    cloud.start()
+    cloud.rest.answers["GET", "/instances/0a"] = {"FileUuid": "file of 0a"}
+    route = "/dicom-web/auto-forward-dicomweb/files"
+    assert cloud.script.get(f"{route}/0a") == {"FileUuid": "file of 0a"}
+    assert cloud.standin.http("GET", f"{route}/0b").status == 404
 
 
 @pytest.mark.parametrize("came", [{"Origin": "Plugins"}, {"Origin": "RestApi", "RemoteIP": "192.0.2.1"}])
