@@ -184,9 +184,9 @@ def test_what_is_missing_there_stays_here_whatever_the_job_said(start_orthanc: S
     assert len(instances(here)) == 3
 
 
-def test_two_that_forward_to_each_other_and_both_delete_keep_one_copy(start_orthanc: StartOrthanc) -> None:
-    one = start_orthanc(SCRIPT, {**PLUGINS, **USERS, "AutoForwardDicomweb": DELETES}, aet="ONE", start=False)
-    two = start_orthanc(SCRIPT, {**PLUGINS, **USERS, "AutoForwardDicomweb": DELETES}, aet="TWO", start=False)
+def test_two_that_forward_to_each_other_and_both_delete_keep_one_copy(start_briefly: StartOrthanc) -> None:
+    one = start_briefly(SCRIPT, {**PLUGINS, **USERS, "AutoForwardDicomweb": DELETES}, aet="ONE", start=False)
+    two = start_briefly(SCRIPT, {**PLUGINS, **USERS, "AutoForwardDicomweb": DELETES}, aet="TWO", start=False)
     one.configuration["DicomWeb"] = {"Servers": {"TWO": server_of(two)}}
     two.configuration["DicomWeb"] = {"Servers": {"ONE": server_of(one)}}
     two.start()
@@ -206,12 +206,11 @@ def test_a_server_that_leads_back_here_proves_nothing(start_orthanc: StartOrthan
     assert len(instances(here)) == 2
 
 
-def test_a_server_that_leads_back_here_by_a_proxy_proves_nothing(start_orthanc: StartOrthanc) -> None:
-    here = start_orthanc(SCRIPT, {**PLUGINS, "AutoForwardDicomweb": DELETES}, aet="HERE", start=False)
+def test_a_server_that_leads_back_here_by_a_proxy_proves_nothing(start_briefly: StartOrthanc) -> None:
+    here = start_briefly(SCRIPT, {**PLUGINS, "AutoForwardDicomweb": DELETES}, aet="HERE", start=False)
     with HttpNode(pass_on_to(here.url)) as proxy:
         here.configuration["DicomWeb"] = {"Servers": {"SELF": [f"{proxy.url}/dicom-web/"]}}
         here.start()
         here.store_scu(make_study(instances=2))
         here.wait_for_log("SELF leads back to this server, or shares its database")
         assert len(instances(here)) == 2
-        here.stop()
