@@ -31,7 +31,10 @@ def node() -> Iterator[DicomWebNode]:
 
 @pytest.fixture
 def start(start_briefly: StartOrthanc, node: DicomWebNode) -> Any:
-    """Start an Orthanc that forwards to the node; it is killed, since 1.13.0 crashes if a job of the plugin is there when it stops."""
+    """Start an Orthanc that forwards to the node.
+
+    It is killed: 1.13.0 crashes if it is stopped while a job of the plugin is under way.
+    """
 
     def start(**section: Any) -> OrthancServer:
         configuration = {
