@@ -24,12 +24,10 @@ Needs nothing but Python's standard library. All keys: docs/auto_forward_modalit
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
-import socket
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -44,6 +42,7 @@ from common.settings import SettingsError, read_settings
 from common.version import __version__  # noqa: F401 - the built script has it
 from forwarding.api import register_routes
 from forwarding.forwarder import Forwarder
+from forwarding.patient_proof import is_this_machine, proved_by_patient
 from forwarding.settings import NEEDS_SECTION, ForwardingSettings, SendOptions, store_options_help, wrong_with_settings
 from forwarding.transports import Transport
 
@@ -154,15 +153,6 @@ def raise_if_here(loopback: Loopback, name: str) -> str:
     return str(system["DicomAet"])
 
 
-def is_this_machine(host: str) -> bool:
-    """Return whether a host is, by one of its addresses, the machine that this runs on: only its own can be bound."""
-    for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
-            one.bind(where)
-            return True
-    return False
-
-
 def committed_to(
     loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], asked: dict[str, Any]
 ) -> set[str] | None:
@@ -198,36 +188,7 @@ def found_by_patient(
     ------
     ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
     """
-    by_series: dict[str, dict[str, str]] = {}
-    for key, one in instances.items():
-        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
-    proved, strange = set[str](), set[str]()
-    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
-        study = loopback.get(f"/studies/{series['ParentStudy']}")
-        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
-        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
-        answers = find(loopback, name, "Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
-        retrieved_from = (bare(aet) for each in answers for aet in str(each.get("RetrieveAETitle") or "").split("\\"))
-        if ours and any(ANY_CASE.same(aet, ours) for aet in retrieved_from):
-            raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
-        at_study: list[dict[str, str]] | None = None
-        for answer in answers:
-            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
-            if instance is None or not is_part(place, answer):
-                continue
-            patients = {bare(answer.get("PatientID"))}
-            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
-                if at_study is None:
-                    at_study = find(loopback, name, "Study", {"PatientID": "", **of_study})
-                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
-            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
-            (proved if patient and patients == {patient} else strange).add(instance)
-    if strange - proved:
-        raise ValueError(
-            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
-            "another patient, or does not say of which"
-        )
-    return proved
+    return proved_by_patient(loopback, name, instances, functools.partial(find, loopback, name), ours)
 
 
 def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
@@ -239,16 +200,6 @@ def find(loopback: Loopback, name: str, level: str, query: Mapping[str, str]) ->
     finally:
         loopback.request("DELETE", f"/queries/{number}")
     return answers
-
-
-def bare(value: Any) -> str:
-    """Return a value without what DICOM pads it with."""
-    return value.strip(" \0") if isinstance(value, str) else ""
-
-
-def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
-    """Return whether an answer of C-FIND is of this place: some nodes answer with more than they were asked for."""
-    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
 
 
 def register() -> None:

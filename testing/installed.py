@@ -25,6 +25,11 @@ def python_plugin() -> Path:
     return Path(os.environ.get("ORTHANC_PYTHON_PLUGIN") or "/usr/share/orthanc/plugins/libOrthancPython.so").absolute()
 
 
+def dicomweb_plugin() -> Path:
+    """Orthanc's DICOMweb plugin, of the package `orthanc-dicomweb`: beside the Python plugin."""
+    return python_plugin().with_name("libOrthancDicomWeb.so")
+
+
 def embedded_python() -> tuple[int, int]:
     """The version of the CPython inside the plugin, e.g. (3, 11), read off the library that it links."""
     found = re.search(rb"libpython(\d+)\.(\d+)[a-z]?\.so", python_plugin().read_bytes())

@@ -258,11 +258,14 @@ def hang_up() -> Respond:
     return close
 
 
+HOP_BY_HOP = ("host", "connection", "transfer-encoding")  # headers that a proxy does not pass on
+
+
 def pass_on_to(url: str) -> Respond:
     """Give each request to the server at `url`, and its answer back, as a proxy does that is well."""
 
     def respond(request: HttpRequest) -> HttpAnswer:
-        own = {name: value for name, value in request.headers.items() if name not in ("host", "connection")}
+        own = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
         answer = requests.request(
             request.method, url.rstrip("/") + request.path, headers=own, data=request.body, timeout=60
         )

@@ -34,9 +34,6 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if report["Status"] == "Pending" and abs(': "if False and abs(",
         "COMMITTED_WITHIN:\n        return None": "COMMITTED_WITHIN * 99:\n        return None",
         "return committed & found_by_patient(loopback, name, instances, ours)": "return committed",
-        "(proved if patient and patients == {patient} else strange).add(instance)": "proved.add(instance)",
-        "patient = bare(study[": "patient = ours = bare(study[",
-        "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
     ("src/auto_forward_peer.py", "tests/forwarding/unit/test_proofs.py"): {
         'if any(one.get("Origin") == "RestApi"': 'if any(False and one.get("Origin") == "RestApi"',
@@ -521,6 +518,42 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
     ("src/forwarding/engine.py", "tests/forwarding/unit/test_whole_time.py"): {
         "KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0": "0.0",
         "if (lost := self._reports.inbox.lost) and": "if (lost := 0) and",
+    },
+    ("src/common/jobs.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        'why = ": ".join(reasons) or job': "why = job",
+    },
+    ("src/forwarding/destinations.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        "if self._known == before and not is_changed:": "if False:",
+        "(polled and time.monotonic() >= self._next_ask)": "False",
+        "if error.status != 404:": "if True:",
+    },
+    ("src/forwarding/dicomweb.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        'if came.get("Origin") == "Plugins" or (': "if (",
+        'came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses': "False",
+        "if isinstance(answer, dict) and file and": "if False and",
+        "== self._port and is_this_machine(host):": "== self._port and False:",
+        "if self._configured <= {*loopback.get(": "if {*()} <= {*loopback.get(",
+        "if not self._is_wanted:": "if True:",
+        "if error.status not in (400, 404):": "if False:",
+        "if len(answers) == before:": "if True:",
+    },
+    ("src/forwarding/jobs.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        '("connect", "bad credentials")': '("connect",)',
+        "if not self._verification.begin(row, failed=why):": "if True:",
+    },
+    ("src/forwarding/portions.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        "if size > self._largest and number:": "if size > self._largest:",
+        'return int(found["UncompressedSize"]) <= self._largest': "return False",
+        'self._ledger.add(row["queue"], row["subject"], rest, row["priority"])': "pass",
+    },
+    ("src/forwarding/verification.py", "tests/auto_forward_dicomweb/unit/test_dicomweb_servers.py"): {
+        "if arrived and not answer.missing:": "if False:",
+        "arrived = sorted({*answer.asked} - {*answer.missing}) if not answer.error else []": "arrived = sorted(answer.asked)",
+    },
+    ("src/forwarding/patient_proof.py", "tests/forwarding/unit/test_proofs.py"): {
+        "(proved if patient and patients == {patient} else strange).add(instance)": "proved.add(instance)",
+        "patient = bare(study[": "patient = ours = bare(study[",
+        "if instance is None or not is_part(place, answer):": "if instance is None:",
     },
     ("src/forwarding/peers.py", "tests/forwarding/unit/test_peer_errors.py"): {
         "and public == was:": ":",

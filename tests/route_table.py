@@ -64,6 +64,8 @@ def _forwarder(name: str) -> dict[str, dict[str, Any]]:
 
 
 ROUTES: dict[str, dict[str, Any]] = {
+    **_forwarder("auto-forward-dicomweb"),
+    "GET /dicom-web/auto-forward-dicomweb/files/([0-9a-f-]+)": {},
     **_forwarder("auto-forward-modality"),
     **_forwarder("auto-forward-peer"),
     "GET /scripts": {},

@@ -19,6 +19,7 @@ from forwarding.identity import Identity
 from forwarding.rules import is_open
 
 WIDER_AGAIN_SECONDS = 3600  # after which a node that took one association at a time is sent to by more again
+ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
 PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
 # Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
 FAILURES_UNTIL_TRIALS = 40
@@ -149,6 +150,7 @@ class Destinations:
         self._changed.set()
         self.missing: list[str] = []
         """The destinations that the configuration names and Orthanc does not know."""
+        self._next_ask = 0.0  # monotonic
         self.unknown = ""
         """The line of the log about them."""
         self._health: dict[str, Destination] = {}
@@ -157,15 +159,22 @@ class Destinations:
     def known(self) -> dict[str, Mapping[str, Any]]:
         """Return the destinations that Orthanc knows now, with their settings."""
         with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
-            if self._changed.is_set():
+            polled, before = self._transport.changed is None, self._known
+            if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
+                is_changed = self._changed.is_set()
                 self._changed.clear()  # first: what changes during the question is asked again
                 before = self._known
                 try:
                     self._known = self._loopback.get(f"/{self._transport.route}?expand")
-                except LoopbackError:
-                    self._changed.set()
-                    raise
+                except LoopbackError as error:
+                    if error.status != 404:
+                        self._changed.set()
+                        raise
+                    self._known = {}  # the route is of a plugin that is not loaded
                 self._last |= self._known
+                self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
+                if self._known == before and not is_changed:
+                    return self._known
                 for health in self.all_health():
                     health.identity.doubt()
                     if self._known.get(health.name) != before.get(health.name):

@@ -56,7 +56,8 @@ class Engine:
         destinations_changed: threading.Event,
     ) -> None:
         name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
-        self._name = name
+        missing = context.transport.missing
+        self._name, self._missing = name, missing and functools.partial(missing, loopback)
         self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
         self._loopback, aets = loopback, AeTitles(context.configuration)
         self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers, aets)
@@ -94,8 +95,10 @@ class Engine:
         reports.open(self._intake.on_event)
 
     def begin(self) -> str | None:
-        """Take the place in the log of changes; return what Orthanc refuses of the rules, or None."""
+        """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
         self._intake.feed.begin()
+        if self._missing and (why := self._missing()):
+            return why
         for name in self._misconfigured.names():
             if name in self.destinations.known():
                 self.destinations.health_of(name).identity.used()
@@ -124,7 +127,7 @@ class Engine:
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
-            self._verification.settle()
+            self._verification.settle(self.jobs.fail)
             self._dispatcher.look_at_destinations()
             self._alternates.look()
             self._dispatcher.submit()

@@ -21,9 +21,10 @@ TOLD_EXACTLY = 100  # instances of a job up to which its progress, in whole per 
 def was_out_of_reach(why: str) -> bool:
     """Return whether a job failed before anything was sent: then the destination has nothing against the content.
 
-    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too.
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
     """
-    return "connect" in why.lower().replace("(or never connected)", "")
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
 
 
 def is_duplicate(why: str) -> bool:

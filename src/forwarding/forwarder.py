@@ -66,7 +66,7 @@ class Forwarder:
         self._destinations_changed = threading.Event()
         self._has_begun = False
         stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
-        names = {*EVENTS, transport.changed, *stable}
+        names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
         self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
 
     def register(self) -> None:

@@ -3,6 +3,7 @@
 
 import json
 import time
+import urllib.parse
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from forwarding.context import Context
 from forwarding.destinations import Destinations
 from forwarding.outcomes import Outcomes
 from forwarding.pace import Paces
+from forwarding.portions import Portions
 from forwarding.rows import Rows
 from forwarding.verification import Verification
 from forwarding.whole_series import WholeSeries, count_of
@@ -48,6 +50,8 @@ class Jobs:
     ) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._transport, self._whole_series = context.transport, WholeSeries(context.loopback, context.settings)
+        largest = context.transport.largest_request
+        self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
         self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
         self._outcomes = Outcomes(context, destinations, rows, verification)
         self.paces = Paces(context)
@@ -66,6 +70,8 @@ class Jobs:
         LoopbackError : whether there is a job now, only Orthanc knows.
         """
         try:
+            if self._portions:
+                row = self._portions.cut(row)
             job = self._post_row(row, options)
         except LoopbackError as error:
             if error.status == 0:
@@ -98,15 +104,16 @@ class Jobs:
         instances: list[str] | None = data["Instances"]
         if instances is None:
             return [row["subject"]], None
-        if data.get("NameEach"):
+        if data.get("NameEach") or self._portions:
             return instances, instances
         return self._whole_series.name_for(row["subject"], instances), instances
 
     def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
         """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
         body = {**options, "Resources": resources, "Synchronous": False}
+        name = urllib.parse.quote(row["queue"], safe="")
         try:
-            return str(self._loopback.post(f"/{self._transport.route}/{row['queue']}/store", body)["ID"])
+            return str(self._loopback.post(f"/{self._transport.route}/{name}/{self._transport.verb}", body)["ID"])
         except LoopbackError as error:
             if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
                 raise
@@ -138,12 +145,17 @@ class Jobs:
         self.paces.note_job(row["queue"], row["job"], seconds)
 
     def _settle(self, row: Mapping[str, Any], success: bool) -> None:
-        if not success:
-            row = self._name_each_from_now_on(row)
         if success:
             self._outcomes.settle_delivered(row)
-        elif self._outcomes.settle_failed(row):
+            return
+        row = self._name_each_from_now_on(row)
+        if not self._outcomes.is_asked_for(row) and self._outcomes.settle_failed(row):
             self.cancel_pending(row["queue"])
+
+    def fail(self, row: Mapping[str, Any], why: str) -> None:
+        """Let a row fail whose job has failed, and call back what else waits in Orthanc for its destination."""
+        self._outcomes.fail(row, why)
+        self.cancel_pending(row["queue"])
 
     def _name_each_from_now_on(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Let the next jobs of a row name its instances: the job of a series does not tell which of them it has sent."""

@@ -62,10 +62,19 @@ class Outcomes:
             return False
         if has_advanced:  # whatever stopped it, each attempt leaves less: it need not wait ever longer
             self._work.change(left["id"], attempts=1)
-        data = {**json.loads(left["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
-        self._rows.fail({**left, "data": json.dumps(data)}, why)
-        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        self.fail(left, why, has_advanced=has_advanced)
         return True
+
+    def is_asked_for(self, row: Mapping[str, Any]) -> bool:
+        """Ask the destination of a row whose job has failed what has arrived all the same; return whether it can be asked."""
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
+        return self._verification.begin(row, failed=why)
+
+    def fail(self, row: Mapping[str, Any], why: str, *, has_advanced: bool = False) -> None:
+        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
+        data = {**json.loads(row["data"]), "Suspect": not (has_advanced or was_out_of_reach(why))}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
 
     def _settle_not_accepted(self, row: Mapping[str, Any], why: str) -> None:
         """Try what a node can't take rarely, apart from what it can: by SOP class and transfer syntax."""

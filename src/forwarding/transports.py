@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What differs between the ways to send: to DICOM nodes and to peers."""
+"""What differs between the ways to send: to DICOM nodes, to peers, and to DICOMweb servers."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
@@ -17,12 +17,12 @@ Has = Callable[[str, Collection[str], Collection[str]], set[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Transport:
-    """What differs between DICOM nodes and peers."""
+    """What differs between DICOM nodes, peers and DICOMweb servers."""
 
     route: str
-    """Orthanc's: "modalities" or "peers"."""
-    changed: str
-    """The name of the event that says that they changed."""
+    """Orthanc's: "modalities", "peers", or the one of the DICOMweb plugin."""
+    changed: str | None
+    """The name of the event that says that they changed; None: no event does, and they are asked for now and then."""
     job_type: str
     is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
     """Return whether a job's content names this destination."""
@@ -38,3 +38,11 @@ class Transport:
     """For the option Verify: return which instances it has."""
     if_delayed: str = ""
     """What is said of a destination whose answers TCP delays (`Pace`); empty: that is not looked at."""
+    asks_after_failure: bool = False
+    """A job that failed does not say what has arrived all the same: `has` does."""
+    verb: str = "store"
+    """Of Orthanc's call that submits a job: `/{route}/{name}/{verb}`."""
+    largest_request: int | None = None
+    """Bytes of instances in one job, unless one alone has more; None: any number."""
+    missing: Callable[[Loopback], str | None] | None = None
+    """Return why nothing can be sent in this way from here at all, or None."""

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from common.loopback import Loopback
@@ -134,12 +134,22 @@ class Verification:
     def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
         self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
         self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
+        self._asks_after_failure = context.transport.asks_after_failure
+        self._failed: dict[int, str] = {}  # why the jobs of rows failed that are being asked for
 
-    def begin(self, row: Mapping[str, Any]) -> bool:
-        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile."""
+    def begin(self, row: Mapping[str, Any], failed: str = "") -> bool:
+        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile.
+
+        Parameters
+        ----------
+        failed : why its job has failed, if it has: some of it may have arrived all the same.
+        """
         options = self._settings.destination_options.get(row["queue"])
-        if self._verifier is None or not options or not options.is_verified:
+        is_wanted = self._asks_after_failure if failed else options and options.is_verified
+        if self._verifier is None or not is_wanted:
             return False
+        if failed:
+            self._failed[row["id"]] = failed
         data = json.loads(row["data"])
         if data["Instances"] is not None:
             asked = Asked(tuple(data["Instances"]))
@@ -158,13 +168,22 @@ class Verification:
         """Return the number of rows of a destination that are being asked for."""
         return self._verifier.number(destination) if self._verifier else 0
 
-    def settle(self) -> None:
-        """Write down the answers that have come."""
+    def settle(self, fail: Callable[[Mapping[str, Any], str], None]) -> None:
+        """Write down the answers that have come.
+
+        Parameters
+        ----------
+        fail : lets a row fail whose job has failed, for a reason.
+        """
         while self._verifier and (answer := self._verifier.first()):
             row = self._work.get(answer.row)
             if row and row["state"] == "sending":  # else a person has dropped it
-                self._settle_one(row, answer)
+                if answer.row in self._failed:
+                    self._settle_failed(row, answer, fail)
+                else:
+                    self._settle_one(row, answer)
             self._verifier.take()
+            self._failed.pop(answer.row, None)
 
     def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
         if answer.error:
@@ -175,6 +194,25 @@ class Verification:
             self._send_missing(row, answer)
         else:
             self._rows.end_delivered(row)
+
+    def _settle_failed(
+        self, row: Mapping[str, Any], answer: Verified, fail: Callable[[Mapping[str, Any], str], None]
+    ) -> None:
+        """End what has arrived although the job has failed; let only the rest fail."""
+        arrived = sorted({*answer.asked} - {*answer.missing}) if not answer.error else []
+        if arrived and not answer.missing:
+            self._rows.end_delivered(row)
+            return
+        if arrived:
+            data = json.loads(row["data"])
+            delivered, rest = ({**data, "Instances": some} for some in (arrived, [*answer.missing]))
+            with self._ledger.transaction():
+                self._work.change(row["id"], data=delivered)
+                self._rows.end_delivered({**row, "data": json.dumps(delivered)})
+                row = {**row, "data": json.dumps(rest)}
+                row["id"] = self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+                self._work.change(row["id"], attempts=row["attempts"])
+        fail(row, self._failed[answer.row])
 
     def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
         """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancFailedError, OrthancServer
 from tests.docs.blocks import ROOT, Block, configuration_of, differences, line_pattern
@@ -100,6 +101,11 @@ class Reader:
         for name in shown.get("OrthancPeers", {}):
             self._peer = self._peer or self.start_orthanc(None, aet="PEER")
             shown["OrthancPeers"][name] = self._peer.as_peer()
+        if servers := shown.get("DicomWeb", {}).get("Servers"):
+            plugin = str(dicomweb_plugin())  # in the folder that Debian's configuration names
+            self._peer = self._peer or self.start_orthanc(None, {"Plugins": [plugin]}, aet="PEER")
+            servers.update({name: [f"{self._peer.url}/dicom-web/"] for name in servers})
+            shown["Plugins"] = [str(python_plugin()), plugin]
         if self.server:
             self.server.kill()
         variables = re.findall(r"\$\{(\w+)\}", text)

@@ -15,6 +15,7 @@ import pytest
 
 from common.settings import key_of
 from testing.dicom import make_study
+from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from testing.standin import StandIn
@@ -49,7 +50,7 @@ EMPTY: dict[str, dict[str, str]] = {
             "DestinationOptions.*.Windows": REFUSED,
             "DestinationOptions.*.Windows[].Days": REFUSED,
         }
-        for name in ("auto_forward_modality", "auto_forward_peer")
+        for name in ("auto_forward_dicomweb", "auto_forward_modality", "auto_forward_peer")
     },
     "auto_retries": {"Types": "no job is run again"},
     "cmove_interceptor": {
@@ -184,12 +185,18 @@ def test_a_rule_with_an_empty_list_matches_and_sends_nowhere_one_without_a_list_
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", ["auto_forward_modality", "auto_forward_peer"])
+@pytest.mark.parametrize("name", ["auto_forward_dicomweb", "auto_forward_modality", "auto_forward_peer"])
 def test_a_forwarder_with_an_empty_list_sends_nothing(
     start_briefly: StartOrthanc, name: str, section: dict[str, Any]
 ) -> None:
-    destination = start_briefly(aet="DEST")
-    known = {"DicomModalities": {"DEST": destination.as_modality()}, "OrthancPeers": {"DEST": destination.as_peer()}}
+    plugins = {"Plugins": [str(python_plugin()), str(dicomweb_plugin())]} if name == "auto_forward_dicomweb" else {}
+    destination = start_briefly(aet="DEST", configuration=plugins)
+    known: dict[str, Any] = {
+        "DicomModalities": {"DEST": destination.as_modality()},
+        "OrthancPeers": {"DEST": destination.as_peer()},
+        "DicomWeb": {"Servers": {"DEST": [f"{destination.url}/dicom-web/"]}},
+        **plugins,
+    }
     key = "".join(word.capitalize() for word in name.split("_"))
     server = start_briefly(ROOT / f"{name}.py", {**known, key: section})
     study = server.store(make_study(patient_id="P1"))[0]["ParentStudy"]

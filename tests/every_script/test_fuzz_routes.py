@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from testing.dicom import make_study
+from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc, StoreScp
 from testing.server import OrthancServer
 from tests.raw_http import Client, request
@@ -195,6 +196,9 @@ def at_random(chance: random.Random) -> Iterator[bytes]:
         yield request(method, path, headers, body)
 
 
+FORWARDERS = ("auto-forward-dicomweb", "auto-forward-modality", "auto-forward-peer")
+
+
 def of_strangers(study: str) -> Iterator[bytes]:
     """What would delete and send, from where nobody may."""
     day, json_body = "20200101", (b"Content-Type", b"application/json")
@@ -202,7 +206,7 @@ def of_strangers(study: str) -> Iterator[bytes]:
         yield request("GET", f"/purge-old-studies?since={day}&force=true", sign)
         for body in ({"since": day, "dry-run": False}, {"since": day, "async": True, "dry-run": False}):
             yield request("POST", "/purge-old-studies", [*sign, json_body], json.dumps(body).encode())
-        for name in ("auto-forward-modality", "auto-forward-peer"):
+        for name in FORWARDERS:
             yield request("POST", f"/{name}/send", [*sign, json_body], json.dumps({"Resource": study}).encode())
             yield request(
                 "POST", f"/{name}/backfill", [*sign, json_body], json.dumps({"From": day, "To": day}).encode()
@@ -217,7 +221,7 @@ def of_what_is_here(resources: list[str]) -> Iterator[bytes]:
         for method, pattern in (route.split(" ", 1) for route in ROUTES if "(" in route):
             if method == "GET":
                 yield request("GET", path_of(pattern, iter([resource] * 9)))
-        for name in ("auto-forward-modality", "auto-forward-peer"):
+        for name in FORWARDERS:
             for level in ("Patient", "Study", "Series"):
                 body = json.dumps({"Resource": resource, "Level": level}).encode()
                 yield request("POST", f"/{name}/rules/test", body=body)
@@ -246,6 +250,9 @@ def fuzzed(
             "OrthancPeers": {"PEER": ["http://127.0.0.1:9/"]},
             "AutoForwardModality": {"Destinations": ["NODE"], "Rules": []},
             "AutoForwardPeer": {"Destinations": ["PEER"], "Rules": []},
+            "Plugins": [str(python_plugin()), str(dicomweb_plugin())],
+            "DicomWeb": {"Servers": {"CLOUD": ["http://127.0.0.1:9/"]}},
+            "AutoForwardDicomweb": {"Destinations": ["CLOUD"], "Rules": []},
             "AnonymizeSeries": {"Secret": "s" * 40, "Recipes": {"plain": {}}, "ReIdentify": True},
             "AuditLog": {"WatchRequests": True},
             "SeriesMainPrivateDicomTags": ["0029,1010"],

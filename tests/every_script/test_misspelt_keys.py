@@ -26,6 +26,7 @@ SECRET = "a secret of at least thirty-two characters"  # noqa: S105
 SECTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "anonymize_series.py": ("AnonymizeSeries", {"AnonymizeSeries": {"Secret": SECRET}}),
     "audit_log.py": ("AuditLog", {}),
+    "auto_forward_dicomweb.py": ("AutoForwardDicomweb", {}),
     "auto_forward_modality.py": ("AutoForwardModality", {}),
     "auto_forward_peer.py": ("AutoForwardPeer", {}),
     "auto_retries.py": ("AutoRetries", {}),
@@ -278,6 +279,7 @@ def test_without_orthancs_http_server_it_is_likewise(script: Script, section: di
 MISTYPED: dict[str, Any] = {
     "AnonymizeSeries": {"Secret": SECRET, "Recipes": {"research": {"Remov": ["StudyDescription"]}}},
     "AuditLog": {"KepDays": 1},
+    "AutoForwardDicomWeb": {"Destinations": []},
     "AutoForwardModality": {"Destination": []},
     "autoForwardPeer": {"Destinations": []},
     "AutoRetries": {"Retry": {"GiveUpHour": 1}},
@@ -328,7 +330,8 @@ def test_with_a_mistyped_key_for_each_script_orthanc_runs_and_nothing_is_sent_an
     errors = [line for line in server.log.splitlines() if line.startswith("E") and "did you mean" in line]
     assert len(errors) == len(MISTYPED), errors
     for route in (
-        *("anonymize-series/status", "audit-log/status", "auto-forward-modality/status", "auto-forward-peer/status"),
+        *("anonymize-series/status", "audit-log/status", "auto-forward-dicomweb/status"),
+        *("auto-forward-modality/status", "auto-forward-peer/status"),
         *("auto-retries/status", "cmove-interceptor/status", "dicom-events/status", "purge-old-studies/status"),
         *("with-private-tags/series", "series-thumbnail/status", "purge-old-studies?since=20200101"),
     ):

@@ -37,6 +37,7 @@ BROKER = "Brokers.A"
 REMOVED = {
     "anonymize_series.py": {"Retry.First", "Retry.Longest"},
     "audit_log.py": {"MaxFileSize"},
+    "auto_forward_dicomweb.py": {"Retry.First", "Retry.Longest"},
     "auto_forward_modality.py": {"Retry.First", "Retry.Longest", "TcpNoDelay"},
     "auto_forward_peer.py": {"Retry.First", "Retry.Longest"},
     "auto_retries.py": {"Retry.First", "Retry.Longest", "Retry.MaxAttempts", "MaxConcurrent", "KeepDoneDays"},

@@ -29,6 +29,7 @@ event_dispatcher.register_event_handlers(handlers, orthanc, None, at_least_once=
 SCRIPTS: dict[str, dict[str, Any]] = {
     "anonymize_series.py": {"AnonymizeSeries": {"Secret": SECRET, "Recipes": {"all": {}}}},
     "audit_log.py": {},
+    "auto_forward_dicomweb.py": {},  # without the plugin: there is nobody to send to
     "auto_forward_modality.py": {},
     "auto_forward_peer.py": {},
     "auto_retries.py": {},

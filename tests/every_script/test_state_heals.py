@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from testing.dicom import make_study
+from testing.installed import dicomweb_plugin, python_plugin
 from testing.pytest_plugin import StartOrthanc
 from testing.server import OrthancServer
 from tests.privileges import AS_ROOT
@@ -60,7 +61,12 @@ def forwarded(route: str) -> Callable[[OrthancServer], Any]:
 
 NODE = {"DicomModalities": {"AWAY": ["AWAY", "127.0.0.1", 1]}}
 PEER = {"OrthancPeers": {"away": ["http://127.0.0.1:1/"]}}
+DICOMWEB = {
+    "Plugins": [str(python_plugin()), str(dicomweb_plugin())],
+    "DicomWeb": {"Servers": {"away": ["http://127.0.0.1:1/"]}},
+}
 CASES = [
+    Case("auto_forward_dicomweb", DICOMWEB, "/auto-forward-dicomweb/status", forwarded("auto-forward-dicomweb")),
     Case("auto_forward_modality", NODE, "/auto-forward-modality/status", forwarded("auto-forward-modality")),
     Case("auto_forward_peer", PEER, "/auto-forward-peer/status", forwarded("auto-forward-peer")),
     Case(

@@ -1,0 +1,6092 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# Built by `make build` from src/auto_forward_dicomweb.py: edit that, never this file. What it shares with other scripts
+# comes first, its own last. `python3 src/build.py --where FILE:LINE` tells where a line comes from.
+"""Forwards studies to DICOMweb servers (STOW-RS), by rules, so that they arrive.
+
+What is sent is written down first: a restart, `kill -9`, or a server that is away for days loses nothing. Failed
+deliveries are sent again, less and less often, for three days. What the archive held before this script came is never sent by
+itself.
+
+A smallest configuration (without the section AutoForwardDicomweb, every server in `DicomWeb.Servers` gets every study when
+it is stable). The DICOMweb plugin has to be loaded:
+
+    "DicomWeb": {"Servers": {"cloud": ["https://dicom.example.org/dicom-web/", "user", "password"]}},
+    "AutoForwardDicomweb": {"Destinations": ["cloud"]}
+
+To look at and to act on, with curl:
+
+    GET  /auto-forward-dicomweb/status              and  /destinations  /rules
+    GET  /auto-forward-dicomweb/deliveries?state=dead        also destination=, study=, job=, since=, limit=
+    POST /auto-forward-dicomweb/deliveries/{id}/retry        and DELETE /auto-forward-dicomweb/deliveries/{id}
+    POST /auto-forward-dicomweb/destinations/{name}/pause    and /resume
+    POST /auto-forward-dicomweb/rules/test                   {"Resource": "…"}: what would happen, and why
+    POST /auto-forward-dicomweb/backfill                     {"From": "20240101", "To": "20240131", "DryRun": true}
+
+Needs nothing but Python's standard library, and the DICOMweb plugin (Debian: orthanc-dicomweb). All keys:
+docs/auto_forward_dicomweb.md.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # started in a terminal: Orthanc loads it under its own name
+    import sys
+
+    print(__doc__)
+    sys.exit(0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2)
+
+import calendar
+import collections
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import enum
+import errno
+import functools
+import hashlib
+import http
+import http.client
+import importlib.util
+import json
+import os
+import random
+import re
+import socket
+import sqlite3
+import ssl
+import stat
+import sys
+import threading
+import time
+import traceback
+import types
+import typing
+import urllib.parse
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, TypedDict, Unpack
+
+import orthanc
+
+
+# ---- src/common/quirks.py: What a version of Orthanc, of its plugin or of Python needs and others don't: each with the version and the reason.
+
+
+# What Orthanc calls must live as long as the process: 1.12.7 and later crash at shutdown otherwise.
+KEPT_ALIVE: list[Any] = []
+# Whether values of a GET arrive percent-decoded depends on the web server that Orthanc was built with (Debian 12's and
+# 13's hand them over raw, forky's decoded), not on a version that could be asked for. So a route asks itself, once.
+PROBE = "arrives-decoded"  # a parameter that only we send
+ARRIVAL: list[bool] = []  # whether they arrive decoded, when it is known
+
+
+def import_for_small_stacks() -> None:
+    """Import what http.client imports at its first connection, for which the stack of Orthanc's HTTP threads is too small.
+
+    Python 3.14 needs more than the 100 KB of such a thread to import it.
+    """
+    import encodings.idna  # noqa: F401
+
+
+def answer_probe(output: Any, query: Mapping[str, str | None]) -> bool:
+    """Answer how the value of `PROBE` has arrived, if that is what a GET asks; return whether it was."""
+    if query.keys() != {PROBE}:
+        return False
+    output.AnswerBuffer(b"A" if query[PROBE] == "A" else b"%41", "text/plain")
+    return True
+
+
+def values_arrive_decoded(uri: str, get: Callable[[str], Any]) -> bool:
+    """Return whether values of a GET arrive percent-decoded; ask one of our routes with `get` if it is not known yet."""
+    if not ARRIVAL:
+        ARRIVAL.append(get(f"{urllib.parse.quote(uri)}?{PROBE}=%41") == b"A")
+    return ARRIVAL[0]
+
+
+def send_status(output: Any, status: int, body: str) -> None:
+    """Send a status with a body of JSON: plugin 4.0 and 4.1 want its length in bytes as a third argument."""
+    try:
+        output.SendHttpStatus(status, body)  # from plugin 4.2, which adds a Content-Type by itself
+    except TypeError:
+        output.SetHttpHeader("Content-Type", "application/json")
+        output.SendHttpStatus(status, body, len(body.encode()))
+
+
+def folder_on_command_line(parent: Path) -> Path | None:
+    """Return the folder in `parent` that the command line of this process names, if it names one.
+
+    Where the configuration is a folder given without a slash at its end, `GetConfigurationPath()` is its parent (1.10.1 and
+    later). Only Linux has `/proc`: elsewhere there is no folder to find.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    folders = (Path(os.fsdecode(word)) for word in words if word)
+    return next((each.absolute() for each in folders if each.is_dir() and each.absolute().parent == parent), None)
+
+
+# ---- src/common/loopback.py: This Orthanc's own REST API over HTTP: unlike a call through the SDK it does not hold the GIL, and with it every store.
+
+
+import_for_small_stacks()
+
+TIMEOUT = 60.0  # seconds; of one request
+KEEP_ALIVE_SECONDS = 0.5  # Orthanc closes a connection after a second without a request ("KeepAliveTimeout")
+_open_connections = threading.local()  # of this thread: `connections`, a set of those that it keeps open
+IDEMPOTENT_POSTS = ("/tools/find", "/tools/bulk-content", "/tools/bulk-delete")  # may be sent a second time
+
+
+class LoopbackError(Exception):
+    """Orthanc answered with an error (`status`), or did not answer (`status` 0)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Loopback:
+    """A client of this Orthanc: one kept connection a thread, authorized by the plugin's own token."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.enabled = bool(configuration.get("HttpServerEnabled", True))
+        addresses = configuration.get("HttpBindAddresses") or ["127.0.0.1"]
+        self.host = "127.0.0.1" if {"127.0.0.1", "0.0.0.0"} & set(addresses) else str(addresses[0])  # noqa: S104
+        self.port = int(configuration.get("HttpPort", 8042))
+        self._certificate = configuration.get("SslCertificate", "") if configuration.get("SslEnabled") else None
+        # These cut each answer of /tools/find too, whatever its Limit (measured on 1.10.1, 1.12.7 and 1.13.0); no list.
+        self.find_is_unlimited = not (configuration.get("LimitFindResults") or configuration.get("LimitFindInstances"))
+        self._mutual = bool(configuration.get("SslVerifyPeers"))
+        self._local = threading.local()
+        self._token = ""
+
+    @functools.cached_property
+    def has_extended_find(self) -> bool:
+        """Whether /tools/find gives all of what `ResponseContent` names, from Orthanc 1.12.5. Raises `LoopbackError`."""
+        return self.find_is_unlimited and bool(self.get("/system").get("Capabilities", {}).get("HasExtendedFind"))
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, `body` as JSON unless it is bytes; return the answer, decoded if it is JSON, else its bytes.
+
+        Raises
+        ------
+        LoopbackError : the status is 400 or more, or there is no answer.
+        """
+        headers, content = self.request_raw(method, path, body)
+        return json.loads(content) if _is_json(headers) and content else content
+
+    def request_raw(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """Send a request as `request` does, with headers of one's own; return those of the answer, and its bytes as they came."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._token = self._token or orthanc.GenerateRestApiAuthorizationToken()
+        # A kept connection may be closed by Orthanc just now: what is the same twice is asked once more.
+        attempts = 2 if method != "POST" or path in IDEMPOTENT_POSTS else 1
+        while True:
+            connection = self._connection()
+            try:
+                connection.request(method, path, data, {**(headers or {}), "Authorization": self._token})
+                response = connection.getresponse()
+                content = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                attempts -= 1
+                if not attempts or isinstance(error, TimeoutError):
+                    what = f"Orthanc does not answer {method} {path.partition('?')[0]}: {error!r}"
+                    raise LoopbackError(0, what) from None
+        self._local.used = time.monotonic()
+        if response.status in (304, 401):
+            connection.close()  # 1.12.7 drops it without a word
+        if response.status >= 400:
+            reason = _said_by_orthanc(content) or response.reason
+            raise LoopbackError(response.status, f"{method} {path.partition('?')[0]}: {reason}")
+        return response.headers, content
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if connection := getattr(self._local, "connection", None):
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        elif time.monotonic() - self._local.used > KEEP_ALIVE_SECONDS:
+            connection.close()
+        if connection.sock is None:  # it is opened now
+            _open_connections.connections = {*getattr(_open_connections, "connections", ()), connection}
+        self._local.used = time.monotonic()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        context = self.tls()
+        if context is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT, context=context)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return what to trust here, and to show; None: plain HTTP."""
+        if self._certificate is None:
+            return None
+        # The server's own certificate is the one to trust here, whatever name it is made out to.
+        context = ssl.create_default_context(cafile=self._certificate)
+        context.check_hostname = False
+        if self._mutual:
+            context.load_cert_chain(self._certificate)
+        return context
+
+
+def close_connections() -> None:
+    """Close what this thread keeps open; if it is one of Orthanc's HTTP threads, it would keep another one waiting."""
+    for connection in getattr(_open_connections, "connections", ()):
+        connection.close()
+    _open_connections.connections = set()
+
+
+def _said_by_orthanc(content: bytes) -> str:
+    """Return what an answer with an error says, or "": Orthanc describes it in JSON, with the type text/plain or none."""
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return ""
+    return str(found.get("Details") or found.get("Message") or "") if isinstance(found, dict) else ""
+
+
+def _is_json(headers: http.client.HTTPMessage) -> bool:
+    return headers.get_content_type() == "application/json"
+
+
+# ---- src/common/cross_site.py: Who may act: people on this server's own pages, and programs; no page of another site, and nothing that loads links by itself.
+
+
+# What a person's command line, or a library in a person's program, calls itself. Many libraries say nothing at all.
+PROGRAM = re.compile(
+    r"(curl|libcurl|wget2?|httpie|xh|aria2|lwp-request|libwww-perl|python-requests|python-httpx|python-urllib3?"
+    r"|python/[0-9.]+ aiohttp|aiohttp|httpx|go-http-client|resty|go-resty|java|java-http-client|apache-httpclient"
+    r"|apache-httpasyncclient|okhttp|jersey|ktor-client|axios|got|node|node-fetch|undici|deno|bun|superagent|node-superagent"
+    r"|postmanruntime|insomnia|bruno|hoppscotch|thunder client|powershell|restsharp|guzzlehttp|php-curl-class|ruby|faraday"
+    r"|rest-client|httparty|reqwest|ureq|hyper|dart|luasocket|luasocket [0-9.]+|libcurl-agent|rcurl|httr2?|matlab)"
+    r"([/ (].*)?"
+    r"|mozilla/5\.0 \([^()]*\) (windows)?powershell/[0-9.]+",
+    re.IGNORECASE,
+)
+ROBOT = re.compile(
+    r"bot\b|bot/|crawl|spider|slurp|preview|externalhit|externalagent|lighthouse|headless|pagespeed|prerender|compatible;"
+    r"|google-|googleother|feedfetcher|mediapartners|scan|monitor|whatsapp|skype|embed",
+    re.IGNORECASE,
+)
+AHEAD_OF_TIME = ("sec-purpose", "purpose", "x-purpose", "x-moz")  # prefetching, prerendering, previewing
+MEDIA = re.compile(r"\b(image|video|audio|font)/|^text/css", re.IGNORECASE)
+BROWSER = re.compile("(mozilla|opera)/", re.IGNORECASE)
+OWN_PAGES = ("same-origin", "none")  # a page of this server; what a person typed, or chose from the bookmarks
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what any page can send unasked
+
+
+def why_refused(method: str, headers: Mapping[str, str], *, has_body: bool) -> tuple[int, str] | None:
+    """Return why a request that acts is refused, as a status and a reason; None: it was sent on purpose.
+
+    A GET is what any page, mail or chat can make a browser send, or what is loaded ahead of time: it is accepted for a
+    program that says what it is (or nothing), and for a browser that says that this server's own page or a person asked.
+    Browsers say so over HTTPS and on localhost; over plain HTTP they can't be distinguished from one that another page leads.
+    """
+    if sign := _sign_of_another_site(method, headers):
+        return 403, sign
+    if method == "GET":
+        return (403, sign) if (sign := _sign_of_a_link(headers)) else None
+    mime = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if _is_browser(headers) and (mime in FORMS or (has_body and mime != "application/json")):
+        return 415, "From a browser the body must be application/json"
+    return None
+
+
+def _sign_of_another_site(method: str, headers: Mapping[str, str]) -> str:
+    site, origin, referer = (headers.get(name) for name in ("sec-fetch-site", "origin", "referer"))
+    if site is not None and site.strip().lower() not in OWN_PAGES:
+        return f"This comes from another site's page (Sec-Fetch-Site: {site[:40]})"
+    if site is not None and site.strip().lower() == "same-origin" and method != "GET":
+        return ""  # the browser's own word, also behind a proxy that puts another Host in
+    if origin is not None and not _is_ours(origin, headers):
+        return f"This comes from another site's page (Origin: {origin[:100]})"
+    if referer is not None and not _is_ours(referer, headers) and (origin is None or method == "GET"):
+        return f"This comes from another site's page (Referer: {referer[:100]})"
+    return ""
+
+
+def _is_ours(address: str, headers: Mapping[str, str]) -> bool:
+    """Return whether an address is of this server, as whoever asked calls it. Addresses that are none are not."""
+    named = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    hosts = {_without_port(host.strip().lower()) for host in named} - {""}
+    scheme, _, rest = address.strip().lower().partition("://")
+    return scheme in ("http", "https") and _without_port(re.split(r"[/?#\\]", rest, maxsplit=1)[0]) in hosts
+
+
+def _without_port(host: str) -> str:
+    """Return a host without the port that its scheme has anyway."""
+    return re.sub(r":(80|443)?\Z", "", host)
+
+
+def _sign_of_a_link(headers: Mapping[str, str]) -> str:
+    """Return what shows that a GET was not asked for by a person or a person's program; empty: nothing does."""
+    agent = headers.get("user-agent", "")
+    accept, destination = headers.get("accept", ""), headers.get("sec-fetch-dest", "document").strip().lower()
+    if ahead := next((name for name in AHEAD_OF_TIME if name in headers), None):
+        return f"This is loaded ahead of time, or as a preview ({ahead}: {headers[ahead][:40]})"
+    if "range" in headers:
+        return "This asks for a part of a file, as a player of media does (Range)"
+    if destination not in ("document", "empty") or (MEDIA.search(accept) and "text/html" not in accept.lower()):
+        return "This asks for a picture, a sound, or a part of a page (Accept, Sec-Fetch-Dest)"
+    if ROBOT.search(agent):
+        return f"This comes from a robot or a preview (User-Agent: {agent[:100]})"
+    if "sec-fetch-site" in headers or not agent.strip() or PROGRAM.fullmatch(agent.strip()):
+        return ""
+    if BROWSER.match(agent):
+        return "A browser that does not say that a person asked for it (Sec-Fetch-Site) must not act by a link"
+    return f"Who asks for this is not known as a command line or a library of HTTP (User-Agent: {agent[:100]})"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    agent = headers.get("user-agent", "")
+    return BROWSER.match(agent) is not None and PROGRAM.fullmatch(agent) is None
+
+
+def as_command(headers: Mapping[str, str], path: str) -> str:
+    """Return the command line that does on purpose what a GET asked for, for a person; `path` is encoded as in a URL."""
+    address = f"http://{headers.get('host', '127.0.0.1:8042')}{path}"
+    return f"curl -u USER '{re.sub('[^!-&(-~]', '', address)}'"  # no character of it ends the quotes
+
+
+# ---- src/common/json_text.py: JSON from outside, decoded at a cost in proportion to its length, whatever it holds.
+
+
+# Orthanc's HTTP threads have a stack of 100 KB: JSON nested 550 deep would end the whole server.
+MAX_JSON_DEPTH = 50
+QUOTE = ord('"')
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_STRUCTURE = bytes({*range(256)} - {QUOTE, *STEPS})
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return what JSON says.
+
+    Raises
+    ------
+    ValueError : it is none (not in UTF-8, NaN, infinite), it is nested more than `MAX_JSON_DEPTH` deep, names something
+        twice, or holds half of a surrogate pair, which is no character.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = text.encode()
+    except UnicodeError:
+        raise ValueError("it is not in UTF-8") from None
+    if is_too_deep(content):
+        raise ValueError(f"it is nested more than {MAX_JSON_DEPTH} deep")
+    found = json.loads(text, object_pairs_hook=_named_once, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        _refuse_half_characters(found)
+    return found
+
+
+def is_too_deep(content: bytes) -> bool:
+    """Return whether the decoder would go down more than `MAX_JSON_DEPTH` lists and objects, before or after it finds an error.
+
+    Three passes in C leave nothing but brackets and quotes; then one loop counts, with a handful of numbers. What is
+    written in a text nests nothing. A backslash outside a text ends the decoder, so all others are in pairs, or escape.
+    """
+    content = content.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NO_STRUCTURE)
+    depth, inside = 0, False
+    for byte in content.replace(b'""', b""):  # two quotes side by side change nothing for what follows
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += STEPS[byte]
+            if depth > MAX_JSON_DEPTH:
+                return True
+            if depth <= 0:  # all that was opened is closed: the decoder ends here
+                return False
+    return False
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _refuse_half_characters(found: Any) -> None:
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+
+
+# ---- src/common/times.py: Times: ISO 8601 in UTC with milliseconds and `Z` wherever a script writes one; days as DICOM writes them.
+
+
+def utc(seconds: float | None = None) -> str:
+    """Return a time as `2026-01-31T13:00:00.000Z`: that of `seconds` since 1970, or now."""
+    moment = datetime.datetime.fromtimestamp(time.time() if seconds is None else seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_or_none(seconds: float | None) -> str | None:
+    """Return `utc(seconds)`, or None for what has not happened."""
+    return None if seconds is None else utc(seconds)
+
+
+def parse_day(text: object) -> datetime.date | None:
+    """Return the day of a DA value (YYYYMMDD, DICOM PS3.5 6.2), or None: `1999.12.31`, `1999`, `20000231` are no days."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{8}", text):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no zone
+    except ValueError:
+        return None
+
+
+def parse_time(text: object) -> datetime.datetime | None:
+    """Return a time in UTC from `20260131`, `2026-01-31`, or `2026-01-31T13:00:00[.000]` with a zone; None for anything else.
+
+    A day is its first moment in UTC. A time without a zone is taken as UTC. A `+` that a query turned into a space counts.
+    """
+    if day := parse_day(text):
+        return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    if not isinstance(text, str) or not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(re.sub(r" (?=[0-9]{2}:?[0-9]{2}$)", "+", text))
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_orthanc_time(text: object) -> datetime.datetime | None:
+    """Return the time of what Orthanc writes into `Date`, `LastUpdate`, `ReceptionDate`: `20260131T130000`, in UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+
+
+def orthanc_time(moment: datetime.datetime) -> str:
+    """Return a time as Orthanc writes it, to be compared with its own: `20260131T130000`."""
+    return moment.astimezone(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+
+
+# ---- src/common/parameters.py: The parameters of routes: each handler says what it takes; `register_route` has names and types checked before it is called.
+
+
+MOST_ROWS = 1000  # of a page
+LARGEST_NUMBER = 2**62  # SQLite's integers are a little larger
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class ParameterError(ValueError):
+    """A parameter that can't be; the text names it, what was found, and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text that is not empty; `pattern` is what all of it has to match, `allowed` says that in words."""
+
+    allowed: str = "a text"
+    pattern: str = ".+"
+    longest: int = 1000
+
+    def from_body(self, value: Any) -> Any:
+        """Return the value of a parameter in a JSON body. Raises ValueError: it is not allowed."""
+        if not isinstance(value, str) or len(value) > self.longest or not re.fullmatch(self.pattern, value, re.DOTALL):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        """Return the value that a text in a query means. Raises ValueError: it is not allowed."""
+        return self.from_body(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Text):
+    """One of some texts."""
+
+    choices: tuple[str, ...] = ()
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(", ".join(self.choices))
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumber(Text):
+    """A whole number with bounds."""
+
+    least: int = 0
+    most: int = LARGEST_NUMBER
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.least <= value <= self.most:
+            raise ValueError(f"a whole number from {self.least} to {self.most}")
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(int(text) if re.fullmatch("[0-9]{1,19}", text) else text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag(Text):
+    """True or false; in a query also its name alone, where `bare`."""
+
+    bare: bool = False
+    allowed: str = "true or false"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, bool):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        if text == "" and self.bare:
+            return True
+        return self.from_body({"true": True, "false": False}.get(text, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts(Text):
+    """A list of texts, separated by commas in a query. An empty list is refused: it means nothing, never everything."""
+
+    allowed: str = "a list of at least one text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        return self.from_body(text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextsByName(Text):
+    """An object of names and texts, as JSON in a query too. An empty one is refused."""
+
+    allowed: str = "an object of at least one name and text"
+
+    def from_body(self, value: Any) -> Any:
+        if not isinstance(value, dict) or not value or not all(isinstance(each, str) for each in value.values()):
+            raise ValueError(self.allowed)
+        return value
+
+    def from_query(self, text: str) -> Any:
+        try:
+            return self.from_body(decoded(text))
+        except ValueError:
+            raise ValueError(self.allowed) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Day(Text):
+    """A day of the calendar; handlers get a `datetime.date`."""
+
+    allowed: str = "a day of the calendar as YYYYMMDD"
+
+    def from_body(self, value: Any) -> Any:
+        if (day := parse_day(value)) is None:
+            raise ValueError(self.allowed)
+        return day
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment(Text):
+    """A day, from its first moment in UTC, or a time with its zone; handlers get a `datetime.datetime`."""
+
+    allowed: str = "a day (20260131, 2026-01-31) or a time with its zone (2026-01-31T13:00:00Z)"
+
+    def from_body(self, value: Any) -> Any:
+        if isinstance(value, str) and len(value) <= len("2026-01-31") and (day := parse_time(value)):
+            return day
+        try:
+            found = datetime.datetime.fromisoformat(value.replace(" ", "+"))  # what + becomes in a query
+            found.astimezone(datetime.timezone.utc)  # noqa: UP017 - OverflowError: in the first or the last year
+        except (AttributeError, ValueError, OverflowError):
+            raise ValueError(self.allowed) from None
+        if found.tzinfo is None:
+            raise ValueError(self.allowed)
+        return found
+
+
+IDENTIFIER = Text("an identifier of Orthanc", r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+PAGE_PARAMETERS: Mapping[str, Text] = {"since": WholeNumber(), "limit": WholeNumber(least=1, most=MOST_ROWS)}
+
+
+def takes(parameters: Mapping[str, Text], *, get_acts: bool = False) -> Callable[[H], H]:
+    """Say which parameters a handler takes, by name: a GET in its query, a POST or PUT in its body. Without it, none.
+
+    They come as `request.parameters`, those that were given. `get_acts`: a GET to it deletes, or sends, or changes what
+    others see, so that no link may do it (`common.cross_site`).
+    """
+
+    def mark(handler: H) -> H:
+        vars(handler)["parameters"], vars(handler)["get_acts"] = parameters, get_acts
+        return handler
+
+    return mark
+
+
+def parameters_of(handler: Callable[..., Any]) -> Mapping[str, Text]:
+    """Return what a handler takes, by name."""
+    found: Mapping[str, Text] = getattr(handler, "parameters", {})
+    return found
+
+
+def acts_on_get(handler: Callable[..., Any]) -> bool:
+    """Return whether a GET to a handler changes anything."""
+    return bool(getattr(handler, "get_acts", False))
+
+
+def read_parameters(taken: Mapping[str, Text], given: Mapping[str, Any], *, from_query: bool) -> dict[str, Any]:
+    """Return what was given as handlers want it.
+
+    Names have one style: `dry-run` in a query, `DryRun` in a body. One that is declared in the other style is taken in both.
+
+    Raises
+    ------
+    ParameterError : a name is not known, or a value not allowed.
+    """
+    found: dict[str, Any] = {}
+    for given_name, value in given.items():
+        name = given_name if given_name in taken else _as_taken(given_name, taken, from_query)
+        if name in found:
+            raise ParameterError(f"{name} is given twice, also as {in_other_style(name)}")
+        if name not in taken:
+            near = difflib.get_close_matches(name[:40], taken, 1, 0.6)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParameterError(f"Unknown parameter {shown_value(name)}; {hint}allowed: {', '.join(taken) or 'none'}")
+        try:
+            found[name] = taken[name].from_query(value) if from_query else taken[name].from_body(value)
+        except ValueError as error:
+            raise ParameterError(f"{given_name} is {shown_value(value)}, allowed: {error}") from None
+    return found
+
+
+def in_other_style(name: str) -> str:
+    """Return a name as bodies have it (`DryRun`) for one as queries have it (`dry-run`), and the other way round."""
+    if name[:1].isupper():
+        return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    return "".join(word.capitalize() for word in name.split("-"))
+
+
+def _as_taken(name: str, taken: Iterable[str], from_query: bool) -> str:
+    """Return the declared name of a parameter that is written here as the rule says, else the name as it is.
+
+    `Since` in a query stays unknown: what is mistyped there must not delete.
+    """
+    if name[:1].isupper() == from_query:
+        return name
+    return next((each for each in taken if in_other_style(each) == name), name)
+
+
+def shown_value(value: Any) -> str:
+    """Return a value of a request as one line of an answer or of the log may hold it."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def row_number(text: str) -> int:
+    """Return the number of a row in a path; -1, which no row has, if there can't be such a row."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+
+
+# ---- src/common/routes.py: Routes that answer alike on every version of the plugin, and who may act through them.
+
+
+LARGEST_BODY = 1 << 20  # bytes
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than the one asked for: the caller's mistake (4xx), or a script that can't work now (503)."""
+
+    def __init__(self, status: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.message, self.details = status, message, details
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a handler returns where a plain value (JSON), `str` or `bytes` with status 200 is not enough."""
+
+    content: Any
+    status: int = 200
+    mime: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One request: `query` are the decoded values of a GET, `body` the bytes of a POST or PUT; `headers` in lower case.
+
+    `parameters` are what its handler takes (`common.parameters`), of whichever it came in.
+    """
+
+    method: str
+    uri: str
+    groups: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as an object; an empty body is an empty one. Raises `Refused` (400) for anything else."""
+        try:
+            found = decoded(self.body or b"{}")
+        except ValueError as error:
+            raise Refused(400, f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "The body must be a JSON object of parameters")
+        return found
+
+
+RouteHandler = Callable[[Request], Any]
+ROUTES: dict[str, Mapping[str, RouteHandler]] = {}  # what register_route() registered, for the documentation
+
+
+def one_line(text: object) -> str:
+    """Return text from outside as a single line: no line of a log and no header is ever made up by a sender."""
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(text)).strip()
+
+
+def register_route(
+    pattern: str,
+    handlers: Mapping[str, RouteHandler],
+    unavailable: Callable[[], str | None],
+    shortcut: Callable[[Any, str, Mapping[str, Any]], bool] | None = None,
+) -> None:
+    """Register a route: one handler for each method, 405 for the others, 503 while `unavailable` gives a reason.
+
+    503 also where a handler raises sqlite3.OperationalError or OSError: its state is locked, full, read-only or gone.
+
+    A handler returns what becomes JSON, a `str`, `bytes` or an `Answer`, or raises `Refused`. Errors have the shape of
+    Orthanc's own. First it is checked whether who sends it may act (`common.cross_site`), by the headers alone; then the
+    body's size, then the parameters that the handler `takes` (`common.parameters`).
+    `shortcut` gets a GET that changes nothing as Orthanc gave it, before all that; it returns whether it has answered.
+    """
+
+    def callback(output: Any, uri: str, /, **raw: Any) -> None:
+        method, headers = raw["method"], raw.get("headers", {})
+        if method not in handlers:
+            output.SendMethodNotAllowed(",".join(handlers))
+            return
+        handler = handlers[method]
+        acts = method != "GET" or acts_on_get(handler)
+        if shortcut is not None and not acts and shortcut(output, uri, raw):
+            return
+        try:
+            if acts:
+                _refuse_unless_on_purpose(method, uri, headers, raw)
+            if reason := unavailable():
+                raise Refused(503, reason)
+            if len(body := raw.get("body", b"")) > LARGEST_BODY:
+                raise Refused(413, f"The body has {len(body)} bytes, allowed: {LARGEST_BODY}")
+            if answer_probe(output, raw.get("get", {})):
+                return
+            request = Request(method, uri, raw.get("groups", ()), _decoded_query(uri, raw), headers, body)
+            answer = handler(_with_parameters(request, handler))
+            _send(output, answer if isinstance(answer, Answer) else Answer(answer))
+        except Refused as refused:
+            _send_error(output, refused, method, uri)
+        except LoopbackError as error:
+            _send_error(output, Refused(503, f"Orthanc does not answer now: {error}"), method, uri)
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            _send_error(output, Refused(503, f"The script's state can't be used now: {error}"), method, uri)
+        except Exception:  # noqa: BLE001 - the caller gets a 500, the log says why, Orthanc continues
+            orthanc.LogError(f"{method} {one_line(uri)} failed, please report this:\n{traceback.format_exc()}")
+            _send_error(output, Refused(500, "An error in the script; Orthanc's log tells which"), method, uri)
+        finally:
+            close_connections()
+
+    KEPT_ALIVE.append(callback)
+    ROUTES[pattern] = handlers
+    orthanc.RegisterRestCallback(pattern, callback)
+
+
+def _refuse_unless_on_purpose(method: str, uri: str, headers: Mapping[str, str], raw: Mapping[str, Any]) -> None:
+    if found := why_refused(method, headers, has_body=bool(raw.get("body"))):
+        status, reason = found
+        if method == "GET":
+            reason += f". In a terminal: {as_command(headers, f'{uri}?{_encoded_query(raw)}')}"
+        raise Refused(status, reason)
+
+
+def _encoded_query(raw: Mapping[str, Any]) -> str:
+    """Return a query as a URL has it. For a stranger nothing is asked or decoded: what is not known yet came as it was."""
+    as_it_was = "" if ARRIVAL == [True] else "%+"
+    pairs = raw.get("get", {}).items()
+    return "&".join(
+        f"{name}={urllib.parse.quote(value or '', as_it_was + ',:/', errors='replace')}" for name, value in pairs
+    )
+
+
+def _decoded_query(uri: str, raw: Mapping[str, Any]) -> dict[str, str]:
+    query = {name: value or "" for name, value in raw.get("get", {}).items()}
+    if not any("%" in value or "+" in value for value in query.values()) or _arrives_decoded(uri):
+        return query
+    try:
+        return {name: urllib.parse.unquote_plus(value, errors="strict") for name, value in query.items()}
+    except UnicodeError:
+        raise Refused(400, "A parameter is not in UTF-8") from None
+
+
+def _with_parameters(request: Request, handler: RouteHandler) -> Request:
+    """Check what a request carries against what its handler takes. Raises `Refused` (400)."""
+    is_get = request.method == "GET"
+    given: Mapping[str, Any] = request.query if is_get else request.json()
+    try:
+        found = read_parameters(parameters_of(handler), given, from_query=is_get)
+    except ParameterError as error:
+        raise Refused(400, str(error)) from None
+    return dataclasses.replace(request, parameters=found)
+
+
+def warn_if_open(name: str, configuration: Mapping[str, Any]) -> None:
+    """Say once, at start, that anybody on the network may use this script's routes, as they may Orthanc's own."""
+    if configuration.get("RemoteAccessAllowed") and configuration.get("AuthenticationEnabled") is False:
+        orthanc.LogWarning(
+            f"{name}: whoever reaches this server may use its routes, as all of Orthanc's (AuthenticationEnabled is false)"
+        )
+
+
+def _arrives_decoded(uri: str) -> bool:
+    try:
+        return values_arrive_decoded(uri, lambda path: Loopback(json.loads(orthanc.GetConfiguration())).get(path))
+    except LoopbackError:
+        return False
+
+
+def _send(output: Any, answer: Answer) -> None:
+    content, mime = answer.content, answer.mime
+    if isinstance(content, str):
+        content, mime = content.encode(), mime or "text/plain; charset=utf-8"
+    elif not isinstance(content, bytes):
+        content, mime = json.dumps(content, indent=2).encode() + b"\n", mime or "application/json"
+    for name, value in answer.headers.items():
+        output.SetHttpHeader(one_line(name), one_line(value))
+    if answer.status == http.HTTPStatus.OK:
+        output.AnswerBuffer(content, mime)
+    else:
+        send_status(output, answer.status, content.decode())
+
+
+def _send_error(output: Any, refused: Refused, method: str, uri: str) -> None:
+    content = {
+        **refused.details,
+        "HttpError": http.HTTPStatus(refused.status).phrase,
+        "HttpStatus": refused.status,
+        "Message": one_line(refused.message),
+        "Method": method,
+        "Uri": uri,
+    }
+    send_status(output, refused.status, json.dumps(content, indent=2) + "\n")
+
+
+# ---- src/common/settings.py: One section of Orthanc's configuration, read into a frozen dataclass.
+
+
+S = TypeVar("S")
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+class SettingsError(ValueError):
+    """A value or a key that a section can't have; the text names section, key, what was found and what is allowed."""
+
+
+def not_empty(values: Any) -> str | None:
+    """Refuse an empty list (a `check`): it means nothing, never everything, and here nothing makes no sense."""
+    return None if values else "at least one entry (to set no condition, leave the key out)"
+
+
+def empty_values(values: Mapping[str, Any]) -> str | None:
+    """Refuse an empty text, and one that ends with a space: `Bearer ${TOKEN}` does where that variable is not set."""
+    empty = [name for name, value in values.items() if isinstance(value, str) and (not value or value[-1] == " ")]
+    what = ", ".join(map(_printable, empty))
+    return (
+        f"texts that are not empty and don't end with a space ({what}: is the environment variable set?)"
+        if empty
+        else None
+    )
+
+
+def durability_field(survives: str = "the ledger survives", waits: str = "each step waits") -> Any:
+    """Return the field `Durability` of a script with state: whether that survives the loss of power too."""
+    text = f"`normal`: {survives} a crash. `full`: also the loss of power, but {waits} for the disk."
+    return dataclasses.field(default="normal", metadata={"choices": ("normal", "full"), "help": text})
+
+
+def reconcile_field() -> Any:
+    """Return the field `Reconcile` of a script that follows Orthanc's list of changes."""
+    text = "Look in Orthanc's list of changes for what a crash cut off. False in all but one of several Orthancs on one database."
+    return dataclasses.field(default=True, metadata={"help": text})
+
+
+def state_path_field(state: str = "the ledger") -> Any:
+    """Return the field `StatePath` of a script with state: the folder of it."""
+    text = f"Folder of {state}; null: `IndexDirectory`, else `StorageDirectory`."
+    return dataclasses.field(default=None, metadata={"help": text})
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field as a person writes it: `max_per_destination` is `MaxPerDestination`."""
+    return str(field.metadata.get("key") or "".join(word.capitalize() for word in field.name.split("_")))
+
+
+def read_settings(cls: type[S], section: str, configuration: Mapping[str, Any]) -> S:
+    """Read the section of a configuration into `cls`. A section that is not there gives the defaults.
+
+    Parameters
+    ----------
+    cls : a dataclass whose fields all have defaults. `metadata` of a field may hold `key` (if the name is not the field's in
+        CamelCase), `minimum` and `maximum` (of a number), `choices`, `check` (a function that returns what is allowed, or
+        nothing if the value is fine) and `secret` (the value is never shown). A class variable `REMOVED` names the keys that
+        the object had once, each with what happens now.
+    section : the section's name.
+    configuration : what `orthanc.GetConfiguration()` holds, decoded.
+
+    Raises
+    ------
+    SettingsError : a value is of the wrong type or not allowed, a key is not known or is gone, or the configuration has a
+        section whose name is nearly this one: what is mistyped has no effect, and without it a script would do more than
+        somebody wanted.
+    """
+    check_section_name(section, configuration)
+    found = configuration.get(section)
+    if complaint := "; ".join(_wrong_keys_below(cls, section, found)):
+        raise SettingsError(complaint)
+    return cls() if found is None else _read_object(cls, section, found)
+
+
+def check_section_name(section: str, configuration: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if the configuration has a section whose name is nearly this one."""
+    if near := [key for key in configuration if key != section and is_nearly(key, section)]:
+        raise SettingsError(f"{_printable(near[0])} is not a known section (did you mean {section}?)")
+
+
+def is_nearly(text: str, known: str) -> bool:
+    """Return whether a name is another one mistyped: in upper and lower case, separators, or two letters (of five, one)."""
+    text, known = (re.sub(r"[\W_]", "", each).lower() for each in (text, known))
+    most = max(2, len(known) // 5)
+    return abs(len(text) - len(known)) <= most and _distance(text, known) <= most
+
+
+def _distance(text: str, known: str) -> int:
+    """Return how many letters to add, leave out, replace or swap with the next make one text of the other."""
+    before: list[int] = []
+    last = list(range(len(known) + 1))
+    for i, letter in enumerate(text):
+        row = [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != other)))
+            if i and j and letter == known[j - 1] and other == text[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+def removed_keys(cls: type[Any]) -> dict[str, str]:
+    """Return the keys that a dataclass and those that it is made from had once, each with what happens now."""
+    return {key: now for base in reversed(cls.__mro__) for key, now in vars(base).get("REMOVED", {}).items()}
+
+
+def wrong_keys(
+    path: str, found: Iterable[str], known: Iterable[str], removed: Mapping[str, str] = types.MappingProxyType({})
+) -> str | None:
+    """Return what is wrong with the keys of an object: each that is not known, with the nearest known one.
+
+    `removed` : keys that were known once, each with what happens now.
+    """
+    by_lower = {key.lower(): key for key in known}
+    known, complaints = set(by_lower.values()), []
+    for key in [key for key in found if key not in known]:
+        if key in removed:
+            complaints.append(f"{path}.{key} is gone: {removed[key]}")
+            continue
+        near = difflib.get_close_matches(key.lower(), by_lower, 1, 0.5)
+        meant = f"did you mean {by_lower[near[0]]}?" if near else f"allowed: {', '.join(by_lower.values()) or 'none'}"
+        complaints.append(f"{path}.{_printable(key)} is not a known key ({meant})")
+    return "; ".join(complaints) or None
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {key_of(field): field for field in dataclasses.fields(cls)}
+
+
+def _wrong_keys_below(hint: Any, path: str, found: Any) -> Iterator[str]:
+    """Yield what is wrong with keys, at every depth: who upgrades has to correct all of them, and restarts once."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for argument in arguments:
+            yield from _wrong_keys_below(argument, path, found)
+    elif isinstance(found, list) and origin in (list, tuple):
+        for number, item in enumerate(found):
+            yield from _wrong_keys_below(arguments[0], f"{path}[{number}]", item)
+    elif isinstance(found, dict) and origin is dict:
+        for key, item in found.items():
+            yield from _wrong_keys_below(arguments[1], f"{path}.{_printable(key)}", item)
+    elif isinstance(found, dict) and dataclasses.is_dataclass(hint):
+        cls = typing.cast("type[Any]", hint)
+        fields, hints = _fields(cls), typing.get_type_hints(cls)
+        if complaint := wrong_keys(path, found, fields, removed_keys(cls)):
+            yield complaint
+        for key in [key for key in fields if key in found]:
+            yield from _wrong_keys_below(hints[fields[key].name], f"{path}.{key}", found[key])
+
+
+def _read_object(cls: type[S], path: str, found: Any) -> S:
+    if not isinstance(found, dict):
+        raise _wrong(path, found, "an object of keys and values")
+    fields, hints = _fields(cls), typing.get_type_hints(cls)
+    values = {
+        field.name: _read_value(hints[field.name], field.metadata, f"{path}.{key}", found[key])
+        for key, field in fields.items()
+        if key in found
+    }
+    return cls(**values)
+
+
+def _read_value(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    optional = origin in (typing.Union, types.UnionType)
+    if optional:
+        if found is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _read_object(typing.cast("type[Any]", hint), path, found)
+    value, fits, allowed = _typed(hint, limits, path, found)
+    if fits and "choices" in limits:
+        fits, allowed = value in limits["choices"], "one of " + ", ".join(map(json.dumps, limits["choices"]))
+    if "minimum" in limits:
+        fits, allowed = fits and value >= limits["minimum"], f"{allowed}, at least {limits['minimum']}"
+    if "maximum" in limits:
+        fits, allowed = fits and value <= limits["maximum"], f"{allowed}, at most {limits['maximum']}"
+    if fits and "check" in limits and (complaint := limits["check"](value)):
+        fits, allowed = False, complaint
+    if fits and value == "" and (optional or limits.get("secret")):  # it would count as not given, without a word
+        fits, allowed = False, "a text; to give none, leave the key out"
+    if not fits:
+        raise _wrong(path, found, allowed, limits)
+    return value
+
+
+def _typed(hint: Any, limits: Mapping[str, Any], path: str, found: Any) -> tuple[Any, bool, str]:
+    """Return a value as its type has it, whether it fits, and what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (list, tuple):
+        if not isinstance(found, list):
+            raise _wrong(path, found, "a list", limits)
+        shown = {"secret": limits.get("secret")}
+        items = [_read_value(arguments[0], shown, f"{path}[{i}]", item) for i, item in enumerate(found)]
+        return tuple(items) if origin is tuple else items, True, ""
+    if hint is Any:
+        return found, True, ""
+    if origin is dict:
+        if not isinstance(found, dict) or not dataclasses.is_dataclass(arguments[1]):
+            return found, isinstance(found, dict), "an object of keys and values"
+        paths = {key: f"{path}.{_printable(key)}" for key in found}
+        return {key: _read_value(arguments[1], {}, paths[key], each) for key, each in found.items()}, True, ""
+    # JSON has one kind of number, and true is no number although Python says so.
+    fits = isinstance(found, (int, float) if hint is float else hint) and (hint is bool) == isinstance(found, bool)
+    return (float(found) if fits and hint is float else found), fits, KINDS[hint]
+
+
+def _printable(key: str) -> str:
+    """Return a key as a line of the log may hold it."""
+    key = key if key.isprintable() else json.dumps(key)[1:-1]
+    return key if len(key) <= 60 else key[:57] + "..."
+
+
+def _wrong(path: str, found: Any, allowed: str, limits: Mapping[str, Any] | None = None) -> SettingsError:
+    if found == "":  # Orthanc puts environment variables in before a script can see their names: an unset one is empty
+        return SettingsError(f"{path} is empty (is its environment variable set?), allowed: {allowed}")
+    return SettingsError(f"{path}: found {_as_text(found, limits)}, allowed: {allowed}")
+
+
+def _as_text(found: Any, limits: Mapping[str, Any] | None = None) -> str:
+    if limits and limits.get("secret"):
+        return "a value that is not shown here"
+    text = json.dumps(found)
+    if "://" in text and "@" in text:  # the wrong place for a URL with a password
+        return "a value that is not shown here"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- src/common/version.py: The version of the collection, the same for all scripts; it is written here and nowhere else.
+
+
+__version__ = "0.2.0"
+
+
+# ---- src/common/identifiers.py: Orthanc's identifiers, which follow from those of DICOM, and its levels.
+
+
+# From the whole patient down to one image, and how Orthanc's routes call them.
+PLURAL = {"Patient": "patients", "Study": "studies", "Series": "series", "Instance": "instances"}
+UID_TAG_OF = {
+    "Patient": "PatientID",
+    "Study": "StudyInstanceUID",
+    "Series": "SeriesInstanceUID",
+    "Instance": "SOPInstanceUID",
+}
+
+
+def orthanc_identifier(*values: str) -> str:
+    """Return Orthanc's identifier of what has this PatientID, StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID.
+
+    As many as the level has, from the patient down. It is their SHA-1, in five groups of eight hexadecimal digits (Orthanc
+    1.10.1 to 1.13.0). Checked for plain ASCII values; Orthanc strips spaces and hashes other values in its own encoding.
+    """
+    digest = hashlib.sha1("|".join(value.strip(" \0") for value in values).encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:16]}-{digest[16:24]}-{digest[24:32]}-{digest[32:]}"
+
+
+def is_orthanc_identifier(text: str) -> bool:
+    """Return whether a text has the form of Orthanc's identifiers: no other text may become part of a path."""
+    return re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", text) is not None
+
+
+# ---- src/common/archive.py: What this Orthanc has, asked over loopback, where anything may have been deleted meanwhile.
+
+
+def instances_of(loopback: Loopback, level: str, resource: str) -> list[str]:
+    """Return the identifiers of a resource's instances; of an instance its own; none if the resource was deleted.
+
+    Raises
+    ------
+    LoopbackError : Orthanc can't answer now.
+    """
+    if level == "Instance":
+        return [resource]
+    try:
+        return identifiers_in(loopback.get(f"/{PLURAL[level]}/{resource}/instances?expand=false"))
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return []
+
+
+def identifiers_in(listed: Iterable[Any]) -> list[str]:
+    """Return the identifiers in a list of resources: 1.10.1 knows no `expand=false`, and gives objects."""
+    return [each if isinstance(each, str) else each["ID"] for each in listed]
+
+
+# ---- src/common/http_threads.py: Handlers of routes and Orthanc's HTTP threads: there are few of them, and their stack is small.
+
+
+T = TypeVar("T")
+
+
+class HttpTurns:
+    """Lets at most a third of Orthanc's HTTP threads ask Orthanc: if all of them did, no thread were left to answer them.
+
+    Parameters
+    ----------
+    configuration : Orthanc's, which has the number of threads.
+    what : of what there are too many when one more is refused.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], what: str = "requests") -> None:
+        self._turns = threading.BoundedSemaphore(max(1, int(configuration.get("HttpThreadsCount", 50)) // 3))
+        self._what = what
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Ask Orthanc inside. Raises `Refused` (503) at once if too many do already."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"Too many {self._what} at a time; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def bound(self, handler: RouteHandler) -> RouteHandler:
+        """Return a handler that has a turn while it answers."""
+
+        @functools.wraps(handler)  # with what it takes
+        def bounded(request: Any) -> Any:
+            with self.turn():
+                return handler(request)
+
+        return bounded
+
+
+def in_a_thread(work: Callable[[], T], name: str) -> T:
+    """Return what `work` returns in a thread of this name, whose stack is larger than the 100 KB of an HTTP thread.
+
+    Raises
+    ------
+    Exception : what `work` raises.
+    """
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+        finally:
+            close_connections()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+# ---- src/common/backoff.py: Exponential back-off: with jitter for work, of which there may be much; without for a thread that tries one thing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How long to wait after a failure: `first` seconds, then twice as long each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones, by chance up to half of them less."""
+        return doubled(self.first, self.longest, attempts) * random.uniform(0.5, 1)
+
+
+class Pauses:
+    """The pauses of one thread that tries one thing until it succeeds: `first` seconds, doubled up to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest, self._failed = first, longest, 0
+
+    def next(self) -> float:
+        """Count a try that has failed, and return the seconds until the next one."""
+        self._failed += 1
+        return doubled(self._first, self._longest, self._failed)
+
+    def reset(self) -> None:
+        """Begin again with the first pause: it has succeeded."""
+        self._failed = 0
+
+
+def doubled(first: float, longest: float, attempts: int) -> float:
+    """Return the seconds after so many failed attempts: the first ones, doubled each time, up to the longest."""
+    return min(longest, first * 2.0 ** min(attempts - 1, 40))
+
+
+# ---- src/common/retry.py: When what failed is tried again: exponential back-off with jitter, and an end.
+
+
+FIRST_DELAY_SECONDS = 30.0  # until the second attempt
+LONGEST_DELAY_SECONDS = 3600.0  # between two attempts
+
+
+class RetryPolicy(Protocol):
+    """What decides when work that failed is tried again, and for how long: a section `Retry`, or the like."""
+
+    @property
+    def give_up_hours(self) -> float:
+        """Hours after which it is given up."""
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after so many that failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """When what failed is tried again."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "First": "the script decides that itself now (it tries again after 30 s, then after twice as long each time)",
+        "Longest": "the script decides that itself now (an hour)",
+    }
+    first: ClassVar[float] = FIRST_DELAY_SECONDS
+    longest: ClassVar[float] = LONGEST_DELAY_SECONDS
+
+    give_up_hours: float = dataclasses.field(
+        default=72,
+        metadata={
+            "minimum": 0,
+            "help": (
+                "Hours for which it is tried again; then it is `dead` until a person retries it. Choose more "
+                "than the longest outage that you expect."
+            ),
+        },
+    )
+
+    def delay(self, attempts: int) -> float:
+        """Return the seconds until the next attempt after `attempts` failed ones: doubled each time, up to half of it less."""
+        return Backoff(self.first, self.longest).delay(attempts)
+
+
+# ---- src/common/state.py: Where a script's state lies, and how its files are opened: by one process, private to it, never through a link.
+
+
+# Neither a link is followed (Windows has no such flag) nor the end of a line translated (only Windows does that).
+NO_LINK_NO_TEXT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+OTHERS = 0o077  # the bits of a mode that let somebody else in
+# What a file system answers that has no locks at all. ENOLCK is not among them: there a server of locks is away for now.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class StateError(OSError):
+    """A state file can't be used now; the text names the file, and the key that chooses another folder."""
+
+
+class StateBusyError(StateError):
+    """Another process has the state. It ends, or it should have another folder."""
+
+
+class StateGoneError(StateError):
+    """The state was deleted or replaced while it was in use: what is written now would be lost."""
+
+
+def configuration_folder() -> Path:
+    """Return the folder in which Orthanc's relative paths begin."""
+    base = Path(orthanc.GetConfigurationPath()).absolute()
+    return base.parent if base.is_file() else folder_on_command_line(base) or base
+
+
+def state_folder(state_path: str | None, configuration: Mapping[str, Any]) -> Path:
+    """Return where a script keeps its state: `StatePath`, else `IndexDirectory`, else `StorageDirectory`."""
+    default = configuration.get("IndexDirectory") or configuration.get("StorageDirectory") or "OrthancStorage"
+    return configuration_folder() / (state_path or default)
+
+
+def make_folder(folder: Path, key: str = "StatePath") -> None:
+    """Make the folder of state files, if it is not there.
+
+    Raises
+    ------
+    StateError : it can't be made; `key` is what a person sets to choose another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} can't be made ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+
+
+def open_private(path: Path, flags: int = 0, key: str = "StatePath") -> int:
+    """Open a state file for reading and writing, make it if it is not there, and return its descriptor.
+
+    Only its owner may read it then: it is made with mode 0600, and set to that when it is wider.
+
+    Parameters
+    ----------
+    flags : more of `os.O_…`, e.g. `os.O_APPEND`.
+    key : what a person sets to choose another folder.
+
+    Raises
+    ------
+    StateError : it can't be opened, is a symbolic link, or no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK_NO_TEXT | flags, 0o600)
+    except OSError as error:
+        _refuse_link(path)
+        why = f"{path} can't be written ({error.strerror})"
+        raise StateError(f"{why}; set {key} to a folder that can be written") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is no file, and the state must be one")
+        make_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner read a state file, if it is there.
+
+    Raises
+    ------
+    StateError : it is a symbolic link.
+    """
+    _refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & OTHERS:
+            try:
+                path.chmod(0o600)
+            except OSError as error:  # it is somebody else's, who lets us write: Kubernetes does that with `fsGroup`
+                orthanc.LogWarning(f"{path} can be read by others, and its mode can't be changed: {error.strerror}")
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StateError(f"{path} is a symbolic link, which is not allowed in place of a state file")
+
+
+def must_be_same(descriptor: int, path: Path) -> None:
+    """Raise StateGoneError unless the file at a path is the one that we have open."""
+    try:
+        same = os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            raise
+        same = False
+    if not same:
+        raise StateGoneError(f"{path} was deleted or replaced while it was in use; restart Orthanc")
+
+
+class StateLock:
+    """The right of one process to a state file: a lock on `<path>.lock`, which the kernel ends with the process.
+
+    Children don't inherit it.
+
+    Parameters
+    ----------
+    path : of the state file, or of a folder of them.
+    key : what a person sets to choose another folder.
+    file : that is locked, where it has another name.
+
+    Raises
+    ------
+    StateBusyError : somebody has it already.
+    StateError : the file can't be made or opened.
+    """
+
+    def __init__(self, path: Path, key: str = "StatePath", file: Path | None = None) -> None:
+        self.path, self._descriptor = file or path.with_name(f"{path.name}.lock"), -1
+        make_folder(self.path.parent, key)
+        self._descriptor = open_private(self.path, key=key)
+        try:
+            self._take(path, key)
+        except BaseException:
+            self.close()
+            raise
+        LOCKS_HELD.add(self)
+
+    def _take(self, path: Path, key: str) -> None:
+        try:
+            lock_file(self._descriptor)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                orthanc.LogWarning(
+                    f"{path} is on a file system without locks: make sure that one Orthanc alone uses it"
+                )
+            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise StateBusyError(
+                    f"another process uses {path}; this one waits until that one ends. "
+                    f"If both are to run, set {key} of each to a folder of its own"
+                ) from None
+            else:
+                raise
+
+    def check(self) -> None:
+        """Raise StateGoneError if somebody has deleted or replaced the file: then the lock keeps nobody out."""
+        must_be_same(self._descriptor, self.path)
+
+    def close(self) -> None:
+        """Let somebody else have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process alone, or raise OSError at once if somebody has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKS_HELD: weakref.WeakSet[StateLock] = weakref.WeakSet()
+
+
+def _drop_locks_in_child() -> None:
+    for lock in list(LOCKS_HELD):
+        lock.close()
+
+
+# What is started as another program loses our files by itself (O_CLOEXEC); a mere fork keeps them, and the lock with them.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_locks_in_child)
+
+
+# ---- src/common/ledger.py: Work that must not be lost: one SQLite file a script, written before anything is done.
+
+
+SEND = "send"  # the task of a row, where its script has no other
+WORK_TABLES = f"""
+CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS work(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, subject TEXT NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_attempt REAL NOT NULL, error TEXT NOT NULL, job TEXT, data TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
+    task TEXT NOT NULL DEFAULT '{SEND}');
+CREATE INDEX IF NOT EXISTS work_by_state ON work(state, task, queue, id);
+CREATE INDEX IF NOT EXISTS work_by_subject ON work(subject, task, queue, state, id);
+CREATE INDEX IF NOT EXISTS work_by_job ON work(job) WHERE job IS NOT NULL;
+CREATE INDEX IF NOT EXISTS work_finished ON work(updated) WHERE state IN ('done','gone');
+CREATE INDEX IF NOT EXISTS work_unfinished ON work(created) WHERE state IN ('waiting','sending');
+CREATE TABLE IF NOT EXISTS work_counts(
+    task TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY(task, queue, state)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS work_added AFTER INSERT ON work BEGIN
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+CREATE TRIGGER IF NOT EXISTS work_removed AFTER DELETE ON work BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+END;
+CREATE TRIGGER IF NOT EXISTS work_moved AFTER UPDATE OF task, queue, state ON work
+WHEN new.task<>old.task OR new.queue<>old.queue OR new.state<>old.state BEGIN
+    UPDATE work_counts SET n=n-1 WHERE task=old.task AND queue=old.queue AND state=old.state;
+    INSERT INTO work_counts VALUES(new.task, new.queue, new.state, 1) ON CONFLICT DO UPDATE SET n=n+1;
+END;
+INSERT INTO work_counts SELECT task, queue, state, COUNT(*) FROM work
+WHERE NOT EXISTS (SELECT 1 FROM work_counts) GROUP BY task, queue, state;
+"""
+VERSION = 2  # of the tables above; in the first one a row's task was a name of its queue that nobody else had
+# Before a script's own statements give the rows of a file of the first version their tasks. The tables above, made after
+# these, count the rows again.
+ADD_TASKS = f"""
+ALTER TABLE work ADD COLUMN task TEXT NOT NULL DEFAULT '{SEND}';
+DROP INDEX IF EXISTS work_by_state;
+DROP INDEX IF EXISTS work_by_subject;
+DROP TRIGGER IF EXISTS work_added;
+DROP TRIGGER IF EXISTS work_removed;
+DROP TRIGGER IF EXISTS work_moved;
+DROP TABLE IF EXISTS work_counts;
+"""
+# Finished and unfinished states: `waiting` for its next attempt, `sending`; `done`, `gone` (what it was about was deleted),
+# `dead` (given up, until a person retries or drops it).
+STATES = ("waiting", "sending", "done", "gone", "dead")
+BUSY_SECONDS = 0.25  # that a statement waits for another program's lock; a route waits no longer
+FORGOTTEN_AT_ONCE = 500  # finished rows that one transaction deletes
+# Of the write-ahead file. A full disk needs this much room for each script until all go on.
+WAL_PAGES, WAL_BYTES = 256, 1 << 20
+FORGET_FINISHED = """
+DELETE FROM work WHERE id IN (
+    SELECT id FROM work INDEXED BY work_finished WHERE state IN ('done','gone') AND updated<? ORDER BY updated LIMIT ?)
+"""
+
+
+class Ledger:
+    """One SQLite file of rows of work, for any number of threads.
+
+    A committed row survives the death of the process; with `durability` "full" that of the power too. `is_new` means that
+    the file was made now, `quarantined_to` where a corrupt one was moved to. As long as it is open, no other process can
+    open it.
+
+    Parameters
+    ----------
+    tables : SQL that makes more tables than those of rows of work, where they are not there.
+    first_tasks : SQL that gives the rows of a file of the first version their tasks. Until then all have the task `send`.
+    key : what a person sets to choose another folder, for errors.
+
+    Raises
+    ------
+    StateBusyError : another process has it open.
+    OSError, sqlite3.Error : it can't be made or opened (the folder, its rights, a full disk, a version newer than ours). It may
+        be another time: see `Worker`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: str = "",
+        *,
+        durability: str = "normal",
+        version: int = VERSION,
+        key: str = "StatePath",
+        first_tasks: str = "",
+    ) -> None:
+        self.path, self._lock = path, threading.RLock()
+        self.quarantined_to: Path | None = None
+        self.is_new = False
+        self._file, self._seen_changes, self._tidied_changes = -1, -1, -1
+        self._first_tasks = first_tasks
+        self._held = StateLock(path, key)
+        try:
+            try:
+                self._open(tables, durability, version, key)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, not allowed: nothing is wrong with the content
+                self._move_aside()
+                self._open(tables, durability, version, key)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self, tables: str, durability: str, version: int, key: str) -> None:
+        for suffix in ("-wal", "-shm"):
+            make_private(Path(f"{self.path}{suffix}"))
+        # Stays open: it shows whether the file is still the one at its path. SQLite gives its -wal and -shm the same mode.
+        self._file = open_private(self.path, key=key)
+        self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=BUSY_SECONDS)
+        try:
+            self._db.row_factory = sqlite3.Row
+            # To its end: on Python 3.14 a cursor can outlive its line in an HTTP thread of Orthanc (a stack of 100 KB), and as
+            # long as this one is under way, nothing can be committed.
+            self._db.execute("PRAGMA journal_mode=WAL").fetchall()
+            self._db.execute(f"PRAGMA synchronous={durability}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}").fetchall()
+            self._db.execute(f"PRAGMA journal_size_limit={WAL_BYTES}").fetchall()
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            self.is_new = found == 0
+            if found > version:
+                raise sqlite3.OperationalError(
+                    f"{self.path} is of version {found}, made by a newer script than this one"
+                )
+            if complaint := [row[0] for row in self._db.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(complaint[0])
+            sql = f"{self._migration()} {WORK_TABLES} {tables} PRAGMA user_version={version};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
+        except BaseException:
+            self._close_files()
+            raise
+
+    def _migration(self) -> str:
+        """Return what brings a file of the first version up to date; "" for a new one, and for one that is."""
+        columns = {row["name"] for row in self._db.execute("PRAGMA table_info(work)")}
+        return f"{ADD_TASKS} {self._first_tasks}" if columns and "task" not in columns else ""
+
+    def _close_files(self) -> None:
+        self._db.close()
+        # After SQLite has closed its own: closing this one ends every lock that the process has on the file.
+        os.close(self._file)
+        self._file = -1
+
+    def _move_aside(self) -> None:
+        self.quarantined_to = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
+        self.path.replace(self.quarantined_to)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                self._close_files()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", -1) >= 0:
+            self._close_files()
+
+    def check(self) -> None:
+        """Raise StateGoneError if the file, or its lock, was deleted or replaced: nothing can be written down then."""
+        with self._lock:
+            must_be_same(self._file, self.path)
+        self._held.check()
+
+    def tidy(self) -> None:
+        """Empty the write-ahead file, if nothing was written since the last call: on a full disk that room helps others."""
+        changes = self._db.total_changes
+        if changes == self._seen_changes != self._tidied_changes:
+            self.checkpoint()
+            self._tidied_changes = changes
+        self._seen_changes = changes
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead file into the ledger and empty it."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all that is written inside, or nothing of it. May be nested."""
+        with self._lock:
+            self._must_be_open()
+            if self._db.in_transaction:
+                yield self._db
+                return
+            must_be_same(self._file, self.path)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.rollback()  # a COMMIT that failed leaves its transaction open
+                raise
+
+    def _must_be_open(self) -> None:
+        # A request came just before Orthanc's end: no bug, and sqlite3.ProgrammingError would look like one.
+        if self._file < 0:
+            raise sqlite3.OperationalError(f"{self.path} is closed")
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self._lock:
+            self._must_be_open()
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+
+    def run(self, sql: str, *parameters: Any) -> int:
+        """Execute one statement, committed on return; gives the number of rows changed."""
+        with self.transaction() as db:
+            return db.execute(sql, parameters).rowcount
+
+    def get_value(self, name: str, default: int = 0) -> int:
+        """Return a number of the table `state`, or the default."""
+        return next((int(row["value"]) for row in self.rows("SELECT value FROM state WHERE name=?", name)), default)
+
+    def set_value(self, name: str, value: int) -> None:
+        """Keep a number in the table `state`."""
+        self.run("INSERT INTO state VALUES(?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", name, value)
+
+    def add(self, queue: str, resource: str, data: Mapping[str, Any], priority: int = 0, task: str = SEND) -> int:
+        """Add a row about a resource, `waiting` and due now, before those of a lower priority; return its id."""
+        with self.transaction() as db:
+            now = time.time()
+            values = (queue, resource, json.dumps(data), now, now, priority, task)
+            sql = "INSERT INTO work VALUES(NULL,?,?,'waiting',0,0,'',NULL,?,?,?,?,?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def due(self, queue: str, limit: int, longest: float, task: str = SEND) -> list[dict[str, Any]]:
+        """Return the next rows of a task and queue, of each resource only the oldest unfinished one, so that order holds.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self.rows(
+            "SELECT * FROM work w WHERE task=? AND queue=? AND state='waiting' AND (next_attempt<=? OR next_attempt>?) "
+            "AND NOT EXISTS (SELECT 1 FROM work o WHERE o.subject=w.subject AND o.task=w.task AND o.queue=w.queue "
+            "AND o.state IN ('waiting','sending') AND o.id<w.id) ORDER BY priority DESC, id LIMIT ?",
+            *(task, queue, time.time(), time.time() + longest, limit),
+        )
+
+    def start(self, row: int) -> None:
+        """Say that this attempt begins: before it does."""
+        self.run("UPDATE work SET state='sending',attempts=attempts+1,job=NULL,updated=? WHERE id=?", time.time(), row)
+
+    def end(self, row: int, state: str) -> None:
+        self.run("UPDATE work SET state=?,error='',updated=? WHERE id=?", state, time.time(), row)
+
+    def fail(self, row: int, error: str, retry: RetryPolicy, *, give_up: bool = False) -> str:
+        """Let a row wait for its next attempt, or be `dead` if that took too long, or is of no use; return its state."""
+        with self.transaction():
+            found = self.rows("SELECT attempts, created FROM work WHERE id=?", row)[0]
+            now = time.time()
+            state = "dead" if give_up or now - found["created"] > retry.give_up_hours * 3600 else "waiting"
+            sql = "UPDATE work SET state=?,error=?,next_attempt=?,updated=? WHERE id=?"
+            self.run(sql, state, error, now + retry.delay(found["attempts"]), now, row)
+            return state
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of rows in each state, kept as they change: what is finished costs nothing."""
+        found = {row["state"]: row["n"] for row in self.rows("SELECT state, SUM(n) n FROM work_counts GROUP BY state")}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def queues(self, state: str, task: str = SEND) -> dict[str, int]:
+        """Return the queues that have rows of a task in a state, with their number."""
+        sql = "SELECT queue, n FROM work_counts WHERE task=? AND state=? AND n>0 ORDER BY queue"
+        rows = self.rows(sql, task, state)
+        return {row["queue"]: row["n"] for row in rows}
+
+    def forget_finished(self, days: float) -> bool:
+        """Delete the oldest rows that ended so many days ago, few at a time; return whether there may be more."""
+        return self.run(FORGET_FINISHED, time.time() - days * 86400, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE
+
+
+# ---- src/common/pages.py: Pages of lists: oldest first, each with the place where the next one begins.
+
+
+ITEMS_PER_PAGE = 100  # unless a request names its limit
+
+Row = Mapping[str, Any]
+
+
+def page_answer(
+    parameters: Mapping[str, Any],
+    total: int,
+    read: Callable[[int, int], Sequence[Row]],
+    shown: Callable[[Row], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the page of a list that a request asks for by `since` and `limit` (`PAGE_PARAMETERS`).
+
+    Parameters
+    ----------
+    total : the number of rows of the whole list.
+    read : returns at most so many rows (its second argument) after the one with this number (its first), oldest first.
+    shown : returns a row as the answer has it, its number as `ID`.
+    """
+    since, limit = parameters.get("since", 0), parameters.get("limit", ITEMS_PER_PAGE)
+    rows = read(since, limit + 1)
+    items = [shown(row) for row in rows[:limit]]
+    return {"Total": total, "Items": items, "Next": items[-1]["ID"] if len(rows) > limit else None}
+
+
+# ---- src/common/route_list.py: What a script's routes are, for people: in the answer of `GET /<script>`, and in the tables of docs/.
+
+
+# The groups of the patterns of our routes, as a person writes them.
+SHOWN_GROUPS = {
+    "([0-9]+)": "{id}",
+    "([^/]+)": "{id}",
+    "([0-9a-f-]+)": "{id}",
+    "(.+)": "{name}",
+    "(.*)": "{…}",
+}
+
+
+def shown_path(pattern: str) -> str:
+    """Return the pattern of a route as a path: `/auto-retries/jobs/{id}`."""
+    for group, shown in SHOWN_GROUPS.items():
+        pattern = pattern.replace(group, shown)
+    return pattern
+
+
+def listed(routes: Mapping[str, Mapping[str, Callable[..., Any]]]) -> list[dict[str, Any]]:
+    """Return each route: method, path, the names of its parameters, and the first line of its handler's docstring."""
+    return [
+        {
+            "Method": method,
+            "Path": shown_path(pattern),
+            "Parameters": [*getattr(handler, "parameters", {})],
+            "Does": (handler.__doc__ or "").strip().partition("\n")[0],
+        }
+        for pattern, handlers in routes.items()
+        for method, handler in handlers.items()
+    ]
+
+
+# ---- src/common/worker.py: The one thread of a script: it opens the script's state, however long that takes, then works until Orthanc ends.
+
+
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0  # seconds until the state is tried again
+AFTER_FAULT, AFTER_BUG = 2.0, 5.0  # seconds until the next turn, after a fault outside and one of ours
+LOOK_AT_STATE = 5.0  # seconds between two looks at whether the state is still there
+STARTS_WITHIN = 5.0  # seconds that a request waits for the script
+STOPS_WITHIN = 2.0  # seconds that the end of Orthanc waits for the thread
+
+
+def on_one_line(error: object) -> str:
+    """Return the text of an error as a line of the log."""
+    return " ".join(str(error).split())
+
+
+def repr_of(error: BaseException) -> str:
+    """Return `repr(error)` as UTF-8 has it: what a user's own code raises may fail at that too, and must hold up nothing."""
+    try:
+        return repr(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - whatever a class does there
+        return f"{type(error).__name__} (which can't be shown)"
+
+
+class Trouble:
+    """What keeps a script from its work: one line of the log when it begins, and one when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._why = name, ""
+        self.text = ""
+        """The line of the log as long as it lasts, else ""."""
+        self.last: tuple[str, float] | None = None
+        """The first line of what went wrong last, and when (seconds since 1970), also when it is over."""
+
+    def begins(self, text: str, why: str, log: Callable[[str], None] | None = None) -> None:
+        """Say so, unless it is what was said last. `why` is the part that is repeated when it is over."""
+        if text != self.text:
+            (log or orthanc.LogError)(text)
+            self.last = text.partition("\n")[0], time.time()
+        self.text, self._why = text, why
+
+    def note(self, text: str) -> None:
+        """Remember a failure that was logged and does not keep the script from its work."""
+        self.last = text, time.time()
+
+    def is_over(self) -> None:
+        """Say so, if there was any."""
+        if self.text:
+            orthanc.LogWarning(f"{self._name} goes on, this is over: {self._why}")
+        self.text = self._why = ""
+
+
+class Worker:
+    """Opens a script's state until it can, then takes turn after turn, until `stop`.
+
+    Parameters
+    ----------
+    name : of the script: of the thread, and in the log.
+    open_state : opens the ledger and returns it. Called again, after 1 to 10 s, as long as it raises OSError or sqlite3.Error,
+        with nothing left open; a ValueError (the configuration is wrong) turns the script off.
+    turn : does what there is to do, and returns the seconds until the next turn, unless `wake` is set before. Whatever it
+        raises is said once, and it is called again after 2 s. What it has not committed, it must find again then.
+    finish : does what is to be done after the last turn, before the state is closed.
+
+    Examples
+    --------
+    >>> worker = Worker("auto_retries", self._open, self._turn)  # doctest: +SKIP
+    >>> worker.start()  # at ORTHANC_STARTED
+    >>> register_route("/auto-retries/status", {"GET": self.get_status}, worker.why_not)
+    >>> worker.stop()  # at ORTHANC_STOPPED
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_state: Callable[[], Ledger],
+        turn: Callable[[], float],
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._open_state, self._turn, self._finish = name, open_state, turn, finish
+        self.wake, self.stopping = threading.Event(), threading.Event()
+        self.trouble = Trouble(name)
+        self.unavailable: str | None = f"{name} has not started yet"
+        """Why nothing can be asked of the script, or None: not started, idle until something is over, off, stopped."""
+        self.is_off = False
+        """Whether it stays idle until the configuration is corrected and Orthanc restarted: events are of no use to it."""
+        self.is_waiting = False
+        """Whether it can't open its state because another process has it."""
+        self._ledger: Ledger | None = None
+        self._is_decided, self._decision = False, threading.Condition()  # whether the state was opened, or can't be now
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; return at once."""
+        self._thread.start()
+
+    def end(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End after the turn that is under way; return whether it has ended within this time. The state stays open."""
+        self.stopping.set()
+        self.wake.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def stop(self, seconds: float = STOPS_WITHIN) -> bool:
+        """End, and close the state; return whether the thread has ended within this time."""
+        if not self.end(seconds):
+            return False
+        self.unavailable = f"{self.name} has stopped"
+        if self._ledger:
+            self._ledger.close()  # the process that waits for it may go on while this one still ends
+        return True
+
+    def why_not(self) -> str | None:
+        """Return why the routes can't answer, or None; Orthanc answers requests a moment before it says that it has started."""
+        self.wait_for_first_try(STARTS_WITHIN)
+        return self.unavailable
+
+    def wait_for_first_try(self, seconds: float) -> None:
+        """Wait until it was tried once to open the state, at most so long."""
+        with self._decision:
+            self._decision.wait_for(lambda: self._is_decided, seconds)
+
+    def turn_off(self, reason: str) -> None:
+        """Stay idle for this reason until the configuration is corrected."""
+        self.unavailable, self.is_off = reason, True
+        self.trouble.note(reason)
+        orthanc.LogError(reason)
+        self.stopping.set()
+        self._decide()
+
+    def _decide(self) -> None:
+        with self._decision:
+            self._is_decided = True
+            self._decision.notify_all()
+
+    # The thread
+
+    def _work(self) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while not self.stopping.is_set() and not self._opens():
+            self.stopping.wait(pauses.next())
+        while not self.stopping.is_set():
+            self.wake.clear()
+            wait = self._take_turn()
+            self.wake.wait(min(wait, LOOK_AT_STATE))
+        if self._ledger:
+            self._finish()
+
+    def _opens(self) -> bool:
+        """Try to open the state; return whether it is open."""
+        log, waits = orthanc.LogError, False
+        try:
+            self._ledger = self._open_state()
+            self.trouble.is_over()
+            self.unavailable, self.is_waiting = None, False
+            self._decide()
+            return True
+        except ValueError as error:
+            self.turn_off(f"{self.name} stays idle: {on_one_line(error)}")
+            return False
+        except (OSError, sqlite3.Error) as error:
+            why = on_one_line(error)
+            waits = isinstance(error, StateBusyError)
+            log = orthanc.LogWarning if waits else log
+        except Exception:  # noqa: BLE001 - whatever it is, it may be over the next time
+            why = f"an error, please report it:\n{traceback.format_exc()}"
+        self.unavailable, self.is_waiting = f"{self.name} is idle until this is over: {why}", waits
+        self._decide()
+        self.trouble.begins(self.unavailable, why, log)
+        return False
+
+    def _take_turn(self) -> float:
+        try:
+            if self.trouble.text:  # before anything is written: it needs room itself, and gives more than that
+                self._make_room()
+            self._look_at_state()
+            wait = self._turn()
+            if not self.stopping.is_set():
+                self.trouble.is_over()
+            return wait
+        except StateGoneError as error:
+            why = on_one_line(error)
+            self.unavailable = f"{self.name} is idle: {why}"
+            text, wait = self.unavailable, AFTER_FAULT
+        except (LoopbackError, sqlite3.Error, OSError) as error:
+            why, wait = on_one_line(error), AFTER_FAULT
+            text = f"{self.name} goes on when this is over: {why}"
+        except Exception:  # noqa: BLE001 - one odd study never ends the thread that serves all
+            why, wait = "an error", AFTER_BUG
+            text = f"{self.name} met an error, please report it:\n{traceback.format_exc()}"
+        if not self.stopping.is_set():  # a call of Orthanc's after it has stopped would crash it
+            self.trouble.begins(text, why)
+        return wait
+
+    def _look_at_state(self) -> None:
+        """Raise StateGoneError if the state was taken away; if it came back, it is the very same."""
+        assert self._ledger
+        now = time.monotonic()
+        if now >= self._next_look or self.unavailable:
+            self._ledger.check()
+            self.unavailable = None
+            self._ledger.tidy()
+            self._next_look = now + LOOK_AT_STATE
+
+    def _make_room(self) -> None:
+        """Empty the write-ahead file: a full disk may have no other room for what is to be written."""
+        assert self._ledger
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._ledger.checkpoint()
+
+
+# ---- src/common/status.py: The status of a script, the same fields for all, and the routes that speak for all scripts: `/scripts`, `/scripts/health`.
+
+
+RUNNING, IDLE, MISCONFIGURED, WAITING = "running", "idle", "misconfigured", "waiting"
+LOADED_AT = time.time()
+# What the runtime of a combined file (combine.py) puts into a script's `orthanc`: it answers `/scripts` for all of them.
+HAND_OVER = "add_script_entries"
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a script works.
+
+    Attributes
+    ----------
+    state : "running"; "misconfigured", until the configuration is corrected; "waiting", for another process that has its state;
+        "idle": it has not started, has stopped, can't open its state, or there is nothing that it should do.
+    reason : one line: why it does not run, or what goes wrong just now.
+    last_error : text and time (seconds since 1970) of what went wrong last, also when it is over.
+    is_unused : idle because nothing is configured for it, which is no fault.
+    """
+
+    state: str
+    reason: str | None = None
+    last_error: tuple[str, float] | None = None
+    is_unused: bool = False
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether nobody has to look at it."""
+        return self.is_unused or (self.state == RUNNING and self.reason is None)
+
+
+def misconfigured(refusal: str) -> Condition:
+    """Return the condition of a script that stays idle until its configuration is corrected."""
+    return Condition(MISCONFIGURED, refusal, (refusal, LOADED_AT))
+
+
+def unused(why: str) -> Condition:
+    """Return the condition of a script for which nothing is configured."""
+    return Condition(IDLE, why, is_unused=True)
+
+
+def condition_of(worker: Worker, refusal: str | None = None) -> Condition:
+    """Return the condition of a script that works in a `Worker`; waits for nothing.
+
+    With a `refusal` (the configuration is wrong) it is never started.
+    """
+    if refusal:
+        return misconfigured(refusal)
+    last = worker.trouble.last
+    if reason := worker.unavailable:
+        state = MISCONFIGURED if worker.is_off else WAITING if worker.is_waiting else IDLE
+        return Condition(state, _first_line(reason), last)
+    return Condition(RUNNING, _first_line(worker.trouble.text) or None, last)
+
+
+def _first_line(text: str) -> str:
+    """Return a line of the log without the traceback that may follow it."""
+    return text.partition("\n")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class ListedScript:
+    """A script as `/scripts` lists it: its name, its condition, and where its routes and its status are."""
+
+    name: str
+    look: Callable[[], Condition]
+    routes: str | None
+    status: str
+
+    def entry(self) -> dict[str, Any]:
+        """Return what `/scripts` says of it."""
+        found = self.look()
+        return {
+            "Name": self.name,
+            "State": found.state,
+            "Reason": found.reason,
+            "Version": __version__,
+            "Healthy": found.is_healthy,
+            "Routes": self.routes,
+            "Status": self.status,
+        }
+
+
+LISTED_SCRIPTS: list[ListedScript] = []  # one, or as many as a script of a user's own has
+
+
+def register_status(
+    name: str,
+    look: Callable[[], Condition],
+    report: Callable[[Request], Mapping[str, Any]],
+    wait: Callable[[], object] = lambda: None,
+    *,
+    base: str = "",
+    routes: str | None = "",
+    also: str = "",
+) -> None:
+    """Register `/NAME/status`, `/NAME` (the script's routes) and, alone, `/scripts` and `/scripts/health`.
+
+    Parameters
+    ----------
+    name : of the script, with `_`.
+    look : returns its condition, and waits for nothing: probes ask for it every few seconds.
+    report : returns `Totals` (numbers by state) and the script's own fields; called only while it runs. Its docstring is that
+        of the route.
+    wait : is called before the status is looked at: a request may come a moment before Orthanc says that it has started.
+    base : what its routes begin with, if not `/NAME` with `-`.
+    routes : the path of the list of routes, where `base` does something else; None: there is none.
+    also : another path of the status, which is known outside.
+
+    Examples
+    --------
+    >>> register_status("auto_retries", lambda: condition_of(worker), routes.status, worker.why_not)  # doctest: +SKIP
+    """
+    base = base or f"/{name.replace('_', '-')}"
+    script = ListedScript(name, look, base if routes == "" else routes, f"{base}/status")
+
+    def status(request: Request) -> dict[str, Any]:
+        wait()
+        return _status_answer(look(), lambda: report(request))
+
+    status.__doc__ = report.__doc__
+    for path in filter(None, (script.status, also)):
+        register_route(path, {"GET": status}, _never)
+    if script.routes:
+        register_route(script.routes, {"GET": list_routes}, _never)
+    if not LISTED_SCRIPTS:
+        _speak_for_all()
+    LISTED_SCRIPTS.append(script)
+
+
+def _status_answer(found: Condition, report: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status of a script that runs. Raises `Refused` (503) with the same fields for one that does not."""
+    if found.state == RUNNING:
+        try:
+            own = report()
+        except (sqlite3.OperationalError, OSError) as error:  # locked, full, read-only, taken away: not for ever
+            reason = f"The script's state can't be used now: {on_one_line(error)}"
+            found = dataclasses.replace(found, state=IDLE, reason=reason)
+        else:
+            return {**_common_fields(found), **own}
+    raise Refused(503, found.reason or found.state, **_common_fields(found))
+
+
+def _common_fields(found: Condition) -> dict[str, Any]:
+    """Return what each status has."""
+    last = found.last_error
+    return {
+        "State": found.state,
+        "Reason": found.reason,
+        "Version": __version__,
+        "LastError": last and {"Text": last[0], "Time": utc(last[1])},
+        "Totals": {},
+    }
+
+
+def _never() -> None:
+    """Return no reason: these routes always answer."""
+
+
+def list_routes(_request: Request) -> list[dict[str, Any]]:
+    """Return the script's routes: method, path, parameters, and what each does."""
+    return listed(ROUTES)
+
+
+def list_scripts(_request: Request) -> list[dict[str, Any]]:
+    """Return all scripts of this Orthanc: state, reason, version, and where the routes and the status of each are."""
+    return entries()
+
+
+def health(_request: Request) -> dict[str, Any]:
+    """Return 200 if all scripts run and nothing is wrong, else 503 with those that don't and why: for a probe."""
+    found = entries()
+    unhealthy = [each for each in found if not each["Healthy"]]
+    fields = {"Healthy": not unhealthy, "Scripts": len(found), "Unhealthy": unhealthy}
+    if unhealthy:
+        raise Refused(503, "; ".join(f"{each['Name']}: {each['Reason']}" for each in unhealthy), **fields)
+    return fields
+
+
+def entries() -> list[dict[str, Any]]:
+    """Return what `/scripts` says of this script."""
+    return [script.entry() for script in LISTED_SCRIPTS]
+
+
+def _speak_for_all() -> None:
+    """Register `/scripts` and `/scripts/health`; in a combined file its runtime has them, and asks each script."""
+    if hand_over := getattr(orthanc, HAND_OVER, None):
+        hand_over(entries)
+        return
+    register_route("/scripts", {"GET": list_scripts}, _never)
+    register_route("/scripts/health", {"GET": health}, _never)
+
+
+# ---- src/common/work.py: Verbs on the ledger's rows of work: find, count, change, retry, take back, remove.
+
+
+OLDEST_UNFINISHED = """
+SELECT created FROM work INDEXED BY work_unfinished WHERE state IN ('waiting','sending') AND task<>? ORDER BY created LIMIT 1
+"""
+NEXT_ATTEMPT_INDEX = "CREATE INDEX IF NOT EXISTS work_by_next ON work(state, queue, next_attempt);"  # for `next_of`
+
+
+def data_index(key: str) -> str:
+    """Return the SQL of an index that finds rows by a key of their data (`unfinished_with`)."""
+    return f"CREATE INDEX IF NOT EXISTS work_by_{key.lower()} ON work(json_extract(data, '$.{key}'), state);"
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+    """Which rows: those for which all the given conditions hold. The column of a row's resource is called `subject`.
+
+    Attributes
+    ----------
+    ids, resources : it is one of these.
+    task, queue, resource, job : it is this one.
+    resource_glob : its resource fits this pattern of SQLite's GLOB.
+    not_task : it is another task.
+    states : it is in one of these states.
+    data : its data has these values, by key.
+    about : this is its resource, or what its data calls `Of`: the resource of which its own is a part.
+    tried : it was attempted before, or it was not.
+    job_or_resource : its last attempt is this job, or it is about it.
+    """
+
+    ids: Collection[int] | None = None
+    task: str | None = None
+    not_task: str | None = None
+    queue: str | None = None
+    resource: str | None = None
+    resource_glob: str | None = None
+    resources: Collection[str] | None = None
+    states: Collection[str] | None = None
+    job: str | None = None
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: str | None = None
+    tried: bool | None = None
+    job_or_resource: str | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the condition as SQL, and its values."""
+        parts, values = ["1"], list[Any]()
+        named = {"task": self.task, "queue": self.queue, "subject": self.resource, "job": self.job}
+        for column, wanted in named.items():
+            if wanted is not None:
+                parts.append(f"{column}=?")
+                values.append(wanted)
+        by_state = "state"
+        for column, several in (("id", self.ids), ("subject", self.resources)):
+            if several is not None and len(several) == 1:
+                parts.append(f"{column}=?")
+                values += several
+            elif several is not None:
+                parts.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps([*several]))
+                by_state = "+state"  # SQLite would look at all rows in these states, as it can't know how few are named
+        if self.states is not None:
+            parts.append(f"{by_state} IN ({','.join('?' * len(self.states))})")
+            values += self.states
+        for key, value in self.data.items():
+            parts.append("json_extract(data, '$.' || ?)=?")
+            values += [key, value]
+        if self.tried is not None:
+            parts.append("attempts>0" if self.tried else "attempts=0")
+        for condition, text in (
+            ("subject GLOB ?", self.resource_glob),
+            ("task<>?", self.not_task),
+            ("(subject=? OR json_extract(data, '$.Of')=?)", self.about),
+            ("(job=? OR subject=?)", self.job_or_resource),
+        ):
+            if text is not None:
+                parts.append(condition)
+                values += [text] * condition.count("?")
+        return " AND ".join(parts), values
+
+
+class Columns(TypedDict, total=False):
+    """What may be changed of a row."""
+
+    task: str
+    queue: str
+    subject: str
+    attempts: int
+    next_attempt: float
+    job: str
+    data: Mapping[str, Any]
+    created: float
+
+
+def next_attempt_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a row that waits is due; None: it does not wait, or it is due as soon as its destination takes something."""
+    return utc(row["next_attempt"]) if row["state"] == "waiting" and row["next_attempt"] else None
+
+
+class WorkView:
+    """The rows of one ledger, to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def get(self, row: int) -> dict[str, Any] | None:
+        """Return a row by its id, or None."""
+        return next(iter(self._ledger.rows("SELECT * FROM work WHERE id=?", row)), None)
+
+    def find(self, which: Which) -> list[dict[str, Any]]:
+        """Return rows, the oldest first."""
+        condition, values = which.condition()
+        return self._ledger.rows(f"SELECT * FROM work WHERE {condition} ORDER BY id", *values)
+
+    def has(self, which: Which) -> bool:
+        """Return whether there is such a row."""
+        condition, values = which.condition()
+        return bool(self._ledger.rows(f"SELECT 1 FROM work WHERE {condition} LIMIT 1", *values))
+
+    def count(self, which: Which) -> int:
+        """Return the number of rows."""
+        condition, values = which.condition()
+        return int(self._ledger.rows(f"SELECT COUNT(*) n FROM work WHERE {condition}", *values)[0]["n"])
+
+    def page(self, which: Which, since: int, limit: int) -> list[dict[str, Any]]:
+        """Return at most `limit` rows after the row `since`, the oldest first."""
+        condition, values = which.condition()
+        sql = f"SELECT * FROM work WHERE {condition} AND id>? ORDER BY id LIMIT ?"
+        return self._ledger.rows(sql, *values, since, limit)
+
+    def totals_by_queue(self, task: str = SEND) -> dict[str, dict[str, int]]:
+        """Return the number of rows of a task in each state, by queue."""
+        found: dict[str, dict[str, int]] = {}
+        for row in self._ledger.rows("SELECT queue, state, n FROM work_counts WHERE task=?", task):
+            found.setdefault(row["queue"], dict.fromkeys(STATES, 0))[row["state"]] = row["n"]
+        return found
+
+    def oldest_unfinished(self, not_task: str) -> float | None:
+        """Return when the oldest unfinished row of another task was added, as Unix time; None if there is none."""
+        return next((row["created"] for row in self._ledger.rows(OLDEST_UNFINISHED, not_task)), None)
+
+    def unfinished_with(self, key: str, value: str) -> dict[str, Any] | None:
+        """Return a row that waits or is sent whose data has this value at a key, found by its `data_index`; or None."""
+        condition = f"json_extract(data, '$.{key}')=? AND state IN ('waiting','sending')"
+        return next(iter(self._ledger.rows(f"SELECT * FROM work WHERE {condition} LIMIT 1", value)), None)
+
+    def unfinished_listing(self, key: str, task: str = SEND) -> dict[str, int]:
+        """Return, by queue, the number of rows of a task that wait or are sent and whose data has a list at a key."""
+        condition = f"json_type(data, '$.{key}')='array' AND state IN ('waiting','sending') AND task=?"
+        sql = f"SELECT queue, COUNT(*) n FROM work WHERE {condition} GROUP BY queue"
+        return {row["queue"]: row["n"] for row in self._ledger.rows(sql, task)}
+
+    def next_of(self, queue: str, limit: int, longest: float) -> list[dict[str, Any]]:
+        """Return the rows of a queue that are due to be sent, the longest due first, in whatever order they were added.
+
+        A next attempt further away than the `longest` delay comes from a clock that has jumped back: it is due.
+        """
+        return self._ledger.rows(
+            "SELECT * FROM work WHERE state='waiting' AND task=? AND queue=? AND (next_attempt<=? OR next_attempt>?) "
+            "ORDER BY next_attempt, id LIMIT ?",
+            *(SEND, queue, time.time(), time.time() + longest, limit),
+        )
+
+
+class Work(WorkView):
+    """The rows of one ledger. Each call is a transaction, or part of the one that is under way."""
+
+    def claim(self, row: int, job: str | None = None) -> bool:
+        """Begin an attempt, before it is made; return False if the row does not wait any more: a person has removed it."""
+        sql = "UPDATE work SET state='sending', attempts=attempts+1, job=?, updated=? WHERE id=? AND state='waiting'"
+        return bool(self._ledger.run(sql, job, time.time(), row))
+
+    def give_up(self, row: int, error: str) -> None:
+        """Make a row `dead`, for this reason."""
+        self._ledger.run("UPDATE work SET state='dead', error=?, updated=? WHERE id=?", error, time.time(), row)
+
+    def change(self, row: int, **columns: Unpack[Columns]) -> None:
+        """Set columns of a row."""
+        names = ", ".join(f"{name}=?" for name in columns)
+        values = [json.dumps(value) if name == "data" else value for name, value in columns.items()]
+        self._ledger.run(f"UPDATE work SET {names} WHERE id=?", *values, row)
+
+    def replace_data(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Set the data of a row, unless somebody has changed them since it was read; return whether it is done."""
+        sql = "UPDATE work SET data=? WHERE id=? AND data=?"
+        return bool(self._ledger.run(sql, json.dumps(data), row["id"], row["data"]))
+
+    def add_attempt(self, row: int) -> None:
+        """Count one attempt more."""
+        self._ledger.run("UPDATE work SET attempts=attempts+1 WHERE id=?", row)
+
+    def touch(self, row: int) -> None:
+        """Say that a row is worked on now."""
+        self._ledger.run("UPDATE work SET updated=? WHERE id=?", time.time(), row)
+
+    def make_due(self, which: Which) -> int:
+        """Let rows that wait be due now; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"UPDATE work SET next_attempt=0 WHERE state='waiting' AND {condition}", *values)
+
+    def wait_again(self, row: int) -> None:
+        """Let a row be due again, whose attempt has come to nothing; it counts as one."""
+        self._ledger.run("UPDATE work SET state='waiting', next_attempt=0 WHERE id=?", row)
+
+    def take_back(self, row: int) -> None:
+        """Let a row be due again, as if the attempt had not been made."""
+        sql = "UPDATE work SET state='waiting', attempts=attempts-1, next_attempt=0, job=NULL WHERE id=?"
+        self._ledger.run(sql, row)
+
+    def retry(self, which: Which) -> int:
+        """Let rows that are dead or wait be due now, with the whole time until they are given up; return their number."""
+        condition, values = which.condition()
+        sql = "UPDATE work SET state='waiting', attempts=0, next_attempt=0, created=? WHERE state IN ('dead','waiting')"
+        return self._ledger.run(f"{sql} AND {condition}", time.time(), *values)
+
+    def reopen_done(self, queue: str, since: float) -> None:
+        """Let rows be due again that count as sent since a Unix time, with the whole time until they are given up."""
+        sql = "UPDATE work SET state='waiting', next_attempt=0, job=NULL, created=?"
+        where = "task=? AND queue=? AND state='done' AND updated>=?"
+        self._ledger.run(f"{sql} WHERE {where}", time.time(), SEND, queue, since)
+
+    def give_whole_time(self, queue: str) -> None:
+        """Let the time until they are given up begin now for rows that wait to be sent there, and were not tried yet."""
+        sql = "UPDATE work SET created=? WHERE state='waiting' AND task=? AND queue=? AND attempts=0"
+        self._ledger.run(sql, time.time(), SEND, queue)
+
+    def explain_waiting(self, queue: str, error: str, after: int) -> int:
+        """Give the reason to the rows that wait to be sent there, those after this id; return the id of the last of all rows."""
+        waits = "state='waiting' AND task=? AND queue=?"
+        last = self._ledger.rows(f"SELECT MAX(id) last FROM work WHERE {waits}", SEND, queue)[0]["last"] or 0
+        if last > after:
+            self._ledger.run(f"UPDATE work SET error=? WHERE {waits} AND id>?", error, SEND, queue, after)
+        return max(after, int(last))
+
+    def remove(self, row: int, states: Collection[str] = STATES) -> bool:
+        """Delete a row, if it is in one of these states; return whether it was."""
+        condition, values = Which(ids=[row], states=states).condition()
+        return bool(self._ledger.run(f"DELETE FROM work WHERE {condition}", *values))
+
+    def remove_all(self, which: Which) -> int:
+        """Delete rows; return their number."""
+        condition, values = which.condition()
+        return self._ledger.run(f"DELETE FROM work WHERE {condition}", *values)
+
+
+# ---- src/common/place.py: The place in Orthanc's log of changes up to which a script has read it.
+
+
+def place_in_log(kept: int, newest: int, reader: str) -> int:
+    """Return the place to read on from: `kept`, but never beyond the `newest` change that there is.
+
+    A place beyond it belongs to another archive, to a log that was emptied, or to an index that was restored from a backup:
+    waiting there would miss all that comes until the log has grown as long again. A line of the log says so.
+    """
+    if kept > newest:
+        orthanc.LogWarning(
+            f"{reader}: Orthanc's log of changes ends at {newest}, and was read up to {kept} before; was the index "
+            f"restored from a backup? It is read on from {newest}"
+        )
+    return min(kept, newest)
+
+
+# ---- src/common/changes.py: What became stable, once each, also when a restart missed it: Orthanc's log of changes, read from a kept place.
+
+
+PAGE = 500  # changes a request
+GRACE = 2.0  # seconds beyond StableAge after which Orthanc's own Stable… event is not waited for any more
+LOADED, LOADED_STEADY = time.time(), time.monotonic()  # when the script was loaded: before Orthanc received anything
+# Between the time that has passed and what the clock says, from which on somebody has set it.
+CLOCK_WAS_SET_SECONDS = 60.0
+# A ledger knows from its first moment on since when what arrives is new: a kill a moment later loses nothing.
+FEED_TABLES = f"""
+CREATE TABLE IF NOT EXISTS arrived(
+    level TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, seen REAL NOT NULL, resource TEXT,
+    PRIMARY KEY(level, instance)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS arrived_by_resource ON arrived(level, resource, seen);
+CREATE TABLE IF NOT EXISTS heard(level TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY(level, resource)) WITHOUT ROWID;
+INSERT OR IGNORE INTO state SELECT 'began', {int(LOADED)} WHERE NOT EXISTS (SELECT 1 FROM state WHERE name='cursor');
+"""
+LEVELS_WITH_INSTANCES = ("Patient", "Study", "Series")
+
+# level, Orthanc identifier of what is stable, and its instances that arrived since it was last handed over, each with
+# the Seq of its last NewInstance.
+Settled = Callable[[str, str, dict[str, int]], None]
+# Of an instance: the Orthanc identifiers of its parents by level, if they are known without asking Orthanc.
+Parents = Callable[[str], Mapping[str, str] | None]
+
+
+class Feed:
+    """Hands over what became stable at the levels asked for, with the instances that are new since the last time.
+
+    Each NewInstance is kept in the ledger until the Stable… entry of its parent; one whose parent has been quiet for
+    `stable_age` and got none (Orthanc keeps stability in memory: a restart loses it) is handed over all the same.
+    With `reconcile` false the log of changes, which Orthancs on one database share, is not read: only what this process
+    gets through `on_event` counts. `on_change_entry` gets each entry of the log, once, in the transaction that remembers
+    it. `set_back` gets the place in the log when that is set back to it (an index restored from a backup), in the same
+    transaction: numbers (Seq) beyond it are from before, and what comes from now on has lower ones.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        loopback: Loopback,
+        settled: Settled,
+        levels: Sequence[str],
+        stable_age: float,
+        reconcile: bool,
+        parents: Parents = lambda _instance: None,
+        on_change_entry: Callable[[Mapping[str, Any]], None] = lambda _change: None,
+        set_back: Callable[[int], None] = lambda _place: None,
+    ) -> None:
+        self._ledger, self._loopback, self._settled, self._levels = ledger, loopback, settled, tuple(levels)
+        self._quiet_after, self._reconcile, self._parents = stable_age + GRACE, reconcile, parents
+        self._on_change_entry, self._set_back = on_change_entry, set_back
+        self._look_again: dict[tuple[str, str], float] = {}
+
+    def begin(self) -> None:
+        """Take the place in the log; of a ledger without one, where this process began: what was there before is not new."""
+        if self._reconcile:
+            newest = self._loopback.get("/changes?last")["Last"]
+            kept = self._ledger.get_value("cursor", -1)
+            place = place_in_log(kept, newest, self._ledger.path.stem) if kept >= 0 else self._last_before_us(newest)
+            with self._ledger.transaction():
+                if place < kept:
+                    self._ledger.run("UPDATE arrived SET seq=0 WHERE seq>?", place)
+                    self._set_back(place)
+                self._ledger.set_value("cursor", place)
+        else:
+            with self._ledger.transaction():  # a place that grows old: who reads the log later begins then
+                self._ledger.run("DELETE FROM state WHERE name='cursor'")
+                self._ledger.set_value("began", 0)
+        # A clock that was ahead when these were seen must not make them wait for it.
+        self._ledger.run("UPDATE arrived SET seen=? WHERE seen>?", time.time(), time.time())
+
+    def _last_before_us(self, newest: int) -> int:
+        """Return the last change from before the ledger began: Orthanc receives, and may be killed, before we come to ask."""
+        spans = _spans_since(self._ledger.get_value("began") or int(LOADED))
+        while newest > 0:
+            since = max(0, newest - PAGE)
+            changes = self._loopback.get(f"/changes?since={since}&limit={PAGE}")["Changes"]
+            if older := [
+                change["Seq"] for change in changes if not any(first <= change["Date"] <= last for first, last in spans)
+            ]:
+                return int(max(older))
+            newest = since
+        return 0
+
+    def on_event(self, change: str, resource: str) -> None:
+        """Take what OnChange reports, where the log of changes is not read: NewInstance and the Stable… of our levels."""
+        if not self._reconcile and change == "NewInstance":
+            self._arrive([(resource, 0)])
+        elif not self._reconcile and change.removeprefix("Stable") in self._levels:
+            self._ledger.run("INSERT OR IGNORE INTO heard VALUES(?,?)", change.removeprefix("Stable"), resource)
+
+    def poll(self) -> None:
+        """Hand over all that has become stable since the last time, each in one transaction with what remembers it.
+
+        Raises
+        ------
+        LoopbackError, sqlite3.Error : nothing is lost; poll again later.
+        """
+        while self._reconcile and self._read_page():
+            pass
+        for row in self._ledger.rows("SELECT * FROM heard"):
+            instances = instances_of(self._loopback, row["level"], row["resource"])
+            with self._ledger.transaction():
+                self._hand_over(row["level"], row["resource"], instances, None)
+                self._ledger.run("DELETE FROM heard WHERE level=? AND resource=?", row["level"], row["resource"])
+        for level in self._levels:
+            self._hand_over_what_is_overdue(level)
+
+    def _read_page(self) -> bool:
+        since = self._ledger.get_value("cursor")
+        page = self._loopback.get(f"/changes?since={since}&limit={PAGE}")
+        changes: list[Mapping[str, Any]] = page["Changes"]
+        self._arrive([(change["ID"], change["Seq"]) for change in changes if change["ChangeType"] == "NewInstance"])
+        stable = [change for change in changes if change["ChangeType"].removeprefix("Stable") in self._levels]
+        instances = {change["ID"]: self._new_instances_of(change["ResourceType"], change["ID"]) for change in stable}
+        with self._ledger.transaction():
+            for change in changes:
+                self._on_change_entry(change)
+            for change in stable:
+                self._hand_over(change["ResourceType"], change["ID"], instances[change["ID"]], change["Seq"])
+            self._ledger.set_value("cursor", max(since, page["Last"]))
+        return not page["Done"]
+
+    def _arrive(self, instances: list[tuple[str, int]]) -> None:
+        now, rows = time.time(), []
+        for instance, seq in instances:
+            parents = self._parents(instance) or {}
+            rows += [(level, instance, seq, now, parents.get(level)) for level in self._levels]
+        # The same instance again (OverwriteInstances) has arrived once more; a page that is read again changes nothing.
+        sql = (
+            "INSERT INTO arrived VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET seq=excluded.seq, seen=excluded.seen,"
+            " resource=COALESCE(excluded.resource, resource)"
+        )
+        with self._ledger.transaction() as db:
+            db.executemany(sql, rows)
+
+    def _new_instances_of(self, level: str, resource: str) -> list[str]:
+        """Return its instances that arrived; ask Orthanc only if there are some whose parents we don't know."""
+        if self._ledger.rows("SELECT 1 FROM arrived WHERE level=? AND resource IS NULL LIMIT 1", level):
+            return instances_of(self._loopback, level, resource)
+        sql = "SELECT instance FROM arrived WHERE level=? AND resource=?"
+        return [row["instance"] for row in self._ledger.rows(sql, level, resource)]
+
+    def _hand_over(self, level: str, resource: str, instances: Sequence[str], before: int | None) -> None:
+        new: dict[str, int] = {}
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            marks = f"level=? AND instance IN ({','.join('?' * len(some))}) AND seq<?"
+            limit = 2**62 if before is None else before
+            rows = self._ledger.rows(f"SELECT instance, seq FROM arrived WHERE {marks}", level, *some, limit)
+            new |= {row["instance"]: row["seq"] for row in rows}
+            self._ledger.run(f"DELETE FROM arrived WHERE {marks}", level, *some, limit)
+        if new:
+            self._settled(level, resource, new)
+
+    def _hand_over_what_is_overdue(self, level: str) -> None:
+        late = "SELECT DISTINCT resource FROM arrived WHERE level=? AND resource IS NOT NULL AND seen<?"
+        for row in self._ledger.rows(late, level, time.time() - self._quiet_after):
+            self._hand_over_if_quiet(level, row["resource"])
+        orphan = "SELECT instance FROM arrived WHERE level=? AND resource IS NULL AND seen<? LIMIT 1"
+        while rows := self._ledger.rows(orphan, level, time.time() - self._quiet_after):
+            self._find_parent(level, rows[0]["instance"])
+
+    def _hand_over_if_quiet(self, level: str, resource: str) -> None:
+        if time.time() < self._look_again.get((level, resource), 0):
+            return
+        instances = instances_of(self._loopback, level, resource)
+        self._label(level, resource, instances)
+        mine = "FROM arrived WHERE level=? AND resource=?"
+        last = self._ledger.rows(f"SELECT MAX(seen) seen {mine}", level, resource)[0]["seen"]
+        if last + self._quiet_after > time.time():
+            self._look_again[level, resource] = last + self._quiet_after
+            return
+        self._look_again.pop((level, resource), None)
+        with self._ledger.transaction():
+            self._hand_over(level, resource, instances, None)
+            # What is left was deleted, or its parent is another: ask for each.
+            self._ledger.run(f"UPDATE arrived SET resource=NULL {mine.removeprefix('FROM arrived')}", level, resource)
+
+    def _find_parent(self, level: str, instance: str) -> None:
+        try:
+            parent = self._loopback.get(f"/instances/{instance}/{level.lower()}")["ID"]
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._ledger.run("DELETE FROM arrived WHERE instance=?", instance)  # deleted before it was stable
+        else:
+            self._label(level, parent, [instance, *instances_of(self._loopback, level, parent)])
+
+    def _label(self, level: str, resource: str, instances: Sequence[str]) -> None:
+        with self._ledger.transaction() as db:
+            rows = [(resource, level, each) for each in instances]
+            db.executemany("UPDATE arrived SET resource=? WHERE level=? AND instance=?", rows)
+
+
+def _spans_since(began: int) -> list[tuple[str, str]]:
+    """Return from when to when a ledger has been there since it began, as Orthanc dates changes.
+
+    Two spans, if the clock was set since this process began it. What is dated later than now is from before: the clock has
+    fallen back since then.
+    """
+    now, passed = time.time(), time.monotonic() - LOADED_STEADY
+    if began != int(LOADED) and began <= now:
+        spans = [(float(began), now)]
+    elif abs(now - LOADED - passed) > CLOCK_WAS_SET_SECONDS:
+        spans = [(LOADED, LOADED + passed), (now - passed, now)]
+    else:
+        spans = [(min(LOADED, now - passed), now)]
+    return [(_as_dated(first), _as_dated(last + CLOCK_WAS_SET_SECONDS)) for first, last in spans]
+
+
+def _as_dated(seconds: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+
+
+def arrived_since(ledger: Ledger, seq: int) -> list[dict[str, Any]]:
+    """Return what arrived after a number of the log of changes and is not handed over yet: level, resource, instance, seq."""
+    sql = "SELECT level, resource, instance, seq FROM arrived WHERE seq>? AND resource IS NOT NULL ORDER BY seq"
+    return ledger.rows(sql, seq)
+
+
+def is_arriving(ledger: Ledger, loopback: Loopback, instances: Iterable[str]) -> bool:
+    """Return whether any of these came (again) and is not handed over yet; also where the feed has still to read of it."""
+    arrived = "SELECT 1 FROM arrived WHERE level=? AND instance IN (SELECT value FROM json_each(?)) LIMIT 1"
+    wanted = set(instances)
+    some = json.dumps(sorted(wanted))
+    if any(ledger.rows(arrived, level, some) for level in LEVELS_WITH_INSTANCES):
+        return True
+    cursor = ledger.get_value("cursor", -1)
+    if cursor < 0:
+        return False  # Reconcile is false: all that came has been noted at once
+    page = loopback.get(f"/changes?since={cursor}&limit={PAGE}")
+    new = {change["ID"] for change in page["Changes"] if change["ChangeType"] == "NewInstance"}
+    return not page["Done"] or not new.isdisjoint(wanted)
+
+
+# ---- src/common/arrivals.py: What OnStoredInstance reports of an instance, kept in memory: reading it later gets slower with the archive.
+
+
+REMEMBERED = 50_000  # instances; what is forgotten, or lost by a restart, is read from Orthanc
+UID_TAGS = ("0010,0020", "0020,000d", "0020,000e")  # PatientID, StudyInstanceUID, SeriesInstanceUID
+LONGEST_VALUE = 1024  # characters of a value
+ORIGIN = ("Origin", "RemoteAET", "CalledAET", "RemoteIP", "HttpUsername", "ModifiedFrom", "AnonymizedFrom")
+
+
+class Arrival(NamedTuple):
+    """One instance: Orthanc identifiers and UIDs (PatientID for the patient) by level, origin, digest of its file."""
+
+    parents: Mapping[str, str]
+    uids: Mapping[str, str]
+    origin: Mapping[str, str]
+    digest: str
+
+
+class Arrivals:
+    """The last instances that were stored. `stored` is Orthanc's callback; it takes about 0.1 ms.
+
+    `digests` also remembers the content (BLAKE2), where the same instance may come again (OverwriteInstances).
+    """
+
+    def __init__(self, digests: bool) -> None:
+        self._digests, self._known = digests, dict[str, Arrival]()
+        self._changing = threading.Lock()  # several instances are stored at a time; held for microseconds
+        self._shared: dict[tuple[Any, ...], tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]]] = {}
+
+    def stored(self, dicom: Any, instance: str) -> None:
+        # Half the time of GetInstanceSimplifiedJson.
+        short, plain = orthanc.DicomToJsonFormat.SHORT, orthanc.DicomToJsonFlags.NONE
+        tags = json.loads(dicom.GetInstanceAdvancedJson(short, plain, LONGEST_VALUE))
+        uids = tuple(str(tags.get(tag) or "").strip() for tag in UID_TAGS)
+        values = (dicom.GetInstanceMetadata(name) if dicom.HasInstanceMetadata(name) else None for name in ORIGIN)
+        origin = tuple((name, value) for name, value in zip(ORIGIN, values, strict=True) if value)
+        key = (uids, origin)
+        shared = self._shared.get(key)
+        if shared is None:
+            if len(self._shared) > REMEMBERED // 10:
+                self._shared.clear()
+            names = dict(zip(("Patient", "Study", "Series"), uids, strict=True))
+            shared = self._shared[key] = (_parents(uids), names, dict(origin))
+        digest = hashlib.blake2b(dicom.GetInstanceData(), digest_size=16).hexdigest() if self._digests else ""
+        with self._changing:
+            self._known.pop(instance, None)
+            self._known[instance] = Arrival(*shared, digest)
+            while len(self._known) > REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+
+    def parents(self, instance: str) -> Mapping[str, str] | None:
+        """Return the Orthanc identifiers of its patient, study and series, by level; None if they are not known."""
+        arrival = self._known.get(instance)
+        return arrival.parents if arrival and arrival.parents else None
+
+    def get(self, instance: str) -> Arrival | None:
+        return self._known.get(instance)
+
+    def forget(self, instance: str) -> None:
+        with self._changing:
+            self._known.pop(instance, None)
+
+
+def _parents(uids: tuple[str, ...]) -> Mapping[str, str]:
+    """Return identifiers by Orthanc's own rule, checked for plain ASCII; of other values we know nothing."""
+    if not all(uid.isascii() for uid in uids):
+        return {}
+    found = {}
+    for count, level in enumerate(("Patient", "Study", "Series"), start=1):
+        digest = hashlib.sha1("|".join(uids[:count]).encode()).hexdigest()
+        found[level] = sys.intern("-".join(digest[start : start + 8] for start in range(0, 40, 8)))
+    return found
+
+
+# ---- src/common/wildcards.py: Patterns with `*` and `?`, as DICOM matches them (PS3.4 C.2.2.2.4): every other character is itself, `[` too.
+
+
+def matches_pattern(value: str, pattern: str) -> bool:
+    """Return whether the whole `value` fits a pattern; takes at most len(value) * len(pattern) steps."""
+    at, position = 0, 0  # in the pattern, in the value
+    star, resume = -1, 0  # the last `*`, and where in the value what it matches ends
+    while position < len(value):
+        if at < len(pattern) and pattern[at] == "*":
+            star, resume = at, position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", value[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:  # the last `*` matches one character more
+            resume += 1
+            at, position = star + 1, resume
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
+def matches_any(value: str, patterns: Iterable[str]) -> bool:
+    """Return whether the whole `value` fits one of the patterns."""
+    return any(matches_pattern(value, pattern) for pattern in patterns)
+
+
+# ---- src/forwarding/rules.py: Which destinations get a resource, and when a destination may be sent to: decisions, without Orthanc.
+
+
+# The tags that `/tools/find` answers at a level besides those of the levels above (Orthanc's main DICOM tags).
+# A tag of a lower level would silently match nothing: such a rule is refused.
+ANSWERED = {
+    "Patient": {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"},
+    "Study": {
+        *(
+            "StudyInstanceUID",
+            "StudyDate",
+            "StudyTime",
+            "StudyID",
+            "StudyDescription",
+            "AccessionNumber",
+            "InstitutionName",
+        ),
+        *("ReferringPhysicianName", "RequestingPhysician", "RequestedProcedureDescription", "ModalitiesInStudy"),
+    },
+    "Series": {
+        *(
+            "SeriesInstanceUID",
+            "SeriesDate",
+            "SeriesTime",
+            "SeriesNumber",
+            "SeriesDescription",
+            "Modality",
+            "Manufacturer",
+        ),
+        *(
+            "StationName",
+            "BodyPartExamined",
+            "SequenceName",
+            "ProtocolName",
+            "ImagesInAcquisition",
+            "ImageOrientationPatient",
+        ),
+        *("NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlots", "CardiacNumberOfImages", "SeriesType"),
+        *(
+            "PerformedProcedureStepDescription",
+            "AcquisitionDeviceProcessingDescription",
+            "ContrastBolusAgent",
+            "OperatorsName",
+        ),
+    },
+}
+LEVELS = ("Patient", "Study", "Series")
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+METHODS = ("DicomProtocol", "RestApi", "Plugins", "Lua", "WebDav", "Unknown")
+
+
+def check_patterns(values: Sequence[str]) -> str | None:
+    """Refuse an empty list (a `check`), and an empty text in one, which would match whatever says nothing of itself."""
+    if complaint := not_empty(values):
+        return complaint
+    return None if all(values) else "texts that are not empty (is the environment variable set?)"
+
+
+def clock_time(text: str) -> datetime.time | None:
+    """Return the time of `HH:MM`, or None; `24:00` is the end of the day."""
+    try:
+        return datetime.time.max if text == "24:00" else datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where instances came from; each list of wildcard patterns (`*`, `?`) that is there must hold the value."""
+
+    remote_aet: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteAET", "check": check_patterns, "help": "AE titles of the sender (C-STORE)."}
+    )
+    called_aet: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "key": "CalledAET",
+            "check": check_patterns,
+            "help": "AE titles under which the sender called Orthanc.",
+        },
+    )
+    remote_ip: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"key": "RemoteIP", "check": check_patterns, "help": "Addresses of the sender."}
+    )
+    method: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": check_patterns,
+            "help": "How it came in: DicomProtocol, RestApi, Plugins, Lua, WebDav, Unknown.",
+        },
+    )
+    user: tuple[str, ...] = dataclasses.field(
+        default=(), metadata={"check": check_patterns, "help": "Names of the user that uploaded it (HTTP)."}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What is sent where."""
+
+    name: str = dataclasses.field(
+        default="", metadata={"check": lambda text: None if text else "a name", "help": "Shown in logs and routes."}
+    )
+    level: str = dataclasses.field(
+        default="Study", metadata={"choices": LEVELS, "help": "What is looked at when it is stable, and sent."}
+    )
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names of destinations; null: all of the section; `[]`: what it matches is sent nowhere."},
+    )
+    query: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "DICOM matching as in C-FIND, answered by Orthanc: wildcards, ranges, lists."},
+    )
+    origin: Origin = dataclasses.field(
+        default=Origin(), metadata={"help": "Only what came from there (RemoteAET, CalledAET, RemoteIP, Method, User)."}
+    )
+    matcher: str = dataclasses.field(
+        default="",
+        metadata={
+            "help": (
+                "`module.py:function`: a Python function of yours that chooses the destinations, where no `Query` can."
+            )
+        },
+    )
+    priority: int = dataclasses.field(default=0, metadata={"help": "Higher is sent first."})
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Hours of a destination, in the server's local time; one that ends before it begins spans midnight."""
+
+    days: tuple[str, ...] = dataclasses.field(
+        default=DAYS,
+        metadata={
+            "check": lambda days: None if days and set(days) <= set(DAYS) else "a list of " + ", ".join(DAYS),
+            "help": "Days of the week on which it begins.",
+        },
+    )
+    start: str = dataclasses.field(
+        default="00:00",
+        metadata={
+            "key": "From",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it begins, in the server's local time.",
+        },
+    )
+    end: str = dataclasses.field(
+        default="24:00",
+        metadata={
+            "key": "To",
+            "check": lambda text: None if clock_time(text) else "a time as HH:MM",
+            "help": "When it ends. A time before `From` is on the next day.",
+        },
+    )
+
+
+def is_open(windows: Sequence[Window], now: datetime.datetime) -> bool:
+    """Return whether a destination may be sent to now; without windows it always may."""
+    return not windows or any(_is_in(window, now) for window in windows)
+
+
+def _is_in(window: Window, now: datetime.datetime) -> bool:
+    start, end = clock_time(window.start), clock_time(window.end)
+    assert start is not None and end is not None  # noqa: PT018 - checked when the settings were read
+    today, yesterday = DAYS[now.weekday()] in window.days, DAYS[now.weekday() - 1] in window.days
+    if start < end:
+        return today and start <= now.time() < end
+    return (today and now.time() >= start) or (yesterday and now.time() < end)
+
+
+def wrong_with(rule: Rule, extra_tags: Iterable[str] = ()) -> str | None:
+    """Return what a rule can't be, by its key: conditions that its level can't answer; None if all is well."""
+    above = LEVELS[: LEVELS.index(rule.level) + 1]
+    answered = set().union(*(ANSWERED[level] for level in above))
+    below = set().union(*(ANSWERED[level] for level in LEVELS)) - answered
+    for tag, wanted in rule.query.items():
+        if tag in below or (tag == "ModalitiesInStudy" and rule.level != "Study"):
+            return f"Query.{tag}: a {rule.level} can't be asked for it, allowed: {', '.join(sorted(answered | set(extra_tags)))}"
+        if not isinstance(wanted, str):
+            return f"Query.{tag}: found {wanted!r}, allowed: a text (several values by a backslash)"
+        # DICOM finds all by what names no value: only a `*` that a person wrote may.
+        if wanted != "*" and any(not part.strip(" *-") for part in wanted.split("\\")):
+            return (
+                f"Query.{tag}: found {wanted!r}, which everything matches (is the environment variable set?), allowed: a text; "
+                "to set no condition, leave the key out"
+            )
+        if tag == "ModalitiesInStudy" and ("*" in wanted or "?" in wanted):
+            return f"Query.{tag}: wildcards are not answered by every Orthanc, allowed: a list as CT\\MR"
+    if wrong := [method for method in rule.origin.method if method not in METHODS]:
+        return f"Origin.Method: found {wrong[0]!r}, allowed: {', '.join(METHODS)}"
+    path, _, function = rule.matcher.rpartition(":")
+    if rule.matcher and not (path.endswith(".py") and function.isidentifier()):
+        return f"Matcher: found {rule.matcher!r}, allowed: module.py:function"
+    return None
+
+
+def has_origin(wanted: Origin, origin: Mapping[str, str]) -> bool:
+    """Return whether one instance's origin (Orthanc's metadata by name) meets the conditions."""
+    pairs = (
+        (wanted.remote_aet, "RemoteAET"),
+        (wanted.called_aet, "CalledAET"),
+        (wanted.remote_ip, "RemoteIP"),
+        (wanted.method, "Origin"),
+        (wanted.user, "HttpUsername"),
+    )
+    return all(matches_any(origin.get(name, ""), patterns) for patterns, name in pairs if patterns)
+
+
+# ---- src/forwarding/settings.py: The settings of the forwarders, and what can be wrong with them beyond their types.
+
+
+# Keys of a store call that the script sets itself.
+RESERVED_STORE_OPTIONS = ("Resources", "Synchronous", "Asynchronous", "Permissive")
+# Before this version Orthanc ignores them without a word; all others are older than 1.10.1.
+STORE_OPTIONS_FROM = {"CalledAet": (1, 11, 3), "Host": (1, 11, 3), "Port": (1, 11, 3)}
+# True in the `all.py` of a release: who takes all scripts has not said that anything is to be sent.
+NEEDS_SECTION = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SendOptions:
+    """What is particular to one destination."""
+
+    max_jobs: int | None = dataclasses.field(
+        default=None, metadata={"minimum": 1, "help": "Jobs at a time for this destination; null: `MaxPerDestination`."}
+    )
+    windows: tuple[Window, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "check": not_empty,
+            "help": (
+                'Times in which it may be sent to: `{"Days": ["Mon"], "From": "22:00", "To": "06:00"}`; without '
+                "the key: always."
+            ),
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, metadata={"help": "Of Orthanc's store call."})
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the destination is asked what it has of what it took."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardingSettings:
+    """What the sections of all forwarders have."""
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "Names of destinations; null: all that Orthanc knows, also later; `[]`: none."}
+    )
+    rules: tuple[Rule, ...] | None = dataclasses.field(
+        default=None, metadata={"help": "What is sent where; null: all studies to all; `[]`: nothing by itself."}
+    )
+    rule_mode: str = dataclasses.field(
+        default="first",
+        metadata={
+            "choices": ("first", "all"),
+            "help": "`first`: the first rule that matches decides. `all`: each rule that matches adds its destinations.",
+        },
+    )
+    trigger: str = dataclasses.field(
+        default="Stable",
+        metadata={
+            "choices": ("Stable", "Stored"),
+            "help": (
+                "`Stable`: sent when nothing more has come for `StableAge`. `Stored`: sent in batches while it "
+                "arrives, so it is there sooner."
+            ),
+        },
+    )
+    skip_modified: bool = dataclasses.field(
+        default=False, metadata={"help": "Leave out instances that Orthanc made by modification or anonymization."}
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False, metadata={"help": "Delete here what every destination has proved to have."}
+    )
+    retry: Retry = dataclasses.field(default=Retry(), metadata={"help": "For how long what failed is sent again."})
+    max_per_destination: int | None = dataclasses.field(
+        default=None,
+        metadata={
+            "minimum": 1,
+            "help": (
+                "Jobs at a time for one destination: fewer for a node that takes few at once. null: "
+                "`ConcurrentJobs`, one less where there are several destinations."
+            ),
+        },
+    )
+    destination_options: Mapping[str, SendOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+    reconcile: bool = reconcile_field()
+    durability: str = durability_field()
+    state_path: str | None = state_path_field()
+    keep_done_days: float = dataclasses.field(
+        default=30, metadata={"minimum": 0, "help": "Days that finished deliveries stay in the list."}
+    )
+
+
+def may_overwrite(configuration: Mapping[str, Any]) -> bool:
+    """Return whether the same instance can come again with another content."""
+    return configuration.get("OverwriteInstances", False) not in (False, "Never", "IfChanged")
+
+
+def wrong_with_settings(
+    settings: ForwardingSettings, configuration: Mapping[str, Any], store_options: Sequence[str]
+) -> str | None:
+    """Return what is wrong with the settings beyond their types, by its key; `store_options` are those that Orthanc knows."""
+    extra = [tag for tags in configuration.get("ExtraMainDicomTags", {}).values() for tag in tags]
+    for number, rule in enumerate(settings.rules or ()):
+        if complaint := wrong_with(rule, extra):
+            return f"Rules[{number}].{complaint}"
+    if settings.delete_after_forward and configuration.get("OverwriteInstances", False) not in (False, "Never"):
+        return (
+            'DeleteAfterForward: found true, allowed is false where "OverwriteInstances" is on: what comes anew under the '
+            "same identifier could be deleted for what was proved before"
+        )
+    for name, options in settings.destination_options.items():
+        if reserved := [key for key in options.options if key in RESERVED_STORE_OPTIONS]:
+            why = (
+                "with it Orthanc calls a job to a dead port a success"
+                if reserved == ["Permissive"]
+                else "it is the script's"
+            )
+            return f"DestinationOptions.{name}.Options: found {reserved[0]}, which is not allowed: {why}"
+        # Orthanc itself ignores what it does not know.
+        path = f"DestinationOptions.{one_line(name)}.Options"
+        if complaint := wrong_keys(path, options.options, store_options) or _ignored_options(path, options.options):
+            return complaint
+    return None
+
+
+def store_options_help(options: Sequence[str]) -> str:
+    """Return the names of the options of a store call for a table, those that not every Orthanc has with their version."""
+    return ", ".join(f"`{each}`{_since(each)}" for each in options)
+
+
+def _ignored_options(path: str, options: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with options that this Orthanc does not know yet: it would send to where they don't say."""
+    ignored = [
+        f"{key}{_since(key)}"
+        for key, version in STORE_OPTIONS_FROM.items()
+        if key in options and not orthanc.CheckVersionAdvanced(*version)
+    ]
+    return f"{path}: found {', '.join(ignored)}, which this Orthanc ignores" if ignored else None
+
+
+def _since(option: str) -> str:
+    version = STORE_OPTIONS_FROM.get(option)
+    return f" (from Orthanc {'.'.join(map(str, version))})" if version else ""
+
+
+# ---- src/forwarding/transports.py: What differs between the ways to send: to DICOM nodes, to peers, and to DICOMweb servers.
+
+
+# Of a destination, and instances as `/tools/bulk-content` gives them, by identifier: which of them it has now; None: not
+# known yet. What was asked may be noted in the dictionary. Raises ValueError, OSError or LoopbackError where it can't know.
+Prove = Callable[[str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+# Of a destination, identifiers of instances, and of series and studies that are wholly among them: which instances it has.
+# Raises anything where it can't know.
+Has = Callable[[str, Collection[str], Collection[str]], set[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transport:
+    """What differs between DICOM nodes, peers and DICOMweb servers."""
+
+    route: str
+    """Orthanc's: "modalities", "peers", or the one of the DICOMweb plugin."""
+    changed: str | None
+    """The name of the event that says that they changed; None: no event does, and they are asked for now and then."""
+    job_type: str
+    is_for: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+    """Return whether a job's content names this destination."""
+    came_from: Callable[[Mapping[str, str], Mapping[str, Any]], bool]
+    """Return whether an instance came from this destination."""
+    probe: Callable[[Loopback, str], Any]
+    """Raise unless the destination answers."""
+    prove: Callable[[Loopback, str, Mapping[str, Mapping[str, Any]], dict[str, Any]], set[str] | None]
+    """Return which instances a destination has, as `Prove`."""
+    check: Callable[[str], None] | None = None
+    """Raise MisconfiguredError if what answers there is something else."""
+    has: Has | None = None
+    """For the option Verify: return which instances it has."""
+    asks_after_failure: bool = False
+    """A job that failed does not say what has arrived all the same: `has` does."""
+    verb: str = "store"
+    """Of Orthanc's call that submits a job: `/{route}/{name}/{verb}`."""
+    largest_request: int | None = None
+    """Bytes of instances in one job, unless one alone has more; None: any number."""
+    missing: Callable[[Loopback], str | None] | None = None
+    """Return why nothing can be sent in this way from here at all, or None."""
+
+
+# ---- src/forwarding/context.py: What all parts of one forwarder share.
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What all parts of one forwarder share.
+
+    Attributes
+    ----------
+    name : of the script, with dashes: of its routes, and in the log.
+    configuration : Orthanc's.
+    wake : wakes the forwarder's thread for another turn.
+    stopping : the thread is to end.
+    trouble : what went wrong last, for the status.
+    """
+
+    name: str
+    transport: Transport
+    settings: ForwardingSettings
+    configuration: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+    loopback: Loopback
+    ledger: Ledger
+    wake: threading.Event
+    stopping: threading.Event
+    trouble: Trouble
+
+
+# ---- src/forwarding/tasks.py: What is to be done with a row of a forwarder's ledger, and how a row is named in the log.
+
+
+# Tasks beside SEND, whose rows have the name of their destination as queue. These are for no one destination.
+ROUTE = "route"  # what no rule has been applied to yet
+DELETE = "delete"  # what is to be deleted here when every destination has proved to have it
+NO_DESTINATION = ""
+# Of a ledger whose rows had no task, but a queue that no destination was called. The data say what is none of ours.
+FIRST_TASKS = f"""
+UPDATE work SET task='{ROUTE}' WHERE queue='' AND json_type(data, '$.Instances')='object';
+UPDATE work SET task='{DELETE}', queue='{NO_DESTINATION}'
+WHERE queue='/delete' AND json_type(data, '$.Destinations')='array';
+"""
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Return a row's level and resource, for the log."""
+    return f"{json.loads(row['data'])['Level'].lower()} {row['subject']}"
+
+
+# ---- src/forwarding/deletion.py: DeleteAfterForward: what was forwarded is deleted here, once every destination has proved to have every instance.
+
+
+PROVE_AGAIN_SECONDS = 2.0  # between looks at a proof under way
+BLOCKED_SECONDS = 20.0  # until the next look at what is not delivered yet, if no delivery ends before
+INSTANCES_PER_DELETION = 100  # a request: others want Orthanc too
+
+
+class Deleter:
+    """Rows of the ledger with a task of their own, and one thread that asks for proofs, which may take long.
+
+    Only instances that were proved are deleted, one by one, never a study with what came meanwhile. Nothing is deleted while
+    any of it still arrives, is routed, waits, is sent, or was given up for some destination, by a rule of any level.
+    """
+
+    def __init__(
+        self, name: str, ledger: Ledger, loopback: Loopback, prove: Prove, retry: Retry, trouble: Trouble
+    ) -> None:
+        self._name, self._ledger, self._work, self._loopback = name, ledger, Work(ledger), loopback
+        self._prove, self._retry, self._trouble = prove, retry, trouble
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{name} deletes", daemon=True)
+        self._thread.start()
+
+    def note(self, level: str, resource: str, destinations: Iterable[str]) -> None:
+        """Note that it is sent to these: inside the transaction that adds the rows for them."""
+        kept = self._work.find(Which(task=DELETE, resource=resource, states=("waiting", "dead")))
+        names = sorted({*destinations, *(json.loads(kept[0]["data"])["Destinations"] if kept else ())})
+        data = {"Level": level, "Instances": None, "Destinations": names}
+        if not kept:
+            self._ledger.add(NO_DESTINATION, resource, data, task=DELETE)
+            return
+        with self._ledger.transaction():
+            self._work.change(kept[0]["id"], data=data)
+            self._work.retry(Which(ids=[kept[0]["id"]]))
+
+    def delivered(self, resource: str) -> None:
+        """Look at it now: a delivery of it has ended, or all that arrived of it has been routed."""
+        if self._work.make_due(Which(task=DELETE, resource=resource, tried=False)):
+            self._wake.set()
+
+    def stop(self, seconds: float) -> bool:
+        """End; return whether it has ended within this time."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join(max(0.0, seconds))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        trouble = Trouble(f"{self._name} (deletion)")
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                longest = max(self._retry.longest, BLOCKED_SECONDS)
+                for row in self._ledger.due(NO_DESTINATION, PAGE, longest, DELETE):
+                    if not self._stopping.is_set():
+                        self._look_at(row)
+                if not self._stopping.is_set():
+                    trouble.is_over()
+                wait = 1.0
+            except Exception as error:  # noqa: BLE001 - nothing is deleted, and looked at again
+                expected = isinstance(error, (LoopbackError, sqlite3.Error, OSError))
+                why = one_line(error) if expected else "an error, please report it"
+                text = f"{self._name} deletes nothing now: {why}"
+                if not self._stopping.is_set():
+                    trouble.begins(text if expected else f"{text}:\n{traceback.format_exc()}", why)
+                wait = 5.0
+            self._wake.wait(wait)
+
+    def _look_at(self, row: Mapping[str, Any]) -> None:
+        data, resource = json.loads(row["data"]), row["subject"]
+        if self._is_unfinished([resource]):  # without a question to Orthanc: there may be thousands
+            self._later(row, data, BLOCKED_SECONDS)
+            return
+        instances = self._content(resource, "Instance")
+        if not instances:
+            self._end(row, "gone")
+        elif self._is_under_way(family := self._family(resource, instances), instances):
+            self._later(row, data, BLOCKED_SECONDS)
+        elif any(self._is_protected(patient) for patient in self._content(resource, "Patient")):
+            self._end(row, "done")
+            orthanc.LogWarning(f"{self._name}: {data['Level'].lower()} {resource} stays, its patient is protected")
+        else:
+            try:
+                if self._all_have(data, instances):
+                    self._delete(row, data, list(instances), family)
+                else:
+                    self._later(row, data, PROVE_AGAIN_SECONDS)
+            except (LoopbackError, ValueError, OSError, http.client.HTTPException) as error:
+                if isinstance(error, LoopbackError) and error.status == 0:
+                    raise
+                self._fail(row, data, str(error))
+
+    def _content(self, resource: str, level: str) -> dict[str, Mapping[str, Any]]:
+        body = {"Resources": [resource], "Level": level, "Metadata": level == "Instance"}
+        return {found["ID"]: found for found in self._loopback.post("/tools/bulk-content", body)}
+
+    def _is_protected(self, patient: str) -> bool:
+        return bool(int(self._loopback.get(f"/patients/{patient}/protected")))
+
+    def _family(self, resource: str, instances: Iterable[str]) -> list[str]:
+        """Return what any of it belongs to, of whatever level, with itself."""
+        return sorted({resource, *instances, *(key for level in LEVELS for key in self._content(resource, level))})
+
+    def _is_under_way(self, family: list[str], instances: Iterable[str]) -> bool:
+        """Return whether a rule, or a person, has still to do with any of it."""
+        return self._is_unfinished(family) or is_arriving(self._ledger, self._loopback, instances)
+
+    def _is_unfinished(self, resources: list[str]) -> bool:
+        states = ("waiting", "sending", "dead")
+        return self._work.has(Which(resources=resources, not_task=DELETE, states=states))
+
+    def _all_have(self, data: dict[str, Any], instances: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Return whether each destination has proved to have each; False: it is not known yet."""
+        pending, asked = False, data.setdefault("Asked", {})
+        for destination in data["Destinations"]:
+            proved = self._prove(destination, instances, asked)
+            if proved is None:
+                pending = True
+            elif missing := len(instances.keys() - proved):
+                raise ValueError(f"{destination} has not proved to have {missing} of {len(instances)} instances")
+        return not pending
+
+    def _delete(self, row: Mapping[str, Any], data: Mapping[str, Any], instances: list[str], family: list[str]) -> None:
+        for start in range(0, len(instances), INSTANCES_PER_DELETION):
+            some = instances[start : start + INSTANCES_PER_DELETION]
+            # Proofs take their time: meanwhile a person may have sent it, or a rule.
+            if self._stopping.is_set() or self._is_under_way(family, some):
+                self._later(row, data, PROVE_AGAIN_SECONDS)  # what is left is proved again
+                return
+            # What can't be recorded, since the disk is full or the ledger was taken away, is not done.
+            self._work.touch(row["id"])
+            self._loopback.post("/tools/bulk-delete", {"Resources": some})
+        self._end(row, "done")
+        what = f"{data['Level'].lower()} {row['subject']}, {len(instances)} instances"
+        orthanc.LogWarning(f"{self._name}: deleted {what}, which {', '.join(data['Destinations'])} proved to have")
+
+    def _end(self, row: Mapping[str, Any], state: str) -> None:
+        """End a row, unless it has been noted again meanwhile (`created` says so where the data are the same)."""
+        with self._ledger.transaction():
+            now = self._work.get(row["id"])
+            if now and (now["data"], now["created"]) == (row["data"], row["created"]):
+                self._ledger.end(row["id"], state)
+
+    def _later(self, row: Mapping[str, Any], data: Mapping[str, Any], seconds: float) -> None:
+        with self._ledger.transaction():
+            if self._work.replace_data(row, data):  # else it has been noted again meanwhile
+                self._work.change(row["id"], next_attempt=time.time() + seconds)
+
+    def _fail(self, row: Mapping[str, Any], data: dict[str, Any], error: str) -> None:
+        with self._ledger.transaction():
+            kept = {key: value for key, value in data.items() if key != "Asked"}
+            if not self._work.replace_data(row, kept):
+                return  # noted again meanwhile, or dropped
+            self._work.add_attempt(row["id"])
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
+        text = f"{self._name}: {data['Level'].lower()} {row['subject']} stays here: {one_line(error)}"
+        self._trouble.note(text)
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry asks again"
+            orthanc.LogError(f"{text}. Given up after {self._retry.give_up_hours:g} hours; {again}")
+        elif row["attempts"] == 0:
+            orthanc.LogWarning(f"{text}. It will be asked again")
+
+
+# ---- src/forwarding/identity.py: Whether what answers at a destination is what it should be: what takes everything and keeps nothing looks well otherwise.
+
+
+CHECK_SECONDS = 60.0  # between two checks, while it is sent to
+CHECK_WRONG_SECONDS = 10.0  # between two checks, while it is not what it should be
+CHECK_COUNTS_SECONDS = 2 * CHECK_SECONDS  # after which a check says nothing any more
+KEPT_UNTIL_CHECKED_DAYS = (
+    1 / 24
+)  # at least, so that what was delivered can be sent again if the next check finds it wrong
+
+
+class MisconfiguredError(Exception):
+    """What answers is not what it should be: nothing may be sent there until somebody has corrected it."""
+
+
+class Identity:
+    """What is known of one destination. `wrong` says why nothing may be sent there, `silent` why it could not be asked.
+
+    It is checked before anything is sent, every minute while something is, and once more after that. The check runs in a
+    thread of its own and wakes the worker. Without a `check` it is always right.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], None] | None, wake: threading.Event) -> None:
+        self.wrong = self.silent = ""
+        self.right_at = 0.0  # Unix time at which the last check that found it right began
+        self._name, self._check, self._wake = name, check, wake
+        self._thread = threading.Thread()
+        self._counts_until = self._next = self._doubted = 0.0  # monotonic
+        self._pauses = Pauses(1.0, CHECK_SECONDS)  # while it can't be asked
+        self._used = False  # since the last check began
+
+    def is_right(self) -> bool:
+        """Return whether a check of late has found it right; start one if that is due."""
+        if self._check is None:
+            return True
+        self._start_if_due()
+        return not self.wrong and time.monotonic() < self._counts_until
+
+    def used(self) -> None:
+        """Say that something has arrived there, which another check has to confirm."""
+        self._used = True
+
+    def doubt(self) -> None:
+        """Forget what is known: its settings have changed, or it has failed."""
+        self._doubted = time.monotonic()
+        self._counts_until = self._next = 0.0
+        self.silent = ""
+
+    def look(self) -> None:
+        """Start a check, if one is due and there is a reason for it."""
+        if self._used or self.wrong:
+            self._start_if_due()
+
+    def _start_if_due(self) -> None:
+        if self._check and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(
+                target=self._ask, args=(self._check,), name=f"checks {self._name}", daemon=True
+            )
+            self._thread.start()
+
+    def _ask(self, check: Callable[[str], None]) -> None:
+        begun, at = time.monotonic(), time.time()
+        used, self._used = self._used, False
+        wait = CHECK_SECONDS
+        try:
+            check(self._name)
+        except MisconfiguredError as error:
+            self.wrong, self.silent, wait = one_line(error), "", CHECK_WRONG_SECONDS
+        except Exception as error:  # noqa: BLE001 - whatever it is, it does not say what is there
+            self.silent, self._used = one_line(error) or repr(error), used or self._used
+            wait = self._pauses.next()
+        else:
+            self.wrong = self.silent = ""
+            self.right_at, self._counts_until = at, begun + CHECK_COUNTS_SECONDS
+        if not self.silent:
+            self._pauses.reset()
+        self._next = time.monotonic() + wait
+        if begun < self._doubted:  # it was about what it was before
+            self._counts_until = self._next = 0.0
+        self._wake.set()
+
+
+class Misconfigured:
+    """What the ledger has to do with destinations that are not what they should be: their rows wait, and say why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._work = ledger, Work(ledger)
+        self._noted: dict[str, tuple[str, float, int]] = {}  # by name: wrong, right at, the last row that says why
+
+    def note(self, name: str, identity: Identity) -> bool | None:
+        """Write down what a check has found; return True: it is wrong now, False: it is right again, None: it is as it was.
+
+        What counts as delivered since the last check that found it right may be lost, and waits again.
+        """
+        was, right_at, marked = self._noted.get(name, ("", 0.0, 0))
+        wrong = identity.wrong
+        if not wrong and not was and identity.right_at <= right_at:
+            return None
+        with self._ledger.transaction():
+            if identity.right_at > right_at:
+                self._ledger.set_value(f"right {name}", int(identity.right_at))
+            if wrong and not was:
+                self._take_back(name)
+            if wrong:
+                marked = self._work.explain_waiting(name, wrong, 0 if wrong != was else marked)
+        self._noted[name] = wrong, identity.right_at, marked
+        return bool(wrong) if bool(wrong) != bool(was) else None
+
+    def names(self) -> list[str]:
+        """Return the destinations that were found right once: what was delivered after that has still to be confirmed."""
+        return [
+            row["name"].removeprefix("right ")
+            for row in self._ledger.rows("SELECT name FROM state WHERE name LIKE 'right %'")
+        ]
+
+    def _take_back(self, name: str) -> None:
+        since = self._ledger.get_value(f"right {name}", -1)
+        if since >= 0:
+            self._work.reopen_done(name, since)
+
+
+# ---- src/forwarding/destinations.py: The destinations there are, and whether one can be sent to now: paused, outside its hours, away and probed, or well.
+
+
+ASK_AGAIN_SECONDS = 10.0  # between two questions for the destinations, where no event says that they have changed
+PROBE_LONGEST_SECONDS = 60.0  # between two probes of a destination that does not answer
+# Jobs that fail one after the other although probes are answered, until only trials are sent: to bisect a study takes some.
+FAILURES_UNTIL_TRIALS = 40
+
+
+class Destination:
+    """One destination's health. After a failure nothing is sent until a probe answers.
+
+    The probe runs in a thread of its own, outside Orthanc's job slots, which a node that never answers would hold. As
+    some nodes know no C-ECHO, one job is tried all the same each time `trial_pauses` says, ever more rarely.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        probe: Callable[[str], None],
+        wake: threading.Event,
+        first: float,
+        longest: float,
+        check: Callable[[str], None] | None = None,
+    ) -> None:
+        self.name, self.away, self.error = name, False, ""
+        self.identity = Identity(name, check, wake)
+        self.answered = False  # since the last failure
+        self.was_silent = False  # a probe since then had no answer
+        self._takes_nothing = False  # it answers probes, and many jobs in a row have failed
+        self._failures = 0  # jobs that have failed since the last one that succeeded, or since it was silent
+        self._probe, self._wake = probe, wake
+        self._probing: threading.Thread | None = None
+        self._probe_pauses, self._next_probe = Pauses(1.0, PROBE_LONGEST_SECONDS), 0.0
+        self._trial_pauses, self._next_trial = Pauses(first, longest), 0.0
+
+    def failed(self, error: str) -> None:
+        """Hold all jobs back, since one has failed, and ask whether it is there."""
+        if not self.away:
+            self._probe_pauses.reset()
+            self._trial_pauses.reset()
+            self._next_probe, self._next_trial = 0.0, time.monotonic() + self._trial_pauses.next()
+            self.was_silent = False
+        self.away, self.error, self.answered = True, error, False
+        self._failures += 1
+        self.identity.doubt()
+
+    def succeeded(self) -> None:
+        """Hold nothing back: a job to it has succeeded."""
+        self.away, self.error, self._failures, self._takes_nothing = False, "", 0, False
+
+    def probe_answered(self) -> None:
+        """Hold nothing back, unless many jobs in a row have failed although it answers probes: then it is tried rarely."""
+        self.answered = False
+        if self.was_silent:
+            self._failures = 0
+        self._takes_nothing = self._failures >= FAILURES_UNTIL_TRIALS
+        if not self._takes_nothing:
+            self.away, self.error = False, ""
+
+    def may_send(self) -> bool:
+        """Return whether a job may be submitted; where it is away, one as a trial when it is time for it."""
+        return not self.away or time.monotonic() >= self._next_trial
+
+    def sent(self) -> None:
+        """Note that a job was submitted; if that was the trial, the next one is later."""
+        if self.away:
+            pause = self._trial_pauses.next()
+            # What answers probes and takes nothing is tried each minute: a person may be at work on it.
+            self._next_trial = time.monotonic() + (min(pause, PROBE_LONGEST_SECONDS) if self._takes_nothing else pause)
+
+    def look(self) -> None:
+        """Start a probe if one is due. The answer wakes the worker."""
+        self.identity.look()
+        running = self._probing is not None and self._probing.is_alive()
+        if self.away and not running and time.monotonic() >= self._next_probe:
+            self._probing = threading.Thread(target=self._ask, name=f"probes {self.name}", daemon=True)
+            self._probing.start()
+
+    def _ask(self) -> None:
+        try:
+            self._probe(self.name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
+            self.error, self.was_silent = one_line(error), True
+        else:
+            self.answered = True
+        self._next_probe = time.monotonic() + self._probe_pauses.next()
+        self._wake.set()
+
+    def shown(self) -> dict[str, Any]:
+        """Return its health, for a person."""
+        wrong = self.identity.wrong
+        return {"Away": self.away, "Misconfigured": bool(wrong), "Error": wrong or self.error or self.identity.silent}
+
+
+class Destinations:
+    """The destinations that Orthanc knows, from its configuration and its database, and what is known of each.
+
+    Parameters
+    ----------
+    changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(self, context: Context, changed: threading.Event) -> None:
+        self._name, self._transport, self._settings = context.name, context.transport, context.settings
+        self._rules, self._loopback = context.rules, context.loopback
+        self._ledger, self._wake = context.ledger, context.wake
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._changed, self._asking = changed, threading.Lock()
+        self._changed.set()
+        self._next_ask = 0.0  # monotonic
+        self.unknown = ""
+        """The line of the log about destinations that the configuration names and Orthanc does not know."""
+        self._health: dict[str, Destination] = {}
+        self._held: set[str] = set()  # those that no rule names any more, for which something waits since one did
+
+    def known(self) -> dict[str, Mapping[str, Any]]:
+        """Return the destinations that Orthanc knows now, with their settings."""
+        with self._asking:  # who asks meanwhile waits: that none is known would mean that nothing is to be sent
+            polled, before = self._transport.changed is None, self._known
+            if self._changed.is_set() or (polled and time.monotonic() >= self._next_ask):
+                is_changed = self._changed.is_set()
+                self._changed.clear()  # first: what changes during the question is asked again
+                try:
+                    self._known = self._loopback.get(f"/{self._transport.route}?expand")
+                except LoopbackError as error:
+                    if error.status != 404:
+                        self._changed.set()
+                        raise
+                    self._known = {}  # the route is of a plugin that is not loaded
+                self._next_ask = time.monotonic() + ASK_AGAIN_SECONDS
+                if self._known == before and not is_changed:
+                    return self._known
+                for health in self.all_health():
+                    health.identity.doubt()
+                self._log_unknown()
+            return self._known
+
+    def listed(self) -> list[str]:
+        """Return those of a rule without a list: those of the section's list that Orthanc knows; without one, all."""
+        known, listed = self.known(), self._settings.destinations
+        return list(known) if listed is None else [name for name in listed if name in known]
+
+    def wanted(self) -> list[str]:
+        """Return the same, with those that Orthanc does not know: what is to be deleted waits for them too."""
+        listed = self._settings.destinations
+        return list(self.known()) if listed is None else list(listed)
+
+    def health_of(self, name: str) -> Destination:
+        """Return the health of a destination."""
+        if name not in self._health:
+            retry = self._settings.retry
+
+            def probe(name: str) -> None:
+                self._transport.probe(self._loopback, name)
+
+            check = self._transport.check
+            self._health[name] = Destination(name, probe, self._wake, retry.first, retry.longest, check)
+        return self._health[name]
+
+    def all_health(self) -> list[Destination]:
+        """Return the health of all that were looked at once."""
+        return [*self._health.values()]
+
+    def is_paused(self, name: str) -> bool:
+        """Return whether what waits for it is held back: by a person, or because the configuration names it no more."""
+        return name in self._held or bool(self._ledger.get_value(f"paused {name}"))
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Hold back what waits for a destination, or send it again; also over restarts."""
+        self._ledger.set_value(f"paused {name}", int(paused))
+        if not paused:
+            self._held.discard(name)
+
+    def hold_unnamed(self) -> None:
+        """Hold what waits for destinations that no rule names any more: nothing is sent there, and nothing is dropped.
+
+        A person who takes a destination out of the configuration wants that. What a person sent by a route is sent.
+        """
+        listed = self._settings.destinations
+        if any(rule.matcher or (rule.destinations is None and listed is None) for rule in self._rules):
+            return  # any destination may be meant
+        named = {
+            name for rule in self._rules for name in (listed if rule.destinations is None else rule.destinations) or ()
+        }
+        for name, number in WorkView(self._ledger).unfinished_listing("Instances").items():
+            if name in named:
+                continue
+            self._held.add(name)
+            orthanc.LogWarning(
+                f"{self._name}: {number} deliveries wait for {name}, which the configuration names no more, and are held; "
+                f"POST /{self._name}/destinations/{name}/resume sends them, DELETE /{self._name}/deliveries/{{id}} drops one"
+            )
+
+    def is_open(self, name: str) -> bool:
+        """Return whether this is an hour at which it may be sent to."""
+        options = self._settings.destination_options.get(name)
+        return options is None or is_open(options.windows, datetime.datetime.now())  # noqa: DTZ005 - local, as written
+
+    def _log_unknown(self) -> None:
+        of_rules = (name for rule in self._rules for name in rule.destinations or ())
+        wanted = {*(self._settings.destinations or ()), *of_rules}
+        self.unknown = ""
+        if unknown := sorted(wanted - self._known.keys()):
+            self.unknown = (
+                f"Destinations names {', '.join(unknown)}, which Orthanc does not know; "
+                f"known are: {', '.join(self._known) or 'none'}. The others are served."
+            )
+            orthanc.LogError(f"{self._name}: {self.unknown}")
+        if unknown := sorted(self._settings.destination_options.keys() - self._known.keys() - wanted):
+            orthanc.LogWarning(
+                f"{self._name}: DestinationOptions names {one_line(', '.join(unknown))}, which Orthanc does not know (yet); "
+                f"known are: {', '.join(self._known) or 'none'}. These options have no effect."
+            )
+
+
+# ---- src/forwarding/routing.py: Rules applied to what arrived: which instances go to which destination, and why.
+
+
+Matcher = Callable[[dict[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What is to be routed: instances of one resource, `None` for all of it, each with its origin."""
+
+    level: str
+    resource: str
+    uid: str
+    instances: tuple[str, ...] | None
+    origins: Mapping[str, Mapping[str, str]]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a rule makes of a batch: the instances that meet its conditions, where they go, or why not."""
+
+    rule: Rule
+    destinations: tuple[str, ...] = ()
+    instances: tuple[str, ...] | None = ()
+    why: str = ""
+    matched: bool = False
+    unknown: tuple[str, ...] = ()
+
+
+def _without(batch: Batch, taken: Sequence[str] | None) -> Batch:
+    """Return what is left of a batch; None stands for all of it."""
+    gone = set(taken or ())
+    left = () if taken is None else tuple(one for one in batch.instances or batch.origins if one not in gone)
+    origins = {one: batch.origins[one] for one in left if one in batch.origins}
+    return dataclasses.replace(batch, instances=left, origins=origins)
+
+
+def load_matcher(spec: str, folder: Path) -> Matcher:
+    """Return the function of `module.py:function`, the path relative to the script's folder, or to the configuration's.
+
+    The latter is `/tmp` in images that generate their configuration.
+
+    Raises
+    ------
+    ValueError : it can't be loaded, with the reason.
+    """
+    text, _, name = spec.rpartition(":")
+    own = Path(__file__).absolute().parent / text
+    path = own if own.exists() else folder / text
+    if path == own and (folder / text).exists() and not own.samefile(folder / text):
+        raise ValueError(f"there are {own} and {folder / text}: give the whole path of the one that is meant")
+    try:
+        found = importlib.util.spec_from_file_location(f"matcher_{path.stem}", path)
+        assert found and found.loader  # noqa: PT018 - the name ends with .py
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        matcher: Matcher = getattr(module, name)
+    except Exception as error:
+        raise ValueError(f"{path} can't be loaded: {error!r}") from error
+    return matcher
+
+
+class Router:
+    """Applies rules in order. Questions go to Orthanc over loopback, `Query` to `/tools/find` itself."""
+
+    def __init__(
+        self, loopback: Loopback, rules: Sequence[Rule], first_only: bool, matchers: Mapping[str, Matcher]
+    ) -> None:
+        self._loopback, self._rules, self._first_only, self._matchers = loopback, rules, first_only, matchers
+
+    def check(self) -> str | None:
+        """Ask Orthanc whether it can answer each tag of each `Query`; return what it refuses, by its key.
+
+        Raises
+        ------
+        LoopbackError : it can't answer anything now (its database is away), which is nothing against a rule.
+        """
+        for number, rule in enumerate(self._rules):
+            for tag, wanted in rule.query.items():
+                of_none = {UID_TAG_OF[rule.level]: "0"}
+                plain: dict[str, Any] = {"Level": rule.level, "Query": of_none, "Limit": 1}
+                try:
+                    self._loopback.post("/tools/find", {**plain, "Query": {**of_none, tag: wanted}})
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._loopback.post("/tools/find", plain)
+                    near = difflib.get_close_matches(tag, set().union(*ANSWERED.values()), 1)
+                    meant = f" (did you mean {near[0]}?)" if near else ""
+                    return f"Rules[{number}].Query.{one_line(tag)} (rule {rule.name!r}) is refused by Orthanc{meant}: {error}"
+        return None
+
+    def verdicts(self, batch: Batch, known: Sequence[str], every: Sequence[str]) -> list[Verdict]:
+        """Return what each rule says, where only the first counts up to that.
+
+        A rule that wants an origin takes only the instances that have it. The next rules are asked for the others, as they are
+        where those arrive alone.
+
+        `known` are the destinations there are, `every` those of a rule without a list of them.
+
+        Raises
+        ------
+        LoopbackError : Orthanc can't answer now. What a matcher raises is raised as it is.
+        """
+        found = []
+        for rule in self._rules:
+            found.append(self._verdict(rule, batch, known, every))
+            if found[-1].matched and self._first_only:  # also if its destinations are unknown: no other rule gets it
+                batch = _without(batch, found[-1].instances)
+                if not batch.instances:
+                    break
+        return found
+
+    def _verdict(self, rule: Rule, batch: Batch, known: Sequence[str], every: Sequence[str]) -> Verdict:
+        if rule.level != batch.level:
+            return Verdict(rule, why=f"is for a {rule.level}, this is a {batch.level}")
+        instances = batch.instances
+        if dataclasses.asdict(rule.origin) != dataclasses.asdict(type(rule.origin)()):
+            instances = tuple(one for one in batch.origins if has_origin(rule.origin, batch.origins[one]))
+            if not instances:
+                return Verdict(rule, why="no instance has this Origin")
+        if rule.query and not self._answers(rule, batch):
+            return Verdict(rule, why="Query does not match")
+        names: Sequence[str] = every if rule.destinations is None else rule.destinations
+        if rule.matcher:
+            chosen = self._ask_matcher(rule.matcher, batch)
+            names = [chosen] if chosen and isinstance(chosen, str) else list(chosen or ())
+            if not names:
+                return Verdict(rule, why="Matcher chose no destination")
+        if unknown := [name for name in names if name not in known]:
+            names = [name for name in names if name in known]
+            why = f"unknown destinations are left out: {', '.join(unknown)}"
+            return Verdict(rule, tuple(names), instances, why, True, tuple(unknown))
+        return Verdict(rule, tuple(names), instances, "matches" if names else "there is no destination", True)
+
+    def _ask_matcher(self, name: str, batch: Batch) -> Any:
+        described = self._describe(batch)
+        try:
+            return self._matchers[name](described)
+        except Exception:
+            raise
+        except BaseException as error:  # its exit is not that of the thread that serves all
+            raise RuntimeError(f"it ended with {type(error).__name__}") from error
+
+    def _answers(self, rule: Rule, batch: Batch) -> bool:
+        tag = UID_TAG_OF[batch.level]
+        if (wanted := rule.query.get(tag)) and not matches_any(batch.uid.strip(), wanted.split("\\")):
+            return False
+        # One StudyInstanceUID may belong to two patients: two studies of Orthanc.
+        find = {"Level": batch.level, "Query": {**rule.query, tag: batch.uid}}
+        return batch.resource in self._loopback.post("/tools/find", find)
+
+    def _describe(self, batch: Batch) -> dict[str, Any]:
+        content = self._loopback.get(f"/{PLURAL[batch.level]}/{batch.resource}")
+        tags = {**content.get("PatientMainDicomTags", {}), **content["MainDicomTags"]}
+        origins = [dict(origin) for origin in batch.origins.values()]
+        return {
+            "Level": batch.level,
+            "ID": batch.resource,
+            "Tags": tags,
+            "Instances": None if batch.instances is None else len(batch.instances),
+            "Origins": [origin for number, origin in enumerate(origins) if origin not in origins[:number]],
+        }
+
+
+# ---- src/forwarding/metrics.py: What a forwarder adds to Orthanc's metrics (`/tools/metrics-prometheus`).
+
+
+class Metrics:
+    """Rows by state, age of the oldest unfinished one, instances a second.
+
+    Of a resource that a person sent whole, how many instances it had is not known here: it counts as one.
+    """
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self._name, self._ledger, self._work = name.replace("-", "_"), ledger, Work(ledger)
+        self._delivered, self._since = 0, time.monotonic()
+
+    def add_delivered(self, instances: int) -> None:
+        """Count instances that a destination has got."""
+        self._delivered += instances
+
+    def report(self) -> None:
+        """Set all metrics, and count from now on."""
+        for state, number in self._ledger.totals().items():
+            self._set(state, float(number))
+        oldest = self._work.oldest_unfinished(DELETE)
+        self._set("lag_seconds", 0.0 if oldest is None else max(0.0, time.time() - oldest))
+        self._set("instances_per_second", self._delivered / max(0.001, time.monotonic() - self._since))
+        self._delivered, self._since = 0, time.monotonic()
+
+    def _set(self, what: str, value: float) -> None:
+        orthanc.SetMetricsValue(f"{self._name}_{what}", value, orthanc.MetricsType.DEFAULT)
+
+
+# ---- src/forwarding/rows.py: The rows that say what is sent where: how they are added, and how they end.
+
+
+HISTORY = 10  # failed attempts that a row remembers
+
+
+class Rows:
+    """Adds rows of deliveries, and writes down and logs what became of them."""
+
+    def __init__(self, context: Context, destinations: Destinations, metrics: Metrics, deleter: Deleter | None) -> None:
+        self._name, self._retry = context.name, context.settings.retry
+        self._ledger, self._work, self._trouble = context.ledger, Work(context.ledger), context.trouble
+        self._destinations, self._metrics, self._deleter = destinations, metrics, deleter
+
+    def add(
+        self, level: str, resource: str, destination: str, instances: Sequence[str] | None, priority: int = 0
+    ) -> int:
+        """Add a row for a destination, or join one that waits for the same; return its id.
+
+        `None` means all instances that the resource holds when it is sent.
+        """
+        same = Which(task=SEND, resource=resource, queue=destination, states=("waiting",), data={"Level": level})
+        waiting = [row for row in self._work.find(same) if row["priority"] == priority]
+        if not waiting:
+            data = {"Level": level, "Instances": None if instances is None else sorted(instances)}
+            return self._ledger.add(destination, resource, data, priority)
+        data = json.loads(waiting[-1]["data"])
+        data.pop("Sent", None)  # not all of it was
+        both = None if data["Instances"] is None or instances is None else sorted({*data["Instances"], *instances})
+        self._work.change(waiting[-1]["id"], data={**data, "Instances": both})
+        return int(waiting[-1]["id"])
+
+    def end_delivered(self, row: Mapping[str, Any]) -> None:
+        """End a row whose destination has it."""
+        self._ledger.end(row["id"], "done")
+        self._destinations.health_of(row["queue"]).succeeded()
+        self._metrics.add_delivered(len(json.loads(row["data"])["Instances"] or (row["subject"],)))
+        orthanc.LogInfo(f"{self._name}: {row['queue']} has {name_of(row)} (attempt {row['attempts']})")
+        if self._deleter:
+            self._deleter.delivered(json.loads(row["data"]).get("Of", row["subject"]))
+
+    def end_gone(self, row: Mapping[str, Any]) -> None:
+        """End a row that was deleted before it could be sent."""
+        self._ledger.end(row["id"], "gone")
+        orthanc.LogInfo(f"{self._name}: {name_of(row)} was deleted before {row['queue']} got it")
+
+    def fail(self, row: Mapping[str, Any], error: str) -> None:
+        """Let a row whose attempt has failed wait for the next one, or give it up."""
+        data, hours = json.loads(row["data"]), self._retry.give_up_hours
+        history = data.get("History", [])
+        # What is cut out of a row takes its history along: that failure was logged for the whole.
+        is_known = data.get("HistoryOf", row["id"]) != row["id"] and history[-1]["Error"] == one_line(error)
+        history = [*history, {"At": utc(), "Error": one_line(error)}][-HISTORY:]
+        with self._ledger.transaction():
+            self._work.change(row["id"], data={**data, "History": history, "HistoryOf": row["id"]})
+            state = self._ledger.fail(row["id"], one_line(error), self._retry)
+        where = row["queue"] if row["task"] == SEND else "any destination"
+        text = f"{self._name}: {name_of(row)} did not reach {where} (attempt {row['attempts']}): {one_line(error)}"
+        self._trouble.note(text)
+        if state == "dead":
+            again = f"POST /{self._name}/deliveries/{row['id']}/retry tries again"
+            orthanc.LogError(f"{text}. Given up after {hours:g} hours; {again}")
+        elif row["attempts"] <= 1 and not is_known:
+            orthanc.LogWarning(f"{text}. It will be tried again")
+        else:
+            orthanc.LogInfo(text)
+
+
+# ---- src/forwarding/archive.py: What this Orthanc has, asked over loopback.
+
+
+def still_here(loopback: Loopback, resources: Sequence[str]) -> list[str]:
+    """Return those of these resources that were not deleted, in their order."""
+    here: set[str] = set()
+    for start in range(0, len(resources), PAGE):
+        body = {"Resources": resources[start : start + PAGE], "Short": True}
+        here |= {found["ID"] for found in loopback.post("/tools/bulk-content", body)}
+    return [resource for resource in resources if resource in here]
+
+
+# ---- src/forwarding/sent_instances.py: Which instance was given to which destination already, so that nothing is sent twice for nothing.
+
+
+# Which instance, at which Seq and with which content, was given to a destination: while its study is not stable yet
+# (trigger Stored), and as long as it is here where the same instance can come again (OverwriteInstances).
+GIVEN_TABLE = """
+CREATE TABLE IF NOT EXISTS given(
+    destination TEXT NOT NULL, instance TEXT NOT NULL, seq INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY(instance, destination)) WITHOUT ROWID;
+"""
+
+
+class SentInstances:
+    """The instances that destinations were given.
+
+    Parameters
+    ----------
+    remembers : something may come to a destination twice; else nothing is written down.
+    overwrites : the same instance can come again with another content: it is remembered as long as it is here.
+    deleted : identifiers of instances that were deleted, as callbacks report them.
+    """
+
+    def __init__(
+        self, ledger: Ledger, loopback: Loopback, *, remembers: bool, overwrites: bool, deleted: deque[str]
+    ) -> None:
+        self._ledger, self._loopback, self._deleted = ledger, loopback, deleted
+        self._remembers, self._overwrites = remembers, overwrites
+
+    def add(self, destination: str, instance: str, seq: int, digest: str) -> bool:
+        """Note that a destination gets an instance; return False if it was given the same already."""
+        if not self._remembers:
+            return True
+        sql = "SELECT * FROM given WHERE instance=? AND destination=?"
+        given = self._ledger.rows(sql, instance, destination)
+        if given and (given[0]["seq"] >= seq > 0 or (digest and given[0]["digest"] == digest)):
+            return False
+        self._ledger.run("INSERT OR REPLACE INTO given VALUES(?,?,?,?)", destination, instance, seq, digest)
+        return True
+
+    def forget_stable(self, instances: Iterable[str]) -> None:
+        """Forget what has been routed for the last time, unless the same instance can come again."""
+        if not self._overwrites:
+            self._forget(instances)
+
+    def forget_deleted(self) -> None:
+        """Forget what was deleted; to overwrite an instance, Orthanc deletes it for a moment."""
+        deleted = list(self._deleted)
+        here = set(still_here(self._loopback, deleted))
+        self._forget(each for each in deleted if each not in here)
+        for _ in deleted:
+            self._deleted.popleft()
+
+    def forget_numbers(self, place: int) -> None:
+        """Forget the numbers beyond a place in the log of changes, which what comes from now on gets again."""
+        self._ledger.run("UPDATE given SET seq=? WHERE seq>?", place, place)
+
+    def _forget(self, instances: Iterable[str]) -> None:
+        with self._ledger.transaction() as db:
+            db.executemany("DELETE FROM given WHERE instance=?", [(each,) for each in instances])
+
+
+# ---- src/forwarding/assignment.py: The rules applied to what arrived: a row for each destination that gets something of it.
+
+
+ROUTE_AGAIN_SECONDS = 30.0  # after a failure, which is this server's or a matcher's own: nobody outside is bothered
+
+
+class Assignment:
+    """Takes the rows that are to be routed, asks the rules, and adds the rows that are to be sent."""
+
+    def __init__(
+        self,
+        context: Context,
+        router: Router,
+        rows: Rows,
+        destinations: Destinations,
+        sent: SentInstances,
+        arrivals: Arrivals,
+        deleter: Deleter | None,
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._transport, self._stopping = context.settings, context.transport, context.stopping
+        self._router, self._rows, self._destinations = router, rows, destinations
+        self._sent, self._arrivals, self._deleter = sent, arrivals, deleter
+        self._has_queries = any(rule.query for rule in context.rules)
+
+    def route(self) -> None:
+        """Route all that is due.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not answer; what is left is routed the next time.
+        """
+        while rows := self._ledger.due(NO_DESTINATION, PAGE, self._settings.retry.longest, ROUTE):
+            for row in rows:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._route_one(row)
+                except LoopbackError as error:
+                    if error.status == 0:
+                        raise
+                    self._fail(row, str(error))
+                except Exception as error:  # noqa: BLE001 - a matcher is a user's code
+                    self._fail(row, repr_of(error))
+
+    def _fail(self, row: Mapping[str, Any], why: str) -> None:
+        with self._ledger.transaction():
+            if not self._work.has(Which(ids=[row["id"]])):
+                return  # a person has just dropped it
+            self._work.add_attempt(row["id"])
+            self._rows.fail({**row, "attempts": row["attempts"] + 1}, f"the rules can't be applied: {why}")
+            self._work.change(row["id"], next_attempt=time.time() + ROUTE_AGAIN_SECONDS)
+
+    def _route_one(self, row: Mapping[str, Any]) -> None:
+        data = json.loads(row["data"])
+        try:
+            batch = self.batch_of(data, row["subject"])
+            verdicts = self._router.verdicts(batch, list(self._destinations.known()), self._destinations.wanted())
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            self._work.remove(row["id"])  # deleted before a rule was applied
+            return
+        with self._ledger.transaction():
+            if not self._work.remove(row["id"]):
+                return  # a person has just dropped it
+            sent_to: set[str] = set()
+            for verdict in verdicts:
+                for destination in verdict.destinations:
+                    wanted = verdict.instances if verdict.instances is not None else tuple(batch.instances or ())
+                    new = self._new_for(destination, wanted, data["Instances"], batch.origins)
+                    if new:
+                        self._rows.add(batch.level, batch.resource, destination, new, verdict.rule.priority)
+                        sent_to.add(destination)
+            if self._deleter and sent_to:
+                left_out = {name for verdict in verdicts for name in verdict.unknown}
+                self._deleter.note(batch.level, batch.resource, sent_to | left_out)
+            if data["Last"]:
+                self._sent.forget_stable(data["Instances"])
+        if data["Last"]:
+            for instance in data["Instances"]:
+                self._arrivals.forget(instance)
+            if self._deleter:
+                self._deleter.delivered(batch.resource)
+
+    def batch_of(self, data: Mapping[str, Any], resource: str) -> Batch:
+        """Return what is to be routed, as rules see it; what a restart made us forget is read from Orthanc."""
+        level, instances = data["Level"], tuple(data["Instances"])
+        uid = data["UID"]
+        if not uid and self._has_queries:
+            content = self._loopback.get(f"/{PLURAL[level]}/{resource}")
+            uid = content["MainDicomTags"].get(UID_TAG_OF[level], "")
+        origins = {one: data["Origins"][number] for one, (_, number, _) in data["Instances"].items() if number >= 0}
+        unknown = [one for one in instances if one not in origins]
+        for start in range(0, len(unknown), PAGE):
+            body = {"Resources": unknown[start : start + PAGE], "Metadata": True}
+            origins |= {
+                found["ID"]: found.get("Metadata", {}) for found in self._loopback.post("/tools/bulk-content", body)
+            }
+        return Batch(level, resource, uid, instances, origins)
+
+    def _new_for(
+        self,
+        destination: str,
+        wanted: Iterable[str],
+        about: Mapping[str, Sequence[Any]],
+        origins: Mapping[str, Mapping[str, str]],
+    ) -> list[str]:
+        """Return what this destination shall get, and note it: not what came from it, nor what it was given already."""
+        settings, found = self._destinations.known()[destination], []
+        for instance in wanted:
+            origin = origins.get(instance, {})
+            copy = "ModifiedFrom" in origin or "AnonymizedFrom" in origin
+            if self._transport.came_from(origin, settings) or (copy and self._settings.skip_modified):
+                continue
+            seq, _, digest = about[instance]
+            if self._sent.add(destination, instance, seq, digest):
+                found.append(instance)
+        return found
+
+
+# ---- src/forwarding/bisection.py: A failed job does not name the instances that were refused: it is bisected until those are in rows of their own.
+
+
+MANY_REFUSED = 16  # instances of a study that a destination refused one by one, until the rest is left together
+
+
+class Bisection:
+    """Parts the rows that failed although their destination answers."""
+
+    def __init__(self, ledger: Ledger, loopback: Loopback) -> None:
+        self._ledger, self._work, self._loopback = ledger, Work(ledger), loopback
+
+    def retry_failed(self, destination: str, was_silent: bool) -> None:
+        """Let all be due that failed at a destination that answers again, in halves what failed although it was there.
+
+        What failed more than once although it was there waits for its time: else it would be sent again and again.
+
+        Parameters
+        ----------
+        was_silent : it did not answer a probe since it failed: then that was the reason.
+        """
+        due: list[int] = []
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("waiting",), tried=True)):
+            data = json.loads(row["data"])
+            # What failed although the destination is there: it refuses the content.
+            if data.pop("Suspect", None) and not was_silent and self._is_worth_halving(row, data):
+                self._halve(row, data)
+            elif not data.get("Refused") and (was_silent or row["attempts"] <= 1):
+                due.append(row["id"])
+        self._work.make_due(Which(ids=due))
+
+    def _is_worth_halving(self, row: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        """Return False for what is alone in its row, and where many are and none was accepted: then it refuses all."""
+        if data.get("Refused"):
+            return False
+        parts = Which(task=SEND, queue=row["queue"], states=("waiting", "dead"), data={"Of": row["subject"]})
+        arrived = Which(task=SEND, queue=row["queue"], resource=row["subject"], states=("done",))
+        return self._work.count(parts) < MANY_REFUSED or self._work.has(arrived)
+
+    def _halve(self, row: Mapping[str, Any], data: dict[str, Any]) -> None:
+        instances = data["Instances"]
+        if instances is None:  # asked before the transaction, for which callbacks and routes wait
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        with self._ledger.transaction():
+            if not self._work.replace_data(row, data):
+                return  # a person has dropped it, or more of the study has joined it
+            if len(instances) > 1:
+                middle = len(instances) // 2
+                self._work.change(row["id"], data={**data, "Instances": instances[:middle]}, next_attempt=0)
+                rest = {**data, "Instances": instances[middle:]}
+                self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+            elif instances:
+                # Its own subject: the rest of the study does not wait for it.
+                alone = {**data, "Refused": True, "Of": row["subject"], "OfLevel": data["Level"], "Level": "Instance"}
+                self._work.change(row["id"], data={**alone, "Instances": instances}, subject=instances[0])
+
+
+# ---- src/common/jobs.py: Orthanc's jobs, asked over loopback, and how they end: also those that Orthanc has forgotten (`JobsHistorySize`).
+
+
+UNFINISHED_JOBS = ("Pending", "Running", "Paused", "Retry")  # states of a job that may still succeed
+CANCELED_JOB = 37  # Orthanc's error code
+END_EVENT_SECONDS = 5.0  # in which the end of a job that Orthanc has forgotten is reported, if this process was there
+ENDED_JOBS_IN_MEMORY = 1000
+FORGOTTEN_REASON = "the job failed, and Orthanc has forgotten why (JobsHistorySize)"
+
+
+class Ending(enum.StrEnum):
+    """How far a job has come. `FORGOTTEN` ended somehow: look at what it should have done, or do it again."""
+
+    RUNNING = "running"
+    SUCCESS = "Success"
+    FAILURE = "Failure"
+    CANCELED = "canceled"
+    FORGOTTEN = "forgotten"
+
+
+def get_job(loopback: Loopback, job: str) -> dict[str, Any] | None:
+    """Return a job, or None if Orthanc has forgotten it. Raises `LoopbackError` if Orthanc can't answer now."""
+    try:
+        found: dict[str, Any] = loopback.get(f"/jobs/{job}")
+    except LoopbackError as error:
+        if error.status != 404:
+            raise
+        return None
+    return found
+
+
+def ending_of(job: Mapping[str, Any] | None, reported: bool | None = None) -> tuple[Ending, str]:
+    """Return how a job has ended, and why it did not succeed.
+
+    Parameters
+    ----------
+    job : as Orthanc shows it; None, if Orthanc has forgotten it.
+    reported : whether an event has said that it ended well, or not; None, if there was no event.
+    """
+    if reported or (reported is None and job and job["State"] == "Success"):
+        return Ending.SUCCESS, ""
+    if job is None:
+        return (Ending.FORGOTTEN, "") if reported is None else (Ending.FAILURE, FORGOTTEN_REASON)
+    if reported is None and job["State"] in UNFINISHED_JOBS:
+        return Ending.RUNNING, ""
+    content = job.get("Content") or {}  # where a job of the DICOMweb plugin says why
+    reasons = [each for key in ("Description", "Details") if (each := content.get(f"FunctionError{key}"))]
+    why = ": ".join(reasons) or job.get("ErrorDetails") or job.get("ErrorDescription") or "the job failed"
+    return Ending.CANCELED if job.get("ErrorCode") == CANCELED_JOB else Ending.FAILURE, why
+
+
+def url_of_peer(content: Mapping[str, Any]) -> str:
+    """Return the URL of the peer that a job's content names, "" if it names none.
+
+    Orthanc gives a list of URL and user; of a peer with a timeout, headers or a certificate an object.
+    """
+    peer = content.get("Peer") or ""
+    if isinstance(peer, Mapping):
+        return str(peer.get("Url", ""))
+    return str(peer[0] if isinstance(peer, list) else peer)
+
+
+class JobEnds:
+    """The ends of Orthanc's jobs, as OnChange reports them: also of those forgotten at once (`JobsHistorySize` 0)."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, bool] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def end(self, job: str, *, well: bool) -> None:
+        """Take the end of a job."""
+        with self._changed:
+            self._ended[job] = well
+            while len(self._ended) > ENDED_JOBS_IN_MEMORY:
+                self._ended.popitem(last=False)
+            self._changed.notify_all()
+
+    def get(self, job: str) -> bool | None:
+        """Return whether a job has ended well; None: no end was reported of late."""
+        with self._changed:
+            return self._ended.get(job)
+
+    def wait(self, jobs: Sequence[str], seconds: float) -> dict[str, bool]:
+        """Return those of the jobs that have ended, and whether well, as soon as there is one; none when the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(job in self._ended for job in jobs), seconds)
+            return {job: self._ended[job] for job in jobs if job in self._ended}
+
+
+# ---- src/forwarding/portions.py: Rows that hold more than fits into one request are cut: each part is sent, and sent again, alone.
+
+
+class Portions:
+    """Cuts rows by the size of their files.
+
+    Parameters
+    ----------
+    largest : bytes that one request may have; a larger instance is sent alone.
+    """
+
+    def __init__(self, ledger: Ledger, loopback: Loopback, largest: int) -> None:
+        self._ledger, self._work, self._loopback, self._largest = ledger, Work(ledger), loopback, largest
+
+    def cut(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row that is `sending` with no more than fits; the rest waits in a row of its own until this one has ended.
+
+        Raises
+        ------
+        LoopbackError : Orthanc does not say how large it is.
+        """
+        data = json.loads(row["data"])
+        if self._fits_whole(data, row["subject"]):
+            return row
+        instances = data["Instances"]
+        if instances is None:
+            instances = instances_of(self._loopback, data["Level"], row["subject"])
+        number = self._number_that_fit(instances)
+        if number >= len(instances):
+            return row
+        first, rest = ({**data, "Instances": some} for some in (instances[:number], instances[number:]))
+        with self._ledger.transaction():
+            self._work.change(row["id"], data=first)
+            self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+        return {**row, "data": json.dumps(first)}
+
+    def _fits_whole(self, data: Mapping[str, Any], resource: str) -> bool:
+        """Return whether all of a resource fits: one question, whatever it holds, and most do."""
+        if data["Level"] == "Instance":  # with what was sent and was not there, several instances are under one
+            return len(data["Instances"] or (resource,)) == 1
+        try:
+            found = self._loopback.get(f"/{PLURAL[data['Level']]}/{resource}/statistics")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            return True  # it was deleted, which the job finds out
+        return int(found["UncompressedSize"]) <= self._largest
+
+    def _number_that_fit(self, instances: Sequence[str]) -> int:
+        """Return how many of them, one at least, fit into one request."""
+        size = 0
+        for start in range(0, len(instances), PAGE):
+            some = instances[start : start + PAGE]
+            body = {"Resources": some, "Metadata": False}
+            sizes: dict[str, int] = {
+                one["ID"]: int(one["FileSize"]) for one in self._loopback.post("/tools/bulk-content", body)
+            }
+            for number, instance in enumerate(some, start):
+                size += sizes.get(instance, 0)
+                if size > self._largest and number:
+                    return number
+        return len(instances)
+
+
+# ---- src/forwarding/verification.py: Whether what a destination took is there: asked of it, beside the work of sending.
+
+
+ROWS_PER_QUESTION = 100
+NAMED_PER_QUESTION = 1000  # instances by name, from which on no further row joins
+LARGEST_WHOLE = (
+    2000  # instances of a resource that is asked for by its series; more would hold up the peer's other work
+)
+SHARE_SECONDS = 0.25  # between two questions: rows that end meanwhile share one, for each takes a connection of its own
+
+
+class Asked(NamedTuple):
+    """What a row asks for: instances by name, or all that a resource of this level has here (`whole`)."""
+
+    instances: tuple[str, ...]
+    whole: str = ""
+    level: str = ""
+
+
+class Verified(NamedTuple):
+    """What came of a row: the instances that are missing there, or why it could not be asked."""
+
+    row: int
+    asked: tuple[str, ...]
+    missing: tuple[str, ...]
+    error: str
+
+
+class Verifier:
+    """Asks each destination in a thread of its own, as long as there is something to ask; `answers` wait for the worker."""
+
+    def __init__(self, has: Has, loopback: Loopback, wake: threading.Event) -> None:
+        self.answers: deque[Verified] = deque()
+        self._has, self._loopback, self._wake, self._lock = has, loopback, wake, threading.Lock()
+        self._rows: dict[int, str] = {}  # that were added and not taken out, with their destinations
+        self._waiting: dict[str, dict[int, Asked]] = {}
+        self._asking: set[str] = set()  # destinations that have a thread
+
+    def add(self, destination: str, row: int, asked: Asked) -> None:
+        """Ask for a row; one that is being asked for is not asked for again."""
+        with self._lock:
+            if row in self._rows:
+                return
+            self._rows[row] = destination
+            self._waiting.setdefault(destination, {})[row] = asked
+            if destination not in self._asking:
+                self._asking.add(destination)
+                threading.Thread(target=self._ask, args=(destination,), name=f"asks {destination}", daemon=True).start()
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for."""
+        return row in self._rows
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being asked for: their jobs have ended."""
+        with self._lock:
+            return sum(each == destination for each in self._rows.values())
+
+    def first(self) -> Verified | None:
+        """Return the next answer, which stays until it is taken: what it means is written down first."""
+        return self.answers[0] if self.answers else None
+
+    def take(self) -> Verified | None:
+        """Return the next answer, or None."""
+        if not self.answers:
+            return None
+        answer = self.answers.popleft()
+        with self._lock:
+            self._rows.pop(answer.row, None)
+        return answer
+
+    def _ask(self, destination: str) -> None:
+        time.sleep(SHARE_SECONDS)
+        while rows := self._next(destination):
+            wanted, there, error = dict[int, tuple[str, ...]](), set[str](), ""
+            try:
+                wanted = self._instances_of(rows)
+                whole = [one.whole for row, one in rows.items() if one.whole and len(wanted[row]) <= LARGEST_WHOLE]
+                there = self._has(destination, sorted({one for some in wanted.values() for one in some}), whole)
+            except Exception as found:  # noqa: BLE001 - whatever it is, it is no proof
+                error = one_line(found) or repr(found)
+            for row in rows:
+                some = wanted.get(row, ())
+                missing = () if error else tuple(one for one in some if one not in there)
+                self.answers.append(Verified(row, some, missing, error))
+            self._wake.set()
+            time.sleep(SHARE_SECONDS)
+
+    def _instances_of(self, rows: Mapping[int, Asked]) -> dict[int, tuple[str, ...]]:
+        """Return the instances of each row, by the lists of the series that are here."""
+        listed: dict[str, list[str]] = {asked.whole: [] for asked in rows.values() if asked.whole}
+        patients = {asked.whole for asked in rows.values() if asked.level == "Patient"}
+        # A series names itself and its study, and no patient.
+        for resources in filter(None, (listed.keys() - patients, *({patient} for patient in patients))):
+            # A series lists its instances: their own content would cost as much as what is asked of the destination.
+            body = {"Resources": list(resources), "Level": "Series", "Short": True, "Metadata": False}
+            for series in self._loopback.post("/tools/bulk-content", body):
+                for parent in resources & ({series["ID"], series["ParentStudy"]} | patients):
+                    listed[parent] += series["Instances"]
+        return {row: tuple(listed[asked.whole]) if asked.whole else asked.instances for row, asked in rows.items()}
+
+    def _next(self, destination: str) -> dict[int, Asked]:
+        """Return rows for one question; without any, the thread ends."""
+        with self._lock:
+            waiting, rows, number = self._waiting[destination], dict[int, Asked](), 0
+            while waiting and number < NAMED_PER_QUESTION and len(rows) < ROWS_PER_QUESTION:
+                row = next(iter(waiting))
+                rows[row] = waiting.pop(row)
+                number += len(rows[row].instances)
+            if not rows:
+                self._asking.discard(destination)
+            return rows
+
+
+class Verification:
+    """What a row has to do with the question whether its destination has what it took (`Verify`)."""
+
+    def __init__(self, context: Context, destinations: Destinations, rows: Rows, verifier: Verifier | None) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._settings, self._destinations, self._rows, self._verifier = context.settings, destinations, rows, verifier
+        self._asks_after_failure = context.transport.asks_after_failure
+        self._failed: dict[int, str] = {}  # why the jobs of rows failed that are being asked for
+
+    def begin(self, row: Mapping[str, Any], failed: str = "") -> bool:
+        """Ask the destination of a row, if that is wanted of it; return whether it is. The row stays `sending` meanwhile.
+
+        Parameters
+        ----------
+        failed : why its job has failed, if it has: some of it may have arrived all the same.
+        """
+        options = self._settings.destination_options.get(row["queue"])
+        is_wanted = self._asks_after_failure if failed else options and options.is_verified
+        if self._verifier is None or not is_wanted:
+            return False
+        if failed:
+            self._failed[row["id"]] = failed
+        data = json.loads(row["data"])
+        if data["Instances"] is not None:
+            asked = Asked(tuple(data["Instances"]))
+        elif data["Level"] == "Instance":
+            asked = Asked((row["subject"],))
+        else:
+            asked = Asked((), row["subject"], data["Level"])
+        self._verifier.add(row["queue"], row["id"], asked)
+        return True
+
+    def is_under_way(self, row: int) -> bool:
+        """Return whether a row is being asked for: its job has ended."""
+        return self._verifier is not None and self._verifier.is_under_way(row)
+
+    def number(self, destination: str) -> int:
+        """Return the number of rows of a destination that are being asked for."""
+        return self._verifier.number(destination) if self._verifier else 0
+
+    def settle(self, fail: Callable[[Mapping[str, Any], str], None]) -> None:
+        """Write down the answers that have come.
+
+        Parameters
+        ----------
+        fail : lets a row fail whose job has failed, for a reason.
+        """
+        while self._verifier and (answer := self._verifier.first()):
+            row = self._work.get(answer.row)
+            if row and row["state"] == "sending":  # else a person has dropped it
+                if answer.row in self._failed:
+                    self._settle_failed(row, answer, fail)
+                else:
+                    self._settle_one(row, answer)
+            self._verifier.take()
+            self._failed.pop(answer.row, None)
+
+    def _settle_one(self, row: Mapping[str, Any], answer: Verified) -> None:
+        if answer.error:
+            data = {**json.loads(row["data"]), "Sent": True}
+            why = f"{row['queue']} took it, and can't be asked whether it has it: {answer.error}"
+            self._rows.fail({**row, "data": json.dumps(data)}, why)
+        elif answer.missing:
+            self._send_missing(row, answer)
+        else:
+            self._rows.end_delivered(row)
+
+    def _settle_failed(
+        self, row: Mapping[str, Any], answer: Verified, fail: Callable[[Mapping[str, Any], str], None]
+    ) -> None:
+        """End what has arrived although the job has failed; let only the rest fail."""
+        arrived = sorted({*answer.asked} - {*answer.missing}) if not answer.error else []
+        if arrived and not answer.missing:
+            self._rows.end_delivered(row)
+            return
+        if arrived:
+            data = json.loads(row["data"])
+            delivered, rest = ({**data, "Instances": some} for some in (arrived, [*answer.missing]))
+            with self._ledger.transaction():
+                self._work.change(row["id"], data=delivered)
+                self._rows.end_delivered({**row, "data": json.dumps(delivered)})
+                row = {**row, "data": json.dumps(rest)}
+                row["id"] = self._ledger.add(row["queue"], row["subject"], rest, row["priority"])
+                self._work.change(row["id"], attempts=row["attempts"])
+        fail(row, self._failed[answer.row])
+
+    def _send_missing(self, row: Mapping[str, Any], answer: Verified) -> None:
+        """Send what the destination took and does not have again, in a row of its own, for which the rest does not wait."""
+        data = {key: value for key, value in json.loads(row["data"]).items() if key != "Sent"}
+        here = still_here(self._loopback, answer.missing)
+        why = f"{row['queue']} took {len(answer.asked)} instances and does not have {len(answer.missing)} of them (Verify)"
+        with self._ledger.transaction():
+            if len(answer.missing) < len(answer.asked):
+                arrived = {**data, "Instances": sorted({*answer.asked} - {*answer.missing})}
+                self._work.change(row["id"], data=arrived)
+                self._rows.end_delivered({**row, "data": json.dumps(arrived)})
+                if not here:
+                    return
+                row = {**row, "id": self._ledger.add(row["queue"], here[0], data, row["priority"])}
+                self._work.change(row["id"], attempts=row["attempts"])
+            elif not here:
+                self._ledger.end(row["id"], "gone")
+                return
+            whole = {"Of": data.get("Of", row["subject"]), "OfLevel": data.get("OfLevel", data["Level"])}
+            alone = {**data, **whole, "Refused": True, "Level": "Instance", "Instances": here}
+            self._work.change(row["id"], subject=here[0])
+            self._rows.fail({**row, "subject": here[0], "data": json.dumps(alone)}, why)
+            self._destinations.health_of(row["queue"]).succeeded()
+
+
+# ---- src/forwarding/jobs.py: The jobs of Orthanc that carry out deliveries: submitted, tracked, cancelled, and found again after a restart.
+
+
+# Which jobs a row has had. The trigger's name is on the disk of everybody who has such a ledger.
+JOBS_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs(job TEXT PRIMARY KEY, delivery INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_delivery ON jobs(delivery);
+CREATE TRIGGER IF NOT EXISTS jobs_go_with_their_row AFTER DELETE ON work BEGIN
+    DELETE FROM jobs WHERE delivery=old.id;
+END;
+"""
+
+
+def was_out_of_reach(why: str) -> bool:
+    """Return whether a job failed before anything was taken: then the destination has nothing against the content.
+
+    DCMTK says "Peer aborted Association (or never connected)" of a peer that breaks off in the middle, too. Of a password that
+    is wrong Orthanc says "Bad credentials".
+    """
+    return any(word in why.lower().replace("(or never connected)", "") for word in ("connect", "bad credentials"))
+
+
+class Jobs:
+    """Submits a row as a job, and settles the row when the job has ended.
+
+    Parameters
+    ----------
+    ended : jobs that have ended, and whether well, as callbacks report them.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        rows: Rows,
+        verification: Verification,
+        ended: deque[tuple[str, bool]],
+    ) -> None:
+        self._ledger, self._work, self._loopback = context.ledger, Work(context.ledger), context.loopback
+        self._transport = context.transport
+        largest = context.transport.largest_request
+        self._portions = Portions(context.ledger, context.loopback, largest) if largest else None
+        self._destinations, self._rows, self._verification, self._ended = destinations, rows, verification, ended
+        self.is_one_in_doubt = False
+        """Orthanc did not answer when a job was submitted: `reconcile` finds out whether there is one."""
+
+    def rows_of(self, job: str) -> list[int]:
+        """Return the ids of the rows that a job was for; it may have been cancelled since."""
+        return [row["delivery"] for row in self._ledger.rows("SELECT delivery FROM jobs WHERE job=?", job)]
+
+    def submit(self, row: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Submit the job of a row that is `sending`.
+
+        Raises
+        ------
+        LoopbackError : whether there is a job now, only Orthanc knows.
+        """
+        try:
+            if self._portions:
+                row = self._portions.cut(row)
+            instances = json.loads(row["data"])["Instances"]
+            job = self._post(row, [row["subject"]] if instances is None else instances, options)
+        except LoopbackError as error:
+            if error.status == 0:
+                self.is_one_in_doubt = True
+                raise
+            self._rows.fail(row, str(error))
+            return
+        if job is None:
+            self._rows.end_gone(row)
+        else:
+            self._note(row["id"], job)
+
+    def _note(self, row: int, job: str) -> None:
+        with self._ledger.transaction():
+            self._work.change(row, job=job)
+            self._ledger.run("INSERT OR IGNORE INTO jobs VALUES(?,?)", job, row)
+
+    def _post(self, row: Mapping[str, Any], resources: list[str], options: Mapping[str, Any]) -> str | None:
+        """Submit the job and return its identifier; without what was deleted meanwhile, and None if that was all."""
+        body = {**options, "Resources": resources, "Synchronous": False}
+        name = urllib.parse.quote(row["queue"], safe="")
+        try:
+            return str(self._loopback.post(f"/{self._transport.route}/{name}/{self._transport.verb}", body)["ID"])
+        except LoopbackError as error:
+            if error.status not in (404, 500):  # 1.13.0 answers 500 if it is the first of them that is gone
+                raise
+            here = still_here(self._loopback, resources)
+            if len(here) == len(resources):
+                raise  # then it is not the resources that were not found
+        return self._post(row, here, options) if here else None
+
+    def settle_ended(self) -> None:
+        """Settle the rows whose job has ended, well or not; jobs without a row are others'.
+
+        The end of a job can come before the answer to the POST that submitted it (1 in 200 with AllowThreads). It waits in
+        `_ended` then: the thread that submits is this one, which has noted the job when it comes here.
+        """
+        while self._ended:
+            job, success = self._ended[0]
+            for row in self._work.find(Which(job=job, states=("sending",))):
+                self._settle(row, success)
+            self._ended.popleft()
+
+    def _settle(self, row: Mapping[str, Any], success: bool) -> None:
+        if success:
+            health = self._destinations.health_of(row["queue"])
+            health.identity.used()
+            if health.identity.wrong:
+                self._work.take_back(row["id"])
+            elif not self._verification.begin(row):
+                self._rows.end_delivered(row)
+            return
+        _, why = ending_of(get_job(self._loopback, row["job"]), reported=False)
+        if not self._verification.begin(row, failed=why):
+            self.fail(row, why)
+
+    def fail(self, row: Mapping[str, Any], why: str) -> None:
+        """Let a row fail whose job has failed, and hold back what else is to be sent there until the destination answers."""
+        data = {**json.loads(row["data"]), "Suspect": not was_out_of_reach(why)}
+        self._rows.fail({**row, "data": json.dumps(data)}, why)
+        self._destinations.health_of(row["queue"]).failed(one_line(why))
+        self.cancel_pending(row["queue"])
+
+    def cancel_pending(self, destination: str) -> None:
+        """Cancel what waits in Orthanc for a destination that has failed: each might hold a job slot until its timeout."""
+        for row in self._work.find(Which(task=SEND, queue=destination, states=("sending",))):
+            if row["job"] is None:
+                continue
+            try:
+                if self._loopback.get(f"/jobs/{row['job']}")["State"] == "Pending":
+                    self._work.take_back(row["id"])
+                    self._loopback.post(f"/jobs/{row['job']}/cancel", b"")
+            except LoopbackError as error:
+                if error.status == 0:
+                    raise  # else it has ended by itself
+
+    def reconcile(self) -> None:
+        """Settle the rows whose job ended unseen, and find the job of those that were interrupted while submitting it.
+
+        Orthanc continues unfinished jobs after a restart: not to know them would send everything twice.
+        """
+        rows = self._work.find(Which(states=("sending",)))
+        jobs = self._loopback.get("/jobs?expand") if rows else []
+        by_id, taken = {job["ID"]: job for job in jobs}, {row["job"] for row in rows}
+        for row in rows:
+            if self._verification.is_under_way(row["id"]):
+                continue
+            others = [each for each in jobs if each["ID"] not in taken]
+            job = by_id.get(row["job"]) if row["job"] else self._job_of(row, others)
+            if job is None:
+                # Its end was missed while Orthanc was down, or it was never submitted: twice is harmless, lost is not.
+                self._work.wait_again(row["id"])
+                continue
+            taken.add(job["ID"])
+            self._note(row["id"], job["ID"])
+            ending, _ = ending_of(job)
+            if ending is not Ending.RUNNING:
+                self._settle({**row, "job": job["ID"]}, ending is Ending.SUCCESS)
+        self.is_one_in_doubt = False
+
+    def _job_of(self, row: Mapping[str, Any], jobs: list[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        """Return the unfinished job that sends what is in a row to its destination, or None."""
+        destination = self._destinations.known().get(row["queue"])
+        instances = json.loads(row["data"])["Instances"]
+        resources = {row["subject"]} if instances is None else set(instances)
+        for job in jobs:
+            content = job.get("Content", {})
+            same = (
+                destination and job["Type"] == self._transport.job_type and self._transport.is_for(content, destination)
+            )
+            if same and job["State"] in UNFINISHED_JOBS and set(content.get("ParentResources", ())) == resources:
+                return job
+        return None
+
+
+# ---- src/forwarding/dispatcher.py: What is sent when: to destinations that are well, in their hours, a few jobs at a time.
+
+
+JOBS_SUBMITTED_AHEAD = 3  # for one destination: they wait in Orthanc
+
+
+class Dispatcher:
+    """Looks at each destination, and submits as many of its rows as it may get now."""
+
+    def __init__(
+        self,
+        context: Context,
+        destinations: Destinations,
+        misconfigured: Misconfigured,
+        rows: Rows,
+        jobs: Jobs,
+        verification: Verification,
+        bisection: Bisection,
+    ) -> None:
+        self._name, self._ledger, self._settings = context.name, context.ledger, context.settings
+        self._stopping, self._trouble, self._work = context.stopping, context.trouble, Work(context.ledger)
+        # Nothing was to be sent there, by their hours or a person's word, at the last look.
+        self._closed = {name for name, each in context.settings.destination_options.items() if each.windows}
+        self._destinations, self._misconfigured, self._rows, self._jobs = destinations, misconfigured, rows, jobs
+        self._verification, self._bisection = verification, bisection
+        self._concurrent = int(context.configuration.get("ConcurrentJobs", 2)) or 1
+
+    def look_at_destinations(self) -> None:
+        """Take what probes and checks have found, and start those that are due."""
+        for health in self._destinations.all_health():
+            self._look_who_it_is(health)
+            if health.away and health.answered and health.identity.is_right():
+                health.probe_answered()
+                self._bisection.retry_failed(health.name, health.was_silent)
+            health.look()
+
+    def _look_who_it_is(self, health: Destination) -> None:
+        changed = self._misconfigured.note(health.name, health.identity)
+        if changed:
+            text = f"{self._name} sends nothing to {health.name}, until this is corrected: {health.identity.wrong}"
+            orthanc.LogError(text)
+            self._trouble.note(text)
+            self._jobs.cancel_pending(health.name)
+        elif changed is False:
+            self._work.give_whole_time(health.name)
+            orthanc.LogWarning(f"{self._name}: {health.name} is what it should be again, and what waits for it is sent")
+
+    def submit(self) -> None:
+        """Submit what is due to each destination that may be sent to now."""
+        shared = self._concurrent if len(self._destinations.listed()) <= 1 else max(1, self._concurrent - 1)
+        busy = self._ledger.queues("sending")
+        for name in self._ledger.queues("waiting"):
+            health = self._destinations.health_of(name)
+            if self._destinations.is_paused(name) or not self._destinations.is_open(name):
+                self._closed.add(name)
+                continue
+            if name in self._closed:  # what waited for that was not tried in vain
+                self._work.give_whole_time(name)
+                self._closed.discard(name)
+            if not health.may_send():
+                continue
+            if not health.identity.is_right():
+                self._fail_silent(health)
+                continue
+            options = self._settings.destination_options.get(name)
+            bound = (options and options.max_jobs) or self._settings.max_per_destination or shared
+            # More than run at a time wait for a destination that is well, so that no slot is empty.
+            sending = busy.get(name, 0) - self._verification.number(name)
+            free = 1 if health.away else bound + JOBS_SUBMITTED_AHEAD - sending
+            for row in self._ledger.due(name, max(0, free), self._settings.retry.longest):
+                if self._stopping.is_set():
+                    return
+                health.sent()
+                self._attempt(row, options.options if options else {})
+
+    def _fail_silent(self, health: Destination) -> None:
+        """Count an attempt that has failed, without a job, where it could not be asked who it is."""
+        silent = health.identity.silent
+        if health.identity.wrong or not silent:
+            return  # it waits until that is corrected, or is being asked
+        health.sent()
+        for due in self._ledger.due(health.name, 1, self._settings.retry.longest):
+            if row := self._begin(due["id"]):
+                self._rows.fail(row, f"{health.name} can't be asked who it is: {silent}")
+        health.failed(silent)
+
+    def _begin(self, row: int) -> dict[str, Any] | None:
+        """Write down that an attempt begins, and return the row as it is now; None if a person has just dropped it.
+
+        More may have joined it since it was read, while the jobs before it were submitted.
+        """
+        with self._ledger.transaction():
+            return self._work.get(row) if self._work.claim(row) else None
+
+    def _attempt(self, due: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        row = self._begin(due["id"])
+        if row is None:
+            return
+        if row["queue"] not in self._destinations.known():
+            known = ", ".join(self._destinations.known()) or "none"
+            self._rows.fail(row, f"Orthanc does not know {row['queue']} any more; known are: {known}")
+            return
+        if json.loads(row["data"]).get("Sent") and self._verification.begin(row):
+            return  # it was sent, and could only not be asked
+        self._jobs.submit(row, options)
+
+
+# ---- src/common/inbox.py: What callbacks report, until it is written down: also before the state is open, or while it can't be written.
+
+
+MOST_REPORTS = 200_000  # in memory, while nothing can be written; what comes then is counted
+
+Report = TypeVar("Report")
+
+
+class Inbox(Generic[Report]):
+    """Reports in their order. Each is written at once if it can be, and forgotten only when that is committed.
+
+    Parameters
+    ----------
+    write : commits one report, or raises sqlite3.Error or OSError; then it is written later, by `flush`.
+    """
+
+    def __init__(self, write: Callable[[Report], None]) -> None:
+        self._write, self._waiting = write, collections.deque[Report]()
+        self._writing, self._is_open = threading.Lock(), False
+        self.lost = 0
+
+    def open(self) -> None:
+        """Begin to write: from now on there is something to write to. Reports that came before wait for `flush`."""
+        self._is_open = True
+
+    def add(self, report: Report) -> bool:
+        """Take a report, in a callback; return whether it is written."""
+        if len(self._waiting) >= MOST_REPORTS:
+            self.lost += 1
+            return False
+        waited = bool(self._waiting)
+        self._waiting.append(report)
+        if waited or not self._is_open or not self._writing.acquire(blocking=False):
+            return False  # those before it have failed, or are being written: `flush` does it
+        try:
+            self._write_all()
+        except (sqlite3.Error, OSError):
+            return False
+        finally:
+            self._writing.release()
+        return True
+
+    def flush(self) -> None:
+        """Write what waits. Raises what `write` raises; nothing is lost then."""
+        with self._writing:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        while self._waiting:
+            try:
+                self._write(self._waiting[0])
+            except (sqlite3.Error, OSError):
+                raise
+            except Exception:
+                self._waiting.popleft()  # an odd one never keeps the others from being written
+                raise
+            self._waiting.popleft()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+
+# ---- src/forwarding/intake.py: What arrived and is to be routed: rows of the ledger, from the feed and, with trigger Stored, before it is stable.
+
+
+GATHER_SECONDS = 0.2  # in which what arrives becomes one batch (trigger Stored)
+
+
+class Reports:
+    """What Orthanc's callbacks report, until the thread reads it: also before the ledger is open.
+
+    Parameters
+    ----------
+    overwrites : the same instance can come again with another content.
+    at_once : what arrives is read at once (trigger Stored), not when it is stable.
+    """
+
+    def __init__(self, wake: threading.Event, *, overwrites: bool, at_once: bool) -> None:
+        self.arrivals = Arrivals(digests=overwrites)
+        self.has_changes = threading.Event()
+        """Something is to be read in the log of changes."""
+        self.ended_jobs: deque[tuple[str, bool]] = deque()
+        self.deleted_instances: deque[str] = deque()
+        self.inbox: Inbox[tuple[str, str]] = Inbox(lambda report: self._write(*report))
+        self._write: Callable[[str, str], None] = lambda _change, _resource: None
+        self._wake, self._overwrites, self._at_once = wake, overwrites, at_once
+
+    def open(self, write: Callable[[str, str], None]) -> None:
+        """Write what is reported of instances and stable resources, from now on."""
+        self._write = write
+        self.inbox.open()
+
+    def on_event(self, event: str, level: int, resource: str) -> None:
+        """Take an event of Orthanc's."""
+        if event.startswith("JOB_"):
+            self.ended_jobs.append((resource, event == "JOB_SUCCESS"))
+            self._wake.set()
+        elif event == "DELETED":
+            if self._overwrites and level == orthanc.ResourceType.INSTANCE:
+                self.deleted_instances.append(resource)
+        elif event == "NEW_INSTANCE":
+            self.inbox.add(("NewInstance", resource))
+            if self._at_once:
+                self._read_soon()
+        else:
+            self.inbox.add((f"Stable{event.removeprefix('STABLE_').capitalize()}", resource))
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        self.has_changes.set()
+        self._wake.set()
+
+
+class Intake:
+    """Adds a row, which says what is to be routed, for each resource of which something has arrived."""
+
+    def __init__(self, context: Context, arrivals: Arrivals, sent: SentInstances) -> None:
+        self._ledger, self._work, self._stopping = context.ledger, Work(context.ledger), context.stopping
+        self._arrivals, self._sent = arrivals, sent
+        self._at_once = context.settings.trigger == "Stored"
+        levels = [level for level in LEVELS if any(rule.level == level for rule in context.rules)]
+        stable_age = float(context.configuration.get("StableAge", 60))
+        self.feed = Feed(
+            *(context.ledger, context.loopback, self._on_stable, levels, stable_age, context.settings.reconcile),
+            arrivals.parents,
+            set_back=self._forget_numbers,
+        )
+
+    def read(self) -> None:
+        """Add the rows for what has come since the last time."""
+        if self._at_once:
+            self._stopping.wait(GATHER_SECONDS)
+        self.feed.poll()
+        if self._at_once:
+            self._add_unstable()
+
+    def _on_stable(self, level: str, resource: str, instances: Mapping[str, int]) -> None:
+        """Add a row in the feed's transaction."""
+        self._add_to_route(level, resource, instances, last=True)
+
+    def _add_unstable(self) -> None:
+        """Add a row for each resource of which something arrived since the last time, before it is stable."""
+        since = self._ledger.get_value("taken")
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for row in arrived_since(self._ledger, since):
+            groups.setdefault((row["level"], row["resource"]), {})[row["instance"]] = row["seq"]
+            since = row["seq"]
+        if groups:
+            with self._ledger.transaction():
+                for (level, resource), instances in groups.items():
+                    self._add_to_route(level, resource, instances, last=False)
+                self._ledger.set_value("taken", since)
+
+    def _add_to_route(self, level: str, resource: str, instances: Mapping[str, int], last: bool) -> None:
+        origins: list[Mapping[str, str]] = []
+        data: dict[str, Any] = {"Level": level, "UID": "", "Last": last, "Instances": {}}
+        for instance, seq in instances.items():
+            arrival = self._arrivals.get(instance)
+            number = -1
+            if arrival:
+                # Of a patient it is asked for later: Orthanc finds a PatientID by the spaces too that it was sent with.
+                data["UID"] = "" if level == "Patient" else arrival.uids[level]
+                if arrival.origin not in origins:
+                    origins.append(arrival.origin)
+                number = origins.index(arrival.origin)
+            data["Instances"][instance] = [seq, number, arrival.digest if arrival else ""]
+        self._ledger.add(NO_DESTINATION, resource, {**data, "Origins": origins}, task=ROUTE)
+
+    def _forget_numbers(self, place: int) -> None:
+        """Forget numbers from before Orthanc's log of changes was set back: what comes from now on must not look like known.
+
+        What is still to be routed loses its number, and is sent even if it was given already: twice is harmless, lost is not.
+        """
+        self._sent.forget_numbers(place)
+        self._ledger.set_value("taken", min(place, self._ledger.get_value("taken")))
+        for row in self._work.find(Which(task=ROUTE, states=("waiting", "dead"))):
+            data = json.loads(row["data"])
+            about = {one: [0 if seq > place else seq, *more] for one, (seq, *more) in data["Instances"].items()}
+            self._work.change(row["id"], data={**data, "Instances": about})
+
+
+# ---- src/forwarding/engine.py: The parts of a forwarder put together on an open ledger, and the order in which its thread uses them.
+
+
+IDLE_SECONDS = 5.0  # between looks at changes and jobs when no event wakes the thread
+BUSY_LOOK_SECONDS = 1.0  # between looks while something waits for its time
+ENGINE_TABLES = FEED_TABLES + GIVEN_TABLE + JOBS_TABLE
+
+
+class Engine:
+    """Routes what arrives, and sends what is routed, turn by turn.
+
+    Parameters
+    ----------
+    reports : what callbacks report.
+    destinations_changed : is set when Orthanc's destinations have changed.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        matchers: Mapping[str, Matcher],
+        reports: Reports,
+        destinations_changed: threading.Event,
+    ) -> None:
+        name, ledger, loopback, settings = context.name, context.ledger, context.loopback, context.settings
+        missing = context.transport.missing
+        self._name, self._missing = name, missing and functools.partial(missing, loopback)
+        self.ledger, self.work, self._settings, self._reports = ledger, Work(ledger), settings, reports
+        self.router = Router(loopback, context.rules, settings.rule_mode == "first", matchers)
+        overwrites = may_overwrite(context.configuration)
+        remembers = overwrites or settings.trigger == "Stored"
+        self._sent = SentInstances(
+            ledger, loopback, remembers=remembers, overwrites=overwrites, deleted=reports.deleted_instances
+        )
+        self._intake = Intake(context, reports.arrivals, self._sent)
+        self.destinations = Destinations(context, destinations_changed)
+        self._misconfigured, self._metrics = Misconfigured(ledger), Metrics(name, ledger)
+        self._deleter: Deleter | None = None
+        if settings.delete_after_forward:
+            prove = functools.partial(context.transport.prove, loopback)
+            self._deleter = Deleter(name, ledger, loopback, prove, settings.retry, context.trouble)
+        self.rows = Rows(context, self.destinations, self._metrics, self._deleter)
+        self.assignment = Assignment(
+            *(context, self.router, self.rows, self.destinations, self._sent, reports.arrivals, self._deleter)
+        )
+        has = context.transport.has
+        verifier = Verifier(has, loopback, context.wake) if has else None
+        self._verification = Verification(context, self.destinations, self.rows, verifier)
+        self.jobs = Jobs(context, self.destinations, self.rows, self._verification, reports.ended_jobs)
+        self._dispatcher = Dispatcher(
+            *(context, self.destinations, self._misconfigured, self.rows, self.jobs, self._verification),
+            Bisection(ledger, loopback),
+        )
+        self._keep_done_days = max(settings.keep_done_days, KEPT_UNTIL_CHECKED_DAYS if context.transport.check else 0.0)
+        self._next_read = self._next_look = 0.0  # monotonic
+        reports.open(self._intake.feed.on_event)
+
+    def begin(self) -> str | None:
+        """Take the place in the log of changes; return why nothing can be sent, as what Orthanc refuses of the rules, or None."""
+        self._intake.feed.begin()
+        if self._missing and (why := self._missing()):
+            return why
+        for name in self._misconfigured.names():
+            if name in self.destinations.known():
+                self.destinations.health_of(name).identity.used()
+        refused = self.router.check()
+        self.destinations.hold_unnamed()
+        return refused
+
+    def turn(self) -> float:
+        """Do what there is to do, and return the seconds until the next turn."""
+        try:
+            self._reports.inbox.flush()
+            self._say_what_was_lost()
+            # A job that has ended is no reason to read the log of changes: only settle it and submit the next.
+            if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
+                self._reports.has_changes.clear()
+                self._intake.read()
+                self.assignment.route()
+                self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
+            self.jobs.settle_ended()
+            self._verification.settle(self.jobs.fail)
+            self._dispatcher.look_at_destinations()
+            self._dispatcher.submit()
+            self._look_around()
+        except BaseException:
+            self._next_read = 0.0  # what was to be read may be left
+            raise
+        return BUSY_LOOK_SECONDS if self.ledger.totals()["waiting"] else IDLE_SECONDS
+
+    def _say_what_was_lost(self) -> None:
+        """Say how much came while the ledger could not be written, beyond what the memory holds; the log of changes has it."""
+        if (lost := self._reports.inbox.lost) and not self._settings.reconcile:
+            self._reports.inbox.lost -= lost
+            orthanc.LogError(
+                f"{self._name}: {lost} events came while the ledger could not be written, and there was no room for more: "
+                f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
+            )
+
+    def _look_around(self) -> None:
+        """Find what no event reported, and tidy up."""
+        if time.monotonic() < self._next_look and not self.jobs.is_one_in_doubt:
+            return
+        self.jobs.reconcile()
+        self.ledger.forget_finished(self._keep_done_days)
+        self._sent.forget_deleted()
+        self._metrics.report()
+        self._next_look = time.monotonic() + IDLE_SECONDS
+
+    def stop_deleting(self, seconds: float) -> None:
+        """End the thread that deletes, and wait for it so long."""
+        if self._deleter:
+            self._deleter.stop(seconds)
+
+
+# ---- src/forwarding/backfill.py: Sends what the archive holds already, when a person asks for it: whole studies by StudyDate.
+
+
+STUDIES_PER_PAGE = 500
+MANY_STUDIES = range(1900, 2100)  # years that are asked for month by month: who asks for all says 00010101 to 99991231
+BACKFILL_PRIORITY = -1  # what arrives is sent first
+
+
+def studies_between(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    """Return the studies whose StudyDate is from `first` to `last`, both included."""
+    windows = _months(first, last) if loopback.find_is_unlimited else [(first, last)]
+    return [study for window in windows for study in _studies_of(loopback, *window)]
+
+
+def send_studies(engine: Engine, studies: Sequence[str], destinations: Sequence[str]) -> None:
+    """Add a row for each study and destination."""
+    for study in studies:
+        with engine.ledger.transaction():
+            for destination in destinations:
+                engine.rows.add("Study", study, destination, None, BACKFILL_PRIORITY)
+
+
+def _studies_of(loopback: Loopback, first: datetime.date, last: datetime.date) -> list[str]:
+    query = {"Level": "Study", "Expand": True, "Query": {"StudyDate": f"{_as_dicom(first)}-{_as_dicom(last)}"}}
+    found = loopback.post("/tools/find", query) if loopback.find_is_unlimited else _all_studies(loopback)
+    # Orthanc compares dates as text: look at each.
+    days = ((study["ID"], parse_day(study["MainDicomTags"].get("StudyDate"))) for study in found)
+    return [study for study, day in days if day and first <= day <= last]
+
+
+def _all_studies(loopback: Loopback) -> Iterator[dict[str, Any]]:
+    since = 0
+    while page := loopback.get(f"/studies?expand&since={since}&limit={STUDIES_PER_PAGE}"):
+        yield from page
+        since += len(page)
+
+
+def _months(first: datetime.date, last: datetime.date) -> Iterator[tuple[datetime.date, datetime.date]]:
+    """Yield the parts of a range that lie in one month: what one question asks of the archive stays small."""
+    while True:
+        if first.year < MANY_STUDIES.start:
+            end = datetime.date(MANY_STUDIES.start - 1, 12, 31)
+        elif first.year >= MANY_STUDIES.stop:
+            end = datetime.date.max
+        else:
+            end = first.replace(day=calendar.monthrange(first.year, first.month)[1])
+        yield first, min(end, last)
+        if end >= last:  # there is no day after the last one of the calendar
+            return
+        first = end + datetime.timedelta(days=1)
+
+
+def _as_dicom(day: datetime.date) -> str:
+    """Return a day as YYYYMMDD: `strftime` does not pad a year before 1000 everywhere."""
+    return day.isoformat().replace("-", "")
+
+
+# ---- src/forwarding/forwarder.py: A forwarder as Orthanc sees it: its callbacks, its thread, and its state. What it does is in `Engine`.
+
+
+EVENTS = ("ORTHANC_STARTED", "ORTHANC_STOPPED", "NEW_INSTANCE", "DELETED", "JOB_SUCCESS", "JOB_FAILURE")
+
+
+class Forwarder:
+    """Sends what arrives, so that it arrives although Orthanc is killed and destinations are away.
+
+    Each (resource, destination) is a row of the ledger before anything is sent. An attempt is an asynchronous job, whose
+    end settles the row; a failed one is sent again with back-off. One thread does all that, woken by `on_change`.
+
+    Parameters
+    ----------
+    name : of the script, with dashes: of its routes, its thread and its ledger.
+    settings : the script's.
+    configuration : Orthanc's.
+    """
+
+    engine: Engine
+    """As soon as the ledger is open."""
+
+    def __init__(
+        self, name: str, transport: Transport, settings: ForwardingSettings, configuration: Mapping[str, Any]
+    ) -> None:
+        self.name, self.transport, self.settings, self._configuration = name, transport, settings, configuration
+        self.loopback, self.turns = Loopback(configuration), HttpTurns(configuration)
+        self.rules: tuple[Rule, ...] = (Rule(name="all"),) if settings.rules is None else settings.rules
+        self.worker = Worker(name, self._open, self._turn)
+        self.wake = self.worker.wake
+        at_once, overwrites = settings.trigger == "Stored", may_overwrite(configuration)
+        self._reports = Reports(self.wake, overwrites=overwrites, at_once=at_once)
+        self._destinations_changed = threading.Event()
+        self._has_begun = False
+        stable = {f"STABLE_{rule.level.upper()}" for rule in self.rules}
+        names = {*EVENTS, *stable, *((transport.changed,) if transport.changed else ())}
+        self._events = {int(getattr(orthanc.ChangeType, event)): event for event in names}
+
+    def register(self) -> None:
+        """Register what Orthanc calls."""
+        KEPT_ALIVE.extend((self.on_change, self._reports.arrivals.stored))
+        orthanc.RegisterOnChangeCallback(KEPT_ALIVE[-2])
+        orthanc.RegisterOnStoredInstanceCallback(KEPT_ALIVE[-1])
+
+    def on_change(self, change: int, level: int, resource: str) -> None:
+        """Take an event of Orthanc's; return at once."""
+        event = self._events.get(change)
+        if event == "ORTHANC_STARTED":
+            self.worker.start()
+        elif event == "ORTHANC_STOPPED":
+            self._stop()
+        elif event is None:
+            return
+        elif event == self.transport.changed:
+            self._destinations_changed.set()
+            self.wake.set()
+        elif not self.worker.is_off:
+            self._reports.on_event(event, level, resource)
+
+    def _open(self) -> Ledger:
+        if not self.loopback.enabled:
+            raise ValueError('it needs Orthanc\'s HTTP server ("HttpServerEnabled": true)')
+        matchers = {
+            rule.matcher: load_matcher(rule.matcher, configuration_folder()) for rule in self.rules if rule.matcher
+        }
+        path = state_folder(self.settings.state_path, self._configuration) / f"{self.name.replace('-', '_')}.sqlite"
+        ledger = Ledger(path, ENGINE_TABLES, durability=self.settings.durability, first_tasks=FIRST_TASKS)
+        if ledger.is_new:
+            orthanc.LogWarning(_about_new_ledger(self.name, ledger))
+        try:
+            context = Context(
+                *(self.name, self.transport, self.settings, self._configuration, self.rules),
+                *(self.loopback, ledger, self.wake, self.worker.stopping, self.worker.trouble),
+            )
+            self.engine = Engine(context, matchers, self._reports, self._destinations_changed)
+        except BaseException:
+            ledger.close()  # the next try opens it again
+            raise
+        return ledger
+
+    def _stop(self) -> None:
+        self.worker.stopping.set()
+        self.wake.set()
+        until = time.monotonic() + STOPS_WITHIN
+        if hasattr(self, "engine"):
+            self.engine.stop_deleting(STOPS_WITHIN)
+        self.worker.stop(until - time.monotonic())
+
+    def _turn(self) -> float:
+        if not self._has_begun:
+            self._begin()
+            self._has_begun = True
+        return IDLE_SECONDS if self.worker.is_off else self.engine.turn()
+
+    def _begin(self) -> None:
+        if refused := self.engine.begin():
+            section = "".join(map(str.capitalize, self.name.split("-")))
+            self.worker.turn_off(f"{section}.{refused}. {self.name} is idle until this is corrected.")
+            self.engine.stop_deleting(0)
+
+
+def _about_new_ledger(name: str, ledger: Ledger) -> str:
+    why = f"was corrupt and is kept as {ledger.quarantined_to}" if ledger.quarantined_to else "is new"
+    return (
+        f"{name}: the ledger {ledger.path} {why}; what arrives from now on is forwarded, "
+        f"nothing that the archive holds already (POST /{name}/backfill does that)"
+    )
+
+
+# ---- src/forwarding/api.py: The routes of the forwarders: what was sent where and what came of it, and what a person may do about it.
+
+
+FILTERS = ("state", "destination", "job", "resource", "study")
+RESOURCE = {"Resource": IDENTIFIER, "Level": OneOf(choices=LEVELS)}
+
+
+def register_routes(forwarder: Forwarder, refusal: str | None, *, is_unused: bool = False) -> None:
+    """Register the routes; with a `refusal` (the configuration is wrong, or there is none) they all answer 503 with it."""
+    named, worker = Named(forwarder), forwarder.worker
+    rows, places = DeliveryRoutes(forwarder, named), DestinationRoutes(forwarder, named)
+
+    def unavailable() -> str | None:
+        return refusal or worker.why_not()
+
+    name = forwarder.name.replace("-", "_")
+
+    def look() -> Condition:
+        found = unused(refusal) if refusal and is_unused else condition_of(worker, refusal)
+        if found.state == RUNNING and found.reason is None and (unknown := forwarder.engine.destinations.unknown):
+            found = dataclasses.replace(found, reason=unknown)  # nothing is sent there, and nothing waits for it
+        return found
+
+    register_status(name, look, rows.status, unavailable)
+    bounded = forwarder.turns.bound  # those that ask Orthanc each time
+    routes: dict[str, dict[str, Callable[[Request], Any]]] = {
+        "deliveries": {"GET": rows.page},
+        "deliveries/retry": {"POST": rows.retry_all},
+        "deliveries/([0-9]+)": {"GET": rows.one, "DELETE": rows.drop},
+        "deliveries/([0-9]+)/retry": {"POST": rows.retry},
+        "destinations": {"GET": places.destinations},
+        "destinations/([^/]+)/(pause|resume)": {"POST": places.pause},
+        "rules": {"GET": places.rules},
+        "rules/test": {"POST": bounded(places.test)},
+        "send": {"POST": bounded(rows.send)},
+        "backfill": {"POST": bounded(rows.backfill)},
+    }
+    for path, handlers in routes.items():
+        register_route(f"/{forwarder.name}/{path}", handlers, unavailable)
+
+
+class Named:
+    """What callers name: rows, destinations, resources."""
+
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
+
+    def row(self, request: Request) -> dict[str, Any]:
+        """Return the row whose id is in the path."""
+        number = request.groups[0]
+        row = self._forwarder.engine.work.get(row_number(number))
+        if row is None:
+            raise Refused(404, f"There is no delivery {number[:20]}")
+        return row
+
+    def destination(self, name: str | None) -> str:
+        """Return the name of a destination that Orthanc knows."""
+        known = self._forwarder.engine.destinations.known()
+        if name is None or name not in known:
+            raise Refused(400, f"Destination is {one_line(name)!r}, allowed: {', '.join(known) or 'none'}")
+        return str(name)
+
+    def resource(self, wanted: Mapping[str, Any]) -> tuple[str, str]:
+        """Return level and identifier of a resource that is here."""
+        level, resource = wanted.get("Level", "Study"), wanted.get("Resource")
+        if resource is None:
+            raise Refused(400, f"Resource is missing, allowed: {IDENTIFIER.allowed}")
+        try:
+            self._forwarder.loopback.get(f"/{PLURAL[level]}/{resource}")
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            raise Refused(404, f"There is no {level} {resource}") from None
+        return level, resource
+
+
+class DeliveryRoutes:
+    """Handlers of what is about rows of the ledger: to look at them, and to add, retry and drop them."""
+
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """Return whether it runs, the number of rows in each state, the last error."""
+        return {"Totals": self._forwarder.engine.ledger.totals()}
+
+    @takes({**PAGE_PARAMETERS, **dict.fromkeys(FILTERS, Text()), "state": OneOf(choices=STATES)})
+    def page(self, request: Request) -> dict[str, Any]:
+        """Return a page of rows, oldest first: `since` (the last row's id), `limit`, and filters by column."""
+        query, engine = request.parameters, self._forwarder.engine
+        which = Which(
+            states=[query["state"]] if "state" in query else None,
+            task=SEND if "destination" in query else None,
+            queue=query.get("destination"),
+            ids=engine.jobs.rows_of(query["job"]) if "job" in query else None,
+            resource=query.get("resource"),
+            about=query.get("study"),
+        )
+        total, totals = engine.work.count(which), engine.ledger.totals()
+        page = page_answer(query, total, lambda since, limit: engine.work.page(which, since, limit), _shown_row)
+        return {"Total": total, "Totals": totals, **page}
+
+    def one(self, request: Request) -> dict[str, Any]:
+        """Return one row, with its failed attempts and its instances."""
+        row = self._named.row(request)
+        data = json.loads(row["data"])
+        instances = data["Instances"]
+        return {
+            **_shown_row(row),
+            "History": data.get("History", []),
+            "InstanceIDs": None if instances is None else [*instances],
+        }
+
+    def drop(self, request: Request) -> dict[str, Any]:
+        """Forget a row that is dead or waits; one that is being sent can't be called back."""
+        row = self._named.row(request)
+        if not self._forwarder.engine.work.remove(row["id"], [state for state in STATES if state != "sending"]):
+            raise Refused(409, f"Delivery {row['id']} is being sent; drop it when its job has ended")
+        return _shown_row(row)
+
+    def retry(self, request: Request) -> dict[str, Any]:
+        """Try a row that is dead, or waits, again now, with the whole time until it is given up."""
+        row = self._named.row(request)
+        if not self._retry(Which(ids=[row["id"]])):
+            raise Refused(409, f"Delivery {row['id']} is {row['state']}; only what is dead or waiting can be retried")
+        return _shown_row(self._named.row(request))
+
+    @takes({"Destination": Text()})
+    def retry_all(self, request: Request) -> dict[str, Any]:
+        """Try all dead rows of a destination again: `{"Destination": …}`."""
+        name = self._named.destination(request.parameters.get("Destination"))
+        return {"Retried": self._retry(Which(task=SEND, queue=name, states=("dead",)))}
+
+    def _retry(self, which: Which) -> int:
+        count = self._forwarder.engine.work.retry(which)
+        self._forwarder.wake.set()
+        return count
+
+    @takes({**RESOURCE, "Destinations": Texts()})
+    def send(self, request: Request) -> Answer:
+        """Send a resource now, rules or not: `{"Resource": …, "Level": "Study", "Destinations": […]}`; 202 with the rows.
+
+        Without `Destinations`, to those of the section.
+        """
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
+        given = request.parameters.get("Destinations")
+        names = engine.destinations.listed() if given is None else [self._named.destination(name) for name in given]
+        if not names:
+            raise Refused(400, "Destinations is missing, and there is none that everything goes to")
+        with engine.ledger.transaction():
+            rows = [engine.rows.add(level, resource, name, None) for name in names]
+        self._forwarder.wake.set()
+        return Answer({"Deliveries": rows}, 202)
+
+    @takes({"From": Day(), "To": Day(), "Destination": Text(), "DryRun": Flag()})
+    def backfill(self, request: Request) -> Answer:
+        """Send what the archive holds already: whole studies by StudyDate, `From` to `To`, both included; 202 with how many.
+
+        `Destination` (one name, else all), `DryRun` (only count).
+        """
+        wanted, engine = request.parameters, self._forwarder.engine
+        first, last, dry = wanted.get("From"), wanted.get("To"), wanted.get("DryRun", False)
+        if first is None or last is None or first > last:
+            raise Refused(400, "From and To must be days as YYYYMMDD, From not after To")
+        named = "Destination" in wanted
+        targets = [self._named.destination(wanted["Destination"])] if named else engine.destinations.listed()
+        studies = studies_between(self._forwarder.loopback, first, last)
+        if not dry:
+            send_studies(engine, studies, targets)
+            self._forwarder.wake.set()
+        number = len(studies) * len(targets)
+        content = {"Studies": len(studies), "Destinations": targets, "Deliveries": number, "DryRun": dry}
+        return Answer(content, 200 if dry else 202)
+
+
+class DestinationRoutes:
+    """Handlers of what is about destinations, and about the rules that choose them."""
+
+    def __init__(self, forwarder: Forwarder, named: Named) -> None:
+        self._forwarder, self._named = forwarder, named
+
+    def destinations(self, _request: Request) -> dict[str, Any]:
+        """Return the destinations that rules may name, whether each is away, paused, outside its hours, and what waits for it."""
+        engine = self._forwarder.engine
+        destinations, totals = engine.destinations, engine.work.totals_by_queue()
+        return {
+            name: {
+                **destinations.health_of(name).shown(),
+                "Paused": destinations.is_paused(name),
+                "Open": destinations.is_open(name),
+                "Totals": totals.get(name) or dict.fromkeys(STATES, 0),
+            }
+            for name in destinations.known()
+        }
+
+    def pause(self, request: Request) -> dict[str, Any]:
+        """Hold back, or go on with, all that waits for a destination; also over restarts."""
+        name, action = self._named.destination(request.groups[0]), request.groups[1]
+        self._forwarder.engine.destinations.pause(name, action == "pause")
+        self._forwarder.wake.set()
+        return {"Destination": name, "Paused": action == "pause"}
+
+    def rules(self, _request: Request) -> dict[str, Any]:
+        """Return the rules in their order, and whether the first that matches decides or all count."""
+        return {
+            "RuleMode": self._forwarder.settings.rule_mode,
+            "Rules": [_shown_rule(rule) for rule in self._forwarder.rules],
+        }
+
+    @takes(RESOURCE)
+    def test(self, request: Request) -> dict[str, Any]:
+        """Return what would happen to a resource and why, sending nothing: `{"Resource": …, "Level": "Study"}`."""
+        engine = self._forwarder.engine
+        level, resource = self._named.resource(request.parameters)
+        found = instances_of(self._forwarder.loopback, level, resource)
+        data = {"Level": level, "UID": "", "Instances": {one: [0, -1, ""] for one in found}, "Origins": []}
+        batch = engine.assignment.batch_of(data, resource)
+        known, wanted = list(engine.destinations.known()), engine.destinations.wanted()
+        try:
+            # A matcher is a user's code, and may need any stack.
+            verdicts = in_a_thread(functools.partial(engine.router.verdicts, batch, known, wanted), "rules/test")
+        except LoopbackError:
+            raise
+        except Exception as error:
+            raise Refused(422, f"A Matcher failed: {repr_of(error)}") from error
+        rules = [
+            {
+                "Name": verdict.rule.name,
+                "Destinations": {name: self._count(name, verdict.instances, batch) for name in verdict.destinations},
+                "Why": verdict.why,
+            }
+            for verdict in verdicts
+        ]
+        return {"Level": level, "Resource": resource, "Instances": len(found), "Rules": rules}
+
+    def _count(self, name: str, instances: tuple[str, ...] | None, batch: Batch) -> int:
+        """Return how many would be sent there: not what came from it."""
+        settings = self._forwarder.engine.destinations.known()[name]
+        came_from = self._forwarder.transport.came_from
+        return sum(not came_from(batch.origins.get(one, {}), settings) for one in instances or ())
+
+
+def _shown_rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "Name": rule.name,
+        "Level": rule.level,
+        "Destinations": None if rule.destinations is None else [*rule.destinations],
+        "Query": rule.query,
+        "Origin": {key: [*value] for key, value in vars(rule.origin).items() if value},
+        "Matcher": rule.matcher,
+        "Priority": rule.priority,
+    }
+
+
+def _shown_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    data = json.loads(row["data"])
+    level, instances = data["Level"], data["Instances"]
+    study = row["subject"] if level == "Study" else data.get("Of") if data.get("OfLevel") == "Study" else None
+    return {
+        "ID": row["id"],
+        "Level": level,
+        "Resource": row["subject"],
+        "Study": study,
+        "Task": row["task"],
+        "Destination": row["queue"] if row["task"] == SEND else None,
+        "State": row["state"],
+        "Attempts": row["attempts"],
+        "NextAttempt": next_attempt_of(row),
+        "Error": row["error"],
+        "Job": row["job"],
+        "Instances": None if instances is None else len(instances),
+        "Created": utc(row["created"]),
+        "Updated": utc(row["updated"]),
+    }
+
+
+# ---- src/forwarding/patient_proof.py: Proof that a destination has instances, and of the same patient: by what it answers when it is searched (C-FIND, QIDO-RS).
+
+
+# Of a level ("Instance", "Study") and a query, by keyword: the answers of a destination, by keyword too.
+Find = Callable[[str, Mapping[str, str]], list[dict[str, str]]]
+
+
+def proved_by_patient(
+    loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], find: Find, ours: str = ""
+) -> set[str]:
+    """Return which of these instances a destination says it has, in their series, their study and of their patient.
+
+    `ours` is the AE title of this server: what can be retrieved from here is no proof.
+
+    Raises
+    ------
+    ValueError : it has some of another patient, or does not say of which; or it means those that this server has.
+    """
+    by_series: dict[str, dict[str, str]] = {}
+    for key, one in instances.items():
+        by_series.setdefault(one["ParentSeries"], {})[one["MainDicomTags"].get("SOPInstanceUID", "")] = key
+    proved, strange = set[str](), set[str]()
+    for series in loopback.post("/tools/bulk-content", {"Resources": sorted(by_series)}):
+        study = loopback.get(f"/studies/{series['ParentStudy']}")
+        of_study: dict[str, str] = {"StudyInstanceUID": study["MainDicomTags"]["StudyInstanceUID"]}
+        place = {**of_study, "SeriesInstanceUID": series["MainDicomTags"]["SeriesInstanceUID"]}
+        answers = find("Instance", {"PatientID": "", **place, "SOPInstanceUID": ""})
+        if ours and any(ours in map(bare, str(answer.get("RetrieveAETitle") or "").split("\\")) for answer in answers):
+            raise ValueError(f"{name} says that what it has is to be retrieved from {ours}, as this server is called")
+        at_study: list[dict[str, str]] | None = None
+        for answer in answers:
+            instance = by_series[series["ID"]].get(bare(answer.get("SOPInstanceUID")))
+            if instance is None or not is_part(place, answer):
+                continue
+            patients = {bare(answer.get("PatientID"))}
+            if patients == {""}:  # PS3.4 C.6.2.1 does not oblige it to say so at this level, but at the study's
+                if at_study is None:
+                    at_study = find("Study", {"PatientID": "", **of_study})
+                patients = {bare(one.get("PatientID")) for one in at_study if is_part(of_study, one)}
+            patient = bare(study["PatientMainDicomTags"].get("PatientID"))
+            (proved if patient and patients == {patient} else strange).add(instance)
+    if strange - proved:
+        raise ValueError(
+            f"{name} has not proved to have {len(strange - proved)} of {len(instances)} instances: it has their UIDs, but of "
+            "another patient, or does not say of which"
+        )
+    return proved
+
+
+def bare(value: Any) -> str:
+    """Return a value without what DICOM pads it with."""
+    return value.strip(" \0") if isinstance(value, str) else ""
+
+
+def is_part(place: Mapping[str, str], answer: Mapping[str, Any]) -> bool:
+    """Return whether an answer is of this place: some destinations answer with more than they were asked for."""
+    return all(bare(answer.get(tag, uid)) == uid for tag, uid in place.items())
+
+
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is, by one of its addresses, the machine that this runs on: only its own can be bound."""
+    for family, _, _, _, where in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind(where)
+            return True
+    return False
+
+
+# ---- src/forwarding/dicomweb.py: The servers of Orthanc's DICOMweb plugin (`DicomWeb.Servers`), asked through the plugin: it has their passwords.
+
+
+# The plugin reads its servers at Orthanc's start, as the script does: a moment before or after it.
+LOOKS, LOOK_SECONDS = 20, 0.1
+ANSWERS_PER_PAGE = 1000  # of QIDO-RS
+TAGS = {
+    "00080018": "SOPInstanceUID",
+    "00100020": "PatientID",
+    "0020000D": "StudyInstanceUID",
+    "0020000E": "SeriesInstanceUID",
+}
+PATIENT_ID = "00100020"
+FILES_BELOW_ROOT = "auto-forward-dicomweb/files"  # our own route, below the plugin's root
+JSON = {"Accept": "application/dicom+json"}
+
+
+class DicomWebServers:
+    """What is known of the servers, and what they say they have.
+
+    Parameters
+    ----------
+    configuration : Orthanc's.
+    loopback : to this Orthanc.
+    is_wanted : somebody wants that something is sent: then it is an error that the plugin is not loaded.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], loopback: Loopback, *, is_wanted: bool) -> None:
+        section = configuration.get("DicomWeb")
+        section = section if isinstance(section, dict) else {}
+        root = str(section.get("Root", "/dicom-web/")).strip("/")
+        self.route = "/".join(filter(None, (root, "servers")))
+        """Of the plugin, where its servers are."""
+        self._files_route = "/".join(filter(None, (root, FILES_BELOW_ROOT)))
+        self._configured = set(section.get("Servers") or ())
+        self._is_wanted = is_wanted or bool(self._configured)
+        self._port, self._loopback = configuration.get("HttpPort", 8042), loopback
+
+    def missing(self, loopback: Loopback) -> str | None:
+        """Return why what is to be sent can't be, or None.
+
+        It waits until the plugin has read its servers. They start together.
+        """
+        try:
+            for _ in range(LOOKS):
+                if self._configured <= {*loopback.get(f"/{self.route}")}:
+                    break
+                time.sleep(LOOK_SECONDS)
+        except LoopbackError as error:
+            if error.status != 404:
+                raise
+            if not self._is_wanted:
+                orthanc.LogWarning(
+                    "auto-forward-dicomweb: Orthanc has no DICOMweb plugin, hence no destination: nothing is sent"
+                )
+                return None
+            return (
+                "Destinations: these are servers of Orthanc's DICOMweb plugin, which is not loaded, or is switched off. "
+                'Allowed: a configuration whose "Plugins" name libOrthancDicomWeb.so (Debian\'s package orthanc-dicomweb)'
+            )
+        return None
+
+    def probe(self, loopback: Loopback, name: str) -> None:
+        """Ask a server for one study. Raises `LoopbackError` if it does not answer, or refuses us.
+
+        One that takes images and can't be searched answers 404 or 400.
+        """
+        try:
+            self._get(loopback, name, "/studies", {"limit": "1"})
+        except LoopbackError as error:
+            if error.status not in (400, 404):
+                raise
+
+    def prove(
+        self, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]], _asked: dict[str, Any]
+    ) -> set[str]:
+        """Return which instances a server has, of these patients, by QIDO-RS."""
+        server = loopback.get(f"/{self.route}?expand").get(name)
+        if server is None:
+            raise ValueError(f"Orthanc does not know {name}")
+        url = urllib.parse.urlsplit(server["Url"])
+        host = url.hostname or ""
+        if (url.port or {"https": 443}.get(url.scheme, 80)) == self._port and is_this_machine(host):
+            raise ValueError(f"{name} leads back to this server")
+        addresses = {found[4][0] for found in socket.getaddrinfo(host, None)}
+        # Two that forward to each other and both delete would be left with nothing. Orthanc does not say who sent what came
+        # through a plugin, as by STOW-RS.
+        for came in (one.get("Metadata", {}) for one in instances.values()):
+            if came.get("Origin") == "Plugins" or (
+                came.get("Origin") == "RestApi" and came.get("RemoteIP") in addresses
+            ):
+                why = "it came in by a plugin, as by DICOMweb, or over HTTP from the address of"
+                raise ValueError(f"{why} {name}: who sent it may count on it being here")
+        found = self._found(loopback, name, instances)
+        for instance in sorted(found)[:1]:
+            self._raise_if_same_file(loopback, name, instance, instances[instance].get("FileUuid"))
+        return found
+
+    def _raise_if_same_file(self, loopback: Loopback, name: str, instance: str, file: str | None) -> None:
+        """Raise ValueError if a server leads back to this one, by whatever way, or shares its database: it names our file."""
+        with contextlib.suppress(LoopbackError):  # one of another kind, or without this script, knows no such route
+            answer = self._ask(loopback, name, f"/{FILES_BELOW_ROOT}/{instance}", {})
+            if isinstance(answer, dict) and file and answer.get("FileUuid") == file:
+                raise ValueError(
+                    f"{name} leads back to this server, or shares its database: it names the file that is here"
+                )
+
+    def register_route(self, bound: Callable[[RouteHandler], RouteHandler], refusal: str | None) -> None:
+        """Register the route that an Orthanc asks which wants to know whether a server leads back to it.
+
+        `bound` lets few requests at a time ask Orthanc.
+        """
+
+        def file(request: Request) -> dict[str, Any]:
+            """Return the name of an instance's file: an Orthanc asks for it to see whether it would send to itself."""
+            try:
+                found = self._loopback.get(f"/instances/{request.groups[0]}")
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                raise Refused(404, "There is no such instance") from None
+            return {"FileUuid": found.get("FileUuid")}
+
+        register_route(f"/{self._files_route}/([0-9a-f-]+)", {"GET": bound(file)}, lambda: refusal)
+
+    def instances_of(self, name: str, instances: Collection[str], _within: Collection[str] = ()) -> set[str]:
+        """Return which of these instances a server says it has, of their patients.
+
+        Raises
+        ------
+        ValueError, LoopbackError : it can't be asked, does not answer as a DICOMweb server, or has some of another patient.
+        """
+        keys, here = [*instances], dict[str, Mapping[str, Any]]()
+        for start in range(0, len(keys), PAGE):
+            body = {"Resources": keys[start : start + PAGE], "Metadata": False}
+            here |= {one["ID"]: one for one in self._loopback.post("/tools/bulk-content", body)}
+        return self._found(self._loopback, name, here)
+
+    def _found(self, loopback: Loopback, name: str, instances: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        def find(level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+            return self._find(loopback, name, level, query)
+
+        return proved_by_patient(loopback, name, instances, find)
+
+    def _find(self, loopback: Loopback, name: str, level: str, query: Mapping[str, str]) -> list[dict[str, str]]:
+        """Return all that a server answers to QIDO-RS, page by page: it may give fewer at a time than it is asked for."""
+        study, arguments = query["StudyInstanceUID"], {"includefield": PATIENT_ID}
+        if level == "Study":
+            path, arguments = "/studies", {**arguments, "StudyInstanceUID": study}
+        else:
+            path = f"/studies/{study}/series/{query['SeriesInstanceUID']}/instances"
+        answers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        number = 0
+        while True:
+            paged = {**arguments, "limit": str(ANSWERS_PER_PAGE), "offset": str(number)}
+            try:
+                page = self._get(loopback, name, path, paged)
+            except LoopbackError as error:
+                if error.status != 404:
+                    raise
+                page = []  # some say so of a study that they don't have
+            number += len(page)
+            before = len(answers)
+            answers |= {tuple(sorted(found.items())): found for found in map(_by_keyword, page)}
+            if len(answers) == before:  # the end, or it knows no offset
+                return [*answers.values()]
+
+    def _get(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        found = self._ask(loopback, name, path, arguments)
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise ValueError(f"{name} does not answer as a DICOMweb server when asked what it has")
+        return found
+
+    def _ask(self, loopback: Loopback, name: str, path: str, arguments: Mapping[str, str]) -> Any:
+        """Return what a server answers to a GET, decoded; None if that is no JSON, and `[]` if it is nothing."""
+        body = {"Uri": path, "Arguments": arguments, "HttpHeaders": JSON}
+        found = loopback.post(f"/{self.route}/{urllib.parse.quote(name, safe='')}/get", body)
+        try:
+            return json.loads(found or b"[]") if isinstance(found, bytes) else found
+        except (ValueError, RecursionError):
+            return None
+
+
+def _by_keyword(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of an answer of QIDO-RS, by keyword (DICOM JSON, PS3.18 F.2); what it leaves out is not among them."""
+    values = {keyword: (answer.get(tag) or {}).get("Value") for tag, keyword in TAGS.items()}
+    return {keyword: str(value[0]) for keyword, value in values.items() if value and value[0] is not None}
+
+
+# ---- src/auto_forward_dicomweb.py
+
+
+SECTION = "AutoForwardDicomweb"
+STORE_OPTIONS = ("Priority",)  # of `/servers/{name}/stow`; headers are an option of the server itself
+MEGABYTE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class DestinationOptions(SendOptions):
+    """What is particular to one server."""
+
+    verify: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "It counts as delivered when the server, asked by QIDO-RS, says that it has each instance, of its patient."
+        },
+    )
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": f"Options of the plugin's `/servers/{{name}}/stow`: `{'`, `'.join(STORE_OPTIONS)}`."},
+    )
+
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the server is asked what it has of what it took."""
+        return self.verify
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ForwardingSettings):
+    """The section `AutoForwardDicomweb`."""
+
+    destinations: tuple[str, ...] | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Names from `DicomWeb.Servers`; null: every server that the plugin knows, also later; `[]`: none."
+        },
+    )
+    delete_after_forward: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Delete here what every destination has proved to have: by QIDO-RS."},
+    )
+    max_request_megabytes: int = dataclasses.field(
+        default=50,
+        metadata={
+            "minimum": 1,
+            "help": "A larger study is sent in several requests, one after the other; a larger instance in one of its own.",
+        },
+    )
+    destination_options: dict[str, DestinationOptions] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Settings of single destinations, by name (below)."}
+    )
+
+
+def is_for(_content: Mapping[str, Any], _destination: Mapping[str, Any]) -> bool:
+    """Return False: the plugin's jobs end with the process, so that none is to be found again after a restart."""
+    return False
+
+
+def came_from(_origin: Mapping[str, str], _destination: Mapping[str, Any]) -> bool:
+    """Return False, as Orthanc does not say who sent what came by STOW-RS; what comes back is no news here."""
+    return False
+
+
+def register() -> None:
+    """Read the settings and register what Orthanc calls."""
+    configuration = json.loads(orthanc.GetConfiguration())
+    refusal, settings = None, Settings()
+    try:
+        settings = read_settings(Settings, SECTION, configuration)
+        if wrong := wrong_with_settings(settings, configuration, STORE_OPTIONS):
+            raise SettingsError(f"{SECTION}.{wrong}")
+    except SettingsError as error:
+        refusal = one_line(f"{error}. auto_forward_dicomweb is idle until this is corrected.")
+        orthanc.LogError(refusal)
+    servers = DicomWebServers(configuration, Loopback(configuration), is_wanted=SECTION in configuration)
+    transport = Transport(
+        *(servers.route, None, "DicomWebStowClient", is_for, came_from, servers.probe, servers.prove),
+        has=servers.instances_of,
+        asks_after_failure=True,
+        verb="stow",
+        largest_request=settings.max_request_megabytes * MEGABYTE,
+        missing=servers.missing,
+    )
+    is_unused = refusal is None and NEEDS_SECTION and SECTION not in configuration
+    if is_unused:
+        refusal = f"Nothing is sent without a section {SECTION} in the configuration"
+    forwarder = Forwarder("auto-forward-dicomweb", transport, Settings() if refusal else settings, configuration)
+    register_routes(forwarder, refusal, is_unused=is_unused)
+    servers.register_route(forwarder.turns.bound, refusal)
+    if refusal is None:
+        warn_if_open("auto_forward_dicomweb", configuration)
+        forwarder.register()
+
+
+register()
