@@ -442,6 +442,10 @@ TABLE: dict[tuple[str, str], dict[str, str]] = {
         'if self._is_on else "(0 AND': 'if True else "(0 AND',
         "AND work.state IN ('waiting','sending'))\n": "AND work.state IN ('waiting'))\n",
     },
+    ("src/forwarding/engine.py", "tests/forwarding/unit/test_protection.py"): {
+        "            if self.destinations.is_any_wanted():\n": "            if True:\n",
+        "                self._protect_arrived()\n": "",
+    },
     ("src/forwarding/deletion.py", "tests/forwarding/unit/test_protection.py"): {
         "if any(map(self._is_by_scripts, protected)):": "if False:",
     },

@@ -122,8 +122,7 @@ class Engine:
             if self._reports.has_changes.is_set() or time.monotonic() >= self._next_read:
                 self._reports.has_changes.clear()
                 self._intake.read()
-                self.protection.protect(patients := [*self._intake.patients])
-                self._intake.patients.difference_update(patients)
+                self._protect_arrived()
                 self.assignment.route()
                 self._next_read = time.monotonic() + BUSY_LOOK_SECONDS
             self.jobs.settle_ended()
@@ -145,6 +144,12 @@ class Engine:
                 f"{self._name}: {lost} events came while the ledger could not be written, and there was no room for more: "
                 f"what arrived then is not sent by itself (POST /{self._name}/backfill sends it)"
             )
+
+    def _protect_arrived(self) -> None:
+        if patients := [*self._intake.patients]:
+            if self.destinations.is_any_wanted():
+                self.protection.protect(patients)
+            self._intake.patients.difference_update(patients)
 
     def _look_around(self) -> None:
         """Find what no event reported, and tidy up."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testing.dicom import orthanc_identifier
+from testing.standin import StandIn
+from tests.fakes import Clock, FakeOrthanc, Script
 from tests.forwarding.unit.fake_forwarding import NAME, Forwarding
+from tests.forwarding.unit.test_restored_index import Restoring
 
 PATIENT = "a1-9a"
 PATH = f"/patients/{PATIENT}/protected"
@@ -39,6 +44,19 @@ def test_a_patient_is_protected_as_long_as_something_waits_or_is_sent(protecting
     deliver(protecting)
     assert protecting.rest.protected == set()
     assert put(protecting) == [b"1", b"0"]
+
+
+@pytest.mark.parametrize("destinations", [["PACS"], []], ids=["somebody", "nobody"])
+def test_a_patient_is_protected_from_its_arrival_on_if_somebody_gets_what_arrives(
+    start: Callable[..., Script], rest: FakeOrthanc, clock: Clock, orthanc_standin: StandIn, destinations: list[str]
+) -> None:
+    restoring = Restoring(start, rest, clock, orthanc_standin)
+    restoring.start({"StableAge": 60}, Destinations=destinations, ProtectUndelivered=True)
+    restoring.turn()
+    restoring.store("i0")
+    restoring.turn()
+    assert restoring.deliveries() == []
+    assert rest.protected == ({orthanc_identifier("P")} if destinations else set())
 
 
 def test_it_is_on_the_disk_before_it_is_done(protecting: Forwarding, tmp_path: Path) -> None:
